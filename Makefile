@@ -1,0 +1,46 @@
+# `make demo` and `make test` set everything up by themselves; they need Python 3.11+, make and a package index.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format proto constraints clean
+
+help: ## show this help
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make the virtual environment from the pinned versions in constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "driftline needs Python 3.11 or newer; point PYTHON at one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## run the week-long experiment; pass options with ARGS="--days 3 --out DIR"
+	$(BIN)/driftline demo $(ARGS)
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## style, types and the floor plan
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(READY) ## generate contracts/wire from proto/
+	$(BIN)/python -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 --python_out=. --pyi_out=. contracts/wire/events.proto contracts/wire/recall.proto
+	$(BIN)/python -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 --grpc_python_out=. contracts/wire/recall.proto
+
+constraints: $(READY) ## pin the newest versions that fit pyproject.toml
+	$(BIN)/uv pip compile -q --universal --upgrade --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml -o constraints.txt
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

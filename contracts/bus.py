@@ -1,0 +1,106 @@
+"""Kafka clients, made one way for all rooms. What is sent and when offsets are committed is the rooms' business."""
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import TopicAlreadyExistsError
+
+from contracts.settings import KafkaSettings
+
+ITEMS = "items"
+EXPOSURES = "exposures"
+FEEDBACK = "feedback"
+EXAMPLES = "examples"
+DEAD_LETTERS = "deadletters"
+TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS)
+
+SENT_AT = "sent-at-ms"  # record header: wall time of sending; differs from the record's timestamp in a replay
+
+
+def partition_of(user_id: int, partitions: int) -> int:
+    """The partition of a user's events: the same in `exposures`, `feedback` and `examples`, so they can be joined.
+
+    >>> [partition_of(user, 2) for user in (1, 2, 3)]
+    [1, 0, 1]
+    """
+    return user_id % partitions
+
+
+def key_of(entity_id: int) -> bytes:
+    """The record key of a user or an item."""
+    return str(entity_id).encode()
+
+
+def admin(settings: KafkaSettings) -> KafkaAdminClient:
+    """An administration client; the caller closes it."""
+    return KafkaAdminClient(**_common(settings))
+
+
+def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
+    """Create what is not there yet. `items` and `deadletters` have one partition, the others the configured number."""
+    existing = set(client.list_topics())
+    for name in TOPICS:
+        topic = settings.topic(name)
+        if topic not in existing:
+            partitions = 1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions
+            with contextlib.suppress(TopicAlreadyExistsError):
+                client.create_topics([NewTopic(topic, partitions, settings.replication_factor)])
+
+
+def producer(settings: KafkaSettings, **options: Any) -> KafkaProducer:
+    """A producer that waits for all in-sync replicas; the caller flushes and closes it."""
+    return KafkaProducer(
+        **_common(settings),
+        acks="all",
+        enable_idempotence=settings.idempotence,
+        linger_ms=20,  # fewer, larger batches: the embedded broker's latency grows with their number
+        compression_type="lz4",
+        **options,
+    )
+
+
+def consumer(settings: KafkaSettings, topics: Sequence[str], group: str | None, **options: Any) -> KafkaConsumer:
+    """A consumer assigned to every partition of `topics`, from the first record on.
+
+    Offsets are never committed automatically: a room commits after the effects of what it consumed are stored,
+    so that the committed offset is also its progress as lag monitors see it.
+    """
+    client = KafkaConsumer(
+        **_common(settings),
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=20,  # the embedded broker wakes a fetch only every half of it
+        **options,
+    )
+    client.assign(partitions_of(settings, topics))
+    client.seek_to_beginning()
+    return client
+
+
+def partitions_of(settings: KafkaSettings, topics: Iterable[str]) -> list[TopicPartition]:
+    """Every partition of `topics` (short names)."""
+    return [
+        TopicPartition(settings.topic(name), partition)
+        for name in topics
+        for partition in range(1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions)
+    ]
+
+
+def sent_at_ms(headers: Sequence[tuple[str, bytes]], timestamp_ms: int) -> int:
+    """Wall time at which a record was sent: its header, or its timestamp where it has none.
+
+    >>> sent_at_ms([("sent-at-ms", b"12")], 5), sent_at_ms([], 5)
+    (12, 5)
+    """
+    for name, value in headers:
+        if name == SENT_AT and value.isdigit():
+            return int(value)
+    return timestamp_ms
+
+
+def _common(settings: KafkaSettings) -> dict[str, Any]:
+    return {"bootstrap_servers": settings.bootstrap_servers, "client_id": "driftline", **settings.security}

@@ -1,0 +1,202 @@
+"""Decoding and validation of the messages on Kafka: bytes in, a message or a `BadEvent` out.
+
+Pure: whether a timestamp lies in the future is judged against the time at which the log received the record,
+never against a clock, so that the same log gives the same verdict whenever it is read.
+"""
+
+from collections.abc import Callable, Container
+from enum import StrEnum
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
+
+SCHEMA_VERSION = 1
+MAX_PLAY_TIME_MS = 24 * 3600 * 1000
+MAX_ITEMS_PER_EXPOSURE = 1000
+
+M = TypeVar("M", Item, Exposure, Feedback, Example)
+
+
+class Reason(StrEnum):
+    """Why a record is in the dead-letter topic."""
+
+    UNDECODABLE = "undecodable"
+    UNKNOWN_VERSION = "unknown_version"
+    OVERSIZED = "oversized"
+    MISSING_FIELD = "missing_field"
+    OUT_OF_RANGE = "out_of_range"
+    FUTURE_TIMESTAMP = "future_timestamp"
+    UNKNOWN_ITEM = "unknown_item"
+    TOO_LATE = "too_late"
+    NO_EXPOSURE = "no_exposure"
+
+
+class BadEvent(Exception):
+    """A record that cannot be used. `reason` is counted, `detail` is for a person."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
+    """Decode one catalogue entry.
+
+    Raises:
+        BadEvent: it cannot be used; the reason says why.
+
+    """
+    item = _parse(Item, value, max_bytes)
+    _require_positive(item.item_id, "item_id")
+    if item.duration_ms < 0:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"duration_ms is {item.duration_ms}, below 0")
+    if any(category <= 0 for category in item.category_ids):
+        raise BadEvent(Reason.OUT_OF_RANGE, "a category id is not above 0")
+    return item
+
+
+def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_ms: int, max_bytes: int) -> Exposure:
+    """Decode one exposure that the log received at `received_ms`.
+
+    Raises:
+        BadEvent: it cannot be used; the reason says why.
+
+    """
+    exposure = _parse(Exposure, value, max_bytes)
+    _require(exposure, "time_ms")
+    _require_text(exposure.event_id, "event_id")
+    _require_text(exposure.request_id, "request_id")
+    _require_positive(exposure.user_id, "user_id")
+    _require_past(exposure.time_ms, received_ms, future_tolerance_ms)
+    if not 1 <= len(exposure.items) <= MAX_ITEMS_PER_EXPOSURE:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"{len(exposure.items)} items; 1 to {MAX_ITEMS_PER_EXPOSURE} are allowed")
+    for shown in exposure.items:
+        _require_positive(shown.item_id, "items.item_id")
+    return exposure
+
+
+def decode_feedback(
+    value: bytes | None,
+    *,
+    received_ms: int,
+    future_tolerance_ms: int,
+    max_bytes: int,
+    known_items: Container[int] | None = None,
+) -> Feedback:
+    """Decode one feedback event that the log received at `received_ms`.
+
+    `known_items`: the catalogue; None leaves the item unchecked.
+
+    Raises:
+        BadEvent: it cannot be used; the reason says why.
+
+    """
+    feedback = _parse(Feedback, value, max_bytes)
+    for field in ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow"):
+        _require(feedback, field)
+    _require_text(feedback.event_id, "event_id")
+    _require_text(feedback.request_id, "request_id")
+    _require_positive(feedback.user_id, "user_id")
+    _require_positive(feedback.item_id, "item_id")
+    if not 0 <= feedback.play_time_ms <= MAX_PLAY_TIME_MS:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"play_time_ms is {feedback.play_time_ms}, outside 0 to {MAX_PLAY_TIME_MS}")
+    _require_past(feedback.time_ms, received_ms, future_tolerance_ms)
+    if known_items is not None and feedback.item_id not in known_items:
+        raise BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue")
+    return feedback
+
+
+def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
+    """Decode one training example.
+
+    Raises:
+        BadEvent: it cannot be used; the reason says why.
+
+    """
+    example = _parse(Example, value, max_bytes)
+    _require_positive(example.user_id, "user_id")
+    _require_positive(example.item_id, "item_id")
+    history = example.history
+    lengths = {
+        len(column)
+        for column in (
+            history.item_ids,
+            history.times_ms,
+            history.play_times_ms,
+            history.effective_views,
+            history.follows,
+            history.sessions,
+        )
+    }
+    if len(lengths) != 1:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"history columns differ in length: {sorted(lengths)}")
+    return example
+
+
+def dead_letter(
+    error: BadEvent,
+    *,
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    timestamp_ms: int,
+) -> DeadLetter:
+    """The record as it goes to the dead-letter topic: nothing of it is lost."""
+    return DeadLetter(
+        schema_version=SCHEMA_VERSION,
+        reason=str(error.reason),
+        detail=error.detail,
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        key=key or b"",
+        value=value or b"",
+        timestamp_ms=timestamp_ms,
+    )
+
+
+def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
+    if not value:
+        raise BadEvent(Reason.UNDECODABLE, "the record is empty")
+    if len(value) > max_bytes:
+        raise BadEvent(Reason.OVERSIZED, f"{len(value)} bytes; {max_bytes} are allowed")
+    message = kind()
+    try:
+        message.ParseFromString(value)
+    except DecodeError as error:
+        raise BadEvent(Reason.UNDECODABLE, f"not a {type(message).__name__}: {error}") from error
+    if message.schema_version != SCHEMA_VERSION:
+        raise BadEvent(
+            Reason.UNKNOWN_VERSION,
+            f"schema_version is {message.schema_version}; this build reads {SCHEMA_VERSION}",
+        )
+    return message
+
+
+def _require(message: Message, field: str) -> None:
+    if not message.HasField(field):
+        raise BadEvent(Reason.MISSING_FIELD, f"{field} is missing")
+
+
+def _require_text(text: str, field: str) -> None:
+    if not text:
+        raise BadEvent(Reason.MISSING_FIELD, f"{field} is missing")
+
+
+def _require_positive(value: int, field: str) -> None:
+    if value <= 0:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"{field} is {value}, not above 0")
+
+
+def _require_past(time_ms: int, received_ms: int, tolerance_ms: int) -> None:
+    if time_ms <= 0:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is {time_ms}, not above 0")
+    if time_ms > received_ms + tolerance_ms:
+        raise BadEvent(
+            Reason.FUTURE_TIMESTAMP, f"time_ms {time_ms} is {time_ms - received_ms} ms after it was received"
+        )

@@ -1,0 +1,87 @@
+"""From a user's behaviours to the arrays that a user tower takes.
+
+The trainer and the serving replica both call this, so a tower sees in production what it saw in training.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+SECOND_MS = 1000
+
+
+class Positives(NamedTuple):
+    """A user's positive behaviours (effective views), oldest first; both arrays (m,)."""
+
+    item_ids: Ints
+    times_ms: Ints
+
+
+class TowerInputs(NamedTuple):
+    """What a user tower takes, apart from the item vectors that `rows` selects. B users, n = window.
+
+    Histories end at the right edge; the left is padding (row -1, mask 0, lag 0).
+    """
+
+    rows: Ints  # (B, n) row of each behaviour's item in the item matrix, -1 where there is none
+    mask: Floats  # (B, n) 1 where there is a behaviour
+    lag: Floats  # (B, n) log1p of the seconds between the behaviour and the request
+
+
+def positives(item_ids: Ints, times_ms: Ints, effective_views: npt.NDArray[np.bool_]) -> Positives:
+    """Keep the effective views of a behaviour sequence; all arrays (m,)."""
+    return Positives(item_ids[effective_views], times_ms[effective_views])
+
+
+def tower_inputs(users: list[Positives], now_ms: Ints, item_ids: Ints, window: int) -> TowerInputs:
+    """Cut each user's last `window` behaviours and look their items up.
+
+    Args:
+        users: B users.
+        now_ms: (B,) event time of each request.
+        item_ids: (N,) sorted ids; the position of an id is its row in the item matrix. Behaviours whose item is
+            not among them are left out before the cut.
+        window: n.
+
+    """
+    rows = np.full((len(users), window), -1, np.int64)
+    mask = np.zeros((len(users), window), np.float32)
+    lag = np.zeros((len(users), window), np.float32)
+    for b, user in enumerate(users):
+        found = rows_of(user.item_ids, item_ids)
+        known = found >= 0
+        tail = found[known][-window:]
+        if tail.size:
+            age_s = np.maximum(now_ms[b] - user.times_ms[known][-window:], 0) / SECOND_MS
+            rows[b, -tail.size :] = tail
+            mask[b, -tail.size :] = 1
+            lag[b, -tail.size :] = np.log1p(age_s)
+    return TowerInputs(rows, mask, lag)
+
+
+def rows_of(wanted: Ints, item_ids: Ints) -> Ints:
+    """Rows of `wanted` ids in the sorted `item_ids`; -1 where an id is not there.
+
+    >>> rows_of(np.array([7, 8]), np.array([3, 7, 9])).tolist()
+    [1, -1]
+    """
+    if not item_ids.size:
+        return np.full(wanted.shape, -1, np.int64)
+    at = np.minimum(np.searchsorted(item_ids, wanted), item_ids.size - 1)
+    return np.where(item_ids[at] == wanted, at, -1)
+
+
+def gather(rows: Ints, vectors: Floats) -> Floats:
+    """Item vectors of `rows`: (B, n) and (N, d) give (B, n, d), zeros where the row is -1."""
+    out = vectors[np.maximum(rows, 0)]
+    out[rows < 0] = 0
+    return out
+
+
+def sampling_noise(user_id: int, seed: int, shape: tuple[int, ...]) -> Floats:
+    """Standard normal noise that is a function of (user, snapshot seed): asking twice gives one answer."""
+    return np.random.Generator(np.random.Philox(key=[user_id, seed])).standard_normal(shape, np.float32)

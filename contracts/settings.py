@@ -1,0 +1,168 @@
+"""All settings of all workers: one YAML file, validated once, at start.
+
+Bad settings raise `SettingsError` with one sentence that names the setting and what is wrong with it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+Positive = Annotated[int, Field(gt=0)]
+ModelName = Literal["t2diff", "two_tower"]
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; one sentence says why."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Section):
+    """How to reach the broker and what its topics are called."""
+
+    bootstrap_servers: str
+    topic_prefix: str = "driftline."
+    partitions: Positive = 2
+    replication_factor: Positive = 1
+    idempotence: bool = True  # off for the embedded broker: its producers never recover from a restart
+    session_timeout_ms: Positive = 6000
+    security: dict[str, str | int | bool | None] = {}  # handed to the client as is: security_protocol, sasl_…, ssl_…
+
+    def topic(self, name: str) -> str:
+        """The topic's full name.
+
+        >>> KafkaSettings(bootstrap_servers="h:1").topic("feedback")
+        'driftline.feedback'
+        """
+        return self.topic_prefix + name
+
+
+class StreamSettings(_Section):
+    """Join, sessions, features."""
+
+    session_gap_ms: Positive = 30 * MINUTE_MS
+    history_limit: Positive = 200
+    attribution_window_ms: Positive = 6 * HOUR_MS  # feedback later than this after its exposure is too late
+    allowed_lateness_ms: Positive = HOUR_MS
+    future_tolerance_ms: Positive = 5 * MINUTE_MS
+    max_event_bytes: Positive = 256 * 1024
+    poll_records: Positive = 2000
+
+
+class ModelSettings(_Section):
+    """Shape and learning of both models; the arms share every one of these."""
+
+    dim: Positive = 64  # width of item vectors and user vectors
+    window: Positive = 32  # behaviours that a tower sees
+    session_length: Positive = 10  # the last k of them are the session (the paper's k)
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    batch_size: Positive = 128
+
+
+class TrainerSettings(_Section):
+    """What learns, from whose data, and when it publishes."""
+
+    models: tuple[ModelName, ...] = ("two_tower", "t2diff")
+    model: ModelSettings = ModelSettings()
+    learn_from: Literal["own", "pooled"] = "own"  # which arms' examples a model learns from
+    publish_every_ms: Positive = 6 * HOUR_MS  # of event time
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 1
+    poll_records: Positive = 500
+
+
+class ServingSettings(_Section):
+    """One replica."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free port; the ready file says which
+    max_k: Positive = 500
+    pointer_poll_ms: Positive = 100
+    drain_s: Annotated[float, Field(ge=0)] = 5.0
+
+
+class Arm(_Section):
+    """One arm: its share of the users and the model that serves it."""
+
+    weight: Annotated[float, Field(gt=0)]
+    model: ModelName
+
+
+class Experiment(_Section):
+    """An experiment in the recall stage. `start_ms` <= time < `end_ms`."""
+
+    name: Annotated[str, Field(min_length=1)]
+    salt: Annotated[str, Field(min_length=1)]
+    start_ms: int
+    end_ms: int
+    arms: dict[str, Arm]
+    control: str
+    day_offset_ms: int = 0  # added to event time before cutting days: Beijing days are +8 h
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        if len(self.arms) < 2:
+            raise ValueError("an experiment needs at least two arms")
+        if self.control not in self.arms:
+            raise ValueError(f"control arm '{self.control}' is not among the arms {sorted(self.arms)}")
+        if self.end_ms <= self.start_ms:
+            raise ValueError("end_ms must be after start_ms")
+        return self
+
+
+class Settings(_Section):
+    """Everything. Paths are absolute, or relative to the working directory."""
+
+    kafka: KafkaSettings
+    feature_repo: Path  # a directory that `feast apply` works in
+    snapshots: Path
+    state: Path  # where workers keep theirs
+    seed: Annotated[int, Field(ge=0)] = 0
+    stream: StreamSettings = StreamSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    serving: ServingSettings = ServingSettings()
+    experiment: Experiment
+
+
+def load(path: Path) -> Settings:
+    """Read settings from a YAML file.
+
+    Raises:
+        SettingsError: the file is absent, is not YAML, or a setting is wrong.
+
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"Cannot read the settings file {path}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    return parse(data, str(path))
+
+
+def parse(data: Any, where: str = "settings") -> Settings:
+    """Validate settings that were read from `where`.
+
+    Raises:
+        SettingsError: a setting is wrong; the first one is named.
+
+    """
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SettingsError(f"{where}: {name}: {first['msg']}.") from error
+
+
+def dump(settings: Settings, path: Path) -> None:
+    """Write settings so that `load` gives them back."""
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))

@@ -1,0 +1,139 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Item(_message.Message):
+    __slots__ = ("schema_version", "item_id", "category_ids", "duration_ms")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_IDS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_MS_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    item_id: int
+    category_ids: _containers.RepeatedScalarFieldContainer[int]
+    duration_ms: int
+    def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ...) -> None: ...
+
+class Exposure(_message.Message):
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    event_id: str
+    request_id: str
+    user_id: int
+    time_ms: int
+    experiment: str
+    arm: str
+    model: str
+    snapshot_version: str
+    items: _containers.RepeatedCompositeFieldContainer[ExposedItem]
+    simulated: bool
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: _Optional[bool] = ...) -> None: ...
+
+class ExposedItem(_message.Message):
+    __slots__ = ("item_id", "source", "score")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    item_id: int
+    source: str
+    score: float
+    def __init__(self, item_id: _Optional[int] = ..., source: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class Feedback(_message.Message):
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    PLAY_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_VIEW_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    event_id: str
+    request_id: str
+    user_id: int
+    item_id: int
+    time_ms: int
+    play_time_ms: int
+    effective_view: bool
+    follow: bool
+    simulated: bool
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: _Optional[bool] = ..., follow: _Optional[bool] = ..., simulated: _Optional[bool] = ...) -> None: ...
+
+class History(_message.Message):
+    __slots__ = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    TIMES_MS_FIELD_NUMBER: _ClassVar[int]
+    PLAY_TIMES_MS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    times_ms: _containers.RepeatedScalarFieldContainer[int]
+    play_times_ms: _containers.RepeatedScalarFieldContainer[int]
+    effective_views: _containers.RepeatedScalarFieldContainer[bool]
+    follows: _containers.RepeatedScalarFieldContainer[bool]
+    sessions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., times_ms: _Optional[_Iterable[int]] = ..., play_times_ms: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ..., follows: _Optional[_Iterable[bool]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Example(_message.Message):
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    SENT_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    event_id: str
+    request_id: str
+    user_id: int
+    item_id: int
+    time_ms: int
+    arm: str
+    history: History
+    sent_at_ms: int
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ...) -> None: ...
+
+class DeadLetter(_message.Message):
+    __slots__ = ("schema_version", "reason", "detail", "topic", "partition", "offset", "key", "value", "timestamp_ms")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    timestamp_ms: int
+    def __init__(self, schema_version: _Optional[int] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timestamp_ms: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,65 @@
+"""What every worker process does around its work: logs, metrics, a ready file, a stop signal.
+
+A worker is a process that runs until SIGTERM or SIGINT, then finishes what it holds and exits with 0.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+
+# Edges of every latency and freshness histogram, in seconds: 1 ms to 10 min, each 1.25 times the one before, so that
+# a quantile read off the buckets is right to about 12 %.
+SECONDS_BUCKETS = tuple(0.001 * 1.25**i for i in range(61))
+
+
+def stop_on_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. Call it in the main thread."""
+    stop = threading.Event()
+
+    def handle(_signum: int, _frame: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def configure_logs() -> None:
+    """One JSON object a line on standard error."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+
+
+def serve_metrics(registry: CollectorRegistry) -> int:
+    """Serve Prometheus metrics on a free port of the loopback interface and return the port."""
+    server, _ = start_http_server(0, addr="127.0.0.1", registry=registry)
+    return int(server.server_port)
+
+
+def seconds_histogram(name: str, what: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Histogram:
+    """A histogram of durations in seconds with driftline's bucket edges."""
+    return Histogram(name, what, labels, registry=registry, buckets=SECONDS_BUCKETS)
+
+
+def announce(ready_file: Path | None, facts: Mapping[str, object]) -> None:
+    """Tell whoever started this process that it is ready, and on which ports."""
+    if ready_file is not None:
+        hidden = ready_file.with_name(f".{ready_file.name}.tmp")
+        hidden.write_text(json.dumps({"pid": os.getpid(), **facts}))
+        hidden.replace(ready_file)
