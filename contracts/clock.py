@@ -1,4 +1,4 @@
-"""The one place that reads the wall clock.
+"""The one place that reads a clock.
 
 Logic takes the time as an argument. Shells hold a `Clock`; tests hold a `ManualClock`.
 """
@@ -9,16 +9,23 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Unix time in milliseconds."""
+    """Tells the time of day and measures durations."""
 
-    def now_ms(self) -> int: ...
+    def now_ms(self) -> int:
+        """Unix time in milliseconds."""
+
+    def elapsed_s(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
 
 
 class SystemClock:
-    """The machine's wall clock."""
+    """The machine's clocks."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def elapsed_s(self) -> float:
+        return time.perf_counter()
 
 
 @dataclass
@@ -35,6 +42,9 @@ class ManualClock:
 
     def now_ms(self) -> int:
         return self.at_ms
+
+    def elapsed_s(self) -> float:
+        return self.at_ms / 1000
 
     def advance(self, by_ms: int) -> None:
         self.at_ms += by_ms

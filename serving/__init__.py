@@ -1,0 +1,1 @@
+"""Snapshot + Feast → `Recall`. Needs neither torch nor model code."""

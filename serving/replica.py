@@ -1,0 +1,104 @@
+"""One replica: a gRPC server, and a swapper that brings new snapshots in beside the old ones.
+
+A swap: (1) find that LIVE moved, (2) read and verify the snapshot, (3) load it and warm it up, all in a thread beside
+the one that answers, (4) assign one reference. A snapshot that fails in (2) or (3) never serves; the old one stays.
+"""
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+
+import grpc
+import structlog
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from contracts import bus, snapshot
+from contracts.clock import Clock, SystemClock
+from contracts.settings import Settings
+from contracts.wire import recall_pb2, recall_pb2_grpc
+from contracts.worker import announce, configure_logs, serve_metrics
+from feature_repo.store import UserSequences
+from serving.model import LoadedModel
+from serving.service import Metrics, Recall
+from serving.swap import to_load
+
+log = structlog.get_logger()
+SERVICE = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
+
+
+class Swapper:
+    """Keeps `models` at what the LIVE pointers name."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, clock: Clock) -> None:
+        self.models: dict[str, LoadedModel] = {}
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._names: list[str] = sorted({arm.model for arm in settings.experiment.arms.values()})
+        self._failed: set[tuple[str, str]] = set()
+
+    async def check(self, service: Recall) -> None:
+        """Bring in whatever is live and not loaded."""
+        root = self._settings.snapshots
+        live: dict[str, str | None] = {name: snapshot.live(root, name) for name in self._names}
+        loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
+        for name, version in to_load(live, loaded, self._failed):
+            began = self._clock.elapsed_s()
+            try:
+                model = await asyncio.to_thread(self._load, name, version, service)
+            # A damaged ONNX or Faiss file raises whatever those libraries raise; the old snapshot must serve on.
+            except Exception:
+                self._failed.add((name, version))
+                self._metrics.failed_loads.labels(name).inc()
+                log.exception("snapshot not loaded", model=name, version=version)
+                continue
+            self.models[name] = model
+            self._metrics.swaps.labels(name).inc()
+            self._metrics.version.labels(name).set(int(version.lstrip("v")))
+            self._metrics.swap_seconds.observe(self._clock.elapsed_s() - began)
+            log.info("snapshot swapped in", model=name, version=version)
+
+    def _load(self, name: str, version: str, service: Recall) -> LoadedModel:
+        model = LoadedModel(snapshot.read(self._settings.snapshots, name, version))
+        model.warm_up(list(service.recorded))
+        return model
+
+
+async def serve(settings: Settings, ready_file: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    clock = SystemClock()
+    metrics = Metrics()
+    swapper = Swapper(settings, metrics, clock)
+    producer = bus.producer(settings.kafka, max_block_ms=1000)
+    service = Recall(settings, swapper.models, UserSequences(settings.feature_repo), producer, clock, metrics)
+    server = grpc.aio.server()
+    recall_pb2_grpc.add_RecallServiceServicer_to_server(service, server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    port = server.add_insecure_port(f"{settings.serving.host}:{settings.serving.port}")
+    await server.start()
+    await status.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    metrics_port = serve_metrics(metrics.registry)
+    log.info("replica ready", port=port, metrics_port=metrics_port)
+    announce(ready_file, {"port": port, "metrics_port": metrics_port})
+    while not stop.is_set():
+        await swapper.check(service)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
+    await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await server.stop(settings.serving.drain_s)
+    await asyncio.to_thread(producer.close)
+    log.info("replica stopped")
+
+
+def run(settings: Settings, ready_file: Path | None) -> None:
+    """Run a replica until a signal stops it."""
+    configure_logs()
+    uvloop.run(serve(settings, ready_file))
