@@ -1,0 +1,362 @@
+"""What the experiment has seen so far: a state that any order and any partition of the events leads to.
+
+Two layers make it so. *Open* requests hold raw events, keyed by request id and event id: a union, so repeats and order
+do not matter and feedback may come before its exposure. Once nothing more can come for a request, it is *folded* into
+sums per user and day, and forgotten: memory is bounded by the attribution window, not by the experiment's length. What
+comes for a folded request is counted, never added twice.
+
+Which events count:
+    An exposure counts if it names this experiment and one of its arms and lies within its period.
+    Feedback counts if its request's exposure counts, showed that item to that user, and came at most the attribution
+    window before it. It counts on its exposure's day.
+    Everything else is counted by reason (`Unused`).
+
+No clock and no I/O in here. Events change the state in place: to copy a hundred thousand users per event is no option.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from abtest.assignment import active
+from abtest.intervals import Interval, join
+from contracts.settings import DAY_MS, Experiment, Settings
+from contracts.wire.events_pb2 import Exposure, Feedback
+
+
+class Unused(StrEnum):
+    """Why an event does not count. Its value is its name in the state's counts and in the report."""
+
+    DUPLICATE_EXPOSURE = "duplicate_exposures"
+    DUPLICATE_FEEDBACK = "duplicate_feedback"
+    OTHER_EXPERIMENT = "exposures_outside_experiment"
+    LATE_EXPOSURE = "late_exposures"
+    OUTSIDE_PERIOD = "feedback_outside_period"
+    OUTSIDE_EXPERIMENT = "feedback_outside_experiment"
+    NO_EXPOSURE = "feedback_without_exposure"
+    NOT_SHOWN = "feedback_on_item_not_shown"
+    OTHER_USER = "feedback_of_another_user"
+    BEFORE_EXPOSURE = "feedback_before_its_exposure"
+    TOO_LATE = "feedback_after_attribution_window"
+
+
+class Rules(NamedTuple):
+    """What decides whether and where an event counts."""
+
+    experiment: Experiment
+    session_gap_ms: int
+    attribution_window_ms: int
+    allowed_lateness_ms: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Rules":
+        """The rules that the settings state."""
+        stream = settings.stream
+        return cls(settings.experiment, stream.session_gap_ms, stream.attribution_window_ms, stream.allowed_lateness_ms)
+
+    def day(self, time_ms: int) -> int:
+        """Day of the experiment, 0 being the one that `start_ms` falls on."""
+        offset = self.experiment.day_offset_ms
+        return (time_ms + offset) // DAY_MS - (self.experiment.start_ms + offset) // DAY_MS
+
+
+class Shown(NamedTuple):
+    """An exposure. `arm` is empty, and `items` too, where it does not count."""
+
+    event_id: str
+    time_ms: int
+    user_id: int
+    arm: str
+    model: str
+    snapshot: str
+    items: tuple[tuple[int, str], ...]  # item and source, in the order shown
+    simulated: bool
+
+
+class Response(NamedTuple):
+    """Feedback."""
+
+    event_id: str
+    time_ms: int
+    user_id: int
+    item_id: int
+    play_ms: int
+    effective_view: bool
+    follow: bool
+    simulated: bool
+
+
+@dataclass
+class Request:
+    """What is known of one request so far."""
+
+    shown: Shown | None = None
+    responses: dict[str, Response] = field(default_factory=dict)
+
+
+class Tally(NamedTuple):
+    """Sums. `shown` counts items, `views` those that got feedback."""
+
+    recalls: int = 0
+    shown: int = 0
+    views: int = 0
+    effective_views: int = 0
+    follows: int = 0
+    play_ms: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        """The sum, field by field.
+
+        >>> Tally(1, 2).plus(Tally(3, 4)).shown
+        6
+        """
+        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass
+class User:
+    """One user's folded requests."""
+
+    arms: set[str] = field(default_factory=set)
+    days: dict[int, Tally] = field(default_factory=dict)
+    sources: dict[str, Tally] = field(default_factory=dict)
+    sessions: list[Interval] = field(default_factory=list)  # activity, joined
+
+
+@dataclass
+class State:
+    """See the module."""
+
+    rules: Rules
+    requests: dict[str, Request] = field(default_factory=dict)
+    users: dict[int, User] = field(default_factory=dict)
+    arms: dict[str, Tally] = field(default_factory=dict)  # of folded requests, users in two arms included
+    recalls: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by arm, model, snapshot version
+    counts: Counter[str] = field(default_factory=Counter)
+    closed_ms: int = 0  # what was shown at or before this time has been folded
+
+
+def observe_exposure(state: State, exposure: Exposure) -> None:
+    """Take an exposure in."""
+    state.counts["exposures"] += 1
+    if exposure.time_ms <= state.closed_ms:
+        state.counts[Unused.LATE_EXPOSURE] += 1
+        return
+    experiment = state.rules.experiment
+    ours = (
+        exposure.experiment == experiment.name
+        and exposure.arm in experiment.arms
+        and active(experiment, exposure.time_ms)
+    )
+    if not ours and not _may_have_feedback(state.rules, exposure.time_ms):
+        state.counts[Unused.OTHER_EXPERIMENT] += 1
+        return
+    shown = Shown(
+        exposure.event_id,
+        exposure.time_ms,
+        exposure.user_id,
+        exposure.arm if ours else "",
+        exposure.model,
+        exposure.snapshot_version,
+        tuple((item.item_id, item.source) for item in exposure.items) if ours else (),
+        exposure.simulated,
+    )
+    request = state.requests.setdefault(exposure.request_id, Request())
+    _add_shown(state, request, shown)
+
+
+def observe_feedback(state: State, feedback: Feedback) -> None:
+    """Take a feedback event in; its exposure may come later."""
+    state.counts["feedback"] += 1
+    if not _may_have_feedback(state.rules, feedback.time_ms):
+        state.counts[Unused.OUTSIDE_PERIOD] += 1
+        return
+    if feedback.time_ms <= state.closed_ms and feedback.request_id not in state.requests:
+        state.counts[Unused.NO_EXPOSURE] += 1
+        return
+    response = Response(
+        feedback.event_id,
+        feedback.time_ms,
+        feedback.user_id,
+        feedback.item_id,
+        feedback.play_time_ms,
+        feedback.effective_view,
+        feedback.follow,
+        feedback.simulated,
+    )
+    request = state.requests.setdefault(feedback.request_id, Request())
+    _add_response(state, request, response)
+
+
+def observe_bad(state: State, reason: str) -> None:
+    """Count an event that could not be read."""
+    state.counts[f"bad_{reason}"] += 1
+
+
+def close(state: State, through_ms: int) -> None:
+    """Fold every request that was shown at or before `through_ms` (event time).
+
+    Call it only when nothing more can come for those: `through_ms` = watermark − attribution window − lateness.
+    """
+    for request_id, request in list(state.requests.items()):
+        if request.shown is not None:
+            if request.shown.time_ms <= through_ms:
+                _fold(state, request.shown, request.responses.values())
+                del state.requests[request_id]
+            continue
+        for event_id, response in list(request.responses.items()):
+            if response.time_ms <= through_ms:  # its exposure came before it, and would have been folded by now
+                state.counts[Unused.NO_EXPOSURE] += 1
+                del request.responses[event_id]
+        if not request.responses:
+            del state.requests[request_id]
+    state.closed_ms = max(state.closed_ms, through_ms)
+
+
+def merge(a: State, b: State) -> State:
+    """As if one state had taken in what both did. Neither is changed.
+
+    The two must not have folded the same request: split events by user (Kafka's partitions are), or merge before
+    closing.
+    """
+    if a.rules != b.rules:
+        raise ValueError("states of different experiments or settings do not merge")
+    merged = State(a.rules, closed_ms=max(a.closed_ms, b.closed_ms))
+    for state in (a, b):
+        merged.counts.update(state.counts)
+        merged.recalls.update(state.recalls)
+        for arm, tally in state.arms.items():
+            merged.arms[arm] = merged.arms.get(arm, Tally()).plus(tally)
+        for user_id, user in state.users.items():
+            _add_user(merged, user_id, user)
+        for request_id, request in state.requests.items():
+            into = merged.requests.setdefault(request_id, Request())
+            if request.shown is not None:
+                _add_shown(merged, into, request.shown)
+            for response in request.responses.values():
+                _add_response(merged, into, response)
+    return merged
+
+
+def folded(state: State) -> State:
+    """The state with every request folded, as a report needs it; `state` itself goes on unchanged."""
+    complete = merge(state, State(state.rules))
+    times = [time for request in complete.requests.values() for time in _times(request)]
+    close(complete, max(times, default=complete.closed_ms))
+    return complete
+
+
+def live(state: State) -> dict[str, Tally]:
+    """Sums per arm so far, open requests included; users in two arms are still in. Cheap enough for every second."""
+    totals = {arm: state.arms.get(arm, Tally()) for arm in state.rules.experiment.arms}
+    for request in state.requests.values():
+        if request.shown is not None and request.shown.arm:
+            views, _ = _attributed(state.rules, request.shown, request.responses.values())
+            totals[request.shown.arm] = totals[request.shown.arm].plus(_tally(request.shown, views))
+    return totals
+
+
+def users_per_arm(state: State) -> Counter[str]:
+    """Distinct users seen in each arm so far; a user seen in two arms is in both."""
+    seen = {(user_id, arm) for user_id, user in state.users.items() for arm in user.arms}
+    seen |= {(r.shown.user_id, r.shown.arm) for r in state.requests.values() if r.shown is not None and r.shown.arm}
+    return Counter(arm for _, arm in seen)
+
+
+def _may_have_feedback(rules: Rules, time_ms: int) -> bool:
+    experiment = rules.experiment
+    return experiment.start_ms <= time_ms < experiment.end_ms + rules.attribution_window_ms
+
+
+def _add_shown(state: State, request: Request, shown: Shown) -> None:
+    if request.shown is None:
+        request.shown = shown
+        return
+    state.counts[Unused.DUPLICATE_EXPOSURE] += 1
+    request.shown = min(request.shown, shown)  # two that differ are a fault upstream; any fixed choice is order-free
+
+
+def _add_response(state: State, request: Request, response: Response) -> None:
+    known = request.responses.get(response.event_id)
+    if known is not None:
+        state.counts[Unused.DUPLICATE_FEEDBACK] += 1
+        response = min(known, response)
+    request.responses[response.event_id] = response
+
+
+def _add_user(state: State, user_id: int, user: User) -> None:
+    into = state.users.setdefault(user_id, User())
+    into.arms |= user.arms
+    for day, tally in user.days.items():
+        into.days[day] = into.days.get(day, Tally()).plus(tally)
+    for source, tally in user.sources.items():
+        into.sources[source] = into.sources.get(source, Tally()).plus(tally)
+    into.sessions = join([*into.sessions, *user.sessions], state.rules.session_gap_ms)
+
+
+def _attributed(
+    rules: Rules, shown: Shown, responses: Iterable[Response]
+) -> tuple[list[Response], list[tuple[Unused, Response]]]:
+    """The responses that count for an exposure that counts, and the others with the reason."""
+    items = {item for item, _ in shown.items}
+    views: list[Response] = []
+    unused: list[tuple[Unused, Response]] = []
+    for response in responses:
+        if response.user_id != shown.user_id:
+            unused.append((Unused.OTHER_USER, response))
+        elif response.item_id not in items:
+            unused.append((Unused.NOT_SHOWN, response))
+        elif response.time_ms < shown.time_ms:
+            unused.append((Unused.BEFORE_EXPOSURE, response))
+        elif response.time_ms > shown.time_ms + rules.attribution_window_ms:
+            unused.append((Unused.TOO_LATE, response))
+        else:
+            views.append(response)
+    return views, unused
+
+
+def _tally(shown: Shown, views: list[Response]) -> Tally:
+    return Tally(1, len(shown.items)).plus(_of_views(views))
+
+
+def _of_views(views: list[Response]) -> Tally:
+    return Tally(
+        views=len(views),
+        effective_views=sum(view.effective_view for view in views),
+        follows=sum(view.follow for view in views),
+        play_ms=sum(view.play_ms for view in views),
+    )
+
+
+def _fold(state: State, shown: Shown, responses: Iterable[Response]) -> None:
+    if not shown.arm:
+        state.counts[Unused.OTHER_EXPERIMENT] += 1
+        state.counts[Unused.OUTSIDE_EXPERIMENT] += len(list(responses))
+        return
+    views, unused = _attributed(state.rules, shown, responses)
+    state.counts.update(str(reason) for reason, _ in unused)
+    state.counts["simulated"] += shown.simulated + sum(view.simulated for view in views)
+    tally = _tally(shown, views)
+    state.recalls[shown.arm, shown.model, shown.snapshot] += 1
+    state.arms[shown.arm] = state.arms.get(shown.arm, Tally()).plus(tally)
+    active_in = [(shown.time_ms, shown.time_ms), *((v.time_ms, v.time_ms + v.play_ms) for v in views)]
+    user = User({shown.arm}, {state.rules.day(shown.time_ms): tally}, _by_source(shown, views), active_in)
+    _add_user(state, shown.user_id, user)
+
+
+def _by_source(shown: Shown, views: list[Response]) -> dict[str, Tally]:
+    """Tallies per source; a request counts as one recall of each source that it shows an item of."""
+    source_of = dict(reversed(shown.items))  # an item shown twice belongs to its first place
+    sources: dict[str, list[Response]] = {source: [] for _, source in shown.items}
+    for view in views:
+        sources[source_of[view.item_id]].append(view)
+    slots = Counter(source for _, source in shown.items)
+    return {source: Tally(1, slots[source]).plus(_of_views(of)) for source, of in sources.items()}
+
+
+def _times(request: Request) -> Iterator[int]:
+    if request.shown is not None:
+        yield request.shown.time_ms
+    yield from (response.time_ms for response in request.responses.values())
