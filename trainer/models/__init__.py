@@ -1,0 +1,27 @@
+"""One file a model, one small interface (`base`), and here the names they go by."""
+
+from collections.abc import Callable
+
+import torch
+
+from contracts.settings import ModelSettings
+from trainer.models.base import UserEncoder
+from trainer.models.t2diff import T2Diff
+from trainer.models.two_tower import TwoTower
+
+REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {"two_tower": TwoTower, "t2diff": T2Diff}
+
+
+def create(name: str, settings: ModelSettings, seed: int) -> UserEncoder:
+    """A new user encoder on the CPU whose initial weights are a function of the seed.
+
+    Raises:
+        ValueError: there is no model of that name.
+
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"There is no model '{name}'; there are {', '.join(sorted(REGISTRY))}.")
+    # torch's layers initialise themselves from the global generator; fork it so that nobody else notices.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return REGISTRY[name](settings)

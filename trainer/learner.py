@@ -1,0 +1,128 @@
+"""One model that learns online: test a batch, then learn from it. No Kafka, no files, no clock."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contracts.features import Floats, Ints, sampling_noise
+from contracts.settings import ModelSettings
+from trainer.batches import Batch
+from trainer.catalogue import Catalogue
+from trainer.models import create
+from trainer.models.base import ItemTower
+
+MAX_ITEMS = 20_000  # above, the full softmax costs more than it is worth
+GRADIENT_NORM = 5.0  # a rare batch must not throw an online learner off its course
+
+
+class CatalogueTooLargeError(Exception):
+    """The catalogue has outgrown the full softmax."""
+
+
+class Learner:
+    """A user encoder and an item tower that learn together; deterministic, given the seed and the batches in order."""
+
+    def __init__(self, name: str, settings: ModelSettings, seed: int, device: torch.device) -> None:
+        self.name = name
+        self.settings = settings
+        self.sampling_seed = seed  # of the noise that `evaluate` gives each user, as a replica would
+        self.encoder = create(name, settings, seed).to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.items = ItemTower(settings.dim, seed).to(device)
+        self._device = device
+        self._generator = torch.Generator().manual_seed(seed)
+        self._parameters = [*self.items.parameters(), *self.encoder.parameters()]
+        self._optimizer = torch.optim.Adam(self._parameters, lr=settings.learning_rate, fused=True)
+        self._counts = np.zeros(0, np.float32)
+        self._catalogue_version = -1
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """Take the catalogue's changes over.
+
+        Raises:
+            CatalogueTooLargeError: it has more items than a full softmax can bear.
+
+        """
+        if catalogue.version == self._catalogue_version:
+            return
+        if len(catalogue) > MAX_ITEMS:
+            raise CatalogueTooLargeError(
+                f"The catalogue has {len(catalogue)} items; the trainer's full softmax takes at most {MAX_ITEMS}."
+            )
+        self.items.follow(catalogue)
+        for table in (self.items.ids, self.items.categories):
+            _grow_state(self._optimizer, table)
+        self._counts = np.pad(self._counts, (0, len(catalogue) - len(self._counts)))
+        self._catalogue_version = catalogue.version
+
+    def evaluate(self, batch: Batch) -> Ints:
+        """Rank of each example's target among the whole catalogue, from 1; (B,).
+
+        Items that the user has seen do not compete, unless one is the target. Ties and scores that are no numbers
+        count against the target.
+        """
+        self.encoder.eval()
+        with torch.no_grad():
+            vectors = self.items()
+            noise = self._serving_noise(batch.user_ids)
+            user = self.encoder(*self._inputs(batch, vectors), noise)
+            scores = user @ vectors.T
+            targets = self._tensor(batch.targets).unsqueeze(1)
+            wanted = scores.gather(1, targets)
+            lengths = [len(rows) for rows in batch.seen]
+            users = np.repeat(np.arange(len(batch)), lengths)
+            scores[self._tensor(users), self._tensor(np.concatenate(batch.seen))] = -torch.inf
+            scores.scatter_(1, targets, wanted)
+            ranks: Ints = (~(scores < wanted)).sum(1).cpu().numpy()
+        return ranks
+
+    def learn(self, batch: Batch) -> bool:
+        """One step on a batch; False where its loss or gradient was no number and the step was not taken."""
+        np.add.at(self._counts, batch.targets, 1)
+        self.encoder.train()
+        vectors = self.items()
+        targets = self._tensor(batch.targets)
+        sequence, mask, lag = self._inputs(batch, vectors)
+        step = self.encoder.training_step(sequence, mask, lag, vectors[targets], self._generator)
+        loss = F.cross_entropy(step.user @ vectors.T, targets) + step.extra_loss
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM)
+        if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
+            return False
+        self._optimizer.step()
+        return True
+
+    def item_vectors(self, catalogue: Catalogue) -> Floats:
+        """(N, d) in the order of `catalogue.item_ids`."""
+        with torch.no_grad():
+            vectors: Floats = self.items().cpu().numpy()
+        return np.ascontiguousarray(vectors[catalogue.arrival])
+
+    def item_counts(self, catalogue: Catalogue) -> Floats:
+        """(N,) positives learned from so far, in the order of `catalogue.item_ids`."""
+        return self._counts[catalogue.arrival]
+
+    def _inputs(self, batch: Batch, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mask = self._tensor(batch.mask)
+        rows = self._tensor(np.maximum(batch.rows, 0))
+        return F.embedding(rows, vectors) * mask.unsqueeze(-1), mask, self._tensor(batch.lag)
+
+    def _serving_noise(self, user_ids: Ints) -> Tensor:
+        shape = self.encoder.noise_shape
+        if not shape:
+            return torch.empty(len(user_ids), device=self._device)
+        return self._tensor(np.stack([sampling_noise(int(user), self.sampling_seed, shape) for user in user_ids]))
+
+    def _tensor(self, array: Ints | Floats) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
+def _grow_state(optimizer: torch.optim.Optimizer, table: Tensor) -> None:
+    """Give an optimizer's moments zero rows where a table has grown since its last step."""
+    for name, moment in optimizer.state.get(table, {}).items():
+        if isinstance(moment, Tensor) and moment.ndim == table.ndim:
+            missing = len(table) - len(moment)
+            optimizer.state[table][name] = F.pad(moment, (0, 0, 0, missing))
