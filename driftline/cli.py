@@ -1,0 +1,136 @@
+"""The `driftline` command. Heavy imports (torch, feast) wait until a subcommand needs them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contracts.settings import Settings, SettingsError, load
+
+app = typer.Typer(
+    help="Streaming online learning for live A/B experiments in the recall stage of a recommender.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+experiment = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
+app.add_typer(experiment, name="experiment")
+
+SettingsOption = Annotated[
+    Path, typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example.")
+]
+ReadyFile = Annotated[
+    Path | None, typer.Option(help="Written when ready: a JSON object with the process id and the ports.")
+]
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; one sentence says why."""
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="KuaiRand-Pure folder (csv as shipped, or parquet). Without it: a synthetic world."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=60, help="Days of the A/B experiment.")] = 7,
+    warmup_days: Annotated[
+        int | None,
+        typer.Option(min=1, max=60, help="Days of log replayed before it. [default: 7 with --data, else 2]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the world, the models and the assignment.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the report, the summary and the run's files go.")] = Path("out"),
+    broker: Annotated[str, typer.Option(help="`embedded`, or HOST:PORT of a running Apache Kafka.")] = "embedded",
+    slate: Annotated[int, typer.Option(min=1, max=20, help="With --data: items that a visit asks for at least.")] = 4,
+    users: Annotated[int | None, typer.Option(min=10, help="Without --data: users. [default: 1200]")] = None,
+    items: Annotated[int | None, typer.Option(min=50, help="Without --data: items. [default: 1500]")] = None,
+) -> None:
+    """Run a whole A/B experiment on this machine: T2Diff against a regular two-tower, on a live loop.
+
+    Starts a broker, a Feast store, a stream worker, a trainer and two serving replicas as processes, drives the
+    users, and writes report.html, report.json and summary.json. Ctrl-C stops everything.
+    """
+    from driftline.demo import Options, run
+
+    run(Options(data, days, warmup_days, seed, out, broker, slate, users, items))
+
+
+@app.command()
+def stream(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+    """Run a stream worker: join, sessions, features into Feast, training examples."""
+    from stream.worker import run
+
+    run(_load(settings), ready_file)
+
+
+@app.command()
+def trainer(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+    """Run the online trainer: test each example, learn from it, publish snapshots."""
+    from trainer.worker import run
+
+    run(_load(settings), ready_file)
+
+
+@app.command()
+def serve(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+    """Run a serving replica: gRPC `Recall`, health and reflection."""
+    from serving.replica import run
+
+    run(_load(settings), ready_file)
+
+
+@app.command()
+def recall(
+    user_id: Annotated[int, typer.Argument(help="Whom to recommend to.")],
+    target: Annotated[str, typer.Option(help="HOST:PORT of a replica.")],
+    k: Annotated[int, typer.Option(help="How many items.")] = 10,
+) -> None:
+    """Ask a replica for items and print the reply as JSON. (This logs an exposure, as every Recall does.)"""
+    import grpc
+    from google.protobuf.json_format import MessageToJson
+
+    from contracts.wire.recall_pb2 import RecallRequest
+    from contracts.wire.recall_pb2_grpc import RecallServiceStub
+
+    with grpc.insecure_channel(target) as channel:
+        try:
+            reply = RecallServiceStub(channel).Recall(RecallRequest(user_id=user_id, k=k), timeout=10)
+        except grpc.RpcError as error:
+            raise UsageError(f"{error.code().name}: {error.details()}") from error
+    typer.echo(MessageToJson(reply, preserving_proto_field_name=True))
+
+
+@experiment.command()
+def collect(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+    """Run the collector: exposures and feedback into the experiment's state."""
+    from abtest.worker import run
+
+    run(_load(settings), ready_file)
+
+
+@experiment.command()
+def assign(
+    settings: SettingsOption,
+    user_ids: Annotated[list[int], typer.Argument(help="User ids.")],
+) -> None:
+    """Print the arm of each user."""
+    from abtest.assignment import assign as arm_of
+
+    definition = _load(settings).experiment
+    for user_id in user_ids:
+        typer.echo(f"{user_id}\t{arm_of(definition, user_id)}")
+
+
+def main() -> None:
+    """Run the command; an error that a user can mend is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except (UsageError, SettingsError) as error:
+        typer.echo(f"driftline: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+def _load(path: Path) -> Settings:
+    return load(path)

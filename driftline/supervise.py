@@ -1,0 +1,143 @@
+"""Child processes of one run: start them, wait until they are ready, and leave none behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from contracts.clock import Clock
+
+READY_TIMEOUT_S = 180.0  # the first import of torch on a cold disk takes most of a minute
+POLL_S = 0.02
+TERM_TIMEOUT_S = 15.0
+TAIL_LINES = 15
+
+
+class ChildFailed(Exception):
+    """A child process ended or never became ready; the message ends with the last lines of its log."""
+
+
+@dataclass
+class Child:
+    """A process that was started, where its log is, and what it announced."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    facts: dict[str, Any]
+
+
+class Supervisor:
+    """Starts children in sessions of their own, so that Ctrl-C reaches this process alone, and stops them in order.
+
+    A context manager: on the way out, for whatever reason, the last started is stopped first. A child gets SIGTERM,
+    and SIGKILL where it does not end in time.
+    """
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._pause = threading.Event()
+        self.children: list[Child] = []
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A second Ctrl-C during the clean-up must not leave processes behind.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for child in reversed(self.children):
+                self._stop(child)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def start(self, name: str, command: Sequence[str]) -> Child:
+        """Start a process; its output goes to `<directory>/<name>.log`."""
+        log = self._directory / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            )
+        child = Child(name, process, log, {})
+        self.children.append(child)
+        return child
+
+    def start_worker(self, name: str, command: str, settings: Path) -> Child:
+        """Start `driftline COMMAND` with a ready file."""
+        return self.start(
+            name,
+            [
+                *(sys.executable, "-W", "ignore", "-m", "driftline", command),
+                *("--settings", str(settings), "--ready-file", str(self._ready_file(name))),
+            ],
+        )
+
+    def wait_ready(self, children: Sequence[Child]) -> None:
+        """Wait until each child has announced itself.
+
+        Raises:
+            ChildFailed: one ended first, or was not ready in time.
+
+        """
+        deadline = self._clock.elapsed_s() + READY_TIMEOUT_S
+        for child in children:
+            path = self._ready_file(child.name)
+            while not path.exists():
+                self.check()
+                if self._clock.elapsed_s() > deadline:
+                    raise ChildFailed(f"{child.name} was not ready after {READY_TIMEOUT_S:.0f} s.\n{_tail(child.log)}")
+                self._pause.wait(POLL_S)
+            child.facts = json.loads(path.read_text())
+
+    def check(self) -> None:
+        """See that every child still runs.
+
+        Raises:
+            ChildFailed: one has ended.
+
+        """
+        for child in self.children:
+            code = child.process.poll()
+            if code is not None:
+                raise ChildFailed(
+                    f"{child.name} ended with exit code {code}; its log is {child.log}.\n{_tail(child.log)}"
+                )
+
+    def stop(self, child: Child) -> None:
+        """Stop one child before the others."""
+        self._stop(child)
+        self.children.remove(child)
+
+    def _stop(self, child: Child) -> None:
+        process = child.process
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(TERM_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _ready_file(self, name: str) -> Path:
+        return self._directory / f"{name}.ready.json"
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
