@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from contracts.features import Floats, Ints, sampling_noise
 from contracts.settings import ModelSettings
@@ -86,9 +86,9 @@ class Learner:
         targets = self._tensor(batch.targets)
         sequence, mask, lag = self._inputs(batch, vectors)
         step = self.encoder.training_step(sequence, mask, lag, vectors[targets], self._generator)
-        loss = F.cross_entropy(step.user @ vectors.T, targets) + step.extra_loss
+        loss = functional.cross_entropy(step.user @ vectors.T, targets) + step.extra_loss
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             return False
@@ -108,7 +108,7 @@ class Learner:
     def _inputs(self, batch: Batch, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mask = self._tensor(batch.mask)
         rows = self._tensor(np.maximum(batch.rows, 0))
-        return F.embedding(rows, vectors) * mask.unsqueeze(-1), mask, self._tensor(batch.lag)
+        return functional.embedding(rows, vectors) * mask.unsqueeze(-1), mask, self._tensor(batch.lag)
 
     def _serving_noise(self, user_ids: Ints) -> Tensor:
         shape = self.encoder.noise_shape
@@ -125,4 +125,4 @@ def _grow_state(optimizer: torch.optim.Optimizer, table: Tensor) -> None:
     for name, moment in optimizer.state.get(table, {}).items():
         if isinstance(moment, Tensor) and moment.ndim == table.ndim:
             missing = len(table) - len(moment)
-            optimizer.state[table][name] = F.pad(moment, (0, 0, 0, missing))
+            optimizer.state[table][name] = functional.pad(moment, (0, 0, 0, missing))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from contracts.features import sampling_noise
 from trainer.catalogue import Catalogue
@@ -101,8 +101,8 @@ class ItemTower(nn.Module):
 
     def forward(self) -> Tensor:
         """Vectors of the whole catalogue in rows of arrival, (N, d)."""
-        categories = F.embedding_bag(self._bag, self.categories, self._starts, mode="mean")
-        return F.linear(torch.cat((self.ids, categories), 1), self.mix.weight, self.mix.bias)
+        categories = functional.embedding_bag(self._bag, self.categories, self._starts, mode="mean")
+        return functional.linear(torch.cat((self.ids, categories), 1), self.mix.weight, self.mix.bias)
 
 
 def normal(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ def reverse_step(z: Tensor, z_0: Tensor, alpha_bar: float, alpha_bar_next: float
     steps to be left out: ε̂ = (z − √ᾱ ẑ_0) / √(1 − ᾱ), then Eq. 14 at ᾱ_next.
     """
     noise = (z - alpha_bar**0.5 * z_0) / (1 - alpha_bar) ** 0.5
-    return alpha_bar_next**0.5 * z_0 + (1 - alpha_bar_next) ** 0.5 * noise
+    stepped: Tensor = alpha_bar_next**0.5 * z_0 + (1 - alpha_bar_next) ** 0.5 * noise
+    return stepped
 
 
 def ladder(steps: int, evaluations: int) -> list[int]:

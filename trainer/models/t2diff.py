@@ -11,13 +11,14 @@ embeddings whose size changes as they are learnt.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from contracts.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, masked_mean, normal
 from trainer.models.diffusion import STEPS, alpha_bars, betas, diffuse, ladder, reverse_step
 from trainer.models.unet import UNet
 
+DRIFTS = 16  # only so many last drifts are diffused: x̂ is read off the last one, and the U-Net sees 9 positions back
 EVALUATIONS = 4  # network evaluations of one sampling
 KL_WEIGHT = 0.1  # λ
 LAST_DRIFT_WEIGHT = 0.5  # of L_KL; the rest is spread over all drifts
@@ -91,10 +92,10 @@ class SessionEncoder(nn.Module):
         """Behaviours (B, n, d), mask (B, n) and x̂ (B, d) to h_s (B, d)."""
         k = min(self._session, x.shape[1])
         tokens = torch.cat((x[:, -k:], guess.unsqueeze(1)), 1)
-        present = F.pad(mask[:, -k:], (0, 1), value=1.0)  # x̂ is always there, so attention never runs dry
+        present = functional.pad(mask[:, -k:], (0, 1), value=1.0)  # x̂ is always there, so attention never runs dry
         h = tokens + self.places[-(k + 1) :]
         h = h + self._attend(self.norm_attention(h), present)
-        h = h + self.out(F.gelu(self.hidden(self.norm_hidden(h))))
+        h = h + self.out(functional.gelu(self.hidden(self.norm_hidden(h))))
         return masked_mean(h, present)
 
     def _attend(self, h: Tensor, present: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ class T2Diff(UserEncoder):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         d = settings.dim
-        self.noise_shape = (settings.window, d)
+        self.noise_shape = (min(settings.window, DRIFTS), d)
         self.diffusion = DriftDiffusion(d, channels=64)
         self.session = SessionEncoder(d, min(settings.session_length, settings.window), heads=2 if d % 2 == 0 else 1)
         self.score_hidden = nn.Linear(4 * d + 1, d)
@@ -122,25 +123,26 @@ class T2Diff(UserEncoder):
 
     def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
         """See `UserEncoder.forward`."""
-        return self._mixed_attention(sequence, mask, lag, self.diffusion.sample(sequence, mask, noise))
+        guess = self.diffusion.sample(sequence[:, -DRIFTS:], mask[:, -DRIFTS:], noise)
+        return self._mixed_attention(sequence, mask, lag, guess)
 
     def training_step(
         self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; the extra loss is λ·L_KL. The diffusion module's inputs are detached."""
-        x = sequence.detach()
-        loss = self.diffusion.loss(x, target.detach(), mask, generator)
+        x, present = sequence.detach()[:, -DRIFTS:], mask[:, -DRIFTS:]
+        loss = self.diffusion.loss(x, target.detach(), present, generator)
         with torch.no_grad():
-            guess = self.diffusion.sample(x, mask, normal(tuple(x.shape), generator, x))
+            guess = self.diffusion.sample(x, present, normal(tuple(x.shape), generator, x))
         return TrainingStep(self._mixed_attention(sequence, mask, lag, guess), KL_WEIGHT * loss)
 
     def _mixed_attention(self, x: Tensor, mask: Tensor, lag: Tensor, guess: Tensor) -> Tensor:
         h_s = self.session(x, mask, guess)  # Eq. 19
         beside = h_s.unsqueeze(1).expand_as(x)
         pairs = torch.cat((x, x - beside, x * beside, beside, LAG_SCALE * lag.unsqueeze(-1)), 2)
-        scores = self.score(F.gelu(self.score_hidden(pairs))).squeeze(-1)  # Eq. 20
+        scores = self.score(functional.gelu(self.score_hidden(pairs))).squeeze(-1)  # Eq. 20
         weights = (scores + NEVER * (1 - mask)).softmax(1) * mask
         h_l = (weights.unsqueeze(-1) * x).sum(1)  # Eq. 21
         both = torch.cat((h_l, h_s), 1)
-        user: Tensor = self.out(F.gelu(self.hidden(both))) + self.skip(both)  # Eq. 22
+        user: Tensor = self.out(functional.gelu(self.hidden(both))) + self.skip(both)  # Eq. 22
         return user

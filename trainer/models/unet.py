@@ -9,7 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class Conv(nn.Module):
@@ -22,8 +22,8 @@ class Conv(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, n, channels_in) and mask (B, n, 1) to (B, n, channels_out)."""
         x = x * mask
-        left = F.pad(x[:, :-1], (0, 0, 1, 0))
-        right = F.pad(x[:, 1:], (0, 0, 0, 1))
+        left = functional.pad(x[:, :-1], (0, 0, 1, 0))
+        right = functional.pad(x[:, 1:], (0, 0, 0, 1))
         out: Tensor = self.linear(torch.cat((left, x, right), 2))
         return out
 
@@ -42,8 +42,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, step: Tensor) -> Tensor:
         """(B, n, channels_in), mask (B, n, 1), step embedding (B or 1, step_dim) to (B, n, channels)."""
-        h = self.conv_in(F.silu(self.norm_in(x)), mask) + self.step(step).unsqueeze(1)
-        h = self.conv_out(F.silu(self.norm_out(h)), mask)
+        h = self.conv_in(functional.silu(self.norm_in(x)), mask) + self.step(step).unsqueeze(1)
+        h = self.conv_out(functional.silu(self.norm_out(h)), mask)
         out: Tensor = h + self.skip(x)
         return out
 
@@ -77,16 +77,16 @@ class UNet(nn.Module):
         """
         n = z.shape[1]
         odd = n % 2
-        z, x = F.pad(z, (0, 0, odd, 0)), F.pad(x, (0, 0, odd, 0))
-        present = F.pad(mask, (odd, 0)).unsqueeze(-1)
-        step = F.silu(self.step(self._sinusoids[step]))
+        z, x = functional.pad(z, (0, 0, odd, 0)), functional.pad(x, (0, 0, odd, 0))
+        present = functional.pad(mask, (odd, 0)).unsqueeze(-1)
+        step = functional.silu(self.step(self._sinusoids[step]))
         fine = self.fine(self.enter(torch.cat((z, x), 2)), present, step)
-        halves = ((n + odd) // 2, 2)
-        pairs = (fine * present).unflatten(1, halves).flatten(2)
-        coarse = self.coarse(self.down(pairs), present.unflatten(1, halves).amax(2), step)
-        coarse = self.up(coarse).unflatten(2, (2, -1)).flatten(1, 2)
+        pairs = (fine * present).reshape(-1, (n + odd) // 2, 2 * fine.shape[2])
+        either = present.reshape(-1, (n + odd) // 2, 2).amax(2, keepdim=True)
+        coarse = self.coarse(self.down(pairs), either, step)
+        coarse = self.up(coarse).reshape(fine.shape)
         merged = self.merge(torch.cat((fine, coarse), 2), present, step)
-        out: Tensor = self.leave(F.silu(self.norm(merged)))[:, odd:]
+        out: Tensor = self.leave(functional.silu(self.norm(merged)))[:, odd:]
         return out
 
 

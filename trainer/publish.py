@@ -1,0 +1,144 @@
+"""When to publish, under which version, and what a snapshot consists of. Writing it is the worker's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from contracts.features import Floats
+from contracts.snapshot import Manifest, Snapshot, version_name
+from trainer.catalogue import Catalogue
+from trainer.export import TowerTemplate
+from trainer.learner import Learner
+from trainer.progress import Progress
+
+SAMPLE = 256  # of arrival times that a manifest carries
+
+
+class Boundaries:
+    """Publication is due when event time enters another interval: snapshots are then a function of the log.
+
+    The first example only tells where time stands. Examples that come late never call for a publication, and a gap
+    of several intervals calls for one.
+
+    >>> boundaries = Boundaries(every_ms=10)
+    >>> [boundaries.crossed(t) for t in (3, 9, 10, 8, 19, 45)]
+    [False, False, True, False, False, True]
+    """
+
+    def __init__(self, every_ms: int) -> None:
+        self._every_ms = every_ms
+        self._interval: int | None = None
+
+    def crossed(self, time_ms: int) -> bool:
+        """Whether this event time is the first in an interval later than any before."""
+        interval = time_ms // self._every_ms
+        before = self._interval
+        self._interval = interval if before is None else max(interval, before)
+        return before is not None and interval > before
+
+
+class EvenSample:
+    """At most `limit` of the values offered, evenly spread over them; no randomness, bounded memory.
+
+    >>> sample = EvenSample(limit=4)
+    >>> for value in range(9):
+    ...     sample.offer(value)
+    >>> sample.take(), sample.take()
+    ((0, 4, 8), ())
+    """
+
+    def __init__(self, limit: int = SAMPLE) -> None:
+        self._limit = limit
+        self._kept: list[int] = []
+        self._offered, self._stride = 0, 1
+
+    def offer(self, value: int) -> None:
+        """Keep every stride-th value; when there are too many, every second of them at twice the stride."""
+        if self._offered % self._stride == 0:
+            self._kept.append(value)
+            if len(self._kept) > self._limit:
+                self._kept = self._kept[::2]
+                self._stride *= 2
+        self._offered += 1
+
+    def take(self) -> tuple[int, ...]:
+        """The sample; the next one starts from nothing."""
+        kept = tuple(self._kept)
+        self._kept = []
+        self._offered, self._stride = 0, 1
+        return kept
+
+
+def next_version(existing: list[str]) -> int:
+    """The number after the highest version among directory names; names that are no versions don't count.
+
+    >>> next_version([]), next_version(["v000002", "v000010", ".v000011.tmp", "LIVE"])
+    (1, 11)
+    """
+    numbers = [int(name[1:]) for name in existing if name[:1] == "v" and name[1:].isdigit()]
+    return max(numbers, default=0) + 1
+
+
+def versions_on_disk(root: Path, model: str) -> list[str]:
+    """Directory names under a model's home; empty where it has none yet."""
+    home = root / model
+    return [entry.name for entry in home.iterdir()] if home.is_dir() else []
+
+
+def sampling_seed(seed: int, version: int) -> int:
+    """The seed of a snapshot's sampling noise, below 2⁶³: a function of the run's seed and the version.
+
+    >>> sampling_seed(0, 1) == sampling_seed(0, 1), sampling_seed(0, 1) == sampling_seed(0, 2)
+    (True, False)
+    """
+    return int(np.random.SeedSequence([seed, version]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one model has learned from so far."""
+
+    shares: Mapping[str, int]  # examples by arm
+    offsets: Mapping[str, int]  # "topic:partition" -> first offset not learned from
+    event_time_ms: int
+    sent_at_ms: tuple[int, ...]  # sampled from the examples that are new since the last snapshot
+
+
+def snapshot_of(
+    learner: Learner, catalogue: Catalogue, template: TowerTemplate, progress: Progress, learned: Learned, version: int
+) -> Snapshot:
+    """Everything that a replica needs to answer with what the learner knows now."""
+    vectors = learner.item_vectors(catalogue)
+    manifest = Manifest(
+        model=learner.name,
+        version=version_name(version),
+        dim=learner.settings.dim,
+        window=learner.settings.window,
+        sampling_seed=learner.sampling_seed,
+        noise_shape=learner.encoder.noise_shape,
+        examples=sum(learned.shares.values()),
+        shares=dict(learned.shares),
+        offsets=dict(learned.offsets),
+        event_time_ms=learned.event_time_ms,
+        metrics=progress.metrics(),
+        sent_at_ms=learned.sent_at_ms,
+    )
+    return Snapshot(
+        manifest=manifest,
+        tower=template.fill(learner.encoder),
+        item_ids=catalogue.item_ids,
+        item_vectors=vectors,
+        item_counts=learner.item_counts(catalogue),
+        index=flat_index(vectors),
+    )
+
+
+def flat_index(vectors: Floats) -> bytes:
+    """A serialized exact inner-product index over item vectors (N, d)."""
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    content: bytes = faiss.serialize_index(index).tobytes()
+    return content
