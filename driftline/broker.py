@@ -9,20 +9,17 @@ from kafka.errors import KafkaError
 from contracts import bus
 from contracts.clock import Clock
 from contracts.settings import KafkaSettings
+from driftline.errors import UsageError
 from driftline.supervise import ChildFailed, Supervisor
 
 START_TIMEOUT_S = 20.0
-
-
-class BrokerError(Exception):
-    """No broker; one sentence says why."""
 
 
 def start_embedded(supervisor: Supervisor, clock: Clock) -> str:
     """Start the embedded broker on a free port and return its address.
 
     Raises:
-        BrokerError: it did not come up.
+        ChildFailed: it did not come up.
 
     """
     address = f"127.0.0.1:{free_port()}"
@@ -43,13 +40,13 @@ def prepare(settings: KafkaSettings) -> None:
     """Create the topics.
 
     Raises:
-        BrokerError: the broker does not answer.
+        UsageError: the broker does not answer.
 
     """
     try:
         client = bus.admin(settings)
     except KafkaError as error:
-        raise BrokerError(f"No Kafka broker answers at {settings.bootstrap_servers}: {error}.") from error
+        raise UsageError(f"No Kafka broker answers at {settings.bootstrap_servers}: {error}.") from error
     try:
         bus.ensure_topics(settings, client)
     finally:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
-from contracts.settings import Settings, SettingsError, load
+from contracts.settings import Settings, load
+from driftline.errors import USER_ERRORS, RunError, UsageError
 
 app = typer.Typer(
     help="Streaming online learning for live A/B experiments in the recall stage of a recommender.",
@@ -23,10 +25,6 @@ SettingsOption = Annotated[
 ReadyFile = Annotated[
     Path | None, typer.Option(help="Written when ready: a JSON object with the process id and the ports.")
 ]
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be done; one sentence says why."""
 
 
 @app.command()
@@ -126,10 +124,21 @@ def assign(
 def main() -> None:
     """Run the command; an error that a user can mend is one sentence on standard error and exit code 2."""
     try:
-        app()
-    except (UsageError, SettingsError) as error:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        raise SystemExit(end.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except (click.Abort, KeyboardInterrupt):
+        typer.echo("driftline: interrupted; everything it started was stopped.", err=True)
+        raise SystemExit(130) from None
+    except USER_ERRORS as error:
         typer.echo(f"driftline: {error}", err=True)
         raise SystemExit(2) from None
+    except RunError as error:
+        typer.echo(f"driftline: {error}", err=True)
+        raise SystemExit(1) from None
 
 
 def _load(path: Path) -> Settings:

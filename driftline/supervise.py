@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from contracts.clock import Clock
+from driftline.errors import RunError
 
 READY_TIMEOUT_S = 180.0  # the first import of torch on a cold disk takes most of a minute
 POLL_S = 0.02
@@ -20,7 +21,7 @@ TERM_TIMEOUT_S = 15.0
 TAIL_LINES = 15
 
 
-class ChildFailed(Exception):
+class ChildFailed(RunError):
     """A child process ended or never became ready; the message ends with the last lines of its log."""
 
 
@@ -79,12 +80,12 @@ class Supervisor:
         self.children.append(child)
         return child
 
-    def start_worker(self, name: str, command: str, settings: Path) -> Child:
-        """Start `driftline COMMAND` with a ready file."""
+    def start_worker(self, name: str, command: Sequence[str], settings: Path) -> Child:
+        """Start `driftline COMMAND …` with a ready file."""
         return self.start(
             name,
             [
-                *(sys.executable, "-W", "ignore", "-m", "driftline", command),
+                *(sys.executable, "-W", "ignore", "-m", "driftline", *command),
                 *("--settings", str(settings), "--ready-file", str(self._ready_file(name))),
             ],
         )

@@ -23,7 +23,7 @@ from contracts import bus, snapshot
 from contracts.clock import Clock
 from contracts.events import SCHEMA_VERSION
 from contracts.features import Floats, Ints, rows_of
-from contracts.settings import MINUTE_MS, Settings
+from contracts.settings import MINUTE_MS, KafkaSettings, Settings
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback, Item
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
@@ -89,6 +89,27 @@ class Pace(Protocol):
         """Wait until no stage is too far behind."""
 
 
+def send_catalogue(settings: KafkaSettings, catalogue: Catalogue, time_ms: int) -> None:
+    """Publish every item of the catalogue."""
+    producer = bus.producer(settings)
+    try:
+        for item_id, categories, duration_ms in zip(
+            catalogue.item_ids.tolist(), catalogue.categories, catalogue.durations_ms.tolist(), strict=True
+        ):
+            item = Item(
+                schema_version=SCHEMA_VERSION, item_id=item_id, category_ids=categories, duration_ms=duration_ms
+            )
+            producer.send(
+                settings.topic(bus.ITEMS),
+                key=bus.key_of(item_id),
+                value=item.SerializeToString(),
+                timestamp_ms=time_ms,
+            )
+        producer.flush()
+    finally:
+        producer.close()
+
+
 class Driver:
     """Sends a world's events and requests to the running system."""
 
@@ -101,8 +122,9 @@ class Driver:
         replicas: Sequence[str],
         clock: Clock,
         pace: Pace,
+        tally: Tally,
     ) -> None:
-        self.tally = Tally()
+        self.tally = tally
         self._settings = settings
         self._world = world
         self._producer = producer
@@ -113,22 +135,6 @@ class Driver:
         self._sent: Counter[TopicPartition] = Counter()
         self._pending: list[tuple[int, int, bytes]] = []  # feedback by the time at which it happens
         self._check = VersionCheck(settings.snapshots)
-
-    def send_catalogue(self, catalogue: Catalogue) -> None:
-        """Publish every item of the catalogue."""
-        for item_id, categories, duration_ms in zip(
-            catalogue.item_ids.tolist(), catalogue.categories, catalogue.durations_ms.tolist(), strict=True
-        ):
-            item = Item(
-                schema_version=SCHEMA_VERSION, item_id=item_id, category_ids=categories, duration_ms=duration_ms
-            )
-            self._producer.send(
-                self._settings.kafka.topic(bus.ITEMS),
-                key=bus.key_of(item_id),
-                value=item.SerializeToString(),
-                timestamp_ms=self._world.start_ms,
-            )
-        self._producer.flush()
 
     async def warm_up(self) -> None:
         """Replay the log as it happened."""
@@ -160,9 +166,16 @@ class Driver:
 
     async def stored(self) -> None:
         """Wait until the stream worker has stored everything that was sent."""
-        group = self._settings.kafka.topic_prefix + "stream"
+        await self._consumed("stream")
+
+    async def collected(self) -> None:
+        """Wait until the experiment's collector has seen everything that was sent."""
+        await self._consumed("abtest")
+
+    async def _consumed(self, group: str) -> None:
+        name = self._settings.kafka.topic_prefix + group
         while True:
-            committed = await asyncio.to_thread(self._committed, group)
+            committed = await asyncio.to_thread(self._committed, name)
             if all(committed.get(partition, 0) >= count for partition, count in self._sent.items()):
                 return
             await self._pace.pause()

@@ -1,0 +1,15 @@
+"""Errors that end the command with one sentence and no traceback."""
+
+from contracts.settings import SettingsError
+from world.base import WorldError
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; one sentence says why. Exit code 2."""
+
+
+class RunError(Exception):
+    """Something failed while it ran; the message says what and where to look. Exit code 1."""
+
+
+USER_ERRORS = (UsageError, SettingsError, WorldError)

@@ -1,0 +1,186 @@
+"""Watching a run: reads every worker's metrics about once a second, shows them, and holds simulated time back."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from contracts.clock import Clock
+from contracts.settings import DAY_MS, Settings
+from driftline import scrape
+from driftline.progress import ArmStatus, Progress, Status
+from driftline.supervise import Child, Supervisor
+from world.base import World
+from world.drive import Tally
+
+PAUSE_S = 0.005
+SHOW_EVERY_S = 1.0
+MAX_TRAINER_LAG = 1000  # examples; simulated time waits for the trainer past it
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes of one run."""
+
+    stream: Child
+    trainer: Child
+    collector: Child
+    replicas: tuple[Child, ...]
+
+    def ports(self, *children: Child) -> list[int]:
+        """The metrics ports of some of them."""
+        return [int(child.facts["metrics_port"]) for child in children]
+
+
+@dataclass
+class Readings:
+    """The metrics of each kind of worker; the replicas' are added up."""
+
+    stream: scrape.Metrics = field(default_factory=scrape.Metrics)
+    trainer: scrape.Metrics = field(default_factory=scrape.Metrics)
+    collector: scrape.Metrics = field(default_factory=scrape.Metrics)
+    replicas: scrape.Metrics = field(default_factory=scrape.Metrics)
+    each_replica: tuple[scrape.Metrics, ...] = ()
+
+    @property
+    def trainer_lag(self) -> int:
+        """Examples that the stream worker emitted and the trainer has not tested yet."""
+        emitted = self.stream.total("stream_outcomes_total", outcome="example")
+        return int(emitted - self.trainer.total("trainer_examples_total"))
+
+
+def read(workers: Workers) -> Readings:
+    """Read all metrics now."""
+    return Readings(
+        scrape.read(workers.ports(workers.stream)),
+        scrape.read(workers.ports(workers.trainer)),
+        scrape.read(workers.ports(workers.collector)),
+        scrape.read(workers.ports(*workers.replicas)),
+        tuple(scrape.read(workers.ports(replica)) for replica in workers.replicas),
+    )
+
+
+class Monitor:
+    """The driver's pace: children must live, the trainer must keep up, and someone may be looking."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        world: World,
+        supervisor: Supervisor,
+        workers: Workers,
+        progress: Progress,
+        clock: Clock,
+    ) -> None:
+        self.tally = Tally()
+        self._settings = settings
+        self._world = world
+        self._supervisor = supervisor
+        self._workers = workers
+        self._progress = progress
+        self._clock = clock
+        self._shown_s = float("-inf")
+        self._before = (0.0, 0, 0)  # seconds, events, recalls when last shown
+
+    async def pause(self) -> None:
+        """Wait a moment, and see that everything still runs."""
+        await asyncio.sleep(PAUSE_S)
+        self._supervisor.check()
+        await self._show()
+
+    async def catch_up(self) -> None:
+        """Wait until the trainer is near the present."""
+        while await asyncio.to_thread(self._trainer_lag) > MAX_TRAINER_LAG:
+            await self.trainer_moment()
+        await self._show()
+
+    async def trainer_moment(self) -> None:
+        """A pause as long as the trainer needs for a batch or so: asking it more often only slows it down."""
+        await asyncio.sleep(10 * PAUSE_S)
+        await self.pause()
+
+    async def learned(self) -> None:
+        """Wait until the trainer has tested every example."""
+        while await asyncio.to_thread(self._trainer_lag) > 0:
+            await self.trainer_moment()
+
+    async def snapshots_loaded(self) -> None:
+        """Wait until every replica serves a snapshot of every model."""
+        models = {arm.model for arm in self._settings.experiment.arms.values()}
+        while True:
+            readings = await asyncio.to_thread(read, self._workers)
+            served = [metrics.values("serving_snapshot_version", "model") for metrics in readings.each_replica]
+            if all(models <= set(versions) for versions in served):
+                return
+            await self.trainer_moment()
+
+    def _trainer_lag(self) -> int:
+        workers = self._workers
+        return Readings(
+            stream=scrape.read(workers.ports(workers.stream)), trainer=scrape.read(workers.ports(workers.trainer))
+        ).trainer_lag
+
+    async def _show(self) -> None:
+        now_s = self._clock.elapsed_s()
+        if now_s - self._shown_s < SHOW_EVERY_S:
+            return
+        self._shown_s = now_s
+        readings = await asyncio.to_thread(read, self._workers)
+        events = int(readings.stream.total("stream_events_in_total"))
+        then_s, events_then, recalls_then = self._before
+        self._before = (now_s, events, self.tally.recalls)
+        self._progress.show(
+            status(
+                self._settings,
+                self._world,
+                readings,
+                self.tally,
+                events_per_s=(events - events_then) / (now_s - then_s),
+                recalls_per_s=(self.tally.recalls - recalls_then) / (now_s - then_s),
+            )
+        )
+
+
+def status(
+    settings: Settings,
+    world: World,
+    readings: Readings,
+    tally: Tally,
+    *,
+    events_per_s: float,
+    recalls_per_s: float,
+) -> Status:
+    """What to show, from what was read."""
+    at_ms = max(tally.simulated_ms, world.start_ms)
+    total_ms = world.end_ms - world.start_ms
+    evr = readings.collector.values("abtest_evr", "arm")
+    users = readings.collector.values("abtest_users", "arm")
+    oldest: dict[str, int] = {}
+    for metrics in readings.each_replica:
+        for model, version in metrics.values("serving_snapshot_version", "model").items():
+            oldest[model] = min(int(version), oldest.get(model, int(version)))
+    return Status(
+        phase=tally.phase,
+        day=min((at_ms - world.start_ms) // DAY_MS + 1, total_ms // DAY_MS),
+        days=total_ms // DAY_MS,
+        fraction=min((at_ms - world.start_ms) / total_ms, 1.0),
+        simulated_time=datetime.fromtimestamp((at_ms + world.day_offset_ms) / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+        events=int(readings.stream.total("stream_events_in_total")),
+        events_per_s=events_per_s,
+        recalls=tally.recalls,
+        recalls_per_s=recalls_per_s,
+        stream_lag=int(readings.stream.total("stream_lag")),
+        trainer_lag=readings.trainer_lag,
+        event_to_feature_p50=readings.stream.quantile("stream_event_to_feature_seconds", 0.5),
+        event_to_snapshot_p50=readings.trainer.quantile("trainer_event_to_snapshot_seconds", 0.5),
+        event_to_answer_p50=readings.replicas.quantile("serving_event_to_answer_seconds", 0.5),
+        arms=tuple(
+            ArmStatus(
+                name,
+                arm.model,
+                f"v{oldest[arm.model]:06d}" if arm.model in oldest else "",
+                evr.get(name),
+                int(users.get(name, 0)),
+            )
+            for name, arm in settings.experiment.arms.items()
+        ),
+    )

@@ -1,0 +1,125 @@
+"""What passes validation and what does not, and that what does not is kept whole."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.events import (
+    MAX_PLAY_TIME_MS,
+    BadEvent,
+    Reason,
+    dead_letter,
+    decode_example,
+    decode_exposure,
+    decode_feedback,
+    decode_item,
+)
+from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item
+
+NOW_MS = 1_000_000
+LIMITS = {"received_ms": NOW_MS, "future_tolerance_ms": 1000, "max_bytes": 10_000}
+
+
+def feedback(**changes: object) -> Feedback:
+    """A sound feedback event, but for the changes; a field set to None is absent."""
+    fields = {
+        "schema_version": 1,
+        "event_id": "e",
+        "request_id": "r",
+        "user_id": 1,
+        "item_id": 2,
+        "time_ms": NOW_MS,
+        "play_time_ms": 0,
+        "effective_view": False,
+        "follow": False,
+    }
+    return Feedback(**{name: value for name, value in (fields | changes).items() if value is not None})
+
+
+def reason_of(message: Feedback, **options: object) -> Reason | None:
+    """Why a feedback event is rejected; None where it is not."""
+    try:
+        decode_feedback(message.SerializeToString(), **(LIMITS | options))
+    except BadEvent as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"user_id": None}, Reason.MISSING_FIELD),
+        ({"item_id": None}, Reason.MISSING_FIELD),
+        ({"time_ms": None}, Reason.MISSING_FIELD),
+        ({"play_time_ms": None}, Reason.MISSING_FIELD),
+        ({"effective_view": None}, Reason.MISSING_FIELD),
+        ({"follow": None}, Reason.MISSING_FIELD),
+        ({"event_id": None}, Reason.MISSING_FIELD),
+        ({"request_id": None}, Reason.MISSING_FIELD),
+        ({"play_time_ms": -1}, Reason.OUT_OF_RANGE),
+        ({"play_time_ms": MAX_PLAY_TIME_MS + 1}, Reason.OUT_OF_RANGE),
+        ({"user_id": 0}, Reason.OUT_OF_RANGE),
+        ({"time_ms": -5}, Reason.OUT_OF_RANGE),
+        ({"time_ms": NOW_MS + 1000}, None),
+        ({"time_ms": NOW_MS + 1001}, Reason.FUTURE_TIMESTAMP),
+        ({"schema_version": 2}, Reason.UNKNOWN_VERSION),
+        ({"schema_version": None}, Reason.UNKNOWN_VERSION),
+    ],
+)
+def test_each_defect_of_feedback_has_its_reason(changes: dict[str, object], reason: Reason | None) -> None:
+    assert reason_of(feedback(**changes)) == reason
+
+
+def test_an_item_outside_the_catalogue_is_unknown() -> None:
+    assert reason_of(feedback(), known_items={7}) == Reason.UNKNOWN_ITEM
+    assert reason_of(feedback(), known_items={2}) is None
+
+
+def test_a_record_over_the_limit_is_oversized() -> None:
+    assert reason_of(feedback(request_id="r" * 20_000)) == Reason.OVERSIZED
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_either_read_or_rejected(value: bytes) -> None:
+    for decode in (decode_feedback, decode_exposure):
+        with contextlib.suppress(BadEvent):
+            decode(value, **LIMITS)
+
+
+def test_an_exposure_needs_items_within_bounds() -> None:
+    exposure = Exposure(schema_version=1, event_id="e", request_id="r", user_id=1, time_ms=NOW_MS)
+    with pytest.raises(BadEvent, match="0 items"):
+        decode_exposure(exposure.SerializeToString(), **LIMITS)
+    exposure.items.append(ExposedItem(item_id=3, source="log"))
+    assert decode_exposure(exposure.SerializeToString(), **LIMITS) == exposure
+
+
+def test_an_item_needs_a_positive_id_and_positive_categories() -> None:
+    sound = Item(schema_version=1, item_id=4, category_ids=[1], duration_ms=0)
+    assert decode_item(sound.SerializeToString(), max_bytes=1000) == sound
+    for broken in (Item(schema_version=1), Item(schema_version=1, item_id=4, category_ids=[0])):
+        with pytest.raises(BadEvent):
+            decode_item(broken.SerializeToString(), max_bytes=1000)
+
+
+def test_an_example_with_uneven_history_is_rejected() -> None:
+    example = Example(schema_version=1, user_id=1, item_id=2, history=History(item_ids=[1], times_ms=[1, 2]))
+    with pytest.raises(BadEvent, match="differ in length"):
+        decode_example(example.SerializeToString(), max_bytes=1000)
+
+
+def test_a_dead_letter_keeps_the_record_whole() -> None:
+    letter = dead_letter(
+        BadEvent(Reason.UNDECODABLE, "why"),
+        topic="t",
+        partition=1,
+        offset=2,
+        key=b"k",
+        value=b"\xff\x00",
+        timestamp_ms=3,
+    )
+    assert DeadLetter.FromString(letter.SerializeToString()) == letter
+    assert (letter.reason, letter.value, letter.key, letter.offset) == ("undecodable", b"\xff\x00", b"k", 2)
