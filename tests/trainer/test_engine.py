@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+
+from contracts.settings import Settings
+from contracts.snapshot import Snapshot, write
+from contracts.wire.events_pb2 import Example
+from trainer.engine import Engine, choose_device, learns_from
+from trainer.meters import Meters
+
+ITEMS = 12
+
+
+def run_engine(settings: Settings, examples: list[Example], meters: Meters | None = None) -> list[Snapshot]:
+    engine = Engine(settings, meters or Meters())
+    for item_id in range(1, ITEMS + 1):
+        engine.add_item(make_item(item_id))
+    snapshots = []
+    for offset, example in enumerate(examples):
+        snapshots += engine.take(example, "examples:0", offset)
+    return snapshots
+
+
+def test_snapshots_are_a_function_of_the_log(tmp_path: Path) -> None:
+    """Same seed and examples: the same bytes in every file of every snapshot."""
+    homes = []
+    for name in ("one", "other"):
+        settings = small_settings(tmp_path / name)
+        snapshots = run_engine(settings, markov_examples(200, ITEMS))
+        assert [(s.manifest.model, s.manifest.version) for s in snapshots] == [
+            (model, f"v00000{n}") for n in (1, 2, 3) for model in ("two_tower", "t2diff")
+        ]
+        for snapshot in snapshots:
+            write(settings.snapshots, snapshot)
+        homes.append(settings.snapshots)
+    files = [sorted(p.relative_to(home) for p in home.rglob("*") if p.is_file()) for home in homes]
+    assert files[0] == files[1]
+    assert len(files[0]) == 6 * 6
+    for file in files[0]:
+        assert (homes[0] / file).read_bytes() == (homes[1] / file).read_bytes(), file
+
+
+def test_a_snapshot_holds_what_came_before_the_boundary_and_nothing_after(tmp_path: Path) -> None:
+    examples = [make_example([1, 2], 3, START_MS + n, user_id=n + 1) for n in range(11)]
+    after = make_example([1, 2], 4, START_MS + HOUR_MS)
+    snapshots = run_engine(small_settings(tmp_path), [*examples, after])
+    for snapshot in snapshots:
+        manifest = snapshot.manifest
+        assert manifest.examples == 11  # a full batch of 8 and the partial one that the boundary flushed
+        assert manifest.offsets == {"examples:0": 11}
+        assert manifest.event_time_ms == START_MS + 10
+        assert manifest.metrics["examples"] == 11
+        assert len(manifest.sent_at_ms) == 11
+        assert snapshot.item_counts.tolist() == [0, 0, 11] + [0] * (ITEMS - 3)
+
+
+def test_a_snapshot_fits_together(tmp_path: Path) -> None:
+    (two_tower, t2diff) = run_engine(small_settings(tmp_path), markov_examples(61, ITEMS))
+    assert two_tower.manifest.noise_shape == ()
+    assert t2diff.manifest.noise_shape == (6, 8)
+    assert two_tower.manifest.sampling_seed == t2diff.manifest.sampling_seed
+    for snapshot in (two_tower, t2diff):
+        assert snapshot.item_ids.tolist() == list(range(1, ITEMS + 1))
+        assert snapshot.item_vectors.shape == (ITEMS, 8)
+        assert np.isfinite(snapshot.item_vectors).all()
+
+
+@pytest.mark.parametrize(
+    ("learn_from", "two_tower", "t2diff"),
+    [
+        ("own", {"": 20, "control": 20}, {"": 20, "treatment": 20}),
+        ("pooled", {"": 20, "control": 20, "treatment": 20}, {"": 20, "control": 20, "treatment": 20}),
+    ],
+)
+def test_shares_say_whose_examples_were_learned_from(
+    tmp_path: Path, learn_from: str, two_tower: dict[str, int], t2diff: dict[str, int]
+) -> None:
+    snapshots = run_engine(small_settings(tmp_path, learn_from=learn_from), markov_examples(61, ITEMS))
+    manifests = {s.manifest.model: s.manifest for s in snapshots}
+    assert manifests["two_tower"].shares == two_tower
+    assert manifests["t2diff"].shares == t2diff
+    for manifest in manifests.values():
+        assert manifest.examples == sum(manifest.shares.values())
+        assert manifest.metrics["examples"] == 60  # both models are tested on everything
+        assert {"recall@20/arm:control", "recall@20/arm:treatment", "recall@20/outside"} <= manifest.metrics.keys()
+
+
+def test_an_arm_of_another_experiment_is_nobodys_own(tmp_path: Path) -> None:
+    arms = small_settings(tmp_path).experiment.arms
+    assert learns_from("t2diff", ["stranger"], "own", arms).tolist() == [False]
+    assert learns_from("t2diff", ["stranger"], "pooled", arms).tolist() == [True]
+
+
+def test_an_example_whose_item_is_unknown_is_counted_and_skipped(tmp_path: Path) -> None:
+    meters = Meters()
+    examples = [make_example([1], 99), *markov_examples(61, ITEMS)]
+    snapshots = run_engine(small_settings(tmp_path), examples, meters)
+    assert meters.registry.get_sample_value("skipped_examples_total") == 1
+    assert snapshots[0].manifest.metrics["examples"] == 60
+    assert snapshots[0].manifest.offsets == {"examples:0": 61}
+
+
+def test_a_batch_of_unknown_items_and_an_empty_catalogue_are_survived(tmp_path: Path) -> None:
+    meters = Meters()
+    engine = Engine(small_settings(tmp_path), meters)
+    for offset in range(8):
+        assert engine.take(make_example([1], 2), "examples:0", offset) == []
+    assert meters.registry.get_sample_value("skipped_examples_total") == 8
+    for snapshot in engine.take(make_example([1], 2, START_MS + HOUR_MS), "examples:0", 8):
+        assert snapshot.item_ids.shape == (0,)
+        assert snapshot.item_vectors.shape == (0, 8)
+
+
+def test_steps_that_are_no_number_are_counted_and_not_called_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meters = Meters()
+    engine = Engine(small_settings(tmp_path), meters)
+    for item_id in range(1, ITEMS + 1):
+        engine.add_item(make_item(item_id))
+    broken = next(p.learner for p in engine.pupils if p.learner.name == "t2diff")
+    monkeypatch.setattr(broken, "learn", lambda batch: False)
+    for offset, example in enumerate(markov_examples(16, ITEMS)):
+        engine.take(example, "examples:0", offset)
+    value = meters.registry.get_sample_value
+    assert value("nan_steps_total", {"model": "t2diff"}) == 2
+    assert value("learned_total", {"model": "t2diff"}) is None
+    assert (value("learned_total", {"model": "two_tower"}) or 0) > 0
+
+
+def test_auto_takes_cuda_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert choose_device("auto").type == expected
+    assert choose_device("cpu").type == "cpu"
