@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from contracts.settings import Settings, load
@@ -52,7 +51,11 @@ def demo(
     """
     from driftline.demo import Options, run
 
-    run(Options(data, days, warmup_days, seed, out, broker, slate, users, items))
+    try:
+        run(Options(data, days, warmup_days, seed, out, broker, slate, users, items))
+    except KeyboardInterrupt:
+        typer.echo("driftline: interrupted; everything it had started was stopped.", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -124,15 +127,7 @@ def assign(
 def main() -> None:
     """Run the command; an error that a user can mend is one sentence on standard error and exit code 2."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as end:
-        raise SystemExit(end.exit_code) from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("driftline: interrupted; everything it started was stopped.", err=True)
-        raise SystemExit(130) from None
+        app()
     except USER_ERRORS as error:
         typer.echo(f"driftline: {error}", err=True)
         raise SystemExit(2) from None

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from kafka.admin import KafkaAdminClient
 from rich.console import Console
 
 from abtest.analysis import analyse
@@ -31,9 +32,9 @@ from driftline.monitor import Monitor, Workers, read
 from driftline.progress import Progress
 from driftline.summary import context, summarise, tables
 from driftline.supervise import Supervisor
-from world import open_world
 from world.base import World
 from world.drive import Driver, send_catalogue
+from world.open import open_world
 
 EMBEDDED = "embedded"
 REPLICAS = 2
@@ -83,8 +84,12 @@ def run(options: Options) -> None:
         send_catalogue(settings.kafka, world.catalogue, world.start_ms)
         workers = _start(supervisor, directory / RUN_MARK)
         with Progress(console, clock) as progress:
-            monitor = Monitor(settings, world, supervisor, workers, progress, clock)
-            asyncio.run(_drive(settings, world, workers, monitor, clock))
+            admin = bus.admin(settings.kafka)
+            monitor = Monitor(settings, world, supervisor, workers, admin, progress, clock)
+            try:
+                asyncio.run(_drive(settings, world, workers, admin, monitor, clock))
+            finally:
+                admin.close()
         readings = read(workers)
     wall_s = clock.elapsed_s() - began_s
     report = analyse(load_state(settings))
@@ -136,10 +141,11 @@ def _start(supervisor: Supervisor, settings_file: Path) -> Workers:
     return workers
 
 
-async def _drive(settings: Settings, world: World, workers: Workers, monitor: Monitor, clock: Clock) -> None:
+async def _drive(
+    settings: Settings, world: World, workers: Workers, admin: KafkaAdminClient, monitor: Monitor, clock: Clock
+) -> None:
     """Let the users come, and return when every stage has taken in what they did."""
     producer = bus.producer(settings.kafka)
-    admin = bus.admin(settings.kafka)
     replicas = [f"127.0.0.1:{replica.facts['port']}" for replica in workers.replicas]
     driver = Driver(settings, world, producer, admin, replicas, clock, monitor, monitor.tally)
     try:
@@ -151,7 +157,6 @@ async def _drive(settings: Settings, world: World, workers: Workers, monitor: Mo
         await monitor.learned()
     finally:
         producer.close()
-        admin.close()
 
 
 def _apply_features(repo: Path) -> None:

@@ -4,6 +4,9 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from kafka.admin import KafkaAdminClient
+
+from contracts.bus import EXAMPLES
 from contracts.clock import Clock
 from contracts.settings import DAY_MS, Settings
 from driftline import scrape
@@ -41,12 +44,6 @@ class Readings:
     replicas: scrape.Metrics = field(default_factory=scrape.Metrics)
     each_replica: tuple[scrape.Metrics, ...] = ()
 
-    @property
-    def trainer_lag(self) -> int:
-        """Examples that the stream worker emitted and the trainer has not tested yet."""
-        emitted = self.stream.total("stream_outcomes_total", outcome="example")
-        return int(emitted - self.trainer.total("trainer_examples_total"))
-
 
 def read(workers: Workers) -> Readings:
     """Read all metrics now."""
@@ -59,6 +56,11 @@ def read(workers: Workers) -> Readings:
     )
 
 
+def examples_emitted(stream: scrape.Metrics) -> int:
+    """Training examples that the stream worker has put on Kafka."""
+    return int(stream.total("stream_outcomes_total", outcome="example"))
+
+
 class Monitor:
     """The driver's pace: children must live, the trainer must keep up, and someone may be looking."""
 
@@ -68,10 +70,12 @@ class Monitor:
         world: World,
         supervisor: Supervisor,
         workers: Workers,
+        admin: KafkaAdminClient,
         progress: Progress,
         clock: Clock,
     ) -> None:
         self.tally = Tally()
+        self._admin = admin
         self._settings = settings
         self._world = world
         self._supervisor = supervisor
@@ -99,7 +103,7 @@ class Monitor:
         await self.pause()
 
     async def learned(self) -> None:
-        """Wait until the trainer has tested every example."""
+        """Wait until the trainer has taken in every example."""
         while await asyncio.to_thread(self._trainer_lag) > 0:
             await self.trainer_moment()
 
@@ -114,10 +118,15 @@ class Monitor:
             await self.trainer_moment()
 
     def _trainer_lag(self) -> int:
-        workers = self._workers
-        return Readings(
-            stream=scrape.read(workers.ports(workers.stream)), trainer=scrape.read(workers.ports(workers.trainer))
-        ).trainer_lag
+        """Examples that the stream worker emitted and the trainer has not taken in yet."""
+        stream = scrape.read(self._workers.ports(self._workers.stream))
+        return examples_emitted(stream) - self._examples_taken()
+
+    def _examples_taken(self) -> int:
+        kafka = self._settings.kafka
+        group = kafka.topic_prefix + "trainer"
+        offsets = self._admin.list_group_offsets([group])[group]
+        return sum(known.offset for tp, known in offsets.items() if tp.topic == kafka.topic(EXAMPLES))
 
     async def _show(self) -> None:
         now_s = self._clock.elapsed_s()
@@ -125,6 +134,7 @@ class Monitor:
             return
         self._shown_s = now_s
         readings = await asyncio.to_thread(read, self._workers)
+        taken = await asyncio.to_thread(self._examples_taken)
         events = int(readings.stream.total("stream_events_in_total"))
         then_s, events_then, recalls_then = self._before
         self._before = (now_s, events, self.tally.recalls)
@@ -134,6 +144,7 @@ class Monitor:
                 self._world,
                 readings,
                 self.tally,
+                trainer_lag=examples_emitted(readings.stream) - taken,
                 events_per_s=(events - events_then) / (now_s - then_s),
                 recalls_per_s=(self.tally.recalls - recalls_then) / (now_s - then_s),
             )
@@ -146,6 +157,7 @@ def status(
     readings: Readings,
     tally: Tally,
     *,
+    trainer_lag: int,
     events_per_s: float,
     recalls_per_s: float,
 ) -> Status:
@@ -169,7 +181,7 @@ def status(
         recalls=tally.recalls,
         recalls_per_s=recalls_per_s,
         stream_lag=int(readings.stream.total("stream_lag")),
-        trainer_lag=readings.trainer_lag,
+        trainer_lag=trainer_lag,
         event_to_feature_p50=readings.stream.quantile("stream_event_to_feature_seconds", 0.5),
         event_to_snapshot_p50=readings.trainer.quantile("trainer_event_to_snapshot_seconds", 0.5),
         event_to_answer_p50=readings.replicas.quantile("serving_event_to_answer_seconds", 0.5),
