@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from abtest.format import threshold
 from abtest.stats import SRM_ALPHA, Effect, Split
 
 Decision = Literal["ship", "hold", "inconclusive", "invalid"]
 
 RULE = (
-    f"Invalid if the traffic split fails its check (p < {SRM_ALPHA}). Otherwise by the 95 % interval of the primary "
-    "metric's relative difference: ship if all of it lies above zero, hold if all of it lies below, else inconclusive."
+    f"Invalid if the traffic split fails its check ({threshold(SRM_ALPHA)}). Otherwise by the 95 % interval of the "
+    "primary metric's relative difference: ship if all of it lies above zero, hold if all of it lies below, else "
+    "inconclusive."
 )
 
 

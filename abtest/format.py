@@ -1,0 +1,88 @@
+"""Numbers as a person reads them. The JSON beside the page keeps every digit."""
+
+DASH = "—"
+MINUS = "−"  # as wide as a plus; a hyphen is not
+
+
+def digits(half_width: float) -> int:
+    """Decimals of a percentage that are worth showing beside an interval of `half_width` (a fraction).
+
+    >>> [digits(x) for x in (0.0005, 0.004, 0.04, 0.4)]
+    [3, 2, 1, 0]
+    """
+    return 3 if half_width < 0.001 else 2 if half_width < 0.01 else 1 if half_width < 0.1 else 0
+
+
+def signed(fraction: float | None, decimals: int = 2) -> str:
+    """A relative difference in percent.
+
+    >>> signed(0.0123), signed(-0.5, 0), signed(None)
+    ('+1.23 %', '−50 %', '—')
+    """
+    if fraction is None:
+        return DASH
+    text = f"{abs(100 * fraction):,.{decimals}f}"
+    sign = "±" if not text.strip("0.,") else "+" if fraction > 0 else MINUS
+    return f"{sign}{text} %"
+
+
+def share(fraction: float | None, decimals: int = 1) -> str:
+    """A share in percent.
+
+    >>> share(0.5), share(None)
+    ('50.0 %', '—')
+    """
+    return DASH if fraction is None else f"{100 * fraction:,.{decimals}f} %"
+
+
+def value(number: float | None, unit: str) -> str:
+    """A metric's value: a rate with three significant digits or two decimals, a duration in seconds.
+
+    >>> value(0.3456, "%"), value(0.00123, "%"), value(12.34, "s"), value(1234.5, "s"), value(None, "s")
+    ('34.56 %', '0.123 %', '12.3 s', '1,234 s', '—')
+    """
+    if number is None:
+        return DASH
+    if unit == "%":
+        return share(number, 2 if number == 0 or number >= 0.01 else 3 if number >= 0.0001 else 5)
+    return f"{number:,.1f} {unit}" if number < 1000 else f"{number:,.0f} {unit}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value without its leading zero, as journals write it.
+
+    >>> p_value(0.0031), p_value(1e-20), p_value(0.9999), p_value(None)
+    ('p = .003', 'p < .001', 'p > .999', '—')
+    """
+    if p is None:
+        return DASH
+    if p < 0.001:
+        return "p < .001"
+    return "p > .999" if p > 0.999 else f"p = {p:.3f}".replace("0.", ".", 1)
+
+
+def threshold(p: float) -> str:
+    """A significance threshold.
+
+    >>> threshold(0.001)
+    'p < .001'
+    """
+    return f"p < {p:g}".replace("0.", ".", 1)
+
+
+def number(count: float | None) -> str:
+    """A count with thousands apart.
+
+    >>> number(12345), number(None)
+    ('12,345', '—')
+    """
+    return DASH if count is None else f"{count:,.0f}"
+
+
+def words(name: str) -> str:
+    """A count's name as text.
+
+    >>> words("feedback_without_exposure")
+    'feedback without exposure'
+    """
+    return name.replace("_", " ")
