@@ -199,6 +199,8 @@ def begin_times(time_ms: int, plays_ms: Ints, until_ms: int) -> Ints:
     >>> begin_times(1000, np.array([5000, 2000, 9000]), 6000).tolist()
     [1499, 4499, 5999]
     """
+    if not plays_ms.size:
+        return np.empty(0, np.int64)
     offsets = np.concatenate([[0], np.cumsum(plays_ms[:-1] + PAUSE_MS)]) + PAUSE_MS
     room = until_ms - time_ms - 1
     if offsets[-1] > room:

@@ -9,10 +9,12 @@ labelled simulated. Within one page the user's state is that at the request: ite
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import log_loss, roc_auc_score
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from contracts.features import Floats, Ints
 from world.base import DAY_MS, Bools, CalibrationBin, Doubles, ResponseQuality, WorldError
@@ -50,7 +52,13 @@ class ResponseModel:
                 f"The warm-up has {seen.effective.size} usable rows with {int(seen.effective.sum())} effective views; "
                 f"the response model needs {_FEWEST} rows with one and {_FEWEST} without."
             )
+        with _threads().limit(limits=1):
+            return cls._fit(seen, profiles, day_offset_ms)
+
+    @classmethod
+    def _fit(cls, seen: Observations, profiles: Profiles, day_offset_ms: int) -> "ResponseModel":
         described = _out_of_fold(seen, profiles, day_offset_ms)
+        described[:, np.isnan(described).all(axis=0)] = 0  # the trees refuse a column without any value
         trees = HistGradientBoostingClassifier(
             max_iter=150,
             learning_rate=0.06,
@@ -78,8 +86,11 @@ class ResponseModel:
         self, users: Ints, items: Ints, times_ms: Ints, tabs: Ints, moment: Moment, again: Bools
     ) -> Doubles:
         """Probability of an effective view of n impressions; `again` (n,): the user has been shown the item before."""
+        if not items.size:
+            return np.empty(0)
         described = self._describe(users, items, times_ms, tabs, moment)
-        probability: Doubles = self.trees.predict_proba(described)[:, 1]
+        with _threads().limit(limits=1):
+            probability: Doubles = self.trees.predict_proba(described)[:, 1]
         return np.where(again, probability * self.repeat_factor, probability)
 
     def _describe(self, users: Ints, items: Ints, times_ms: Ints, tabs: Ints, moment: Moment) -> Floats:
@@ -175,3 +186,9 @@ def _calibration(p: Doubles, effective: Bools) -> tuple[CalibrationBin, ...]:
     return tuple(
         CalibrationBin(rows.size, float(p[rows].mean()), float(effective[rows].mean())) for rows in tenths if rows.size
     )
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """One thread is enough here, and threads that wait for each other are slow where other processes are at work."""
+    return ThreadpoolController()
