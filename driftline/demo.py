@@ -58,7 +58,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Run the experiment and write report.html, report.json and summary.json."""
-    console = Console()
+    console = _console()
     clock = SystemClock()
     began_s = clock.elapsed_s()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -188,3 +188,9 @@ def _interrupt(_signum: int, _frame: object) -> None:
     """SIGTERM ends a run as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.raise_signal(signal.SIGINT)
+
+
+def _console() -> Console:
+    """Where there is no terminal to ask for its width, tables get room."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)

@@ -1,5 +1,8 @@
 """The stream's logic: `(state, event) → outputs`, one state a partition. Pure: no Kafka, no Feast, no clock.
 
+Lateness is judged within a topic, and the watermark is the slower topic's: how far one topic happens to be read ahead
+of the other changes nothing.
+
 An exposure and its feedback meet by request_id. Feedback that comes first is held until its exposure comes, or until
 the watermark says that it never will. Each accepted feedback event becomes a behaviour of its user; an effective view
 also becomes a training example, with the history as it was before it.
@@ -83,7 +86,8 @@ class PartitionState:
     held: dict[str, list[tuple[Feedback, Origin]]] = field(default_factory=dict)  # by request_id
     expiry: deque[tuple[int, str]] = field(default_factory=deque)  # (time, request_id) of held feedback
     users: dict[int, UserHistory] = field(default_factory=dict)
-    newest_ms: int = 0
+    newest_exposure_ms: int = 0
+    newest_feedback_ms: int = 0
 
     @classmethod
     def empty(cls, settings: StreamSettings) -> "PartitionState":
@@ -98,10 +102,10 @@ def on_exposure(
     if not state.seen.add(exposure.event_id, exposure.time_ms) or exposure.request_id in state.exposures:
         yield Duplicate(origin)
         return
-    if _too_late(state, exposure.time_ms, settings):
+    if exposure.time_ms < state.newest_exposure_ms - settings.allowed_lateness_ms:
         yield Rejected(_late_error(exposure.time_ms), origin)
         return
-    state.newest_ms = max(state.newest_ms, exposure.time_ms)
+    state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
     shown = Shown(exposure.time_ms, exposure.arm, frozenset(item.item_id for item in exposure.items))
     state.exposures[exposure.request_id] = shown
     yield Remembered(origin)
@@ -117,10 +121,10 @@ def on_feedback(
     if not state.seen.add(feedback.event_id, feedback.time_ms):
         yield Duplicate(origin)
         return
-    if _too_late(state, feedback.time_ms, settings):
+    if feedback.time_ms < state.newest_feedback_ms - settings.allowed_lateness_ms:
         yield Rejected(_late_error(feedback.time_ms), origin)
         return
-    state.newest_ms = max(state.newest_ms, feedback.time_ms)
+    state.newest_feedback_ms = max(state.newest_feedback_ms, feedback.time_ms)
     shown = state.exposures.get(feedback.request_id)
     if shown is None:
         state.held.setdefault(feedback.request_id, []).append((feedback, origin))
@@ -132,7 +136,8 @@ def on_feedback(
 
 def expire(state: PartitionState, settings: StreamSettings) -> Iterator[Output]:
     """Give up what the watermark has passed: old exposures, and held feedback whose exposure never came."""
-    watermark = state.newest_ms - settings.allowed_lateness_ms
+    newest_ms = min(state.newest_exposure_ms, state.newest_feedback_ms)
+    watermark = newest_ms - settings.allowed_lateness_ms
     while state.expiry and state.expiry[0][0] < watermark:
         _, request_id = state.expiry.popleft()
         for _, origin in state.held.pop(request_id, ()):
@@ -187,10 +192,6 @@ def _example(history: UserHistory, shown: Shown, feedback: Feedback, origin: Ori
         ),
         sent_at_ms=origin.sent_at_ms,
     )
-
-
-def _too_late(state: PartitionState, time_ms: int, settings: StreamSettings) -> bool:
-    return time_ms < state.newest_ms - settings.allowed_lateness_ms
 
 
 def _late_error(time_ms: int) -> BadEvent:

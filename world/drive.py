@@ -1,22 +1,20 @@
 """Driving the live system as its users would: the log replayed to Kafka, then visits that ask `Recall` over gRPC.
 
-Simulated time runs as fast as the system keeps up. Feedback is sent when simulated time has come to it, and before each
-wave of requests the driver waits until the stream worker has stored what was sent: so a user's request is answered
-with what that user did before, as it would be in life.
+Simulated time runs as fast as the system keeps up. A user asks again only when the stream worker has stored what that
+user did before, so a request is answered as it would be in life; other users do not wait for it.
 """
 
 import asyncio
-import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import grpc
 import numpy as np
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from contracts import bus, snapshot
@@ -24,15 +22,18 @@ from contracts.clock import Clock
 from contracts.events import SCHEMA_VERSION
 from contracts.features import Floats, Ints, rows_of
 from contracts.settings import MINUTE_MS, KafkaSettings, Settings
-from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback, Item
+from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
-from world.base import VISIT_GAP_MS, Catalogue, LogPage, Response, Visit, World, waves
+from world.agenda import Agenda
+from world.base import Catalogue, Visit, World
+from world.records import Pending, Record, in_order_of_receipt, response_records
 
-WAVE_SPAN_MS = 30 * MINUTE_MS
+WINDOW_MS = 60 * MINUTE_MS  # no visit is asked so much before an earlier one; bounds how late events can be
+VISITS_PER_ROUND = 256
 IN_FLIGHT = 16
 RECALL_TIMEOUT_S = 20.0
-PAGES_PER_BATCH = 1000
+RECORDS_PER_BATCH = 2000
 
 
 @dataclass
@@ -132,37 +133,56 @@ class Driver:
         self._replicas = replicas
         self._clock = clock
         self._pace = pace
-        self._sent: Counter[TopicPartition] = Counter()
-        self._pending: list[tuple[int, int, bytes]] = []  # feedback by the time at which it happens
+        self._sent: Counter[tuple[str, int]] = Counter()  # records by (topic, partition), the replicas' included
         self._check = VersionCheck(settings.snapshots)
 
     async def warm_up(self) -> None:
         """Replay the log as it happened."""
         self.tally.phase = "warm-up"
-        for batch in _batched(self._world.warmup(), PAGES_PER_BATCH):
-            for page in batch:
-                for topic, value, received_ms in page_records(page, simulated=self._world.simulated_log):
-                    self._send(topic, page.user_id or 0, value, received_ms)
-            self.tally.simulated_ms = batch[-1].time_ms
-            await self._settle()
+        in_order = in_order_of_receipt(self._world.warmup(), simulated=self._world.simulated_log)
+        while batch := list(itertools.islice(in_order, RECORDS_PER_BATCH)):
+            for record in batch:
+                self._send(record)
+            self.tally.simulated_ms = batch[-1].received_ms
+            await asyncio.to_thread(self._producer.flush)
+            await self.stored()
+            await self._pace.catch_up()
 
     async def experiment(self) -> None:
-        """Let users come, ask and respond, wave after wave."""
+        """Let users come, ask and respond."""
         self.tally.phase = "experiment"
+        agenda = Agenda(self._world.visits(), WINDOW_MS)
+        pending = Pending(self._settings.kafka.partitions)
         async with _Channels(self._replicas) as stubs:
-            for wave in waves(self._world.visits(), WAVE_SPAN_MS):
-                self._release(wave[-1].time_ms)
-                await self._settle()
-                replies = await self._ask(stubs, wave)
-                answered = [(visit, reply) for visit, reply in zip(wave, replies, strict=True) if reply]
-                shown = [np.array([i.item_id for i in reply.items], np.int64) for _, reply in answered]
-                responses = self._world.respond([visit for visit, _ in answered], shown)
-                for (visit, reply), response in zip(answered, responses, strict=True):
-                    for start_ms, value in response_records(visit, reply, response):
-                        heapq.heappush(self._pending, (start_ms, visit.user_id, value))
-                self.tally.simulated_ms = wave[-1].time_ms
-            self._release(None)
-            await self._settle()
+            while not (agenda.all_answered and pending.empty):
+                visits = agenda.ready(VISITS_PER_ROUND)
+                for visit, feedback in await self._round(stubs, visits):
+                    agenda.answered(visit.index)
+                    pending.add(visit, feedback)
+                for record in pending.due(agenda.horizon_ms):
+                    self._send(record)
+                pending.sent(self._sent)
+                await asyncio.to_thread(self._producer.flush)
+                for index in pending.settle(await asyncio.to_thread(self._committed, "stream")):
+                    agenda.settled(index)
+                self.tally.simulated_ms = agenda.now_ms
+                await (self._pace.catch_up() if visits else self._pace.pause())
+        await self.stored()
+
+    async def _round(
+        self, stubs: Sequence[RecallServiceStub], visits: Sequence[Visit]
+    ) -> list[tuple[Visit, list[Record]]]:
+        """Ask for each visit, and let the users respond; a visit without a reply has no feedback."""
+        replies = await self._ask(stubs, visits)
+        answered = [(visit, reply) for visit, reply in zip(visits, replies, strict=True) if reply]
+        shown = [np.array([item.item_id for item in reply.items], np.int64) for _, reply in answered]
+        responses = self._world.respond([visit for visit, _ in answered], shown) if answered else []
+        done: list[tuple[Visit, list[Record]]] = [
+            (visit, []) for visit, reply in zip(visits, replies, strict=True) if not reply
+        ]
+        for (visit, reply), response in zip(answered, responses, strict=True):
+            done.append((visit, list(response_records(visit, reply, response))))
+        return done
 
     async def stored(self) -> None:
         """Wait until the stream worker has stored everything that was sent."""
@@ -173,23 +193,11 @@ class Driver:
         await self._consumed("abtest")
 
     async def _consumed(self, group: str) -> None:
-        name = self._settings.kafka.topic_prefix + group
         while True:
-            committed = await asyncio.to_thread(self._committed, name)
-            if all(committed.get(partition, 0) >= count for partition, count in self._sent.items()):
+            committed = await asyncio.to_thread(self._committed, group)
+            if all(committed.get(stream, 0) >= count for stream, count in self._sent.items()):
                 return
             await self._pace.pause()
-
-    def _release(self, until_ms: int | None) -> None:
-        """Send the feedback that happens up to `until_ms`, in order; all of it where that is None."""
-        while self._pending and (until_ms is None or self._pending[0][0] <= until_ms):
-            start_ms, user_id, value = heapq.heappop(self._pending)
-            self._send(bus.FEEDBACK, user_id, value, start_ms)
-
-    async def _settle(self) -> None:
-        await asyncio.to_thread(self._producer.flush)
-        await self.stored()
-        await self._pace.catch_up()
 
     async def _ask(self, stubs: Sequence[RecallServiceStub], wave: Sequence[Visit]) -> list[RecallReply | None]:
         gate = asyncio.Semaphore(IN_FLIGHT)
@@ -228,25 +236,28 @@ class Driver:
         self._count(bus.EXPOSURES, visit.user_id)
         return reply
 
-    def _send(self, topic: str, user_id: int, value: bytes, received_ms: int) -> None:
+    def _send(self, record: Record) -> None:
         kafka = self._settings.kafka
-        self._count(topic, user_id)
+        partition = self._count(record.topic, record.user_id)
         self._producer.send(
-            kafka.topic(topic),
-            key=bus.key_of(user_id),
-            value=value,
-            partition=bus.partition_of(user_id, kafka.partitions),
-            timestamp_ms=received_ms,
+            kafka.topic(record.topic),
+            key=bus.key_of(record.user_id),
+            value=record.value,
+            partition=partition,
+            timestamp_ms=record.received_ms,
             headers=[(bus.SENT_AT, str(self._clock.now_ms()).encode())],
         )
 
-    def _count(self, topic: str, user_id: int) -> None:
-        kafka = self._settings.kafka
-        self._sent[TopicPartition(kafka.topic(topic), bus.partition_of(user_id, kafka.partitions))] += 1
+    def _count(self, topic: str, user_id: int) -> int:
+        partition = bus.partition_of(user_id, self._settings.kafka.partitions)
+        self._sent[topic, partition] += 1
+        return partition
 
-    def _committed(self, group: str) -> dict[TopicPartition, int]:
-        offsets = self._admin.list_group_offsets([group])[group]
-        return {partition: known.offset for partition, known in offsets.items()}
+    def _committed(self, group: str) -> dict[tuple[str, int], int]:
+        """How many records of each (topic, partition) a group is done with."""
+        prefix = self._settings.kafka.topic_prefix
+        offsets = self._admin.list_group_offsets([prefix + group])[prefix + group]
+        return {(tp.topic.removeprefix(prefix), tp.partition): known.offset for tp, known in offsets.items()}
 
 
 class _Channels:
@@ -261,64 +272,3 @@ class _Channels:
     async def __aexit__(self, *error: object) -> None:
         for channel in self._channels:
             await channel.close()
-
-
-def page_records(page: LogPage, *, simulated: bool) -> Iterator[tuple[str, bytes, int]]:
-    """A logged page as (topic, value, time of receipt): one exposure, and one feedback event a row.
-
-    What the log lacks stays unset and what is wrong stays wrong: judging events is the stream worker's business.
-    An exact duplicate of a row has the same event id. A row is received when it happened; one that claims to be later
-    than a visit can last is received when the row before it was.
-    """
-    exposure = Exposure(
-        schema_version=SCHEMA_VERSION,
-        event_id=page.request_id,
-        request_id=page.request_id,
-        user_id=page.user_id or 0,
-        time_ms=page.time_ms,
-        items=[ExposedItem(item_id=row.item_id, source="log") for row in page.rows if row.item_id],
-        simulated=simulated,
-    )
-    yield bus.EXPOSURES, exposure.SerializeToString(), page.time_ms
-    received_ms = page.time_ms
-    for row in page.rows:
-        if row.time_ms is not None and row.time_ms - received_ms <= VISIT_GAP_MS:
-            received_ms = max(received_ms, row.time_ms)
-        feedback = Feedback(
-            schema_version=SCHEMA_VERSION,
-            event_id=f"{page.request_id}/{row.item_id}/{row.time_ms}",
-            request_id=page.request_id,
-            user_id=page.user_id,
-            item_id=row.item_id,
-            time_ms=row.time_ms,
-            play_time_ms=row.play_time_ms,
-            effective_view=row.effective_view,
-            follow=row.follow,
-            simulated=simulated,
-        )
-        yield bus.FEEDBACK, feedback.SerializeToString(), received_ms
-
-
-def response_records(visit: Visit, reply: RecallReply, response: Response) -> Iterator[tuple[int, bytes]]:
-    """A simulated response as (time, value) of one feedback event an item."""
-    for i, item in enumerate(reply.items):
-        start_ms = int(response.start_ms[i])
-        feedback = Feedback(
-            schema_version=SCHEMA_VERSION,
-            event_id=f"{reply.request_id}/{item.item_id}",
-            request_id=reply.request_id,
-            user_id=visit.user_id,
-            item_id=item.item_id,
-            time_ms=start_ms,
-            play_time_ms=int(response.play_time_ms[i]),
-            effective_view=bool(response.effective_view[i]),
-            follow=bool(response.follow[i]),
-            simulated=True,
-        )
-        yield start_ms, feedback.SerializeToString()
-
-
-def _batched(pages: Iterable[LogPage], size: int) -> Iterator[list[LogPage]]:
-    iterator = iter(pages)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -91,8 +91,15 @@ def test_feedback_before_its_exposure_is_held() -> None:
 
 
 def test_feedback_whose_exposure_never_comes_is_given_up_when_the_watermark_passes() -> None:
-    outputs = run(feedback(request="lost", time_ms=1000), exposure(time_ms=1501))
+    outputs = run(
+        feedback(request="lost", time_ms=1000), exposure(time_ms=1501), feedback(request="also", time_ms=1501)
+    )
     assert kinds(outputs) == ["remembered", Reason.NO_EXPOSURE]
+
+
+def test_reading_one_topic_ahead_of_the_other_gives_nothing_up() -> None:
+    outputs = run(feedback(request="r", time_ms=1000), *(exposure(f"r{t}", t) for t in (5000, 9000)))
+    assert kinds(outputs) == ["remembered"] * 2
 
 
 def test_feedback_for_an_item_that_was_not_shown_is_rejected() -> None:
@@ -104,7 +111,7 @@ def test_feedback_past_the_attribution_window_is_too_late() -> None:
 
 
 def test_an_event_behind_the_watermark_is_too_late() -> None:
-    outputs = run(exposure("new", 2000), exposure("old", 1499), feedback(time_ms=1499))
+    outputs = run(exposure("new", 2000), exposure("old", 1499), feedback(time_ms=2000), feedback(time_ms=1499))
     assert kinds(outputs) == ["remembered", Reason.TOO_LATE, Reason.TOO_LATE]
 
 
@@ -117,7 +124,9 @@ def test_duplicates_are_dropped_by_event_id_and_exposures_by_request_too() -> No
 
 def test_old_exposures_are_forgotten() -> None:
     state = PartitionState.empty(SETTINGS)
-    run(exposure("r1", 1000), exposure("r2", 2501), state=state)
+    run(exposure("r1", 1000), exposure("r2", 2502), state=state)
+    assert list(state.exposures) == ["r1", "r2"]
+    run(feedback(request="r2", time_ms=2502), state=state)
     assert list(state.exposures) == ["r2"]
 
 
