@@ -136,7 +136,7 @@ def analyse(state: State) -> Report:
         end_ms=experiment.end_ms,
         day_offset_ms=experiment.day_offset_ms,
         primary=PRIMARY,
-        verdicts=tuple(decide(split, primary.label, effect.arm, effect.effect) for effect in primary.effects),
+        verdicts=tuple(decide(split, primary.label, line.arm, line.effect, line.cautions) for line in primary.effects),
         split=split,
         users_in_two_arms=columns.users_in_two_arms,
         metrics=whole,

@@ -38,7 +38,7 @@ class ModelFacts:
         """Share of what the model learned from arms other than its own; None before it learned from any."""
         inside = {arm: count for arm, count in self.learned_from.items() if arm}
         total = sum(inside.values())
-        return 1 - inside.get(self.arm, 0) / total if total else None
+        return (total - inside.get(self.arm, 0)) / total if total else None
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def compare(treatment: Estimate, control: Estimate, names: tuple[str, str] = ("t
     difference, std_error = t - c, math.sqrt(v_t + v_c)
     for value, name in ((t, names[0]), (c, names[1])):
         if value <= 0:
-            return Effect(difference, std_error, reason=f"a relative difference is not estimable: 0 in arm {name}")
+            return Effect(difference, std_error, reason=f"not estimable: the value is 0 in arm {name}")
     log_ratio, log_error = math.log(t / c), math.sqrt(v_t / t**2 + v_c / c**2)
     if log_error == 0:
         return Effect(difference, std_error, t / c - 1, reason="not estimable: all users alike, no variance")

@@ -1,5 +1,6 @@
 """What to do, by a rule that is fixed before the experiment and printed beside its answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ Decision = Literal["ship", "hold", "inconclusive", "invalid"]
 RULE = (
     f"Invalid if the traffic split fails its check ({threshold(SRM_ALPHA)}). Otherwise by the 95 % interval of the "
     "primary metric's relative difference: ship if all of it lies above zero, hold if all of it lies below, else "
-    "inconclusive."
+    "inconclusive. With too few users or events for that interval to hold, inconclusive too."
 )
 
 
@@ -24,7 +25,7 @@ class Verdict:
     because: str
 
 
-def decide(split: Split, metric: str, arm: str, effect: Effect) -> Verdict:
+def decide(split: Split, metric: str, arm: str, effect: Effect, cautions: Sequence[str] = ()) -> Verdict:
     """Apply `RULE`.
 
     >>> split = Split({"a": 1, "b": 1}, {"a": 1.0, "b": 1.0}, 0.5, mismatch=False)
@@ -35,6 +36,8 @@ def decide(split: Split, metric: str, arm: str, effect: Effect) -> Verdict:
         return Verdict(arm, "invalid", "Users did not fall into the arms as planned, so the arms cannot be compared.")
     if effect.ci_low is None or effect.ci_high is None:
         return Verdict(arm, "inconclusive", f"{metric}: {effect.reason}.")
+    if cautions:
+        return Verdict(arm, "inconclusive", f"{metric}: {cautions[0]}, too few to decide on.")
     if effect.ci_low > 0:
         return Verdict(arm, "ship", f"{metric} rose; its 95 % interval lies above zero.")
     if effect.ci_high < 0:
