@@ -11,6 +11,7 @@ from contracts.wire.events_pb2 import Example
 from trainer.engine import Engine, choose_device, learns_from
 from trainer.meters import Meters
 
+pytestmark = pytest.mark.usefixtures("trace_once")
 ITEMS = 12
 
 
@@ -98,7 +99,7 @@ def test_an_example_whose_item_is_unknown_is_counted_and_skipped(tmp_path: Path)
     meters = Meters()
     examples = [make_example([1], 99), *markov_examples(61, ITEMS)]
     snapshots = run_engine(small_settings(tmp_path), examples, meters)
-    assert meters.registry.get_sample_value("skipped_examples_total") == 1
+    assert meters.registry.get_sample_value("trainer_skipped_examples_total") == 1
     assert snapshots[0].manifest.metrics["examples"] == 60
     assert snapshots[0].manifest.offsets == {"examples:0": 61}
 
@@ -108,7 +109,7 @@ def test_a_batch_of_unknown_items_and_an_empty_catalogue_are_survived(tmp_path: 
     engine = Engine(small_settings(tmp_path), meters)
     for offset in range(8):
         assert engine.take(make_example([1], 2), "examples:0", offset) == []
-    assert meters.registry.get_sample_value("skipped_examples_total") == 8
+    assert meters.registry.get_sample_value("trainer_skipped_examples_total") == 8
     for snapshot in engine.take(make_example([1], 2, START_MS + HOUR_MS), "examples:0", 8):
         assert snapshot.item_ids.shape == (0,)
         assert snapshot.item_vectors.shape == (0, 8)
@@ -126,9 +127,9 @@ def test_steps_that_are_no_number_are_counted_and_not_called_learned(
     for offset, example in enumerate(markov_examples(16, ITEMS)):
         engine.take(example, "examples:0", offset)
     value = meters.registry.get_sample_value
-    assert value("nan_steps_total", {"model": "t2diff"}) == 2
-    assert value("learned_total", {"model": "t2diff"}) is None
-    assert (value("learned_total", {"model": "two_tower"}) or 0) > 0
+    assert value("trainer_nan_steps_total", {"model": "t2diff"}) == 2
+    assert value("trainer_learned_total", {"model": "t2diff"}) is None
+    assert (value("trainer_learned_total", {"model": "two_tower"}) or 0) > 0
 
 
 def test_auto_takes_cuda_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:

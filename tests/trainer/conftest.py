@@ -1,0 +1,31 @@
+"""One thread, as the worker is set up: on a shared machine, threads that wait for each other cost most of the time."""
+
+import pytest
+import torch
+
+import trainer.engine
+from trainer.export import TowerTemplate
+from trainer.models.base import UserEncoder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def _traced() -> dict[tuple[type, int, int], TowerTemplate]:
+    return {}
+
+
+@pytest.fixture
+def trace_once(_traced: dict[tuple[type, int, int], TowerTemplate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all engines share a trace per architecture: tracing takes seconds, and `fill` replaces every weight."""
+
+    def template(encoder: UserEncoder, dim: int, window: int) -> TowerTemplate:
+        key = (type(encoder), dim, window)
+        if key not in _traced:
+            _traced[key] = TowerTemplate(encoder, dim, window)
+        return _traced[key]
+
+    monkeypatch.setattr(trainer.engine, "TowerTemplate", template)
