@@ -62,18 +62,23 @@ def producer(settings: KafkaSettings, **options: Any) -> KafkaProducer:
     )
 
 
-def consumer(settings: KafkaSettings, topics: Sequence[str], group: str | None, **options: Any) -> KafkaConsumer:
+def consumer(
+    settings: KafkaSettings, topics: Sequence[str], group: str | None, *, wait_ms: int = 200, **options: Any
+) -> KafkaConsumer:
     """A consumer assigned to every partition of `topics`, from the first record on.
 
     Offsets are never committed automatically: a room commits after the effects of what it consumed are stored,
     so that the committed offset is also its progress as lag monitors see it.
+
+    `wait_ms`: how long the broker may keep a fetch that finds nothing. The embedded broker looks again only every half
+    of it, so whoever must be fast asks for little; each fetch costs the broker time, so others do not.
     """
     client = KafkaConsumer(
         **_common(settings),
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=20,  # the embedded broker wakes a fetch only every half of it
+        fetch_max_wait_ms=wait_ms,
         **options,
     )
     client.assign(partitions_of(settings, topics))

@@ -120,7 +120,7 @@ class Monitor:
     def _trainer_lag(self) -> int:
         """Examples that the stream worker emitted and the trainer has not taken in yet."""
         stream = scrape.read(self._workers.ports(self._workers.stream))
-        return examples_emitted(stream) - self._examples_taken()
+        return max(examples_emitted(stream) - self._examples_taken(), 0)
 
     def _examples_taken(self) -> int:
         kafka = self._settings.kafka
@@ -144,7 +144,7 @@ class Monitor:
                 self._world,
                 readings,
                 self.tally,
-                trainer_lag=examples_emitted(readings.stream) - taken,
+                trainer_lag=max(examples_emitted(readings.stream) - taken, 0),
                 events_per_s=(events - events_then) / (now_s - then_s),
                 recalls_per_s=(self.tally.recalls - recalls_then) / (now_s - then_s),
             )

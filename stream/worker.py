@@ -38,6 +38,7 @@ from stream.step import (
 
 log = structlog.get_logger()
 POLL_MS = 100
+FETCH_WAIT_MS = 20  # features must be fresh
 
 
 class Metrics:
@@ -240,9 +241,8 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     """Run the worker until a signal stops it."""
     configure_logs()
     stop = stop_on_signal()
-    consumer = bus.consumer(
-        settings.kafka, [bus.ITEMS, bus.EXPOSURES, bus.FEEDBACK], settings.kafka.topic_prefix + "stream"
-    )
+    topics = [bus.ITEMS, bus.EXPOSURES, bus.FEEDBACK]
+    consumer = bus.consumer(settings.kafka, topics, settings.kafka.topic_prefix + "stream", wait_ms=FETCH_WAIT_MS)
     # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
     producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
     worker = StreamWorker(settings, consumer, producer, UserSequences(settings.feature_repo), SystemClock())

@@ -10,7 +10,7 @@ from contracts import bus
 from contracts.events import SCHEMA_VERSION
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 from contracts.wire.recall_pb2 import RecallReply
-from world.base import VISIT_GAP_MS, LogPage, Response, Visit
+from world.base import LogPage, Response, Visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +27,25 @@ def page_records(page: LogPage, *, simulated: bool) -> Iterator[Record]:
     """A logged page: one exposure, and one feedback event a row.
 
     What the log lacks stays unset and what is wrong stays wrong: judging events is the stream worker's business.
-    An exact duplicate of a row has the same event id. A row is received when it happened; one that claims to be later
-    than a visit can last is received when the row before it was.
+    An exact duplicate of a row has the same event id.
     """
-    user_id = page.user_id or 0
+    items = dict.fromkeys(row.item_id for row in page.rows if row.item_id is not None and row.item_id > 0)
     exposure = Exposure(
         schema_version=SCHEMA_VERSION,
         event_id=page.request_id,
         request_id=page.request_id,
-        user_id=user_id,
+        user_id=page.user_id,
         time_ms=page.time_ms,
-        items=[ExposedItem(item_id=row.item_id, source="log") for row in page.rows if row.item_id],
+        items=[ExposedItem(item_id=item_id, source="log") for item_id in items],
         simulated=simulated,
     )
-    yield Record(bus.EXPOSURES, user_id, page.time_ms, exposure.SerializeToString())
-    received_ms = page.time_ms
+    yield Record(bus.EXPOSURES, page.user_id, page.time_ms, exposure.SerializeToString())
     for row in page.rows:
-        if row.time_ms is not None and row.time_ms - received_ms <= VISIT_GAP_MS:
-            received_ms = max(received_ms, row.time_ms)
         feedback = Feedback(
             schema_version=SCHEMA_VERSION,
             event_id=f"{page.request_id}/{row.item_id}/{row.time_ms}",
             request_id=page.request_id,
-            user_id=page.user_id,
+            user_id=page.user_id or None,
             item_id=row.item_id,
             time_ms=row.time_ms,
             play_time_ms=row.play_time_ms,
@@ -57,7 +53,7 @@ def page_records(page: LogPage, *, simulated: bool) -> Iterator[Record]:
             follow=row.follow,
             simulated=simulated,
         )
-        yield Record(bus.FEEDBACK, user_id, received_ms, feedback.SerializeToString())
+        yield Record(bus.FEEDBACK, page.user_id, row.received_ms, feedback.SerializeToString())
 
 
 def in_order_of_receipt(pages: Iterable[LogPage], *, simulated: bool) -> Iterator[Record]:
