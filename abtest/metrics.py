@@ -7,7 +7,7 @@ from abtest.stats import Estimate, Moments, mean_estimate, ratio_estimate
 
 COLUMNS = ("views", "effective_views", "follows", "play_s", "usage_s")  # a user's sums over a day or a period
 
-FEW_EVENTS = 20  # below this many events in an arm the normal approximation is a poor one
+FEW = 20  # below this many users or events in an arm the normal approximation is a poor one
 
 
 class Metric(Protocol):
@@ -50,7 +50,7 @@ class Mean:
         return mean_estimate(moments, self.column)
 
     def caution(self, moments: Moments) -> str | None:
-        return f"only {moments.n} users" if 0 < moments.n < FEW_EVENTS else None
+        return f"only {moments.n} users" if 0 < moments.n < FEW else None
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,10 @@ class Ratio:
         return ratio_estimate(moments, self.numerator, self.denominator)
 
     def caution(self, moments: Moments) -> str | None:
+        if 0 < moments.n < FEW:
+            return f"only {moments.n} users"
         events = round(moments.total(self.numerator))
-        return f"only {events} {self.numerator.replace('_', ' ')}" if moments.n and events < FEW_EVENTS else None
+        return f"only {events} {self.numerator.replace('_', ' ')}" if moments.n and events < FEW else None
 
 
 METRICS: tuple[Metric, ...] = (

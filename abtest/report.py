@@ -74,7 +74,7 @@ def to_json(report: Report, context: ReportContext) -> dict[str, Any]:
 
 def is_simulated(report: Report, context: ReportContext) -> bool:
     """Whether any response was a simulator's: said by the caller or by the events themselves."""
-    return context.simulated or report.counts.get("simulated", 0) > 0
+    return context.simulated or report.counts.get("simulated_events", 0) > 0
 
 
 def html(report: Report, context: ReportContext) -> str:

@@ -337,7 +337,7 @@ def _fold(state: State, shown: Shown, responses: Iterable[Response]) -> None:
         return
     views, unused = _attributed(state.rules, shown, responses)
     state.counts.update(str(reason) for reason, _ in unused)
-    state.counts["simulated"] += shown.simulated + sum(view.simulated for view in views)
+    state.counts["simulated_events"] += shown.simulated + sum(view.simulated for view in views)
     tally = _tally(shown, views)
     state.recalls[shown.arm, shown.model, shown.snapshot] += 1
     state.arms[shown.arm] = state.arms.get(shown.arm, Tally()).plus(tally)

@@ -1,5 +1,6 @@
 import json
 import re
+from functools import cache
 
 import pytest
 
@@ -28,6 +29,7 @@ STATES = {
 }
 
 
+@cache
 def report_of(name):
     return analyse(observe(State(rules()), *STATES[name]))
 
