@@ -21,9 +21,8 @@ def signed(fraction: float | None, decimals: int = 2) -> str:
     """
     if fraction is None:
         return DASH
-    text = f"{abs(100 * fraction):,.{decimals}f}"
-    sign = "±" if not text.strip("0.,") else "+" if fraction > 0 else MINUS
-    return f"{sign}{text} %"
+    sign = MINUS if fraction < 0 else "+" if fraction > 0 else ""  # also where it rounds to 0: the side of zero matters
+    return f"{sign}{abs(100 * fraction):,.{decimals}f} %"
 
 
 def share(fraction: float | None, decimals: int = 1) -> str:
