@@ -63,7 +63,7 @@ class ModelSettings(_Section):
     dim: Positive = 64  # width of item vectors and user vectors
     window: Positive = 32  # behaviours that a tower sees
     session_length: Positive = 10  # the last k of them are the session (the paper's k)
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3
     batch_size: Positive = 128
 
 

@@ -1,7 +1,7 @@
 """Which arm, which model, which fallback: literal requests, literal answers."""
 
 import pytest
-from serving_cases import make_snapshot
+from tests.serving.serving_cases import make_snapshot
 
 from abtest.assignment import assign
 from contracts.settings import Arm, Experiment

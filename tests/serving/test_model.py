@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from serving_cases import make_snapshot
+from tests.serving.serving_cases import make_snapshot
 
 from contracts.features import Positives
 from serving.model import LoadedModel

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from serving_cases import make_snapshot
+from tests.serving.serving_cases import make_snapshot
 
 from contracts import bus, snapshot
 from contracts.clock import SystemClock

@@ -1,5 +1,5 @@
 import torch
-from trainer_cases import make_catalogue
+from tests.trainer.trainer_cases import make_catalogue
 
 from trainer.catalogue import Catalogue
 from trainer.models.base import ItemTower

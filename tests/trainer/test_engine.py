@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 
 from contracts.settings import Settings
 from contracts.snapshot import Snapshot, write

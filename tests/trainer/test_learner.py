@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from trainer_cases import make_catalogue, make_example, markov_examples
+from tests.trainer.trainer_cases import make_catalogue, make_example, markov_examples
 
 import trainer.learner as learner_module
 from contracts.features import Ints

