@@ -1,14 +1,19 @@
 """Kafka clients, made one way for all rooms. What is sent and when offsets are committed is the rooms' business."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import count, takewhile
+from typing import Any, Protocol, TypeVar
 
+import structlog
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
 from contracts.settings import KafkaSettings
+
+log = structlog.get_logger()
 
 ITEMS = "items"
 EXPOSURES = "exposures"
@@ -17,7 +22,73 @@ EXAMPLES = "examples"
 DEAD_LETTERS = "deadletters"
 TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS)
 
+GAP_ATTEMPTS = 100  # fetches that a missing offset is asked for again before it counts as never written
+
 SENT_AT = "sent-at-ms"  # record header: wall time of sending; differs from the record's timestamp in a replay
+
+
+class Offset(Protocol):
+    """A record, as far as its place in the log goes."""
+
+    @property
+    def offset(self) -> int: ...
+
+
+R = TypeVar("R", bound=Offset)
+
+
+def before_gap(records: Sequence[R], expected: int) -> list[R]:
+    """The records up to the first offset that is not the next one.
+
+    >>> from types import SimpleNamespace as Record
+    >>> [r.offset for r in before_gap([Record(offset=5), Record(offset=6), Record(offset=9)], 5)]
+    [5, 6]
+    """
+    return [record for record, _ in takewhile(lambda pair: pair[0].offset == pair[1], zip(records, count(expected)))]
+
+
+class GaplessConsumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
+    """Asks again for offsets that a fetch skipped.
+
+    The embedded broker can show a batch before an earlier one that another producer is still writing. A consumer that
+    goes on past the gap has lost the earlier batch for good.
+    """
+
+    def __init__(self, *topics: str, **options: Any) -> None:
+        super().__init__(*topics, **options)
+        self._expected: dict[TopicPartition, int] = {}
+        self._attempts: Counter[TopicPartition] = Counter()
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Go to an offset, and expect it next."""
+        super().seek(partition, offset)
+        self._expected[partition] = offset
+
+    def poll(self, *arguments: Any, **options: Any) -> dict[TopicPartition, list[Any]]:
+        """Records without gaps, by partition."""
+        polled: dict[TopicPartition, list[Any]] = super().poll(*arguments, **options)
+        return {tp: kept for tp, records in polled.items() if (kept := self._gapless(tp, records))}
+
+    def _gapless(self, partition: TopicPartition, records: list[Any]) -> list[Any]:
+        expected = self._expected.get(partition, 0)
+        kept = before_gap(records, expected)
+        if len(kept) < len(records):
+            self._attempts[partition] += 1
+            log.warning(
+                "a fetch skipped offsets",
+                topic=partition.topic,
+                partition=partition.partition,
+                expected=expected + len(kept),
+                found=records[len(kept)].offset,
+                attempt=self._attempts[partition],
+            )
+            if self._attempts[partition] <= GAP_ATTEMPTS:
+                self.seek(partition, expected + len(kept))
+                return kept
+            kept = records
+        self._attempts[partition] = 0
+        self._expected[partition] = kept[-1].offset + 1
+        return kept
 
 
 def partition_of(user_id: int, partitions: int) -> int:
@@ -73,7 +144,7 @@ def consumer(
     `wait_ms`: how long the broker may keep a fetch that finds nothing. The embedded broker looks again only every half
     of it, so whoever must be fast asks for little; each fetch costs the broker time, so others do not.
     """
-    client = KafkaConsumer(
+    client = (GaplessConsumer if settings.gapless else KafkaConsumer)(
         **_common(settings),
         group_id=group,
         enable_auto_commit=False,

@@ -15,8 +15,8 @@ from driftline.supervise import ChildFailed, Supervisor
 START_TIMEOUT_S = 20.0
 
 
-def start_embedded(supervisor: Supervisor, clock: Clock) -> str:
-    """Start the embedded broker on a free port and return its address.
+def start_embedded(supervisor: Supervisor, clock: Clock) -> KafkaSettings:
+    """Start the embedded broker on a free port and return the settings that it needs.
 
     Raises:
         ChildFailed: it did not come up.
@@ -33,7 +33,7 @@ def start_embedded(supervisor: Supervisor, clock: Clock) -> str:
         if clock.elapsed_s() > deadline:
             raise ChildFailed(f"The embedded broker did not answer on {address} in {START_TIMEOUT_S:.0f} s.")
         pause.wait(0.02)
-    return address
+    return KafkaSettings(bootstrap_servers=address, idempotence=False, gapless=True)
 
 
 def prepare(settings: KafkaSettings) -> None:

@@ -76,8 +76,8 @@ def run(options: Options) -> None:
     directory = _run_directory(options.out)
     with Supervisor(directory / "logs", clock) as supervisor:
         console.print("Starting the broker, the feature store and the workers …")
-        address = broker.start_embedded(supervisor, clock) if options.broker == EMBEDDED else options.broker
-        settings = make_settings(options, world, directory, address)
+        kafka = _broker(options.broker, supervisor, clock)
+        settings = make_settings(options.seed, world, directory, kafka)
         dump(settings, directory / RUN_MARK)
         broker.prepare(settings.kafka)
         _apply_features(settings.feature_repo)
@@ -101,25 +101,26 @@ def run(options: Options) -> None:
     console.print(f"Wrote report.html, report.json and summary.json to {options.out}/", highlight=False)
 
 
-def make_settings(options: Options, world: World, directory: Path, address: str) -> Settings:
+def _broker(where: str, supervisor: Supervisor, clock: Clock) -> KafkaSettings:
+    if where == EMBEDDED:
+        return broker.start_embedded(supervisor, clock)
+    # A broker that others use too may hold an earlier run's topics.
+    return KafkaSettings(bootstrap_servers=where, topic_prefix=f"driftline-{uuid.uuid4().hex[:8]}.")
+
+
+def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings) -> Settings:
     """The settings of one run; they are also written down as an example to start from."""
-    embedded = options.broker == EMBEDDED
     return Settings(
-        kafka=KafkaSettings(
-            bootstrap_servers=address,
-            # A shared broker may hold an earlier run's topics.
-            topic_prefix="driftline." if embedded else f"driftline-{uuid.uuid4().hex[:8]}.",
-            idempotence=not embedded,
-        ),
+        kafka=kafka,
         feature_repo=directory / "feature_repo",
         snapshots=directory / "snapshots",
         state=directory / "state",
-        seed=options.seed,
+        seed=seed,
         stream=StreamSettings(allowed_lateness_ms=2 * HOUR_MS),
         trainer=TrainerSettings(),
         experiment=Experiment(
             name="t2diff-against-two-tower",
-            salt=f"t2diff-against-two-tower-{options.seed}",
+            salt=f"t2diff-against-two-tower-{seed}",
             start_ms=world.experiment_start_ms,
             end_ms=world.end_ms,
             arms={"control": Arm(weight=1, model="two_tower"), "treatment": Arm(weight=1, model="t2diff")},

@@ -1,13 +1,13 @@
 """Which arm, which model, which fallback: literal requests, literal answers."""
 
 import pytest
-from tests.serving.serving_cases import make_snapshot
 
 from abtest.assignment import assign
 from contracts.settings import Arm, Experiment
 from feature_repo.store import UserRow
 from serving.answer import POPULAR, NoAnswer, answer
 from serving.model import LoadedModel
+from tests.serving.serving_cases import make_snapshot
 
 EXPERIMENT = Experiment(
     name="e",

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.serving.serving_cases import make_snapshot
 
 from contracts.features import Positives
 from serving.model import LoadedModel
+from tests.serving.serving_cases import make_snapshot
 
 NOBODY = np.empty(0, np.int64)
 

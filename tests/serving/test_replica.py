@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from tests.serving.serving_cases import make_snapshot
 
 from contracts import bus, snapshot
 from contracts.clock import SystemClock
-from contracts.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
+from contracts.settings import Arm, Experiment, ServingSettings, Settings, dump
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 from driftline import broker, scrape
 from driftline.supervise import Child, Supervisor
 from feature_repo.store import UserRow, UserSequences, apply
+from tests.serving.serving_cases import make_snapshot
 
 KNOWN_USER = 11
 DEADLINE_S = 30.0
@@ -63,7 +63,7 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
     clock = SystemClock()
     with Supervisor(tmp_path / "logs", clock) as supervisor:
         settings = Settings(
-            kafka=KafkaSettings(bootstrap_servers=broker.start_embedded(supervisor, clock), idempotence=False),
+            kafka=broker.start_embedded(supervisor, clock),
             feature_repo=tmp_path / "features",
             snapshots=tmp_path / "snapshots",
             state=tmp_path / "state",

@@ -8,7 +8,7 @@ from kafka import KafkaProducer
 
 from contracts import bus
 from contracts.clock import ManualClock, SystemClock
-from contracts.settings import Arm, Experiment, KafkaSettings, Settings
+from contracts.settings import Arm, Experiment, Settings
 from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, Item
 from driftline import broker
 from driftline.supervise import Supervisor
@@ -22,7 +22,7 @@ SENT_MS = 5_000_000
 def settings(tmp_path: Path) -> Iterator[Settings]:
     clock = SystemClock()
     with Supervisor(tmp_path / "logs", clock) as supervisor:
-        kafka = KafkaSettings(bootstrap_servers=broker.start_embedded(supervisor, clock), idempotence=False)
+        kafka = broker.start_embedded(supervisor, clock)
         broker.prepare(kafka)
         apply(tmp_path / "features")
         yield Settings(

@@ -1,6 +1,6 @@
 import torch
-from tests.trainer.trainer_cases import make_catalogue
 
+from tests.trainer.trainer_cases import make_catalogue
 from trainer.catalogue import Catalogue
 from trainer.models.base import ItemTower
 

