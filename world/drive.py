@@ -134,16 +134,21 @@ class Driver:
         self._clock = clock
         self._pace = pace
         self._sent: Counter[tuple[str, int]] = Counter()  # records by (topic, partition), the replicas' included
+        self._carried: list[Record] = []  # of the log, but later than the experiment's start
         self._check = VersionCheck(settings.snapshots)
 
     async def warm_up(self) -> None:
         """Replay the log as it happened."""
         self.tally.phase = "warm-up"
+        start_ms = self._world.experiment_start_ms
         in_order = in_order_of_receipt(self._world.warmup(), simulated=self._world.simulated_log)
         while batch := list(itertools.islice(in_order, RECORDS_PER_BATCH)):
+            # What the last visits of the log go on to do is the experiment's present: it has to wait for its time.
+            self._carried += [record for record in batch if record.received_ms >= start_ms]
+            batch = [record for record in batch if record.received_ms < start_ms]
             for record in batch:
                 self._send(record)
-            self.tally.simulated_ms = batch[-1].received_ms
+            self.tally.simulated_ms = batch[-1].received_ms if batch else start_ms
             await asyncio.to_thread(self._producer.flush)
             await self.stored()
             await self._pace.catch_up()
@@ -153,6 +158,7 @@ class Driver:
         self.tally.phase = "experiment"
         agenda = Agenda(self._world.visits(), WINDOW_MS)
         pending = Pending(self._settings.kafka.partitions)
+        pending.carry(self._carried)
         async with _Channels(self._replicas) as stubs:
             while not (agenda.all_answered and pending.empty):
                 visits = agenda.ready(VISITS_PER_ROUND)

