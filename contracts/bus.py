@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
+from contracts.events import BadEvent, Received, dead_letter
 from contracts.settings import KafkaSettings
 
 log = structlog.get_logger()
@@ -164,6 +165,16 @@ def partitions_of(settings: KafkaSettings, topics: Iterable[str]) -> list[TopicP
         for name in topics
         for partition in range(1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions)
     ]
+
+
+def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> None:
+    """Send a record that cannot be used, whole and with the reason, to the dead-letter topic."""
+    producer.send(
+        settings.topic(DEAD_LETTERS),
+        key=record.key,
+        value=dead_letter(error, record).SerializeToString(),
+        timestamp_ms=record.timestamp,
+    )
 
 
 def sent_at_ms(headers: Sequence[tuple[str, bytes]], timestamp_ms: int) -> int:

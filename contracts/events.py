@@ -6,7 +6,7 @@ never against a clock, so that the same log gives the same verdict whenever it i
 
 from collections.abc import Callable, Container
 from enum import StrEnum
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -136,27 +136,35 @@ def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
     return example
 
 
-def dead_letter(
-    error: BadEvent,
-    *,
-    topic: str,
-    partition: int,
-    offset: int,
-    key: bytes | None,
-    value: bytes | None,
-    timestamp_ms: int,
-) -> DeadLetter:
+class Received(Protocol):
+    """A record as it was received from Kafka, with its place there."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def timestamp(self) -> int: ...
+
+
+def dead_letter(error: BadEvent, record: Received) -> DeadLetter:
     """The record as it goes to the dead-letter topic: nothing of it is lost."""
     return DeadLetter(
         schema_version=SCHEMA_VERSION,
         reason=str(error.reason),
         detail=error.detail,
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        key=key or b"",
-        value=value or b"",
-        timestamp_ms=timestamp_ms,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key or b"",
+        value=record.value or b"",
+        timestamp_ms=record.timestamp,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from contracts.settings import Settings, load
+from contracts.settings import load
 from driftline.errors import USER_ERRORS, RunError, UsageError
 
 app = typer.Typer(
@@ -61,25 +61,28 @@ def demo(
 @app.command()
 def stream(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run a stream worker: join, sessions, features into Feast, training examples."""
+    loaded = load(settings)
     from stream.worker import run
 
-    run(_load(settings), ready_file)
+    run(loaded, ready_file)
 
 
 @app.command()
 def trainer(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run the online trainer: test each example, learn from it, publish snapshots."""
+    loaded = load(settings)
     from trainer.worker import run
 
-    run(_load(settings), ready_file)
+    run(loaded, ready_file)
 
 
 @app.command()
 def serve(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run a serving replica: gRPC `Recall`, health and reflection."""
+    loaded = load(settings)
     from serving.replica import run
 
-    run(_load(settings), ready_file)
+    run(loaded, ready_file)
 
 
 @app.command()
@@ -106,9 +109,10 @@ def recall(
 @experiment.command()
 def collect(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run the collector: exposures and feedback into the experiment's state."""
+    loaded = load(settings)
     from abtest.worker import run
 
-    run(_load(settings), ready_file)
+    run(loaded, ready_file)
 
 
 @experiment.command()
@@ -119,7 +123,7 @@ def assign(
     """Print the arm of each user."""
     from abtest.assignment import assign as arm_of
 
-    definition = _load(settings).experiment
+    definition = load(settings).experiment
     for user_id in user_ids:
         typer.echo(f"{user_id}\t{arm_of(definition, user_id)}")
 
@@ -134,7 +138,3 @@ def main() -> None:
     except RunError as error:
         typer.echo(f"driftline: {error}", err=True)
         raise SystemExit(1) from None
-
-
-def _load(path: Path) -> Settings:
-    return load(path)

@@ -121,7 +121,7 @@ def context(settings: Settings, world: World, summary: Mapping[str, Any]) -> Rep
                 snapshots=len(found),
                 last_version=last.version if last else None,
                 learned_from=last.shares if last else {},
-                recall={k: last.metrics.get(f"recall@{k}") if last else None for k in (20, 100)},
+                recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},
             )
         )
     return ReportContext(
@@ -173,10 +173,9 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
     for arm, value in summary["recall_latency_ms"].items():
         grid.add_row(f"recall, {arm}", f"p50 {_number(value['p50'])} ms, p99 {_number(value['p99'])} ms")
     for model, value in summary["progressive_recall"].items():
-        grid.add_row(
-            f"progressive, {model}",
-            f"recall@20 {_number(value.get('recall@20'))}, recall@100 {_number(value.get('recall@100'))}",
-        )
+        for scope, where in (("/outside", "logged traffic"), ("", "all traffic")):
+            found = (f"recall@{k} {_number(value.get(f'recall@{k}{scope}'))}" for k in (20, 100))
+            grid.add_row(f"progressive, {model}", f"{', '.join(found)} on {where}")
     grid.add_row("wall time", f"{summary['wall_s']:.0f} s")
     return grid
 

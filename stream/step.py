@@ -29,7 +29,7 @@ class Origin:
     offset: int
     key: bytes | None
     value: bytes | None
-    timestamp_ms: int
+    timestamp: int
     sent_at_ms: int
 
 

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts import bus
 from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent, dead_letter, decode_exposure, decode_feedback, decode_item
+from contracts.events import BadEvent, decode_exposure, decode_feedback, decode_item
 from contracts.settings import Settings
 from contracts.worker import announce, configure_logs, seconds_histogram, serve_metrics, stop_on_signal
 from feature_repo.store import UserRow, UserSequences
@@ -186,7 +186,7 @@ class StreamWorker:
                         key=bus.key_of(user_id),
                         value=example.SerializeToString(),
                         partition=origin.partition,
-                        timestamp_ms=origin.timestamp_ms,
+                        timestamp_ms=origin.timestamp,
                     )
             case Remembered():
                 self.metrics.outcomes.labels(name, "non_positive").inc()
@@ -195,21 +195,7 @@ class StreamWorker:
             case Rejected(error):
                 self.metrics.outcomes.labels(name, "dead_letter").inc()
                 self.metrics.dead_letters.labels(str(error.reason)).inc()
-                letter = dead_letter(
-                    error,
-                    topic=origin.topic,
-                    partition=origin.partition,
-                    offset=origin.offset,
-                    key=origin.key,
-                    value=origin.value,
-                    timestamp_ms=origin.timestamp_ms,
-                )
-                self._producer.send(
-                    kafka.topic(bus.DEAD_LETTERS),
-                    key=origin.key,
-                    value=letter.SerializeToString(),
-                    timestamp_ms=origin.timestamp_ms,
-                )
+                bus.send_dead_letter(self._producer, kafka, error, origin)
 
     def _observe_state(self) -> None:
         self.metrics.users.set(sum(len(state.users) for state in self._states.values()))

@@ -21,7 +21,7 @@ from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
 from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent, dead_letter, decode_example, decode_item
+from contracts.events import BadEvent, decode_example, decode_item
 from contracts.settings import Settings
 from contracts.snapshot import Snapshot, publish, write
 from contracts.wire.events_pb2 import Example
@@ -113,21 +113,7 @@ class TrainerWorker:
             self._merge.push(Entry(record.partition, record.offset, example.time_ms, example))
 
     def _reject(self, record: ConsumerRecord, error: BadEvent) -> None:
-        letter = dead_letter(
-            error,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            value=record.value,
-            timestamp_ms=record.timestamp,
-        )
-        self._producer.send(
-            self._settings.kafka.topic(bus.DEAD_LETTERS),
-            key=record.key,
-            value=letter.SerializeToString(),
-            timestamp_ms=record.timestamp,
-        )
+        bus.send_dead_letter(self._producer, self._settings.kafka, error, record)
         self._meters.dead_letters.labels(str(error.reason)).inc()
 
     def _hold_back(self) -> None:

@@ -17,6 +17,7 @@ from contracts.events import (
     decode_item,
 )
 from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item
+from stream.step import Origin
 
 NOW_MS = 1_000_000
 LIMITS = {"received_ms": NOW_MS, "future_tolerance_ms": 1000, "max_bytes": 10_000}
@@ -112,14 +113,7 @@ def test_an_example_with_uneven_history_is_rejected() -> None:
 
 
 def test_a_dead_letter_keeps_the_record_whole() -> None:
-    letter = dead_letter(
-        BadEvent(Reason.UNDECODABLE, "why"),
-        topic="t",
-        partition=1,
-        offset=2,
-        key=b"k",
-        value=b"\xff\x00",
-        timestamp_ms=3,
-    )
+    record = Origin("t", 1, 2, b"k", b"\xff\x00", 3, sent_at_ms=0)
+    letter = dead_letter(BadEvent(Reason.UNDECODABLE, "why"), record)
     assert DeadLetter.FromString(letter.SerializeToString()) == letter
     assert (letter.reason, letter.value, letter.key, letter.offset) == ("undecodable", b"\xff\x00", b"k", 2)
