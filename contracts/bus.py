@@ -112,14 +112,24 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
 
 
 def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
-    """Create what is not there yet. `items` and `deadletters` have one partition, the others the configured number."""
+    """Create what is not there yet.
+
+    `items` and `deadletters` have one partition, the others the configured number. `items` is a table, so it is
+    compacted: the newest record of every item stays.
+    """
     existing = set(client.list_topics())
     for name in TOPICS:
         topic = settings.topic(name)
         if topic not in existing:
-            partitions = 1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions
+            config = settings.topic_config | ({"cleanup.policy": "compact"} if name == ITEMS else {})
+            new = NewTopic(
+                topic,
+                1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions,
+                settings.replication_factor,
+                topic_configs=config,
+            )
             with contextlib.suppress(TopicAlreadyExistsError):
-                client.create_topics([NewTopic(topic, partitions, settings.replication_factor)])
+                client.create_topics([new])
 
 
 def producer(settings: KafkaSettings, **options: Any) -> KafkaProducer:

@@ -33,6 +33,7 @@ class KafkaSettings(_Section):
     partitions: Positive = 2
     replication_factor: Positive = 1
     idempotence: bool = True  # off for the embedded broker: its producers never recover from a restart
+    topic_config: dict[str, str] = {}  # of topics that are created here; empty: the broker's defaults
     gapless: bool = False  # on for the embedded broker: its fetches may skip a batch that is still being written
     security: dict[str, str | int | bool | None] = {}  # handed to the client as is: security_protocol, sasl_…, ssl_…
 

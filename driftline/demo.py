@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import signal
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +26,13 @@ from contracts.settings import (
     dump,
 )
 from driftline import broker
-from driftline.errors import UsageError
-from driftline.monitor import Monitor, Workers, read
+from driftline.errors import RunError, UsageError
+from driftline.monitor import Monitor, Readings, Workers, read
 from driftline.progress import Progress
-from driftline.summary import context, summarise, tables
+from driftline.summary import complaints, context, summarise, tables
 from driftline.supervise import Supervisor
 from world.base import World
-from world.drive import Driver, send_catalogue
+from world.drive import Driver, Tally, send_catalogue
 from world.open import open_world
 
 EMBEDDED = "embedded"
@@ -76,36 +75,28 @@ def run(options: Options) -> None:
     directory = _run_directory(options.out)
     with Supervisor(directory / "logs", clock) as supervisor:
         console.print("Starting the broker, the feature store and the workers …")
-        kafka = _broker(options.broker, supervisor, clock)
+        embedded = options.broker == EMBEDDED
+        kafka = broker.start_embedded(supervisor, clock) if embedded else broker.outside(options.broker)
         settings = make_settings(options.seed, world, directory, kafka)
         dump(settings, directory / RUN_MARK)
-        broker.prepare(settings.kafka)
-        _apply_features(settings.feature_repo)
-        send_catalogue(settings.kafka, world.catalogue, world.start_ms)
-        workers = _start(supervisor, directory / RUN_MARK)
-        with Progress(console, clock) as progress:
-            admin = bus.admin(settings.kafka)
-            monitor = Monitor(settings, world, supervisor, workers, admin, progress, clock)
-            try:
-                asyncio.run(_drive(settings, world, workers, admin, monitor, clock))
-            finally:
-                admin.close()
-        readings = read(workers)
+        broker.prepare(kafka)
+        try:
+            readings, tally = _run(settings, world, supervisor, directory, console, clock)
+        finally:
+            if not embedded:
+                supervisor.stop_all()
+                broker.remove(kafka)
     wall_s = clock.elapsed_s() - began_s
     report = analyse(load_state(settings))
-    summary = summarise(settings, world, readings, monitor.tally, report, wall_s)
+    summary = summarise(settings, world, readings, tally, report, wall_s)
     write(report, context(settings, world, summary), options.out)
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     for table in tables(summary):
         console.print(table)
     console.print(f"Wrote report.html, report.json and summary.json to {options.out}/", highlight=False)
-
-
-def _broker(where: str, supervisor: Supervisor, clock: Clock) -> KafkaSettings:
-    if where == EMBEDDED:
-        return broker.start_embedded(supervisor, clock)
-    # A broker that others use too may hold an earlier run's topics.
-    return KafkaSettings(bootstrap_servers=where, topic_prefix=f"driftline-{uuid.uuid4().hex[:8]}.")
+    broken = complaints(summary)
+    if broken:
+        raise RunError(f"The run is not sound: {'; '.join(broken)}. Its logs are in {directory / 'logs'}.")
 
 
 def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings) -> Settings:
@@ -128,6 +119,23 @@ def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings
             day_offset_ms=world.day_offset_ms,
         ),
     )
+
+
+def _run(
+    settings: Settings, world: World, supervisor: Supervisor, directory: Path, console: Console, clock: Clock
+) -> tuple[Readings, Tally]:
+    """Start the workers, drive the users, and read the workers' metrics when all is done."""
+    _apply_features(settings.feature_repo)
+    send_catalogue(settings.kafka, world.catalogue, world.start_ms)
+    workers = _start(supervisor, directory / RUN_MARK)
+    admin = bus.admin(settings.kafka)
+    try:
+        with Progress(console, clock) as progress:
+            monitor = Monitor(settings, world, supervisor, workers, admin, progress, clock)
+            asyncio.run(_drive(settings, world, workers, admin, monitor, clock))
+    finally:
+        admin.close()
+    return read(workers), monitor.tally
 
 
 def _start(supervisor: Supervisor, settings_file: Path) -> Workers:

@@ -104,6 +104,21 @@ def unaccounted(summary: Mapping[str, Any]) -> int:
     return int(summary["events_in"] - sum(summary[name] for name in known))
 
 
+def complaints(summary: Mapping[str, Any]) -> list[str]:
+    """What must not be in a sound run, a sentence part each."""
+    found = []
+    if summary["recalls_failed"]:
+        why = ", ".join(f"{error} ({count})" for error, count in summary["recall_errors"].items())
+        found.append(f"{summary['recalls_failed']} of {summary['recalls']} recalls failed: {why}")
+    if summary["mixed_version_replies"]:
+        found.append(f"{summary['mixed_version_replies']} replies mixed snapshot versions")
+    if summary["exposures_lost"]:
+        found.append(f"{summary['exposures_lost']} exposures were lost")
+    if unaccounted(summary):
+        found.append(f"{unaccounted(summary)} events are unaccounted for")
+    return found
+
+
 def context(settings: Settings, world: World, summary: Mapping[str, Any]) -> ReportContext:
     """What the report says beside the experiment's own results."""
     counts = (

@@ -55,6 +55,10 @@ class Supervisor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop_all()
+
+    def stop_all(self) -> None:
+        """Stop every child, the last started first."""
         # A second Ctrl-C during the clean-up must not leave processes behind.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
