@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -31,7 +32,8 @@ from world.records import Pending, Record, in_order_of_receipt, response_records
 
 WINDOW_MS = 60 * MINUTE_MS  # no visit is asked so much before an earlier one; bounds how late events can be
 VISITS_PER_ROUND = 256
-IN_FLIGHT = 16
+IN_FLIGHT = 8
+SNAPSHOTS_KEPT = 8  # replicas swap within seconds of each other, so only the newest few still answer
 RECALL_TIMEOUT_S = 20.0
 RECORDS_PER_BATCH = 2000
 
@@ -56,14 +58,14 @@ class VersionCheck:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[tuple[str, str], tuple[Ints, Floats, Floats]] = {}
+        self._named = lru_cache(SNAPSHOTS_KEPT)(self._load)
 
     def mixed(self, reply: RecallReply) -> bool:
         """True where a score is not (user vector) · (item vector of the named snapshot).
 
         Every snapshot moves the item vectors, so an item from another version's index does not pass.
         """
-        item_ids, vectors, counts = self._load(reply.model, reply.snapshot_version)
+        item_ids, vectors, counts = self._named(reply.model, reply.snapshot_version)
         rows = rows_of(np.array([item.item_id for item in reply.items], np.int64), item_ids)
         if (rows < 0).any():
             return True
@@ -73,11 +75,8 @@ class VersionCheck:
         return not np.allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
     def _load(self, model: str, version: str) -> tuple[Ints, Floats, Floats]:
-        key = (model, version)
-        if key not in self._known:
-            named = snapshot.read(self._root, model, version)
-            self._known[key] = (named.item_ids, named.item_vectors, named.item_counts)
-        return self._known[key]
+        named = snapshot.read(self._root, model, version)
+        return named.item_ids, named.item_vectors, named.item_counts
 
 
 class Pace(Protocol):
@@ -205,7 +204,7 @@ class Driver:
                 return
             await self._pace.pause()
 
-    async def _ask(self, stubs: Sequence[RecallServiceStub], wave: Sequence[Visit]) -> list[RecallReply | None]:
+    async def _ask(self, stubs: Sequence[RecallServiceStub], visits: Sequence[Visit]) -> list[RecallReply | None]:
         gate = asyncio.Semaphore(IN_FLIGHT)
         turns = itertools.cycle(stubs)
 
@@ -213,7 +212,7 @@ class Driver:
             async with gate:
                 return await self._recall(stub, visit)
 
-        return list(await asyncio.gather(*(one(visit, next(turns)) for visit in wave)))
+        return list(await asyncio.gather(*(one(visit, next(turns)) for visit in visits)))
 
     async def _recall(self, stub: RecallServiceStub, visit: Visit) -> RecallReply | None:
         request = RecallRequest(
@@ -238,7 +237,7 @@ class Driver:
         tally.mixed_version_replies += self._check.mixed(reply)
         if reply.fallback:
             tally.fallbacks[reply.fallback] += 1
-        # The replica sends the exposure; it is counted here so that the next wave waits for it.
+        # The replica sends the exposure; it is counted here so that this visit settles only when it is stored.
         self._count(bus.EXPOSURES, visit.user_id)
         return reply
 
