@@ -25,7 +25,7 @@ from contracts.settings import (
     TrainerSettings,
     dump,
 )
-from driftline import broker
+from driftline import broker, deadletters
 from driftline.errors import RunError, UsageError
 from driftline.monitor import Monitor, Readings, Workers, read
 from driftline.progress import Progress
@@ -135,6 +135,7 @@ def _run(
             asyncio.run(_drive(settings, world, workers, admin, monitor, clock))
     finally:
         admin.close()
+    deadletters.save(settings.kafka, directory / "deadletters.jsonl")
     return read(workers), monitor.tally
 
 

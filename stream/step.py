@@ -72,6 +72,7 @@ Output: TypeAlias = Learned | Remembered | Duplicate | Rejected
 class Shown:
     """What later feedback needs to know of an exposure."""
 
+    user_id: int
     time_ms: int
     arm: str
     items: frozenset[int]
@@ -106,7 +107,8 @@ def on_exposure(
         yield Rejected(_late_error(exposure.time_ms), origin)
         return
     state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
-    shown = Shown(exposure.time_ms, exposure.arm, frozenset(item.item_id for item in exposure.items))
+    items = frozenset(item.item_id for item in exposure.items)
+    shown = Shown(exposure.user_id, exposure.time_ms, exposure.arm, items)
     state.exposures[exposure.request_id] = shown
     yield Remembered(origin)
     for feedback, feedback_origin in state.held.pop(exposure.request_id, ()):
@@ -156,6 +158,9 @@ def held_count(state: PartitionState) -> int:
 def _joined(
     state: PartitionState, shown: Shown, feedback: Feedback, origin: Origin, settings: StreamSettings
 ) -> Output:
+    if feedback.user_id != shown.user_id:
+        detail = f"request {feedback.request_id} was not user {feedback.user_id}'s"
+        return Rejected(BadEvent(Reason.NO_EXPOSURE, detail), origin)
     if feedback.item_id not in shown.items:
         detail = f"item {feedback.item_id} was not shown by request {feedback.request_id}"
         return Rejected(BadEvent(Reason.NO_EXPOSURE, detail), origin)

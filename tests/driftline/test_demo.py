@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,12 @@ def test_every_event_is_accounted_for(finished: tuple[Path, dict[str, Any], str]
 def test_bad_rows_of_the_log_are_dead_lettered_with_their_reasons(
     finished: tuple[Path, dict[str, Any], str],
 ) -> None:
-    reasons = finished[1]["dead_letter_reasons"]
+    out, summary, _ = finished
+    reasons = summary["dead_letter_reasons"]
     assert set(reasons) == {"future_timestamp", "missing_field", "out_of_range", "unknown_item"}
+    letters = [json.loads(line) for line in (out / "run" / "deadletters.jsonl").read_text().splitlines()]
+    assert Counter(letter["reason"] for letter in letters) == reasons
+    assert all(letter["value"] and letter["detail"] for letter in letters)
     assert finished[1]["duplicates_dropped"] > 0
 
 

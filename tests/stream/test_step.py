@@ -106,6 +106,12 @@ def test_feedback_for_an_item_that_was_not_shown_is_rejected() -> None:
     assert kinds(run(exposure(), feedback(9))) == ["remembered", Reason.NO_EXPOSURE]
 
 
+def test_feedback_of_another_user_than_the_exposures_is_rejected() -> None:
+    other = feedback()
+    other.user_id = 9
+    assert kinds(run(exposure(), other)) == ["remembered", Reason.NO_EXPOSURE]
+
+
 def test_feedback_past_the_attribution_window_is_too_late() -> None:
     assert kinds(run(exposure(time_ms=1000), feedback(time_ms=2001))) == ["remembered", Reason.TOO_LATE]
 
