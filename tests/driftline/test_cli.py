@@ -41,3 +41,11 @@ def test_bad_settings_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "kafka.bootstrap_servers" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_broker_that_is_not_there_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    small = ["--users", "20", "--items", "60", "--days", "1", "--warmup-days", "1"]
+    ended = driftline("demo", *small, "--broker", "127.0.0.1:1", "--out", str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("driftline: No Kafka broker answers at 127.0.0.1:1")
+    assert "Traceback" not in ended.stderr

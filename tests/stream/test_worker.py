@@ -1,5 +1,6 @@
 """The worker around the steps: a real broker and a real Feast store."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_events_become_features_examples_and_dead_letters(settings: Settings) ->
         settings.kafka, [bus.ITEMS, bus.EXPOSURES, bus.FEEDBACK], settings.kafka.topic_prefix + "stream"
     )
     worker = StreamWorker(settings, consumer, producer, features, ManualClock(SENT_MS + 250))
-    worker.read_catalogue()
+    worker.read_catalogue(threading.Event())
     events = 0
     while events < 10 + len(bad):
         events += worker.step()
