@@ -144,7 +144,7 @@ def load(path: Path) -> Settings:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise SettingsError(f"Cannot read the settings file {path}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     return parse(data, str(path))
 
@@ -161,7 +161,9 @@ def parse(data: Any, where: str = "settings") -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(f"{where}: {name}: {first['msg']}.") from error
+        what = {"extra_forbidden": "there is no such setting", "model_type": "this is not a mapping of settings"}
+        said = what.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise SettingsError(f"{where}: {name}: {said}.") from error
 
 
 def dump(settings: Settings, path: Path) -> None:

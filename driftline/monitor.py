@@ -17,6 +17,7 @@ from world.drive import Tally
 
 PAUSE_S = 0.005
 SHOW_EVERY_S = 1.0
+WATCH_EVERY_S = 0.2
 MAX_TRAINER_LAG = 1000  # examples; simulated time waits for the trainer past it
 
 
@@ -86,10 +87,20 @@ class Monitor:
         self._before = (0.0, 0, 0)  # seconds, events, recalls when last shown
 
     async def pause(self) -> None:
-        """Wait a moment, and see that everything still runs."""
+        """Wait a moment."""
         await asyncio.sleep(PAUSE_S)
-        self._supervisor.check()
         await self._show()
+
+    async def watch(self) -> None:
+        """See every now and then that everything still runs; never returns.
+
+        Raises:
+            ChildFailed: a process has ended.
+
+        """
+        while True:
+            self._supervisor.check()
+            await asyncio.sleep(WATCH_EVERY_S)
 
     async def catch_up(self) -> None:
         """Wait until the trainer is near the present."""
@@ -170,10 +181,13 @@ def status(
     for metrics in readings.each_replica:
         for model, version in metrics.values("serving_snapshot_version", "model").items():
             oldest[model] = min(int(version), oldest.get(model, int(version)))
+    begin_ms, end_ms = world.start_ms, world.experiment_start_ms
+    if at_ms >= world.experiment_start_ms:
+        begin_ms, end_ms = world.experiment_start_ms, world.end_ms
     return Status(
         phase=tally.phase,
-        day=min((at_ms - world.start_ms) // DAY_MS + 1, total_ms // DAY_MS),
-        days=total_ms // DAY_MS,
+        day=min((at_ms - begin_ms) // DAY_MS + 1, (end_ms - begin_ms) // DAY_MS),
+        days=(end_ms - begin_ms) // DAY_MS,
         fraction=min((at_ms - world.start_ms) / total_ms, 1.0),
         simulated_time=datetime.fromtimestamp((at_ms + world.day_offset_ms) / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
         events=int(readings.stream.total("stream_events_in_total")),

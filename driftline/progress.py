@@ -47,7 +47,7 @@ class Status:
 
 def line(status: Status) -> str:
     """The status as one line of text."""
-    arms = " | ".join(f"{arm.name} {arm.snapshot or '-'} EVR {_percent(arm.evr)}" for arm in status.arms)
+    arms = " | ".join(f"{arm.name} {arm.snapshot or '-'} simulated EVR {_percent(arm.evr)}" for arm in status.arms)
     return (
         f"{status.phase} day {status.day}/{status.days} {status.fraction:4.0%}  {status.events_per_s:,.0f} events/s  "
         f"{status.recalls_per_s:,.0f} recalls/s  lag {status.stream_lag}+{status.trainer_lag}  "
@@ -58,14 +58,14 @@ def line(status: Status) -> str:
 
 def table(status: Status) -> Table:
     """The status as a table for a terminal."""
-    grid = Table(title=f"driftline · {status.phase}", title_justify="left", show_header=False, pad_edge=False)
+    title = f"driftline · {status.phase} day {status.day} of {status.days} · responses are simulated"
+    grid = Table(title=title, title_justify="left", show_header=False, pad_edge=False)
     grid.add_column(style="dim")
     grid.add_column()
     filled = round(24 * status.fraction)
     grid.add_row(
-        "simulated day",
-        f"{status.day} of {status.days}  {status.simulated_time}  "
-        f"[green]{'█' * filled}[/][dim]{'░' * (24 - filled)}[/] {status.fraction:.0%}",
+        "simulated time",
+        f"{status.simulated_time}  [green]{'█' * filled}[/][dim]{'░' * (24 - filled)}[/] {status.fraction:.0%}",
     )
     grid.add_row("events", f"{status.events:,}  ({status.events_per_s:,.0f}/s)")
     grid.add_row("recalls", f"{status.recalls:,}  ({status.recalls_per_s:,.0f}/s)")
@@ -78,7 +78,8 @@ def table(status: Status) -> Table:
     for arm in status.arms:
         grid.add_row(
             arm.name,
-            f"{arm.model} {arm.snapshot or '(no snapshot yet)'}  EVR {_percent(arm.evr)}  {arm.users:,} users",
+            f"{arm.model} {arm.snapshot or '(no snapshot yet)'}  "
+            f"simulated EVR {_percent(arm.evr)}  {arm.users:,} users",
         )
     return grid
 

@@ -1,5 +1,6 @@
 """Child processes of one run: start them, wait until they are ready, and leave none behind."""
 
+import ctypes
 import json
 import os
 import signal
@@ -18,7 +19,10 @@ from driftline.errors import RunError
 READY_TIMEOUT_S = 180.0  # the first import of torch on a cold disk takes most of a minute
 POLL_S = 0.02
 TERM_TIMEOUT_S = 15.0
-TAIL_LINES = 15
+TAIL_LINES = 3
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ChildFailed(RunError):
@@ -33,13 +37,14 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
     facts: dict[str, Any]
+    outlives: bool
 
 
 class Supervisor:
-    """Starts children in sessions of their own, so that Ctrl-C reaches this process alone, and stops them in order.
+    """Starts children in sessions of their own, so that Ctrl-C reaches this process alone, and stops them all.
 
-    A context manager: on the way out, for whatever reason, the last started is stopped first. A child gets SIGTERM,
-    and SIGKILL where it does not end in time.
+    A context manager: on the way out, for whatever reason, every child is stopped. It gets SIGTERM, and SIGKILL where
+    it does not end in time.
     """
 
     def __init__(self, directory: Path, clock: Clock) -> None:
@@ -58,17 +63,18 @@ class Supervisor:
         self.stop_all()
 
     def stop_all(self) -> None:
-        """Stop every child, the last started first."""
+        """Stop every child: all at once, but for those that the others need, which come last."""
         # A second Ctrl-C during the clean-up must not leave processes behind.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        previous = {signum: signal.signal(signum, signal.SIG_IGN) for signum in STOP_SIGNALS}
         try:
-            for child in reversed(self.children):
-                self._stop(child)
+            for outlives in (False, True):
+                self._stop([child for child in self.children if child.outlives is outlives])
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
 
-    def start(self, name: str, command: Sequence[str]) -> Child:
-        """Start a process; its output goes to `<directory>/<name>.log`."""
+    def start(self, name: str, command: Sequence[str], *, outlives: bool = False) -> Child:
+        """Start a process; its output goes to `<directory>/<name>.log`. `outlives`: it is stopped after the others."""
         log = self._directory / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -77,10 +83,11 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
                 # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
-        child = Child(name, process, log, {})
+        child = Child(name, process, log, {}, outlives)
         self.children.append(child)
         return child
 
@@ -127,21 +134,35 @@ class Supervisor:
 
     def stop(self, child: Child) -> None:
         """Stop one child before the others."""
-        self._stop(child)
+        self._stop([child])
         self.children.remove(child)
 
-    def _stop(self, child: Child) -> None:
-        process = child.process
-        if process.poll() is None:
+    def _stop(self, children: Sequence[Child]) -> None:
+        running = [child.process for child in children if child.process.poll() is None]
+        for process in running:
             process.terminate()
+        deadline = self._clock.elapsed_s() + TERM_TIMEOUT_S
+        for process in running:
             try:
-                process.wait(TERM_TIMEOUT_S)
+                process.wait(max(deadline - self._clock.elapsed_s(), 0))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
     def _ready_file(self, name: str) -> Path:
         return self._directory / f"{name}.ready.json"
+
+
+def interrupt_on_stop_signals() -> None:
+    """Let Ctrl-C, SIGTERM and a closed terminal all raise KeyboardInterrupt, also where SIGINT came ignored."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.default_int_handler)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent is gone: after a kill -9 it cannot stop its children itself."""
+    if LIBC:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _tail(log: Path) -> str:

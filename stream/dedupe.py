@@ -1,8 +1,8 @@
 """Dropping duplicates by event id, with bounded memory. Pure.
 
-What bounds it: ids are kept for `horizon_ms` of event time behind the newest event, and the horizon is no shorter
-than the allowed lateness. A duplicate that arrives after that is no longer known as one, but it is too late as well,
-and goes to the dead-letter topic: it still has no effect.
+What bounds it: ids are kept for `horizon_ms` of event time behind the newest event of one topic, and the horizon is no
+shorter than the allowed lateness in that topic. A duplicate that arrives after that is no longer known as one, but it
+is too late as well, and goes to the dead-letter topic: it still has no effect.
 """
 
 from collections import deque

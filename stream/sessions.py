@@ -25,6 +25,7 @@ class UserHistory:
     behaviours: list[Behaviour] = field(default_factory=list)
     sessions: list[int] = field(default_factory=list)
     dropped: int = 0  # behaviours that the limit cut off at the old end
+    next_offset: int = 0  # first feedback offset that is not in it
 
     def before(self, time_ms: int) -> int:
         """How many behaviours lie strictly before `time_ms`: the features as they were then."""

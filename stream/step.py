@@ -82,7 +82,8 @@ class Shown:
 class PartitionState:
     """All that one partition's steps remember."""
 
-    seen: SeenIds
+    seen_exposures: SeenIds
+    seen_feedback: SeenIds
     exposures: OrderedDict[str, Shown] = field(default_factory=OrderedDict)  # by request_id, oldest arrival first
     held: dict[str, list[tuple[Feedback, Origin]]] = field(default_factory=dict)  # by request_id
     expiry: deque[tuple[int, str]] = field(default_factory=deque)  # (time, request_id) of held feedback
@@ -93,14 +94,15 @@ class PartitionState:
     @classmethod
     def empty(cls, settings: StreamSettings) -> "PartitionState":
         """The state before the first event."""
-        return cls(SeenIds(settings.attribution_window_ms + settings.allowed_lateness_ms))
+        # Each topic by itself, as lateness is: an id that is forgotten is always too late in its own topic.
+        return cls(SeenIds(settings.allowed_lateness_ms), SeenIds(settings.allowed_lateness_ms))
 
 
 def on_exposure(
     state: PartitionState, exposure: Exposure, origin: Origin, settings: StreamSettings
 ) -> Iterator[Output]:
     """An exposure arrived: remember it, and use the feedback that was held for it."""
-    if not state.seen.add(exposure.event_id, exposure.time_ms) or exposure.request_id in state.exposures:
+    if not state.seen_exposures.add(exposure.event_id, exposure.time_ms) or exposure.request_id in state.exposures:
         yield Duplicate(origin)
         return
     if exposure.time_ms < state.newest_exposure_ms - settings.allowed_lateness_ms:
@@ -120,7 +122,7 @@ def on_feedback(
     state: PartitionState, feedback: Feedback, origin: Origin, settings: StreamSettings
 ) -> Iterator[Output]:
     """A feedback event arrived: join it, or hold it until its exposure comes."""
-    if not state.seen.add(feedback.event_id, feedback.time_ms):
+    if not state.seen_feedback.add(feedback.event_id, feedback.time_ms):
         yield Duplicate(origin)
         return
     if feedback.time_ms < state.newest_feedback_ms - settings.allowed_lateness_ms:
@@ -173,6 +175,7 @@ def _joined(
         feedback.item_id, feedback.time_ms, feedback.play_time_ms, feedback.effective_view, feedback.follow
     )
     begun = insert(history, behaviour, gap_ms=settings.session_gap_ms, limit=settings.history_limit)
+    history.next_offset = max(history.next_offset, origin.offset + 1)
     return Learned(feedback.user_id, example, origin, begun)
 
 

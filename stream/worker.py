@@ -116,16 +116,15 @@ class StreamWorker:
     def _batch(self, records: list[ConsumerRecord]) -> None:
         if not records:
             return
-        changed: dict[int, tuple[PartitionState, int]] = {}
+        changed: dict[int, UserHistory] = {}
         stored: list[Origin] = []
         for record in records:
             for output in self._outputs(record):
                 if isinstance(output, Learned):
-                    partition = output.origin.partition
-                    changed[output.user_id] = (self._states[partition], output.origin.offset + 1)
+                    changed[output.user_id] = self._states[record.partition].users[output.user_id]
                     stored.append(output.origin)
                 self._send(output)
-        self._features.write([_row(user, state.users[user], offset) for user, (state, offset) in changed.items()])
+        self._features.write([_row(user, history) for user, history in changed.items()])
         self._producer.flush()
         self._consumer.commit()
         now = self._clock.now_ms()
@@ -209,7 +208,7 @@ class StreamWorker:
         )
 
 
-def _row(user_id: int, history: UserHistory, offset: int) -> UserRow:
+def _row(user_id: int, history: UserHistory) -> UserRow:
     past = history.behaviours
     return UserRow(
         user_id,
@@ -220,7 +219,7 @@ def _row(user_id: int, history: UserHistory, offset: int) -> UserRow:
         [int(b.follow) for b in past],
         history.sessions,
         past[-1].time_ms,
-        offset,
+        history.next_offset,
     )
 
 

@@ -35,6 +35,7 @@ VISITS_PER_ROUND = 256
 IN_FLIGHT = 8
 SNAPSHOTS_KEPT = 8  # replicas swap within seconds of each other, so only the newest few still answer
 RECALL_TIMEOUT_S = 20.0
+FLUSH_TIMEOUT_S = 30.0
 RECORDS_PER_BATCH = 2000
 
 
@@ -148,7 +149,7 @@ class Driver:
             for record in batch:
                 self._send(record)
             self.tally.simulated_ms = batch[-1].received_ms if batch else start_ms
-            await asyncio.to_thread(self._producer.flush)
+            await asyncio.to_thread(self._producer.flush, FLUSH_TIMEOUT_S)
             await self.stored()
             await self._pace.catch_up()
 
@@ -167,7 +168,7 @@ class Driver:
                 for record in pending.due(agenda.horizon_ms):
                     self._send(record)
                 pending.sent(self._sent)
-                await asyncio.to_thread(self._producer.flush)
+                await asyncio.to_thread(self._producer.flush, FLUSH_TIMEOUT_S)
                 for index in pending.settle(await asyncio.to_thread(self._committed, "stream")):
                     agenda.settled(index)
                 self.tally.simulated_ms = agenda.now_ms
@@ -269,7 +270,7 @@ class _Channels:
     """One channel to each replica, closed on the way out."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._channels = [grpc.aio.insecure_channel(address) for address in addresses]
+        self._channels = [grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) for address in addresses]
 
     async def __aenter__(self) -> list[RecallServiceStub]:
         return [RecallServiceStub(channel) for channel in self._channels]

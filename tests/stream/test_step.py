@@ -128,6 +128,15 @@ def test_duplicates_are_dropped_by_event_id_and_exposures_by_request_too() -> No
     assert kinds(outputs) == ["remembered", "duplicate", "duplicate", "learned", "duplicate"]
 
 
+def test_a_duplicate_has_no_effect_however_far_the_other_topic_was_read_ahead() -> None:
+    outputs = run(exposure(), feedback(), *(exposure(f"r{t}", t) for t in (50_000, 90_000)), feedback())
+    assert kinds(outputs) == ["remembered", "learned", "remembered", "remembered", "duplicate"]
+
+
+def test_feedback_may_have_the_event_id_of_its_exposure() -> None:
+    assert kinds(run(exposure(), feedback(event="r"))) == ["remembered", "learned"]
+
+
 def test_old_exposures_are_forgotten() -> None:
     state = PartitionState.empty(SETTINGS)
     run(exposure("r1", 1000), exposure("r2", 2502), state=state)
