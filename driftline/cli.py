@@ -59,6 +59,18 @@ def demo(
 
 
 @app.command()
+def init(settings: SettingsOption) -> None:
+    """Prepare what the workers stand on: create missing Kafka topics, and apply the Feast repository."""
+    loaded = load(settings)
+    from driftline import broker
+    from feature_repo.store import apply
+
+    broker.prepare(loaded.kafka)
+    apply(loaded.feature_repo)
+    typer.echo(f"Topics {loaded.kafka.topic_prefix}* are there; the Feast repository is in {loaded.feature_repo}.")
+
+
+@app.command()
 def stream(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run a stream worker: join, sessions, features into Feast, training examples."""
     loaded = load(settings)
@@ -126,6 +138,28 @@ def assign(
     definition = load(settings).experiment
     for user_id in user_ids:
         typer.echo(f"{user_id}\t{arm_of(definition, user_id)}")
+
+
+@experiment.command()
+def report(
+    settings: SettingsOption,
+    out: Annotated[Path, typer.Option(help="Where report.html and report.json go.")] = Path("out"),
+) -> None:
+    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops)."""
+    loaded = load(settings)
+    from abtest.analysis import analyse
+    from abtest.report import write
+    from abtest.store import StateError, load_state, path_of
+    from driftline.summary import known_context
+
+    if not path_of(loaded).exists():
+        raise UsageError(f"The collector has saved nothing in {loaded.state} yet.")
+    try:
+        found = analyse(load_state(loaded))
+    except StateError as error:
+        raise UsageError(str(error)) from error
+    write(found, known_context(loaded), out)
+    typer.echo(f"Wrote report.html and report.json to {out}/")
 
 
 def main() -> None:

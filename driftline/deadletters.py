@@ -20,7 +20,13 @@ def save(settings: KafkaSettings, path: Path) -> int:
             while end is None or consumer.position(partition) < end:
                 for record in consumer.poll(100).get(partition, ()):
                     letter = DeadLetter.FromString(record.value)
-                    file.write(MessageToJson(letter, preserving_proto_field_name=True, indent=None) + "\n")
+                    line = MessageToJson(
+                        letter,
+                        preserving_proto_field_name=True,
+                        always_print_fields_with_no_presence=True,
+                        indent=None,
+                    )
+                    file.write(line + "\n")
                     saved += 1
                 end = consumer.highwater(partition)
     finally:

@@ -84,12 +84,14 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = server.add_insecure_port(f"{settings.serving.host}:{settings.serving.port}")
     await server.start()
-    await status.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)  # until there is something to answer from
     metrics_port = serve_metrics(metrics.registry)
     log.info("replica ready", port=port, metrics_port=metrics_port)
     announce(ready_file, {"port": port, "metrics_port": metrics_port})
     while not stop.is_set():
         await swapper.check(service)
+        if swapper.models:
+            await status.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
     await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)

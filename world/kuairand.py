@@ -163,7 +163,8 @@ def _read_log(folder: Path) -> pd.DataFrame:
     for kind in ("csv", "parquet"):
         parts = sorted(folder.glob(f"log_standard_*.{kind}"))
         if parts:
-            return pd.concat([_read_file(part, logs.COLUMNS) for part in parts], ignore_index=True)
+            frames = [_read_file(part, logs.COLUMNS) for part in parts]
+            return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
     raise WorldError(f"{folder} has no log_standard_*.csv (nor log_standard_*.parquet).")
 
 

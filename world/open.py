@@ -43,4 +43,6 @@ def open_world(
     if not data.is_dir():
         raise WorldError(f"{data} is not a folder.")
     warmup_days = 7 if warmup_days is None else warmup_days
+    if (data / "data").is_dir():  # the archive holds its files one folder down
+        data /= "data"
     return kuairand(data, days=days, warmup_days=warmup_days, seed=seed, slate=slate, users=users)

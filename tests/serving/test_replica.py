@@ -158,9 +158,13 @@ def test_every_reply_is_logged_as_an_exposure(replica: Replica) -> None:
         assert (exposure.arm, exposure.snapshot_version) == (reply.arm, reply.snapshot_version)
 
 
-def test_health_and_reflection_answer(replica: Replica) -> None:
+def test_health_follows_the_first_snapshot_and_reflection_answers(replica: Replica) -> None:
     health = health_pb2_grpc.HealthStub(replica.channel)
-    service = "driftline.v1.RecallService"
-    reply = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
-    assert reply.status == health_pb2.HealthCheckResponse.SERVING
-    assert service in ProtoReflectionDescriptorDatabase(replica.channel).get_services()
+    request = health_pb2.HealthCheckRequest(service="driftline.v1.RecallService")
+    assert health.Check(request, timeout=10).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    changes = health.Watch(request, timeout=DEADLINE_S)
+    assert next(changes).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    replica.publish(1)
+    assert next(changes).status == health_pb2.HealthCheckResponse.SERVING
+    changes.cancel()
+    assert request.service in ProtoReflectionDescriptorDatabase(replica.channel).get_services()

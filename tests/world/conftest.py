@@ -45,9 +45,9 @@ def _write_folder(folder: Path, log: pd.DataFrame, kind: str = "csv") -> Path:
 
 @pytest.fixture(scope="session")
 def real_folder() -> Path:
-    """The KuaiRand-Pure folder that DRIFTLINE_DATA names, or the one beside the checkout."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data" / "kuairand-pure"
-    folder = Path(os.environ.get("DRIFTLINE_DATA", beside))
+    """`kuairand-pure` among the public data sets: in DRIFTLINE_DATA, or beside the checkout."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("DRIFTLINE_DATA", beside)) / "kuairand-pure"
     if not any(folder.glob("log_standard_*")):
-        pytest.skip("no KuaiRand-Pure folder: set DRIFTLINE_DATA to one")
+        pytest.skip("kuairand-pure is not there; DRIFTLINE_DATA names the folder of public data sets")
     return folder
