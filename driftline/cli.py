@@ -41,7 +41,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the report, the summary and the run's files go.")] = Path("out"),
     broker: Annotated[str, typer.Option(help="`embedded`, or HOST:PORT of a running Apache Kafka.")] = "embedded",
     slate: Annotated[int, typer.Option(min=1, max=20, help="With --data: items that a visit asks for at least.")] = 4,
-    users: Annotated[int | None, typer.Option(min=10, help="Without --data: users. [default: 1200]")] = None,
+    users: Annotated[int | None, typer.Option(min=10, help="Without --data: users. [default: 1000]")] = None,
     items: Annotated[int | None, typer.Option(min=50, help="Without --data: items. [default: 1500]")] = None,
 ) -> None:
     """Run a whole A/B experiment on this machine: T2Diff against a regular two-tower, on a live loop.

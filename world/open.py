@@ -25,7 +25,7 @@ def open_world(
         warmup_days: before them; 7 by default with data, 2 without.
         seed: of everything random.
         slate: the fewest items that a visit asks for.
-        users: how many; all of the log's, or 1,200, by default.
+        users: how many; all of the log's, or 1,000, by default.
         items: how many, in the synthetic world only; 1,500 by default.
 
     Raises:
@@ -36,7 +36,7 @@ def open_world(
     if data is None:
         warmup_days = 2 if warmup_days is None else warmup_days
         return synthetic(
-            seed, days=days, warmup_days=warmup_days, users=users or 1200, items=items or 1500, slate=slate
+            seed, days=days, warmup_days=warmup_days, users=users or 1000, items=items or 1500, slate=slate
         )
     if items is not None:
         raise WorldError("The number of items can only be chosen in the synthetic world.")

@@ -91,7 +91,7 @@ class SyntheticWorld:
 
 
 def synthetic(
-    seed: int = 0, *, days: int = 7, warmup_days: int = 2, users: int = 1200, items: int = 1500, slate: int = 4
+    seed: int = 0, *, days: int = 7, warmup_days: int = 2, users: int = 1000, items: int = 1500, slate: int = 4
 ) -> SyntheticWorld:
     """Make a world; the defaults give some 30,000 recalls and 150,000 impressions.
 
