@@ -18,6 +18,7 @@ from world.drive import Tally
 PAUSE_S = 0.005
 SHOW_EVERY_S = 1.0
 WATCH_EVERY_S = 0.2
+CHECK_EVERY_S = 0.25
 MAX_TRAINER_LAG = 1000  # examples; simulated time waits for the trainer past it
 
 
@@ -83,7 +84,7 @@ class Monitor:
         self._workers = workers
         self._progress = progress
         self._clock = clock
-        self._shown_s = float("-inf")
+        self._shown_s = self._checked_s = float("-inf")
         self._before = (0.0, 0, 0)  # seconds, events, recalls when last shown
 
     async def pause(self) -> None:
@@ -103,9 +104,11 @@ class Monitor:
             await asyncio.sleep(WATCH_EVERY_S)
 
     async def catch_up(self) -> None:
-        """Wait until the trainer is near the present."""
-        while await asyncio.to_thread(self._trainer_lag) > MAX_TRAINER_LAG:
-            await self.trainer_moment()
+        """Wait until the trainer is near the present. Reading metrics costs CPU, so it asks only now and then."""
+        if self._clock.elapsed_s() - self._checked_s >= CHECK_EVERY_S:
+            while await asyncio.to_thread(self._trainer_lag) > MAX_TRAINER_LAG:
+                await self.trainer_moment()
+            self._checked_s = self._clock.elapsed_s()
         await self._show()
 
     async def trainer_moment(self) -> None:

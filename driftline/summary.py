@@ -151,12 +151,6 @@ def known_context(settings: Settings) -> ReportContext:
                 recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},
             )
         )
-    of_the_machine = {
-        "kafka": {"bootstrap_servers", "security"},
-        "feature_repo": True,
-        "snapshots": True,
-        "state": True,
-    }
     return ReportContext(
         models=tuple(models),
         configuration=settings.model_dump(mode="json", include={"stream", "trainer", "serving", "experiment"}),

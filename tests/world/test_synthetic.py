@@ -23,8 +23,9 @@ def full():
 
 def test_the_default_world_has_the_traffic_and_the_rates_it_promises(full):
     log = full.log
-    assert 25_000 < len(full.visits()) < 40_000
-    assert 120_000 < sum(visit.k for visit in full.visits()) + len(log) < 220_000
+    visits, users = full.visits(), 1000
+    assert 21 < len(visits) / users < 33  # in seven days
+    assert 100 < (sum(visit.k for visit in visits) + len(log)) / users < 183
     assert 0.25 < log["long_view"].mean() < 0.36
     assert 0.0005 < log["is_follow"].mean() < 0.003
     plays = log["play_time_ms"].dropna().astype(float)
