@@ -66,7 +66,7 @@ class Agenda:
         return [self._visits[heapq.heappop(self._ready)] for _ in range(min(limit, len(self._ready)))]
 
     def answered(self, index: int) -> None:
-        """A visit got its reply; the horizon may move."""
+        """A visit got its reply and its exposure is stored; the horizon may move."""
         self._answered[index] = 1
         while self._oldest < len(self._visits) and self._answered[self._oldest]:
             self._oldest += 1

@@ -163,13 +163,17 @@ class Driver:
             while not (agenda.all_answered and pending.empty):
                 visits = agenda.ready(VISITS_PER_ROUND)
                 for visit, feedback in await self._round(stubs, visits):
-                    agenda.answered(visit.index)
-                    pending.add(visit, feedback)
+                    pending.add(visit, feedback, self._sent)
                 for record in pending.due(agenda.horizon_ms):
                     self._send(record)
                 pending.sent(self._sent)
                 await asyncio.to_thread(self._producer.flush, FLUSH_TIMEOUT_S)
-                for index in pending.settle(await asyncio.to_thread(self._committed, "stream")):
+                stored = await asyncio.to_thread(self._committed, "stream")
+                # Time goes on when the exposures are stored, not when the replies are here: a replica sends them a
+                # moment later, and where nights pass in milliseconds that moment is hours of event time.
+                for index in pending.logged(stored):
+                    agenda.answered(index)
+                for index in pending.settle(stored):
                     agenda.settled(index)
                 self.tally.simulated_ms = agenda.now_ms
                 await (self._pace.catch_up() if visits else self._pace.pause())

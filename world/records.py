@@ -97,6 +97,7 @@ class Pending:
         self._future: list[tuple[int, int, int | None, Record]] = []  # heap of (time, arrival, visit, record)
         self._unsent: dict[int, int] = {}  # visit -> records still in the future
         self._complete: list[tuple[int, int]] = []  # (visit, partition), all sent, not yet in a queue
+        self._exposed: dict[int, deque[tuple[int, int]]] = {p: deque() for p in range(partitions)}
         self._queues: dict[int, deque[tuple[int, int, int]]] = {p: deque() for p in range(partitions)}
 
     @property
@@ -109,13 +110,15 @@ class Pending:
         for record in records:
             heapq.heappush(self._future, (record.received_ms, next(self._arrival), None, record))
 
-    def add(self, visit: Visit, records: list[Record]) -> None:
-        """Take in what the user of a visit will have done."""
+    def add(self, visit: Visit, records: list[Record], counts: Mapping[tuple[str, int], int]) -> None:
+        """Take in what the user of a visit will have done; its exposure is among the `counts` sent by now."""
+        partition = bus.partition_of(visit.user_id, self._partitions)
+        self._exposed[partition].append((visit.index, counts.get((bus.EXPOSURES, partition), 0)))
         for record in records:
             heapq.heappush(self._future, (record.received_ms, next(self._arrival), visit.index, record))
         self._unsent[visit.index] = len(records)
         if not records:
-            self._complete.append((visit.index, bus.partition_of(visit.user_id, self._partitions)))
+            self._complete.append((visit.index, partition))
 
     def due(self, until_ms: float) -> Iterator[Record]:
         """The records that happen up to `until_ms`, in order."""
@@ -134,6 +137,12 @@ class Pending:
             mark = (visit, counts[bus.EXPOSURES, partition], counts[bus.FEEDBACK, partition])
             self._queues[partition].append(mark)
         self._complete = []
+
+    def logged(self, stored: Mapping[tuple[str, int], int]) -> Iterator[int]:
+        """The visits whose exposure is stored."""
+        for partition, queue in self._exposed.items():
+            while queue and queue[0][1] <= stored.get((bus.EXPOSURES, partition), 0):
+                yield queue.popleft()[0]
 
     def settle(self, stored: Mapping[tuple[str, int], int]) -> Iterator[int]:
         """The visits whose exposure and feedback are stored, given how much of each (topic, partition) is."""

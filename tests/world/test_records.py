@@ -40,8 +40,10 @@ def test_a_visit_is_stored_when_its_exposure_and_all_its_feedback_are() -> None:
     reply = RecallReply(request_id="r", items=[RecalledItem(item_id=5), RecalledItem(item_id=6)])
     response = Response(np.array([1001, 9000]), np.array([10, 10]), np.array([True, False]), np.array([False, False]))
     pending = Pending(partitions=2)
-    pending.add(visit, list(response_records(visit, reply, response)))
     sent = {(bus.EXPOSURES, 0): 1, (bus.FEEDBACK, 0): 0}
+    pending.add(visit, list(response_records(visit, reply, response)), sent)
+    assert list(pending.logged({})) == []
+    assert list(pending.logged(sent)) == [0]
 
     def due(until_ms: float) -> list[Record]:
         found = list(pending.due(until_ms))
