@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, takewhile
 from typing import Any, Protocol, TypeVar
 
@@ -172,8 +172,9 @@ def consumer(
         fetch_max_wait_ms=wait_ms,
         **options,
     )
-    client.assign(partitions_of(settings, topics))
-    client.seek_to_beginning()
+    if topics:
+        client.assign(partitions_of(settings, topics))
+        client.seek_to_beginning()
     return client
 
 
@@ -184,6 +185,25 @@ def partitions_of(settings: KafkaSettings, topics: Iterable[str]) -> list[TopicP
         for name in topics
         for partition in range(1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions)
     ]
+
+
+def read_to_end(settings: KafkaSettings, topic: str, partition: int, offset: int) -> Iterator[Any]:
+    """The records of one partition from `offset` to what is its end when they have been read.
+
+    `topic` is a short name. Nothing is committed. Records that the broker no longer has are left out.
+    """
+    client = consumer(settings, [], None, wait_ms=20)
+    where = TopicPartition(settings.topic(topic), partition)
+    try:
+        client.assign([where])
+        # The embedded broker's own answer about a log's end is wrong; what a fetch says is right.
+        client.seek(where, offset)
+        end = None
+        while end is None or client.position(where) < end:
+            yield from client.poll(100).get(where, ())
+            end = client.highwater(where)
+    finally:
+        client.close()
 
 
 def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> None:

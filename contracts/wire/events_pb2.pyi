@@ -95,7 +95,7 @@ class History(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., times_ms: _Optional[_Iterable[int]] = ..., play_times_ms: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ..., follows: _Optional[_Iterable[bool]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms", "play_time_ms", "follow", "session")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,9 @@ class Example(_message.Message):
     ARM_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     SENT_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    PLAY_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -114,7 +117,10 @@ class Example(_message.Message):
     arm: str
     history: History
     sent_at_ms: int
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ...) -> None: ...
+    play_time_ms: int
+    follow: bool
+    session: int
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: _Optional[bool] = ..., session: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("schema_version", "reason", "detail", "topic", "partition", "offset", "key", "value", "timestamp_ms")
