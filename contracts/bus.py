@@ -22,6 +22,10 @@ FEEDBACK = "feedback"
 EXAMPLES = "examples"
 DEAD_LETTERS = "deadletters"
 TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS)
+OWN_CONFIG = {
+    ITEMS: {"cleanup.policy": "compact"},
+    DEAD_LETTERS: {"max.message.bytes": str(32 * 1024 * 1024)},  # they hold whole records, and the reason
+}
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
 GAP_ATTEMPTS = 100  # fetches that a missing offset is asked for again before it counts as never written
@@ -122,13 +126,13 @@ def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
     """Create what is not there yet.
 
     `items` and `deadletters` have one partition, the others the configured number. `items` is a table, so it is
-    compacted: the newest record of every item stays.
+    compacted: the newest record of every item stays. `deadletters` takes larger records than the others.
     """
     existing = set(client.list_topics())
     for name in TOPICS:
         topic = settings.topic(name)
         if topic not in existing:
-            config = settings.topic_config | ({"cleanup.policy": "compact"} if name == ITEMS else {})
+            config = settings.topic_config | OWN_CONFIG.get(name, {})
             new = NewTopic(
                 topic,
                 1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions,
