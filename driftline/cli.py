@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from contracts.settings import load
+from driftline import cli_deadletters
 from driftline.errors import USER_ERRORS, RunError, UsageError
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 experiment = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
 app.add_typer(experiment, name="experiment")
+app.add_typer(cli_deadletters.app, name="deadletters")
 
 SettingsOption = Annotated[
     Path, typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example.")
