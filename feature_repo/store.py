@@ -1,34 +1,46 @@
 """The rooms' calls on the Feast store: apply the repository, write user rows, read user rows.
 
-Rows are written straight through Feast's provider (four times as fast as `push`) and read by `get_online_features`.
-There is one writer; replicas read.
+Rows are written straight through Feast's provider (four times as fast as `push`) and read by `get_online_features`,
+on SQLite and on Redis alike; feature_store.yaml says which. Each user has one writer at a time; replicas read.
 """
 
+import runpy
 import shutil
-import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import yaml
 from feast import FeatureStore
+from feast.errors import FeastObjectNotFoundException
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 from feast.infra.provider import get_provider
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Int64List, Value
+from feast.protos.feast.types.Value_pb2 import Value
+from redis import RedisError
 
 from contracts.features import Ints
+from contracts.settings import SettingsError
+from contracts.wire.events_pb2 import History
+from feature_repo import offline
+from feature_repo.offline import SEQUENCES
+from feature_repo.sqlite import VERSION, Versions, allow_readers
 
 VIEW = "user_sequence"
 SERVICE = "recall_features"
-COLUMNS = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
+NUMBERS = ("session_start", "last_event_ms", "feedback_offset", VERSION)
+CONFIG = "feature_store.yaml"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Feasted = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
 @dataclass(frozen=True)
 class UserRow:
-    """One user's features. The six arrays (m,) run in parallel, oldest behaviour first."""
+    """One user's features. The six sequences (m,) run in parallel, oldest behaviour first."""
 
     user_id: int
     item_ids: Sequence[int] | Ints
@@ -39,38 +51,112 @@ class UserRow:
     sessions: Sequence[int] | Ints
     last_event_ms: int
     feedback_offset: int
+    session_start: int = 0  # position of the first behaviour of the open session; m where none is open
+    # Version of the row and its event time in Feast; 0: that of `last_event_ms`. A late event does not move
+    # `last_event_ms`, but it makes a newer row.
+    written_us: int = field(default=0, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        user_id: int,
+        history: History,
+        *,
+        session_start: int,
+        last_event_ms: int,
+        feedback_offset: int,
+        written_us: int,
+    ) -> "UserRow":
+        """The row of a history, which is not copied: write the row before the history changes."""
+        return cls(
+            user_id,
+            history.item_ids,
+            history.times_ms,
+            history.play_times_ms,
+            bytes(history.effective_views),  # a sequence of 0 and 1, which protobuf takes as numbers
+            bytes(history.follows),
+            history.sessions,
+            last_event_ms=last_event_ms,
+            feedback_offset=feedback_offset,
+            session_start=session_start,
+            written_us=written_us,
+        )
 
 
-def apply(target: Path) -> None:
-    """Make a Feast repository in `target` from this one, and apply it."""
+def apply(target: Path, redis: str | None = None) -> None:
+    """Make a Feast repository in `target` from this one, and apply it.
+
+    A feature_store.yaml that is there already is kept. `redis`: Feast's connection string of the online store,
+    "host:port" at least; None leaves the online store as the file has it, which is SQLite at first.
+
+    Raises:
+        SettingsError: the online store cannot be reached.
+
+    """
     target.mkdir(parents=True, exist_ok=True)
     (target / "data").mkdir(exist_ok=True)
-    for name in ("feature_store.yaml", "definitions.py", ".feastignore"):
-        shutil.copyfile(Path(__file__).with_name(name), target / name)
-    from feature_repo import definitions
-
+    source = Path(__file__).parent
+    for name in ("definitions.py", ".feastignore"):
+        shutil.copyfile(source / name, target / name)
+    config = target / CONFIG
+    if not config.exists():
+        shutil.copyfile(source / CONFIG, config)
+    if redis is not None:
+        online = {"online_store": {"type": "redis", "connection_string": redis}}
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | online, sort_keys=False))
+    offline.prepare(target)
+    # The copy's own definitions: they name the directory that they lie in.
+    definitions = runpy.run_path(str(target / "definitions.py"))
     store = FeatureStore(repo_path=str(target))
-    store.apply([definitions.user, definitions.user_sequence, definitions.recall_features])
-    online = store.config.online_store
-    if isinstance(online, SqliteOnlineStoreConfig):
-        # Without a write-ahead log readers wait for the writer: p99 of a read 8.4 ms instead of 0.15 ms.
-        with sqlite3.connect(target / online.path) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+    store.apply([definitions[name] for name in ("user", "user_sequence", "recall_features")])
+    if isinstance(store.config.online_store, SqliteOnlineStoreConfig):
+        allow_readers(_database(store))
+    UserSequences(target)
 
 
 class UserSequences:
-    """The `user_sequence` features of one repository."""
+    """The `user_sequence` features of one repository.
+
+    Raises:
+        SettingsError: the repository was not applied, or its online store cannot be reached.
+
+    """
 
     def __init__(self, repo: Path) -> None:
-        self._store = FeatureStore(repo_path=str(repo))
+        self._store, self._view, self._service = _open(repo)
         self._provider = get_provider(self._store.config)
-        self._view = self._store.get_feature_view(VIEW)
-        self._service = self._store.get_feature_service(SERVICE)
+        online = self._store.config.online_store
+        self._versions = (
+            Versions(
+                _database(self._store),
+                f"{self._store.project}_{VIEW}",
+                self._store.config.entity_key_serialization_version,
+            )
+            if isinstance(online, SqliteOnlineStoreConfig)
+            else None
+        )
+        try:
+            self.read([0])
+        except RedisError as error:
+            # What follows the first comma may be a password.
+            address = online.connection_string.partition(",")[0]
+            raise SettingsError(f"No Redis answers at {address}: {error}.") from error
 
-    def write(self, rows: Sequence[UserRow]) -> None:
-        """Write rows in one batch. A user's row replaces the one before; the caller never passes an older one."""
-        if rows:
-            self._provider.online_write_batch(self._store.config, self._view, [_to_feast(row) for row in rows], None)
+    def write(self, rows: Sequence[UserRow]) -> int:
+        """Write rows in one batch; returns how many were left out.
+
+        Left out is a row that is not newer (`written_us`) than the one that the store holds for its user.
+        """
+        if not rows:
+            return 0
+        batch = [_to_feast(row) for row in rows]
+        fresh = self._newer(batch) if self._versions else batch
+        reports: list[int] = []
+        self._provider.online_write_batch(self._store.config, self._view, fresh, reports.append)
+        if self._versions:
+            return len(batch) - len(fresh)
+        # Feast's Redis store reports each row that it leaves out, and then once what it has written.
+        return len(reports) - 1
 
     def read(self, user_ids: Sequence[int]) -> list[UserRow | None]:
         """Read users' rows, in the order asked for; None for a user without one."""
@@ -86,25 +172,53 @@ class UserSequences:
             for i, user_id in enumerate(user_ids)
         ]
 
+    def _newer(self, batch: list[Feasted]) -> list[Feasted]:
+        assert self._versions
+        newest: dict[int, int] = {}
+        fresh = []
+        for entry in batch:
+            key, values, _, _ = entry
+            user_id, version = key.entity_values[0].int64_val, values[VERSION].int64_val
+            stored = newest[user_id] if user_id in newest else self._versions.of(key)
+            if version > stored:
+                fresh.append(entry)
+            newest[user_id] = max(version, stored)
+        return fresh
 
-def _to_feast(row: UserRow) -> tuple[EntityKey, dict[str, Value], datetime, None]:
-    values = {name: Value(int64_list_val=Int64List(val=getattr(row, name))) for name in COLUMNS}
+
+def _open(repo: Path) -> tuple[FeatureStore, Any, Any]:
+    try:
+        store = FeatureStore(repo_path=str(repo))
+        view, service = store.get_feature_view(VIEW), store.get_feature_service(SERVICE)
+    except (FileNotFoundError, FeastObjectNotFoundException) as error:
+        raise SettingsError(f"There is no applied Feast repository in {repo}; `driftline init` makes one.") from error
+    if {feature.name for feature in view.features} != {*SEQUENCES, *NUMBERS}:
+        raise SettingsError(f"The Feast repository in {repo} is of another version; `driftline init` renews it.")
+    return store, view, service
+
+
+def _database(store: FeatureStore) -> Path:
+    return Path(store.repo_path) / str(store.config.online_store.path)
+
+
+def _to_feast(row: UserRow) -> Feasted:
+    written_us = row.written_us or row.last_event_ms * 1000
+    values: dict[str, Value] = {}
+    for name in SEQUENCES:
+        value = values[name] = Value()
+        value.int64_list_val.val.extend(getattr(row, name))  # a third faster than to build the list apart
+    values["session_start"] = Value(int64_val=row.session_start)
     values["last_event_ms"] = Value(int64_val=row.last_event_ms)
     values["feedback_offset"] = Value(int64_val=row.feedback_offset)
+    values[VERSION] = Value(int64_val=written_us)
     key = EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=row.user_id)])
-    return key, values, datetime.fromtimestamp(row.last_event_ms / 1000, UTC), None
+    return key, values, EPOCH + timedelta(microseconds=written_us), None
 
 
 def _from_feast(user_id: int, values: dict[str, Value]) -> UserRow | None:
     # A missing entity is NOT_FOUND on SQLite but PRESENT with no value on Redis; an unset time covers both.
     if values["last_event_ms"].WhichOneof("val") is None:
         return None
-    arrays: dict[str, npt.NDArray[np.int64]] = {
-        name: np.asarray(values[name].int64_list_val.val, np.int64) for name in COLUMNS
-    }
-    return UserRow(
-        user_id,
-        **arrays,
-        last_event_ms=values["last_event_ms"].int64_val,
-        feedback_offset=values["feedback_offset"].int64_val,
-    )
+    columns: dict[str, Any] = {name: np.asarray(values[name].int64_list_val.val, np.int64) for name in SEQUENCES}
+    numbers: dict[str, Any] = {name: values[name].int64_val for name in NUMBERS}
+    return UserRow(user_id, **columns, **numbers)

@@ -1,0 +1,137 @@
+"""The files of the offline store: what a row looks like, where rows lie, and how a file comes to be there whole.
+
+The directory listing is the archive's state. A file is named by the partition and the half-open range of `examples`
+offsets that it holds, and gets its name only once all of it is on the disk. Needs pyarrow, but not Feast.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.settings import SettingsError
+
+_ints = pa.list_(pa.int64())
+SEQUENCES = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
+SCHEMA = pa.schema(
+    [
+        ("user_id", pa.int64()),
+        *((name, _ints) for name in SEQUENCES),
+        ("session_start", pa.int64()),
+        ("last_event_ms", pa.int64()),
+        ("feedback_offset", pa.int64()),
+        ("written_us", pa.int64()),
+        ("event_timestamp", pa.timestamp("us", "UTC")),
+        ("created", pa.timestamp("us", "UTC")),
+    ]
+)
+EMPTY = "schema.parquet"  # no rows: Feast cannot read a directory without a file
+
+_NAME = re.compile(r"p(\d{5})-(\d{20})-(\d{20})\.parquet")
+
+
+class Piece(NamedTuple):
+    """One file: the examples of a partition with `start` <= offset < `end`."""
+
+    partition: int
+    start: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        """The file's name; names of one partition sort by offset.
+
+        >>> Piece(3, 0, 2000).name
+        'p00003-00000000000000000000-00000000000000002000.parquet'
+        """
+        return f"p{self.partition:05}-{self.start:020}-{self.end:020}.parquet"
+
+
+def parse(name: str) -> Piece | None:
+    """The piece that a file's name tells of; None for a file that is not one.
+
+    >>> parse(Piece(3, 0, 2000).name), parse("schema.parquet")
+    (Piece(partition=3, start=0, end=2000), None)
+    """
+    match = _NAME.fullmatch(name)
+    return Piece(*(int(part) for part in match.groups())) if match else None
+
+
+def ends(names: Iterable[str]) -> dict[int, int]:
+    """The offset from which each partition goes on.
+
+    >>> ends([Piece(0, 5, 9).name, Piece(0, 0, 5).name, "schema.parquet"])
+    {0: 9}
+    """
+    found: dict[int, int] = {}
+    for piece in filter(None, map(parse, names)):
+        found[piece.partition] = max(piece.end, found.get(piece.partition, 0))
+    return found
+
+
+def directory(repo: Path) -> Path:
+    """Where the offline rows of a repository lie; `feature_repo.definitions` names the same place."""
+    return repo / "data" / "user_sequence"
+
+
+def prepare(repo: Path) -> Path:
+    """Make the directory, so that Feast can read it from the first minute on, and return it."""
+    target = directory(repo)
+    target.mkdir(parents=True, exist_ok=True)
+    if not (target / EMPTY).exists():
+        OfflineFiles(target).write(EMPTY, [])
+    return target
+
+
+class OfflineFiles:
+    """Writes files that are there whole or not at all, whenever the process is killed.
+
+    `replace` gives a finished file its name.
+    """
+
+    def __init__(self, target: Path, replace: Callable[[Path, Path], Any] = os.replace) -> None:
+        self._target = target
+        self._replace = replace
+
+    def claim(self) -> TextIO:
+        """Be the only writer until the file that is returned is closed, and remove what a killed one left behind.
+
+        Raises:
+            SettingsError: another process is writing here.
+
+        """
+        held = (self._target / ".lock").open("w")
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            held.close()
+            raise SettingsError(f"Another archive is writing to {self._target}; one is enough.") from error
+        for leftover in self._target.glob(".*.tmp"):
+            leftover.unlink()
+        return held
+
+    def ends(self) -> dict[int, int]:
+        """The offset from which each partition goes on."""
+        return ends(path.name for path in self._target.iterdir())
+
+    def write(self, name: str, tables: Iterable[pa.Table]) -> None:
+        """Write tables of `SCHEMA`, one row group each, as one file."""
+        hidden = self._target / f".{name}.tmp"
+        with hidden.open("wb") as file:
+            with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+        self._replace(hidden, self._target / name)
+        # The name itself lasts only once the directory is on the disk.
+        descriptor = os.open(self._target, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
