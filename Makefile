@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format proto constraints clean
+.PHONY: help setup servers demo test proofs lint format proto constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -22,8 +22,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## run the week-long experiment; pass options with ARGS="--days 3 --out DIR"
 	$(BIN)/driftline demo $(ARGS)
 
-test: $(READY) ## run the tests
+servers: $(READY) ## fetch Apache Kafka (it needs Java 17) and Redis for the tests, unless they are there
+	@if [ -n "$$DRIFTLINE_WITHOUT_SERVERS" ]; then echo "without Apache Kafka and Redis"; else $(BIN)/driftline kafka install && $(BIN)/driftline redis install; fi
+
+test: servers ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+proofs: servers ## run the long proofs, such as those by many crashes
+	$(BIN)/python -m pytest -m proof --timeout 1800 $(ARGS)
 
 lint: $(READY) ## style, types and the floor plan
 	$(BIN)/ruff check .

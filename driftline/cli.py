@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from contracts.settings import load
-from driftline import cli_deadletters
+from driftline import cli_deadletters, cli_servers
 from driftline.errors import USER_ERRORS, RunError, UsageError
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 experiment = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
 app.add_typer(experiment, name="experiment")
+app.add_typer(cli_servers.kafka, name="kafka")
+app.add_typer(cli_servers.redis, name="redis")
 app.add_typer(cli_deadletters.app, name="deadletters")
 
 SettingsOption = Annotated[

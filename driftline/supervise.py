@@ -83,7 +83,7 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
+                preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
                 # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
@@ -159,7 +159,7 @@ def interrupt_on_stop_signals() -> None:
         signal.signal(signum, signal.default_int_handler)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask Linux to send SIGTERM when the parent is gone: after a kill -9 it cannot stop its children itself."""
     if LIBC:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
