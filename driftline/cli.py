@@ -63,14 +63,23 @@ def demo(
 
 
 @app.command()
-def init(settings: SettingsOption) -> None:
+def init(
+    settings: SettingsOption,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of Redis for Feast's online store; what Feast takes after it may follow, as in "
+            "HOST:PORT,db=1,password=… [default: as the repository has it, which is SQLite at first]"
+        ),
+    ] = None,
+) -> None:
     """Prepare what the workers stand on: create missing Kafka topics, and apply the Feast repository."""
     loaded = load(settings)
     from driftline import broker
     from feature_repo.store import apply
 
     broker.prepare(loaded.kafka)
-    apply(loaded.feature_repo)
+    apply(loaded.feature_repo, redis)
     typer.echo(f"Topics {loaded.kafka.topic_prefix}* are there; the Feast repository is in {loaded.feature_repo}.")
 
 
@@ -79,6 +88,15 @@ def stream(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run a stream worker: join, sessions, features into Feast, training examples."""
     loaded = load(settings)
     from stream.worker import run
+
+    run(loaded, ready_file)
+
+
+@app.command()
+def archive(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+    """Run the archive: training examples into Feast's offline store, for historical features."""
+    loaded = load(settings)
+    from stream.archive import run
 
     run(loaded, ready_file)
 

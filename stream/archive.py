@@ -1,0 +1,290 @@
+"""The archive: training examples into the offline store of Feast, the rows of each exactly once.
+
+An example becomes two rows of its user:
+  before it  the features that the example carries, valid from 1 ms before its time;
+  after it   the same and the positive behaviour itself, valid from 1 µs after its time.
+So `get_historical_features` at (user, time of an example - 1 ms) gives what the example carries, late examples
+included, whatever came in between: the row of that very moment is its own. A query at the example's time itself gives
+the same, unless the user has another example just 1 ms earlier. Of two examples of a user with one time, the one that
+the log received later wins; they differ only by feedback that was taken in between the two.
+
+A query at any other time gives the row as of the latest example before: behaviours after it that were not positive,
+follows that came later, and late behaviours are missing until the next example of the user brings them. Before a
+user's first example there is no behaviour: the row is there, its sequences are empty and its `last_event_ms` is null.
+`session_start` is as the example's session tells it: the open session is the one that the example belongs to.
+`feedback_offset` is null, because an example does not carry it.
+
+Order within one step:
+  (1) consume up to `poll_records` examples; what cannot be used is sent to the dead-letter topic;
+  (2) a partition's examples become a file when they reach the next multiple of FILE_EXAMPLES offsets, when the oldest
+      has waited for MAX_AGE_MS, or when too many wait in all; before that the broker must have the dead letters;
+  (3) commit the offsets up to which files exist, which tells everyone who watches the lag.
+The directory of files is the state (`feature_repo.offline`): a restarted archive goes on where each partition's files
+end, so where it was killed changes how rows are spread over files, but not the rows.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import structlog
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.structs import OffsetAndMetadata
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from contracts import bus
+from contracts.clock import Clock, SystemClock
+from contracts.events import BadEvent, Reason, decode_example
+from contracts.settings import Settings, SettingsError
+from contracts.wire.events_pb2 import Example
+from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from feature_repo.offline import SCHEMA, SEQUENCES, OfflineFiles, Piece, prepare
+
+log = structlog.get_logger()
+POLL_MS = 500
+FILE_EXAMPLES = 2_000
+MAX_AGE_MS = 60_000
+MAX_WAITING = 20_000  # examples in memory, those of all partitions together
+ROW_GROUP_EXAMPLES = 500  # what is expanded at a time: 20 kB an example
+MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
+
+
+@dataclass(eq=False)
+class Waiting:
+    """Consecutive offsets of one partition that are in no file yet: `start` <= offset < `end`."""
+
+    partition: int
+    start: int
+    end: int
+    since_ms: int = 0  # when the first of them was consumed
+    examples: list[tuple[Example, int]] = field(default_factory=list)  # with the time at which the log received it
+
+    @property
+    def piece(self) -> Piece:
+        """The file that they would make."""
+        return Piece(self.partition, self.start, self.end)
+
+
+def complete(waiting: Waiting, file_examples: int = FILE_EXAMPLES) -> bool:
+    """Whether a file's worth is there: where files end is a matter of offsets, not of polls.
+
+    >>> complete(Waiting(0, 0, 1999)), complete(Waiting(0, 0, 2000)), complete(Waiting(0, 1990, 2000))
+    (False, True, True)
+    """
+    return waiting.end // file_examples > waiting.start // file_examples
+
+
+def due(waiting: Iterable[Waiting], now_ms: int, max_waiting: int = MAX_WAITING) -> list[Waiting]:
+    """Those that shall become files before they are complete: the old, then the largest while there are too many.
+
+    >>> young, old = Waiting(0, 0, 5, since_ms=60_000), Waiting(1, 0, 3, since_ms=0)
+    >>> [w.partition for w in due([young, old], 60_000)], [w.partition for w in due([young, old], 59_999, 4)]
+    ([1], [0])
+    """
+    begun = [each for each in waiting if each.end > each.start]
+    chosen = [each for each in begun if now_ms - each.since_ms >= MAX_AGE_MS]
+    rest = sorted((each for each in begun if each not in chosen), key=lambda each: each.end - each.start)
+    total = sum(each.end - each.start for each in rest)
+    while total > max_waiting:
+        chosen.append(rest.pop())
+        total -= chosen[-1].end - chosen[-1].start
+    return chosen
+
+
+def rows(received: Sequence[tuple[Example, int]], limit: int) -> pa.Table:
+    """The rows of examples, two each, in the offline store's schema.
+
+    `received`: examples, and the time (ms) at which the log received each. `limit`: behaviours that a row may hold;
+    the oldest go first.
+    """
+    flat = {name: array("q") for name in SEQUENCES}
+    lengths = [0]
+    session_starts: list[int] = []
+    last_event_ms: list[int | None] = []
+    valid_us: list[int] = []
+    created_us: list[int] = []
+    for example, received_ms in received:
+        behaviour = {
+            "item_ids": example.item_id,
+            "times_ms": example.time_ms,
+            "play_times_ms": example.play_time_ms,
+            "effective_views": 1,
+            "follows": int(example.follow),
+            "sessions": example.session,
+        }
+        size = len(example.history.item_ids)
+        dropped = max(size - (limit - 1), 0)
+        for name, values in flat.items():
+            past = array("q", getattr(example.history, name))
+            values.extend(past)
+            values.extend(past[dropped:])
+            values.append(behaviour[name])
+        lengths += (size, size - dropped + 1)
+        sessions = example.history.sessions
+        start = bisect_left(sessions, example.session)  # the number of behaviours, where its session is a new one
+        session_starts += (start, max(start - dropped, 0))
+        last_event_ms += (example.history.times_ms[-1] if size else None, example.time_ms)
+        valid_us += (example.time_ms * 1000 - 1000, example.time_ms * 1000 + 1)
+        created_us += (received_ms * 1000, received_ms * 1000)
+    offsets = pa.array(np.cumsum(lengths), pa.int32())
+    return pa.table(
+        [
+            pa.array([example.user_id for example, _ in received for _ in range(2)], pa.int64()),
+            *(pa.ListArray.from_arrays(offsets, np.frombuffer(values, np.int64)) for values in flat.values()),
+            pa.array(session_starts, pa.int64()),
+            pa.array(last_event_ms, pa.int64()),
+            pa.nulls(len(valid_us), pa.int64()),
+            pa.array(valid_us, pa.int64()),
+            pa.array(valid_us, SCHEMA.field("event_timestamp").type),
+            pa.array(created_us, SCHEMA.field("created").type),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _row_groups(examples: Sequence[tuple[Example, int]], limit: int) -> Iterator[pa.Table]:
+    for i in range(0, len(examples), ROW_GROUP_EXAMPLES):
+        yield rows(examples[i : i + ROW_GROUP_EXAMPLES], limit)
+
+
+class Metrics:
+    """The archive's Prometheus metrics."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.rows = Counter("archive_rows", "Rows written to the offline store", registry=self.registry)
+        self.files = Counter("archive_files", "Files written to the offline store", registry=self.registry)
+        self.dead_letters = Counter(
+            "archive_dead_letters", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
+        )
+        self.lag = Gauge("archive_lag", "Examples that are in no file yet", registry=self.registry)
+
+
+class Archive:
+    """Consumes every partition of `examples` and writes files.
+
+    `consumer` is of a group and assigned nothing; `files` is claimed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: KafkaConsumer,
+        producer: KafkaProducer,
+        files: OfflineFiles,
+        clock: Clock,
+        file_examples: int = FILE_EXAMPLES,
+    ) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._producer = producer
+        self._files = files
+        self._clock = clock
+        self._file_examples = file_examples
+        self._written: dict[TopicPartition, OffsetAndMetadata] = {}
+        self.metrics = Metrics()
+        ends = files.ends()
+        partitions = bus.partitions_of(settings.kafka, [bus.EXAMPLES])
+        consumer.assign(partitions)
+        self._waiting: dict[TopicPartition, Waiting] = {}
+        for partition in partitions:
+            start = ends.get(partition.partition, 0)
+            consumer.seek(partition, start)
+            self._waiting[partition] = Waiting(partition.partition, start, start)
+
+    def step(self) -> int:
+        """One step, in the order given at the top; returns how many records it consumed.
+
+        Raises:
+            SettingsError: the files are of another log.
+
+        """
+        polled = self._consumer.poll(POLL_MS, max_records=self._settings.stream.poll_records)
+        for partition, records in polled.items():
+            for record in records:
+                self._take_in(self._waiting[partition], record)
+                if complete(self._waiting[partition], self._file_examples):
+                    self._write(partition)
+        for waiting in due(self._waiting.values(), self._clock.now_ms()):
+            self._write(TopicPartition(self._settings.kafka.topic(bus.EXAMPLES), waiting.partition))
+        self._commit()
+        self._observe()
+        return sum(map(len, polled.values()))
+
+    def finish(self) -> None:
+        """Write what still waits."""
+        for partition, waiting in self._waiting.items():
+            if waiting.end > waiting.start:
+                self._write(partition)
+        self._commit()
+        self._observe()
+
+    def _take_in(self, waiting: Waiting, record: ConsumerRecord) -> None:
+        if record.offset < waiting.end:
+            raise SettingsError(
+                f"The offline store in {self._settings.feature_repo} holds {record.topic} partition "
+                f"{record.partition} up to offset {waiting.end}, but the broker has it from offset {record.offset} "
+                f"only: the files are of another log, so move data/user_sequence away first."
+            )
+        if record.offset > waiting.end:
+            log.warning("offsets are not in the log", partition=record.partition, gap=(waiting.end, record.offset))
+        if waiting.end == waiting.start:
+            waiting.since_ms = self._clock.now_ms()
+        waiting.end = record.offset + 1
+        try:
+            waiting.examples.append((self._example(record), record.timestamp))
+        except BadEvent as error:
+            bus.send_dead_letter(self._producer, self._settings.kafka, error, record)
+            self.metrics.dead_letters.labels(str(error.reason)).inc()
+
+    def _example(self, record: ConsumerRecord) -> Example:
+        example = decode_example(record.value, max_bytes=self._settings.stream.max_event_bytes)
+        if not 0 < example.time_ms <= MAX_TIME_MS:
+            raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is {example.time_ms}, outside 1 to {MAX_TIME_MS}")
+        return example
+
+    def _write(self, partition: TopicPartition) -> None:
+        """Make a file of what waits; from then on it is never read again, so its dead letters go first."""
+        waiting = self._waiting[partition]
+        self._producer.flush()
+        self._files.write(waiting.piece.name, _row_groups(waiting.examples, self._settings.stream.history_limit))
+        self.metrics.files.inc()
+        self.metrics.rows.inc(2 * len(waiting.examples))
+        self._written[partition] = OffsetAndMetadata(waiting.end, "", -1)
+        self._waiting[partition] = Waiting(partition.partition, waiting.end, waiting.end)
+
+    def _commit(self) -> None:
+        if self._written:
+            self._consumer.commit(self._written)
+            self._written = {}
+
+    def _observe(self) -> None:
+        self.metrics.lag.set(
+            sum(max((self._consumer.highwater(tp) or 0) - each.start, 0) for tp, each in self._waiting.items())
+        )
+
+
+def run(settings: Settings, ready_file: Path | None) -> None:
+    """Run the archive until a signal stops it."""
+    configure_logs()
+    stop = stop_on_signal()
+    files = OfflineFiles(prepare(settings.feature_repo))
+    with files.claim():
+        consumer = bus.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive")
+        # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
+        producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
+        archive = Archive(settings, consumer, producer, files, SystemClock())
+        port = serve_metrics(archive.metrics.registry)
+        log.info("archive ready", metrics_port=port)
+        announce(ready_file, {"metrics_port": port})
+        while not stop.is_set():
+            archive.step()
+        archive.finish()
+        consumer.close()
+        producer.close()
+    log.info("archive stopped")
