@@ -28,7 +28,8 @@ app = typer.Typer(
 
 DUMPED_BYTES = 256  # of an original that cannot be decoded
 HEX_WIDTH = 16
-PLAIN_WIDTH = 1000  # of a table that goes to a file or a pipe: one line a letter
+PIPE_WIDTH = 1000  # of a table that goes to a file or a pipe: one line a letter
+LEAST_WIDTH = 130  # of a table on a terminal: a narrower one breaks the lines, rather than that cells are cut
 
 SettingsOption = Annotated[Path, typer.Option("--settings", "-s", help="Settings file (YAML) that the workers use.")]
 Reason = Annotated[str | None, typer.Option(help="Only letters with this reason, such as `unknown_item`.")]
@@ -143,11 +144,14 @@ def replay(
 ) -> None:
     """Send the originals of dead letters again, to the topic and partition where they came from.
 
-    Mend the cause first. Key, bytes and timestamp stay; the order is that of the letters. The header `sent-at-ms` is
-    new, and `replayed-from` holds the letter's id. Each replay is noted in the dead-letter topic: `list` shows it, and
-    another replay leaves the record out, unless with --again. (Workers drop an event that had its effect by its event
-    id, so sending one twice does no harm.) A record that is judged by its age or its place, as `too_late` is, meets
-    the same judgement again.
+    Mend the cause first. Key, bytes and timestamp stay, and so does the order. The header `sent-at-ms` is new, and
+    `replayed-from` holds the letter's id.
+
+    Each replay is noted in the dead-letter topic: `list` shows it, and another replay leaves the record out, unless
+    with --again. Exposures, feedback and items that come twice have one effect; an example is learned from twice.
+
+    A replayed event is judged like a new one that arrives late: past `stream.allowed_lateness_ms` it comes back as
+    `too_late`, and what is wrong in itself comes back with the same reason.
     """
     if (ids is not None and len(ids) > 0) + (reason is not None) + every != 1:
         raise UsageError("Say which letters to send again: ids, --reason, or --all (one of the three).")
@@ -227,7 +231,9 @@ def _refusal(kafka: KafkaSettings, refused: Sequence["Letter"]) -> str:
 
 def _told(kafka: KafkaSettings, sent: Sequence["Letter"], planned: "Plan", *, dry_run: bool) -> str:
     """What was sent where, and what was left out why."""
-    by_topic = Counter(letter.origin.topic for letter in sent)
+    from driftline.deadletters import short_name
+
+    by_topic = Counter(short_name(kafka, letter.origin.topic) or letter.origin.topic for letter in sent)
     where = ", ".join(f"{topic} {count:,}" for topic, count in sorted(by_topic.items()))
     lines = [f"{len(sent):,} {'would be sent' if dry_run else 'sent'} again" + (f": {where}." if where else ".")]
     if planned.done:
@@ -266,10 +272,10 @@ def _table(kafka: KafkaSettings, log: "Log", letters: Sequence["Letter"]) -> Non
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("id", "reason", "topic", "partition", "offset", "time (UTC)", "size"):
         number = name in ("id", "partition", "offset", "size")
-        table.add_column(name, justify="right" if number else "left", no_wrap=number)
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     any_replayed = any(letter.origin in log.replays for letter in letters)
     if any_replayed:
-        table.add_column("replayed")
+        table.add_column("replayed (UTC)", no_wrap=True)
     table.add_column("detail")
     for letter in letters:
         origin = letter.origin
@@ -287,7 +293,8 @@ def _table(kafka: KafkaSettings, log: "Log", letters: Sequence["Letter"]) -> Non
         ]
         table.add_row(*(Text(cell) for cell in cells))
     console = Console()
-    console.print(table, width=None if console.is_terminal else PLAIN_WIDTH)
+    console.width = max(console.width, LEAST_WIDTH) if console.is_terminal else PIPE_WIDTH
+    console.print(table)
 
 
 def _utc(at_ms: int) -> str:

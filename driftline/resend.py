@@ -1,8 +1,7 @@
 """Sending the originals of dead letters again, to where they came from, and noting it: `driftline deadletters replay`.
 
 Order, so that what was noted was also sent: (1) send a batch; (2) wait until the broker has it; (3) send a note for
-each record it took; (4) wait. A replay that is killed before (4) sends that batch once more when it is run again;
-workers drop an event that had its effect by its event id.
+each record it took; (4) wait. A replay that is killed before (4) sends that batch once more when it is run again.
 """
 
 import contextlib
