@@ -25,7 +25,7 @@ end, so where it was killed changes how rows are spread over files, but not the 
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,6 +205,7 @@ class Archive:
 
         """
         polled = self._consumer.poll(POLL_MS, max_records=self._settings.stream.poll_records)
+        self._check_log(polled)
         for partition, records in polled.items():
             for record in records:
                 self._take_in(self._waiting[partition], record)
@@ -224,13 +225,19 @@ class Archive:
         self._commit()
         self._observe()
 
+    def _check_log(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """The embedded broker says nothing to a fetch beyond the end; others send the client back to the beginning."""
+        for partition, waiting in self._waiting.items():
+            end = self._consumer.highwater(partition)
+            records = polled.get(partition)
+            if (end is not None and end < waiting.end) or (records and records[0].offset < waiting.end):
+                raise SettingsError(
+                    f"The offline store in {self._settings.feature_repo} holds {partition.topic} partition "
+                    f"{partition.partition} up to offset {waiting.end}, where the broker has no such log: move the "
+                    f"files away (data/user_sequence) or take the broker that they came from."
+                )
+
     def _take_in(self, waiting: Waiting, record: ConsumerRecord) -> None:
-        if record.offset < waiting.end:
-            raise SettingsError(
-                f"The offline store in {self._settings.feature_repo} holds {record.topic} partition "
-                f"{record.partition} up to offset {waiting.end}, but the broker has it from offset {record.offset} "
-                f"only: the files are of another log, so move data/user_sequence away first."
-            )
         if record.offset > waiting.end:
             log.warning("offsets are not in the log", partition=record.partition, gap=(waiting.end, record.offset))
         if waiting.end == waiting.start:
