@@ -12,11 +12,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from contracts import bus, snapshot
 from contracts.clock import SystemClock
-from contracts.settings import Arm, Experiment, ServingSettings, Settings, dump
+from contracts.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
-from driftline import broker, scrape
+from driftline import scrape
 from driftline.supervise import Child, Supervisor
 from feature_repo.store import UserRow, UserSequences, apply
 from tests.serving.serving_cases import make_snapshot
@@ -59,11 +59,11 @@ class Replica:
 
 
 @pytest.fixture
-def replica(tmp_path: Path) -> Iterator[Replica]:
+def replica(tmp_path: Path, kafka: KafkaSettings) -> Iterator[Replica]:
     clock = SystemClock()
     with Supervisor(tmp_path / "logs", clock) as supervisor:
         settings = Settings(
-            kafka=broker.start_embedded(supervisor, clock),
+            kafka=kafka,
             feature_repo=tmp_path / "features",
             snapshots=tmp_path / "snapshots",
             state=tmp_path / "state",
@@ -77,7 +77,6 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
                 control="a",
             ),
         )
-        broker.prepare(settings.kafka)
         apply(settings.feature_repo)
         UserSequences(settings.feature_repo).write(
             [UserRow(KNOWN_USER, [1, 6], [10, 20], [5, 5], [1, 0], [0, 0], [0, 0], 20, 2)]

@@ -11,10 +11,10 @@ from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
 from contracts.clock import ManualClock, SystemClock
-from contracts.settings import Settings, dump
+from contracts.settings import KafkaSettings, Settings, dump
 from contracts.snapshot import live, read, read_manifest
 from contracts.wire.events_pb2 import DeadLetter, Example
-from driftline import broker, scrape
+from driftline import scrape
 from driftline.supervise import Supervisor
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.engine import Engine
@@ -246,16 +246,18 @@ def test_snapshots_that_are_there_already_are_continued(settings: Settings) -> N
 
 
 @pytest.mark.e2e
-def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(tmp_path: Path) -> None:
+def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(
+    tmp_path: Path, kafka: KafkaSettings
+) -> None:
     clock = SystemClock()
     with Supervisor(tmp_path / "logs", clock) as supervisor:
-        settings = small_settings(tmp_path).model_copy(update={"kafka": broker.start_embedded(supervisor, clock)})
-        broker.prepare(settings.kafka)
-        producer = bus.producer(settings.kafka)
+        settings = small_settings(tmp_path).model_copy(update={"kafka": kafka})
+        producer = bus.producer(kafka)
         for item_id in range(1, 13):
-            producer.send(ITEMS.topic, value=make_item(item_id).SerializeToString())
+            producer.send(kafka.topic(bus.ITEMS), key=bus.key_of(item_id), value=make_item(item_id).SerializeToString())
+        topic = kafka.topic(bus.EXAMPLES)
         for example in markov_examples(100, 12):
-            producer.send(EXAMPLES[0].topic, value=example.SerializeToString(), partition=example.user_id % 2)
+            producer.send(topic, value=example.SerializeToString(), partition=example.user_id % 2)
         producer.flush()
         producer.close()
         dump(settings, tmp_path / "settings.yaml")
@@ -270,6 +272,5 @@ def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(tmp
         supervisor.stop(child)
         assert child.process.returncode == 0
         assert read(settings.snapshots, "t2diff", "v000001").manifest.offsets == {
-            "driftline.examples:0": 30,
-            "driftline.examples:1": 30,
+            f"{kafka.topic(bus.EXAMPLES)}:{partition}": 30 for partition in range(2)
         }

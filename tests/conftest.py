@@ -1,0 +1,89 @@
+"""The servers that tests run on: the embedded broker, Apache Kafka and Redis.
+
+A test that touches a broker asks for `kafka` and runs on both. Where a server cannot be started the test fails, so that
+nobody takes a run without it for a whole one; DRIFTLINE_WITHOUT_SERVERS=1 says that it may skip.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.clock import SystemClock
+from contracts.settings import KafkaSettings
+from driftline import broker
+from driftline import kafka as apache_kafka
+from driftline import redis as redis_server_of
+from driftline.servers import Server
+from driftline.supervise import Supervisor
+
+WITHOUT_SERVERS = "DRIFTLINE_WITHOUT_SERVERS"
+
+
+def need_servers() -> None:
+    """Skip where the environment says that there are no servers."""
+    if os.environ.get(WITHOUT_SERVERS):
+        pytest.skip(f"{WITHOUT_SERVERS} is set")
+
+
+def serve(start: Callable[[], Server]) -> Iterator[Server]:
+    """A server for as long as a fixture lives."""
+    need_servers()
+    with start() as server:
+        yield server
+
+
+def own_topics(server: Server) -> KafkaSettings:
+    """Settings for one test on a broker that other tests use too. Test records carry timestamps of long ago."""
+    return KafkaSettings(
+        bootstrap_servers=server.address,
+        topic_prefix=f"test-{uuid.uuid4().hex[:8]}.",
+        topic_config={"retention.ms": "-1"},
+    )
+
+
+@pytest.fixture(scope="session")
+def apache_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Apache Kafka for the session. A test that kills or stops a broker takes `apache_of_its_own`."""
+    directory = tmp_path_factory.mktemp("kafka")
+    yield from serve(lambda: apache_kafka.start(apache_kafka.default_home(), directory))
+
+
+@pytest.fixture
+def apache_of_its_own(tmp_path: Path) -> Iterator[Server]:
+    """An Apache Kafka that the test may kill."""
+    yield from serve(lambda: apache_kafka.start(apache_kafka.default_home(), tmp_path / "kafka"))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Redis for the session."""
+    directory = tmp_path_factory.mktemp("redis")
+    yield from serve(lambda: redis_server_of.start(redis_server_of.default_home(), directory))
+
+
+@pytest.fixture
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    """The embedded broker, with its topics."""
+    clock = SystemClock()
+    with Supervisor(tmp_path_factory.mktemp("embedded"), clock) as supervisor:
+        settings = broker.start_embedded(supervisor, clock)
+        broker.prepare(settings)
+        yield settings
+
+
+@pytest.fixture
+def apache(apache_server: Server) -> KafkaSettings:
+    """Apache Kafka, with topics of the test's own."""
+    settings = own_topics(apache_server)
+    broker.prepare(settings)
+    return settings
+
+
+@pytest.fixture(params=["embedded", "apache"])
+def kafka(request: pytest.FixtureRequest) -> KafkaSettings:
+    """Both brokers, one after the other."""
+    settings: KafkaSettings = request.getfixturevalue(request.param)
+    return settings
