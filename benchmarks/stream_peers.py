@@ -12,13 +12,21 @@ Readings, each the kindest to the peers:
 - what is known of a request is never forgotten;
 - events may be 10 minutes late; driftline accepts an hour.
 
+Python's collector of cycles is off unless asked for: with their millions of small objects and its default thresholds it
+takes Bytewax half of its time, and neither peer leaves garbage in cycles that would need it.
+
 The peers differ in when they close a session. Bytewax closes what is open when its input ends, so it puts out every
 session. Quix Streams, told to close by key, which is its cheap way, closes a session when the same user's event time
 has passed its last event by two gaps and the lateness: the last session of most users stays open, and is not counted.
 `reference` says what either must put out.
+
+Each peer runs in two ways. `windows` is its own session window, as its documentation shows it: that is the comparison.
+`stateful` is a state of ours in its general stateful operator, which leaves it little more than input, exchange, state
+and output: that is the most that it could reach, and it is no longer its sessions that are measured.
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -29,7 +37,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+from kafka.admin import NewTopic
 
 from benchmarks.stream_events import Record
 from contracts import bus
@@ -38,6 +48,8 @@ from contracts.wire.events_pb2 import Exposure, Feedback, History
 
 GAP_MS = 30 * MINUTE_MS
 LATENESS_MS = 10 * MINUTE_MS
+CLOSED_AFTER_MS = 2 * GAP_MS + LATENESS_MS  # of its user's event time after its last event: Quix Streams' rule
+WAYS = ("windows", "stateful")
 MODULES = {"quixstreams": "benchmarks.peer_quix", "bytewax": "benchmarks.peer_bytewax"}
 
 # A behaviour on its way: event id, item, time, play time, effective view, follow. A plain sequence, since Quix Streams
@@ -75,6 +87,36 @@ def _time_then_id(row: Row) -> tuple[str | int | bool, str | int | bool]:
     return row[2], row[0]
 
 
+# One user's open sessions: the first and last event time of each, and its rows. Lists, so that it can be JSON.
+Open: TypeAlias = list[list[Any]]
+
+
+def insert(sessions: Open, row: Row) -> list[list[Row]]:
+    """Put a row into its session, and take out what it closes.
+
+    >>> sessions: Open = []
+    >>> [insert(sessions, ("f", 1, minute * MINUTE_MS, 0, True, False)) for minute in (0, 60, 30)], len(sessions)
+    ([[], [], []], 1)
+    >>> [len(closed) for closed in insert(sessions, ("f", 1, 131 * MINUTE_MS, 0, True, False))], len(sessions)
+    ([3], 1)
+    """
+    at = row[2]
+    first, last, rows = at, at, [row]
+    keep: Open = []
+    closed: list[list[Row]] = []
+    for session in sessions:
+        if session[0] - GAP_MS <= at <= session[1] + GAP_MS:
+            first, last = min(first, session[0]), max(last, session[1])
+            session[2] += rows
+            rows = session[2]
+        elif session[1] + CLOSED_AFTER_MS < at:
+            closed.append(session[2])
+        else:
+            keep.append(session)
+    sessions[:] = [*keep, [first, last, rows]]
+    return closed
+
+
 class Sessions(NamedTuple):
     """Sessions that were put out: how many, of how many behaviours, and a digest that no order changes."""
 
@@ -86,7 +128,7 @@ class Sessions(NamedTuple):
 def summed(sessions: Iterable[tuple[bytes, bytes]]) -> Sessions:
     """Sum up (user's key, `History` bytes) pairs.
 
-    >>> a, b = (b"1", encode_session([("f1", 7, 1, 2, True, False)])), (b"2", encode_session([("f2", 7, 1, 2, True, True)]))
+    >>> a, b = ((key, encode_session([("f1", 7, 1, 2, True, False)])) for key in (b"1", b"2"))
     >>> summed([a, b]) == summed([b, a]), summed([a, b]).count, summed([a]) == summed([b])
     (True, 2, False)
     """
@@ -117,7 +159,7 @@ def reference(records: Iterable[Record], *, closed_only: bool = False) -> Sessio
         (key, encode_session(session))
         for key, rows in behaviours.items()
         for session in _cut(rows)
-        if not closed_only or max(_time(row) for row in rows) >= _time(session[-1]) + 1 + 2 * GAP_MS + LATENESS_MS
+        if not closed_only or max(_time(row) for row in rows) > _time(session[-1]) + CLOSED_AFTER_MS
     )
 
 
@@ -168,6 +210,7 @@ class Result:
 
     peer: str
     version: str
+    way: str  # one of WAYS
     source: str  # kafka or memory
     events: int
     wall_s: float
@@ -180,7 +223,7 @@ class Result:
     max_rss_mb: float
 
 
-def result_of(peer: str, version: str, source: str, watch: Stopwatch, sessions: Sessions) -> Result:
+def result_of(peer: str, version: str, way: str, source: str, watch: Stopwatch, sessions: Sessions) -> Result:
     """Put a run together.
 
     Raises:
@@ -194,6 +237,7 @@ def result_of(peer: str, version: str, source: str, watch: Stopwatch, sessions: 
     return Result(
         peer,
         version,
+        way,
         source,
         events,
         round(wall_s, 3),
@@ -210,8 +254,8 @@ def report(result: Result, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(asdict(result))
     return (
-        f"{result.peer} {result.version} from {result.source}: {result.events_per_s:,.0f} events/s by wall, "
-        f"{result.events_per_cpu_s:,.0f} by CPU; {result.sessions:,} sessions"
+        f"{result.peer} {result.version}, {result.way}, from {result.source}: {result.sessions:,} sessions, "
+        f"{result.events_per_s:,.0f} events/s by wall, {result.events_per_cpu_s:,.0f} by CPU"
     )
 
 
@@ -219,15 +263,21 @@ def add_peer_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that every peer takes."""
     parser.add_argument("--bootstrap", help="the broker; its topics hold the events")
     parser.add_argument("--prefix", default="bench.", help="what the topics' names begin with")
+    parser.add_argument(
+        "--way", choices=WAYS, default="windows", help="whose sessions: the peer's, or ours in its state"
+    )
     parser.add_argument("--warmup", type=int, default=20_000, help="events before the clock starts")
     parser.add_argument("--cpu", type=int, help="the one core to run on")
+    parser.add_argument("--gc", action="store_true", help="leave Python's collector of cycles on")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def pin(cpu: int | None) -> None:
-    """Keep this process, and the threads that it starts from now on, on one core."""
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+def set_up(arguments: argparse.Namespace) -> None:
+    """Keep this process, and the threads that it starts from now on, on one core, and the collector of cycles off."""
+    if arguments.cpu is not None:
+        os.sched_setaffinity(0, {arguments.cpu})
+    if not arguments.gc:
+        gc.disable()
 
 
 def output_topic(settings: KafkaSettings, peer: str) -> str:
@@ -235,7 +285,7 @@ def output_topic(settings: KafkaSettings, peer: str) -> str:
     name = f"sessions-{peer}-{os.getpid()}-{time.time_ns()}"
     client = bus.admin(settings)
     try:
-        client.create_topics([bus.NewTopic(settings.topic(name), 1, 1, topic_configs={"retention.ms": "-1"})])
+        client.create_topics([NewTopic(settings.topic(name), 1, 1, topic_configs={"retention.ms": "-1"})])
     finally:
         client.close()
     return name
