@@ -49,7 +49,7 @@ log = structlog.get_logger()
 POLL_MS = 500
 FILE_EXAMPLES = 2_000
 MAX_AGE_MS = 60_000
-MAX_WAITING = 20_000  # examples in memory, those of all partitions together
+MAX_WAITING = 10_000  # examples in memory, those of all partitions together: 150 MB of full histories
 ROW_GROUP_EXAMPLES = 500  # what is expanded at a time: 20 kB an example
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 
