@@ -12,6 +12,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from contracts.events import BadEvent, Received, dead_letter
+from contracts.security import check, refusal
 from contracts.settings import KafkaSettings, SettingsError
 
 log = structlog.get_logger()
@@ -233,6 +234,7 @@ def sent_at_ms(headers: Sequence[tuple[str, bytes]], timestamp_ms: int) -> int:
 
 
 def _connected(kind: Callable[..., C], settings: KafkaSettings, **options: Any) -> C:
+    check(settings.security)
     try:
         return kind(
             bootstrap_servers=settings.bootstrap_servers,
@@ -242,4 +244,4 @@ def _connected(kind: Callable[..., C], settings: KafkaSettings, **options: Any) 
             **options,
         )
     except (KafkaError, ValueError) as error:
-        raise SettingsError(f"No Kafka broker answers at {settings.bootstrap_servers}: {error}.") from error
+        raise SettingsError(refusal(settings)) from error
