@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from contracts.events import BadEvent, Received, dead_letter
@@ -29,6 +31,7 @@ OWN_CONFIG = {
 }
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
+MAX_POLL_INTERVAL_MS = 10 * 60 * 1000  # a member whose sink hangs for longer gives its partitions up
 GAP_ATTEMPTS = 100  # fetches that a missing offset is asked for again before it counts as never written
 
 SENT_AT = "sent-at-ms"  # record header: wall time of sending; differs from the record's timestamp in a replay
@@ -180,6 +183,40 @@ def consumer(
     if topics:
         client.assign(partitions_of(settings, topics))
         client.seek_to_beginning()
+    return client
+
+
+def member(
+    settings: KafkaSettings,
+    topics: Sequence[str],
+    group: str,
+    listener: ConsumerRebalanceListener,
+    *,
+    instance: str | None,
+    wait_ms: int,
+) -> KafkaConsumer:
+    """A consumer that shares the partitions of `topics` with the other members of its group.
+
+    A member gets the same partition numbers of every topic, so what is joined meets in one place. Where to read from
+    is for the listener to say: an offset that the broker does not have raises OffsetOutOfRangeError from `poll`.
+
+    `instance`: a name that stays the same over restarts; a member that comes back within the session timeout keeps its
+    partitions, and the others do not notice.
+    """
+    client = _connected(
+        GaplessConsumer if settings.gapless else KafkaConsumer,
+        settings,
+        group_id=group,
+        group_instance_id=instance,
+        partition_assignment_strategy=(RangePartitionAssignor,),
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.session_timeout_ms // 3,
+        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_wait_ms=wait_ms,
+    )
+    client.subscribe([settings.topic(name) for name in topics], listener=listener)
     return client
 
 

@@ -4,7 +4,7 @@ Pure: whether a timestamp lies in the future is judged against the time at which
 never against a clock, so that the same log gives the same verdict whenever it is read.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, I
 
 SCHEMA_VERSION = 1
 MAX_PLAY_TIME_MS = 24 * 3600 * 1000
+MAX_TIME_MS = 7_258_118_400_000  # 2200-01-01
 MAX_ITEMS_PER_EXPOSURE = 1000
 
 M = TypeVar("M", Item, Exposure, Feedback, Example)
@@ -84,11 +85,8 @@ def decode_feedback(
     received_ms: int,
     future_tolerance_ms: int,
     max_bytes: int,
-    known_items: Container[int] | None = None,
 ) -> Feedback:
     """Decode one feedback event that the log received at `received_ms`.
-
-    `known_items`: the catalogue; None leaves the item unchecked.
 
     Raises:
         BadEvent: it cannot be used; the reason says why.
@@ -104,8 +102,6 @@ def decode_feedback(
     if not 0 <= feedback.play_time_ms <= MAX_PLAY_TIME_MS:
         raise BadEvent(Reason.OUT_OF_RANGE, f"play_time_ms is {feedback.play_time_ms}, outside 0 to {MAX_PLAY_TIME_MS}")
     _require_past(feedback.time_ms, received_ms, future_tolerance_ms)
-    if known_items is not None and feedback.item_id not in known_items:
-        raise BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue")
     return feedback
 
 
@@ -204,6 +200,9 @@ def _require_positive(value: int, field: str) -> None:
 def _require_past(time_ms: int, received_ms: int, tolerance_ms: int) -> None:
     if time_ms <= 0:
         raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is {time_ms}, not above 0")
+    if time_ms >= MAX_TIME_MS:
+        # A record's own timestamp may be nonsense too, so it cannot be the only judge of what lies in the future.
+        raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is {time_ms}, past the year 2199")
     if time_ms > received_ms + tolerance_ms:
         raise BadEvent(
             Reason.FUTURE_TIMESTAMP, f"time_ms {time_ms} is {time_ms - received_ms} ms after it was received"

@@ -34,6 +34,7 @@ class KafkaSettings(_Section):
     replication_factor: Positive = 1
     idempotence: bool = True  # off for the embedded broker: its producers never recover from a restart
     topic_config: dict[str, str] = {}  # of topics that are created here; empty: the broker's defaults
+    session_timeout_ms: Positive = 10_000  # a worker that is silent for so long loses its partitions to the others
     gapless: bool = False  # on for the embedded broker: its fetches may skip a batch that is still being written
     security: dict[str, str | int | bool | None] = {}  # handed to the client as is: security_protocol, sasl_…, ssl_…
 
@@ -55,7 +56,9 @@ class StreamSettings(_Section):
     allowed_lateness_ms: Positive = HOUR_MS
     future_tolerance_ms: Positive = 5 * MINUTE_MS
     max_event_bytes: Positive = 256 * 1024
-    poll_records: Positive = 2000
+    poll_records: Positive = 2000  # records of a partition that make one batch at most
+    cached_users: Positive = 10_000  # histories of a partition kept in memory; the others are read from its state
+    cached_requests: Positive = 50_000  # the same of requests
 
 
 class ModelSettings(_Section):

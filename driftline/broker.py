@@ -13,6 +13,7 @@ from driftline.errors import RunError
 from driftline.supervise import ChildFailed, Supervisor
 
 START_TIMEOUT_S = 20.0
+SESSION_TIMEOUT_MS = 4_000  # it lets a group wait for half of it before it hands out partitions
 
 
 def start_embedded(supervisor: Supervisor, clock: Clock) -> KafkaSettings:
@@ -38,7 +39,9 @@ def start_embedded(supervisor: Supervisor, clock: Clock) -> KafkaSettings:
         if clock.elapsed_s() > deadline:
             raise ChildFailed(f"The embedded broker did not answer on {address} in {START_TIMEOUT_S:.0f} s.")
         pause.wait(0.02)
-    return KafkaSettings(bootstrap_servers=address, idempotence=False, gapless=True)
+    return KafkaSettings(
+        bootstrap_servers=address, idempotence=False, gapless=True, session_timeout_ms=SESSION_TIMEOUT_MS
+    )
 
 
 def prepare(settings: KafkaSettings) -> None:

@@ -69,7 +69,7 @@ def init(
         str | None,
         typer.Option(
             help="HOST:PORT of Redis for Feast's online store; what Feast takes after it may follow, as in "
-            "HOST:PORT,db=1,password=… [default: as the repository has it, which is SQLite at first]"
+            "HOST:PORT,db=1,password=… Without it: as the repository has it, SQLite at first."
         ),
     ] = None,
 ) -> None:
@@ -84,12 +84,29 @@ def init(
 
 
 @app.command()
-def stream(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
-    """Run a stream worker: join, sessions, features into Feast, training examples."""
+def stream(
+    settings: SettingsOption,
+    ready_file: ReadyFile = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(help="A name that stays over restarts: a worker that is soon back keeps its partitions."),
+    ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            help="Begin without a state although the group has read before: everything is read again, rows go back in "
+            "time until that is done, and examples are sent a second time."
+        ),
+    ] = False,
+) -> None:
+    """Run a stream worker: join, sessions, features into Feast, training examples.
+
+    Start as many as there are partitions: they share them, and take over from each other.
+    """
     loaded = load(settings)
     from stream.worker import run
 
-    run(loaded, ready_file)
+    run(loaded, ready_file, instance=instance, rebuild=rebuild)
 
 
 @app.command()

@@ -4,203 +4,224 @@ Lateness is judged within a topic, and the watermark is the slower topic's: how 
 of the other changes nothing.
 
 An exposure and its feedback meet by request_id. Feedback that comes first is held until its exposure comes, or until
-the watermark says that it never will. Each accepted feedback event becomes a behaviour of its user; an effective view
-also becomes a training example, with the history as it was before it.
+the watermark says that it never will. What came of an item becomes a behaviour of its user; once it is an effective
+view it also becomes a training example, with the history as it was before it.
+
+What has expired counts as gone from that moment on, whenever `on_time` clears it away: outputs are a function of the
+order of events, not of when the clearing runs.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from contracts.events import SCHEMA_VERSION, BadEvent, Reason
 from contracts.settings import StreamSettings
-from contracts.wire.events_pb2 import Example, Exposure, Feedback, History
-from stream.dedupe import SeenIds
-from stream.sessions import Behaviour, UserHistory, insert
+from contracts.wire.events_pb2 import Example, Exposure, Feedback
+from stream.join import Origin, Request, Shown, fold, outcome_of
+from stream.sessions import COLUMNS, Behaviour, User, close, insert, replace
+from stream.state import State
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a record came from, so that it can be dead-lettered whole and its freshness measured."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    sent_at_ms: int
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Learned:
-    """A feedback event became a behaviour of its user: `example` where it was positive."""
+    """A feedback event was taken in. `example` where it made its item an effective view."""
 
+    origin: Origin
     user_id: int
     example: Example | None
-    origin: Origin
+    folded: bool  # into an outcome that was known already
     sessions_begun: int
+    dropped: int  # behaviours that the history limit cut off
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Remembered:
     """An exposure was accepted; feedback can join it."""
 
     origin: Origin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Duplicate:
-    """An event id that was seen before; dropped."""
+    """An event that was seen before; dropped."""
 
     origin: Origin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """An event that goes to the dead-letter topic."""
 
-    error: BadEvent
     origin: Origin
+    error: BadEvent
 
 
-Output: TypeAlias = Learned | Remembered | Duplicate | Rejected
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What later feedback needs to know of an exposure."""
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A user has been idle for so long that nothing can join the last session any more."""
 
     user_id: int
-    time_ms: int
-    arm: str
-    items: frozenset[int]
 
 
-@dataclass
-class PartitionState:
-    """All that one partition's steps remember."""
-
-    seen_exposures: SeenIds
-    seen_feedback: SeenIds
-    exposures: OrderedDict[str, Shown] = field(default_factory=OrderedDict)  # by request_id, oldest arrival first
-    held: dict[str, list[tuple[Feedback, Origin]]] = field(default_factory=dict)  # by request_id
-    expiry: deque[tuple[int, str]] = field(default_factory=deque)  # (time, request_id) of held feedback
-    users: dict[int, UserHistory] = field(default_factory=dict)
-    newest_exposure_ms: int = 0
-    newest_feedback_ms: int = 0
-
-    @classmethod
-    def empty(cls, settings: StreamSettings) -> "PartitionState":
-        """The state before the first event."""
-        # Each topic by itself, as lateness is: an id that is forgotten is always too late in its own topic.
-        return cls(SeenIds(settings.allowed_lateness_ms), SeenIds(settings.allowed_lateness_ms))
+Output: TypeAlias = Learned | Remembered | Duplicate | Rejected | Closed
 
 
-def on_exposure(
-    state: PartitionState, exposure: Exposure, origin: Origin, settings: StreamSettings
-) -> Iterator[Output]:
+def on_exposure(state: State, exposure: Exposure, origin: Origin, settings: StreamSettings) -> Iterator[Output]:
     """An exposure arrived: remember it, and use the feedback that was held for it."""
-    if not state.seen_exposures.add(exposure.event_id, exposure.time_ms) or exposure.request_id in state.exposures:
+    request_id = exposure.request_id
+    yield from _expire(state, request_id, settings)
+    request = state.request(request_id) or Request()
+    if request.shown is not None:
         yield Duplicate(origin)
         return
     if exposure.time_ms < state.newest_exposure_ms - settings.allowed_lateness_ms:
-        yield Rejected(_late_error(exposure.time_ms), origin)
+        yield Rejected(origin, _late(exposure.time_ms))
         return
     state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
-    items = frozenset(item.item_id for item in exposure.items)
-    shown = Shown(exposure.user_id, exposure.time_ms, exposure.arm, items)
-    state.exposures[exposure.request_id] = shown
+    request.shown = Shown.of(exposure)
     yield Remembered(origin)
-    for feedback, feedback_origin in state.held.pop(exposure.request_id, ()):
-        yield _joined(state, shown, feedback, feedback_origin, settings)
-    yield from expire(state, settings)
+    held, request.held = request.held, []
+    for feedback, feedback_origin in held:
+        yield _join(state, request.shown, request, feedback, feedback_origin, settings)
+    state.put_request(request_id, request)
+    state.wake_request(request_id, request.expires_ms(settings.attribution_window_ms))
 
 
 def on_feedback(
-    state: PartitionState, feedback: Feedback, origin: Origin, settings: StreamSettings
+    state: State, feedback: Feedback, origin: Origin, settings: StreamSettings, known_items: Container[int]
 ) -> Iterator[Output]:
     """A feedback event arrived: join it, or hold it until its exposure comes."""
-    if not state.seen_feedback.add(feedback.event_id, feedback.time_ms):
+    if feedback.item_id not in known_items:
+        yield Rejected(origin, BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue"))
+        return
+    request_id = feedback.request_id
+    yield from _expire(state, request_id, settings)
+    request = state.request(request_id) or Request()
+    if feedback.event_id in request.event_ids:
         yield Duplicate(origin)
         return
     if feedback.time_ms < state.newest_feedback_ms - settings.allowed_lateness_ms:
-        yield Rejected(_late_error(feedback.time_ms), origin)
+        yield Rejected(origin, _late(feedback.time_ms))
         return
     state.newest_feedback_ms = max(state.newest_feedback_ms, feedback.time_ms)
-    shown = state.exposures.get(feedback.request_id)
-    if shown is None:
-        state.held.setdefault(feedback.request_id, []).append((feedback, origin))
-        state.expiry.append((feedback.time_ms, feedback.request_id))
+    request.event_ids.add(feedback.event_id)
+    if request.shown is not None:
+        yield _join(state, request.shown, request, feedback, origin, settings)
     else:
-        yield _joined(state, shown, feedback, origin, settings)
-    yield from expire(state, settings)
+        request.held.append((feedback, origin))
+        if len(request.held) == 1:
+            state.wake_request(request_id, request.expires_ms(settings.attribution_window_ms))
+    state.put_request(request_id, request)
 
 
-def expire(state: PartitionState, settings: StreamSettings) -> Iterator[Output]:
-    """Give up what the watermark has passed: old exposures, and held feedback whose exposure never came."""
-    newest_ms = min(state.newest_exposure_ms, state.newest_feedback_ms)
-    watermark = newest_ms - settings.allowed_lateness_ms
-    while state.expiry and state.expiry[0][0] < watermark:
-        _, request_id = state.expiry.popleft()
-        for _, origin in state.held.pop(request_id, ()):
-            error = BadEvent(Reason.NO_EXPOSURE, f"no exposure of request {request_id} came in time")
-            yield Rejected(error, origin)
-    horizon = watermark - settings.attribution_window_ms
-    while state.exposures and next(iter(state.exposures.values())).time_ms < horizon:
-        state.exposures.popitem(last=False)
+def on_time(state: State, watermark_ms: int, settings: StreamSettings) -> Iterator[Output]:
+    """Event time has come to `watermark_ms`: forget what has expired, and close the sessions of idle users."""
+    for request_id in state.requests_due(watermark_ms):
+        yield from _expire(state, request_id, settings, watermark_ms)
+    for user_id in state.users_due(watermark_ms):
+        user = state.user(user_id)
+        if user is None or not user.open:
+            continue
+        ends_ms = user.last_ms + settings.session_gap_ms
+        if ends_ms < watermark_ms:
+            close(user)
+            state.put_user(user_id, user)
+            yield Closed(user_id)
+        else:
+            state.wake_user(user_id, ends_ms)
 
 
-def held_count(state: PartitionState) -> int:
-    """Feedback events that still wait for their exposure."""
-    return sum(len(waiting) for waiting in state.held.values())
+def watermark(state: State, settings: StreamSettings) -> int:
+    """The event time before which nothing is expected any more."""
+    return min(state.newest_exposure_ms, state.newest_feedback_ms) - settings.allowed_lateness_ms
 
 
-def _joined(
-    state: PartitionState, shown: Shown, feedback: Feedback, origin: Origin, settings: StreamSettings
+def _expire(
+    state: State, request_id: str, settings: StreamSettings, watermark_ms: int | None = None
+) -> Iterator[Rejected]:
+    """Forget a request that the watermark has passed, and give up the feedback that waited for it."""
+    request = state.request(request_id)
+    if request is None:
+        return
+    now = watermark(state, settings) if watermark_ms is None else watermark_ms
+    if request.expires_ms(settings.attribution_window_ms) >= now:
+        return
+    for _, origin in request.held:
+        yield Rejected(origin, BadEvent(Reason.NO_EXPOSURE, f"no exposure of request {request_id} came in time"))
+    state.drop_request(request_id)
+
+
+def _join(
+    state: State, shown: Shown, request: Request, feedback: Feedback, origin: Origin, settings: StreamSettings
 ) -> Output:
+    """Feedback and its exposure have met."""
+    mismatch = _mismatch(shown, feedback, settings)
+    if mismatch:
+        request.event_ids.discard(feedback.event_id)  # it had no effect, so it may be tried again
+        return Rejected(origin, mismatch)
+    known = request.outcomes.get(feedback.item_id)
+    outcome = outcome_of(feedback) if known is None else fold(known, outcome_of(feedback))
+    request.outcomes[feedback.item_id] = outcome
+    user = state.user(feedback.user_id) or User()
+    positive = outcome.effective_view and not (known and known.effective_view)
+    before = user.before(outcome.time_ms)
+    was_open, dropped = user.open, user.dropped
+    # The example copies the history, so it must be made first.
+    example = _example(user, before, shown, feedback, outcome, origin) if positive else None
+    if known is None:
+        begun = insert(user, outcome, gap_ms=settings.session_gap_ms, limit=settings.history_limit)
+    elif outcome != known:
+        begun = replace(user, known, outcome, gap_ms=settings.session_gap_ms)
+    else:
+        return Learned(origin, feedback.user_id, None, True, 0, 0)
+    if example:
+        example.session = _session_at(user, outcome)
+    user.next_offset = max(user.next_offset, origin.offset + 1)
+    state.put_user(feedback.user_id, user)
+    if user.open and not was_open:
+        state.wake_user(feedback.user_id, user.last_ms + settings.session_gap_ms)
+    return Learned(origin, feedback.user_id, example, known is not None, begun, user.dropped - dropped)
+
+
+def _mismatch(shown: Shown, feedback: Feedback, settings: StreamSettings) -> BadEvent | None:
+    """Why feedback cannot belong to the exposure with its request_id."""
+    after_ms = feedback.time_ms - shown.time_ms
     if feedback.user_id != shown.user_id:
-        detail = f"request {feedback.request_id} was not user {feedback.user_id}'s"
-        return Rejected(BadEvent(Reason.NO_EXPOSURE, detail), origin)
-    if feedback.item_id not in shown.items:
+        return BadEvent(Reason.NO_EXPOSURE, f"request {feedback.request_id} was not user {feedback.user_id}'s")
+    if feedback.item_id not in shown.item_ids:
         detail = f"item {feedback.item_id} was not shown by request {feedback.request_id}"
-        return Rejected(BadEvent(Reason.NO_EXPOSURE, detail), origin)
-    if feedback.time_ms - shown.time_ms > settings.attribution_window_ms:
-        detail = f"{feedback.time_ms - shown.time_ms} ms after its exposure, past the attribution window"
-        return Rejected(BadEvent(Reason.TOO_LATE, detail), origin)
-    history = state.users.setdefault(feedback.user_id, UserHistory())
-    example = _example(history, shown, feedback, origin) if feedback.effective_view else None
-    behaviour = Behaviour(
-        feedback.item_id, feedback.time_ms, feedback.play_time_ms, feedback.effective_view, feedback.follow
-    )
-    begun = insert(history, behaviour, gap_ms=settings.session_gap_ms, limit=settings.history_limit)
-    history.next_offset = max(history.next_offset, origin.offset + 1)
-    return Learned(feedback.user_id, example, origin, begun)
+        return BadEvent(Reason.NO_EXPOSURE, detail)
+    if after_ms > settings.attribution_window_ms:
+        return BadEvent(Reason.TOO_LATE, f"{after_ms} ms after its exposure, past the attribution window")
+    return None
 
 
-def _example(history: UserHistory, shown: Shown, feedback: Feedback, origin: Origin) -> Example:
-    known = history.before(feedback.time_ms)
-    past = history.behaviours[:known]
-    return Example(
+def _example(user: User, before: int, shown: Shown, feedback: Feedback, outcome: Behaviour, origin: Origin) -> Example:
+    example = Example(
         schema_version=SCHEMA_VERSION,
         event_id=feedback.event_id,
         request_id=feedback.request_id,
         user_id=feedback.user_id,
         item_id=feedback.item_id,
-        time_ms=feedback.time_ms,
+        time_ms=outcome.time_ms,
         arm=shown.arm,
-        history=History(
-            item_ids=[b.item_id for b in past],
-            times_ms=[b.time_ms for b in past],
-            play_times_ms=[b.play_time_ms for b in past],
-            effective_views=[b.effective_view for b in past],
-            follows=[b.follow for b in past],
-            sessions=history.sessions[:known],
-        ),
         sent_at_ms=origin.sent_at_ms,
+        play_time_ms=outcome.play_time_ms,
+        follow=outcome.follow,
     )
+    example.history.CopyFrom(user.history)
+    if before < len(user.history.times_ms):
+        for name in COLUMNS:
+            del getattr(example.history, name)[before:]
+    return example
 
 
-def _late_error(time_ms: int) -> BadEvent:
+def _session_at(user: User, outcome: Behaviour) -> int:
+    """Session index of a behaviour that is in the history; that of the oldest where the limit has cut it off."""
+    sessions = user.history.sessions
+    return int(sessions[min(user.before(outcome.time_ms), len(sessions) - 1)])
+
+
+def _late(time_ms: int) -> BadEvent:
     return BadEvent(Reason.TOO_LATE, f"time_ms {time_ms} is behind the watermark")

@@ -1,243 +1,308 @@
-"""The stream worker: Kafka in, Feast and Kafka out, around the pure steps of `stream.step`.
+"""The stream worker: a member of a consumer group that owns some partitions, each with a state of its own.
 
-Order within one batch, so that what was committed is also stored:
-  (1) consume up to `poll_records` records and step through them: items, then exposures, then feedback;
-  (2) write the changed users' rows to Feast;
-  (3) send examples and dead letters, and wait until the broker has them;
-  (4) commit the consumed offsets, which tells everyone who watches the lag that (2) and (3) are done.
-State lives in memory: a restarted worker reads its topics from the first record on, and sends their examples again.
+Here Kafka and Feast meet the pure steps. `deliver` says in what order a batch takes effect, `partition` where a
+partition's state lies, `ownership` who has it, and `intake` in what order records are taken.
 """
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
-from kafka import KafkaConsumer, KafkaProducer
-from kafka.consumer.fetcher import ConsumerRecord
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
 from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent, decode_exposure, decode_feedback, decode_item
+from contracts.events import BadEvent, decode_exposure, decode_feedback
 from contracts.settings import Settings
-from contracts.worker import announce, configure_logs, seconds_histogram, serve_metrics, stop_on_signal
-from feature_repo.store import UserRow, UserSequences
-from stream.sessions import UserHistory
-from stream.step import (
-    Duplicate,
-    Learned,
-    Origin,
-    Output,
-    PartitionState,
-    Rejected,
-    Remembered,
-    held_count,
-    on_exposure,
-    on_feedback,
-)
+from contracts.wire.events_pb2 import Exposure, Feedback
+from contracts.wire.stream_state_pb2 import Outbox
+from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from feature_repo.store import UserSequences
+from stream.catalogue import Catalogue, origin_of
+from stream.deliver import At, Delivery, Stopped
+from stream.intake import Record, merged
+from stream.join import Origin
+from stream.metrics import Metrics
+from stream.outbox import collect
+from stream.ownership import LOGS, Assignment, Owned, Ownership
+from stream.partition import PartitionStore
+from stream.step import Closed, Output, Rejected, on_exposure, on_feedback, on_time, watermark
 
 log = structlog.get_logger()
+GROUP = "stream"
 POLL_MS = 100
 FETCH_WAIT_MS = 20  # features must be fresh
-
-
-class Metrics:
-    """The worker's Prometheus metrics."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.events_in = Counter(
-            "stream_events_in", "Exposure and feedback records consumed", ["topic"], registry=self.registry
-        )
-        self.outcomes = Counter(
-            "stream_outcomes",
-            "What became of each record: example, non_positive, duplicate, dead_letter",
-            ["topic", "outcome"],
-            registry=self.registry,
-        )
-        self.dead_letters = Counter(
-            "stream_dead_letters", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
-        )
-        self.sessions = Gauge("stream_sessions", "Sessions cut so far", registry=self.registry)
-        self.users = Gauge("stream_users", "Users with a history", registry=self.registry)
-        self.held = Gauge("stream_held_feedback", "Feedback that waits for its exposure", registry=self.registry)
-        self.lag = Gauge("stream_lag", "Records not consumed yet", registry=self.registry)
-        self.event_to_feature = seconds_histogram(
-            "stream_event_to_feature_seconds", "From sending feedback to its user row in Feast", self.registry
-        )
+WAITING_BYTES = 16 << 20  # of one log, fetched ahead
+CLOSE_TIMEOUT_S = 5.0
+SILENT_AFTER_S = 5.0  # while a log that was read to its end is silent for longer, its event time goes on by the clock
 
 
 class StreamWorker:
-    """Consumes every partition, keeps one state a partition, writes what the steps put out."""
+    """Takes its partitions' records in, and puts rows, examples and dead letters out."""
 
     def __init__(
         self,
         settings: Settings,
         consumer: KafkaConsumer,
+        assignment: Assignment,
         producer: KafkaProducer,
+        catalogue: Catalogue,
         features: UserSequences,
         clock: Clock,
+        stop: threading.Event,
+        *,
+        rebuild: bool = False,
+        at: At = lambda _step: None,
     ) -> None:
+        """`rebuild`: begin without a state although the group has been here before. `at`: see `deliver`."""
+        self.metrics = Metrics()
         self._settings = settings
         self._consumer = consumer
         self._producer = producer
-        self._features = features
+        self._catalogue = catalogue
         self._clock = clock
-        self._states: dict[int, PartitionState] = {}
-        self._items: set[int] = set()
-        self.metrics = Metrics()
-
-    def read_catalogue(self, stop: threading.Event) -> None:
-        """Read what the `items` topic holds now, before the first event, so that known items are known."""
-        others = bus.partitions_of(self._settings.kafka, [bus.EXPOSURES, bus.FEEDBACK])
-        (items,) = bus.partitions_of(self._settings.kafka, [bus.ITEMS])
-        self._consumer.pause(*others)
-        while not stop.is_set():
-            self._batch(self._poll())
-            end = self._consumer.highwater(items)
-            if end is not None and self._consumer.position(items) >= end:
-                break
-        self._consumer.resume(*others)
+        self._at = at
+        self._ownership = Ownership(settings, consumer, assignment, self.metrics, rebuild=rebuild)
+        self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
+        self._lags: set[int] = set()  # partitions whose lag has been shown
+        self._names = {settings.kafka.topic(name): name for name in LOGS}
 
     def step(self) -> int:
-        """One batch, in the order given at the top; returns how many records it held."""
-        records = self._poll()
-        self._batch(records)
-        return len(records)
+        """One batch of every partition that has one, in the order that `deliver` gives; how many records that was.
 
-    def _poll(self) -> list[ConsumerRecord]:
-        polled = self._consumer.poll(POLL_MS, max_records=self._settings.stream.poll_records)
-        rank = {bus.ITEMS: 0, bus.EXPOSURES: 1, bus.FEEDBACK: 2}
-        prefix = len(self._settings.kafka.topic_prefix)
-        partitions = sorted(polled, key=lambda tp: (rank[tp.topic[prefix:]], tp.partition))
-        return [record for partition in partitions for record in polled[partition]]
+        Raises:
+            Stopped: asked to stop while a sink failed.
+            SettingsError: a state and the broker's logs do not belong together.
 
-    def _batch(self, records: list[ConsumerRecord]) -> None:
-        if not records:
-            return
-        changed: dict[int, UserHistory] = {}
-        stored: list[Origin] = []
-        for record in records:
-            for output in self._outputs(record):
-                if isinstance(output, Learned):
-                    changed[output.user_id] = self._states[record.partition].users[output.user_id]
-                    stored.append(output.origin)
-                self._send(output)
-        self._features.write([_row(user, history) for user, history in changed.items()])
-        self._producer.flush()
-        self._consumer.commit()
-        now = self._clock.now_ms()
-        for origin in stored:
-            self.metrics.event_to_feature.observe(max(now - origin.sent_at_ms, 0) / 1000)
-        self._observe_state()
+        """
+        self._fetch()
+        opened = self._ownership.follow(self._clock.elapsed_s())
+        if opened:
+            self._delivery.deliver([(store, store.outbox) for store in opened], again=True)
+        batches: list[tuple[PartitionStore, Outbox]] = []
+        learned: list[Origin] = []
+        records = 0
+        for owned in self._ownership.owned.values():
+            batch = self._next(owned)
+            outputs = [*self._outputs(owned.store, batch), *self._timers(owned)]
+            if batch or outputs:
+                outbox, origins = collect(outputs, self._settings.kafka, self.metrics)
+                self._at("commit")
+                owned.store.commit(outbox)
+                self._at("committed")
+                batches.append((owned.store, outbox))
+                learned += origins
+                records += len(batch)
+        if batches:
+            self._delivery.deliver(batches, again=False)
+            self._report([store for store, _ in batches])
+            now_ms = self._clock.now_ms()
+            for origin in learned:
+                self.metrics.event_to_feature.observe(max(now_ms - origin.sent_at_ms, 0) / 1000)
+        self._observe()
+        return records
 
-    def _outputs(self, record: ConsumerRecord) -> Iterator[Output]:
-        """The pure steps of one record."""
-        name = record.topic[len(self._settings.kafka.topic_prefix) :]
-        limits = self._settings.stream
-        origin = Origin(
-            record.topic,
-            record.partition,
-            record.offset,
-            record.key,
-            record.value,
-            record.timestamp,
-            bus.sent_at_ms(record.headers or (), record.timestamp),
-        )
-        if name != bus.ITEMS:
-            self.metrics.events_in.labels(name).inc()
-        state = self._states.setdefault(record.partition, PartitionState.empty(limits))
+    def close(self) -> None:
+        """Leave the group, let others have the partitions, and close the clients."""
+        self._ownership.close()
+        self._catalogue.close()
+        self._producer.close(timeout=CLOSE_TIMEOUT_S)
+
+    def _fetch(self) -> None:
+        """(1) Fetch what there is, but no more than may wait in memory."""
+        busy = any(owned.ready for owned in self._ownership.owned.values())
         try:
-            if name == bus.ITEMS:
-                self._items.add(decode_item(record.value, max_bytes=limits.max_event_bytes).item_id)
-            elif name == bus.EXPOSURES:
-                exposure = decode_exposure(
-                    record.value,
-                    received_ms=record.timestamp,
-                    future_tolerance_ms=limits.future_tolerance_ms,
-                    max_bytes=limits.max_event_bytes,
-                )
-                yield from on_exposure(state, exposure, origin, limits)
-            else:
-                feedback = decode_feedback(
-                    record.value,
-                    received_ms=record.timestamp,
-                    future_tolerance_ms=limits.future_tolerance_ms,
-                    max_bytes=limits.max_event_bytes,
-                    known_items=self._items,
-                )
-                yield from on_feedback(state, feedback, origin, limits)
-        except BadEvent as error:
-            yield Rejected(error, origin)
+            polled = self._consumer.poll(0 if busy else POLL_MS, max_records=4 * self._settings.stream.poll_records)
+        except OffsetOutOfRangeError as error:
+            self._ownership.skip_deleted(error.args[0])
+            return
+        except NoOffsetForPartitionError:
+            return  # the group has never been here; `follow` says from where to read
+        if self._ownership.changed:
+            return  # what was fetched may not be this worker's any more; what is, it reads again from its state
+        now_s = self._clock.elapsed_s()
+        for where, records in polled.items():
+            owned = self._ownership.owned.get(where.partition)
+            if owned is not None:
+                owned.waiting(self._names[where.topic]).add(records, now_s)
+        self._ownership.check_not_ahead()
+        self._pause_full()
 
-    def _send(self, output: Output) -> None:
-        """Count an output and send what it puts on Kafka."""
-        kafka = self._settings.kafka
-        origin = output.origin
-        name = origin.topic[len(kafka.topic_prefix) :]
-        match output:
-            case Learned(user_id, example, _, begun):
-                self.metrics.sessions.inc(begun)
-                self.metrics.outcomes.labels(name, "example" if example else "non_positive").inc()
-                if example:
-                    self._producer.send(
-                        kafka.topic(bus.EXAMPLES),
-                        key=bus.key_of(user_id),
-                        value=example.SerializeToString(),
-                        partition=origin.partition,
-                        timestamp_ms=origin.timestamp,
-                    )
-            case Remembered():
-                self.metrics.outcomes.labels(name, "non_positive").inc()
-            case Duplicate():
-                self.metrics.outcomes.labels(name, "duplicate").inc()
-            case Rejected(error):
-                self.metrics.outcomes.labels(name, "dead_letter").inc()
-                self.metrics.dead_letters.labels(str(error.reason)).inc()
-                bus.send_dead_letter(self._producer, kafka, error, origin)
+    def _pause_full(self) -> None:
+        """Backpressure: while the sinks are slow, the broker keeps the records."""
+        limit = self._settings.stream.poll_records
+        full = {
+            where for owned, name, where in self._ownership.logs() if owned.waiting(name).full(limit, WAITING_BYTES)
+        }
+        every = {where for _, _, where in self._ownership.logs()}
+        paused = self._consumer.paused() & every
+        if full - paused:
+            self._consumer.pause(*(full - paused))
+        if paused - full:
+            self._consumer.resume(*(paused - full))
 
-    def _observe_state(self) -> None:
-        self.metrics.users.set(sum(len(state.users) for state in self._states.values()))
-        self.metrics.held.set(sum(held_count(state) for state in self._states.values()))
-        self.metrics.lag.set(
-            sum(
-                max((self._consumer.highwater(tp) or 0) - self._consumer.position(tp), 0)
-                for tp in self._consumer.assignment()
-            )
+    def _next(self, owned: Owned) -> list[Record]:
+        if not owned.ready:
+            return []
+        return merged(
+            owned.exposures,
+            owned.feedback,
+            exposures_end=self._at_end(owned, bus.EXPOSURES),
+            feedback_end=self._at_end(owned, bus.FEEDBACK),
+            limit=self._settings.stream.poll_records,
         )
 
+    def _at_end(self, owned: Owned, name: str) -> bool:
+        """Whether the broker has no more of a log than was fetched, as far as the last fetch told."""
+        where = TopicPartition(self._settings.kafka.topic(name), owned.store.partition)
+        end = self._consumer.highwater(where)
+        # A log may end in offsets without records, which only the client's position tells.
+        return end is not None and (owned.waiting(name).end >= end or self._consumer.position(where) >= end)
 
-def _row(user_id: int, history: UserHistory) -> UserRow:
-    past = history.behaviours
-    return UserRow(
-        user_id,
-        [b.item_id for b in past],
-        [b.time_ms for b in past],
-        [b.play_time_ms for b in past],
-        [int(b.effective_view) for b in past],
-        [int(b.follow) for b in past],
-        history.sessions,
-        past[-1].time_ms,
-        history.next_offset,
+    def _outputs(self, store: PartitionStore, batch: list[Record]) -> list[Output]:
+        """The pure steps of a batch."""
+        limits, items = self._settings.stream, self._catalogue.items
+        decoded = [(origin_of(record), self._decoded(record)) for record in batch]
+        if any(isinstance(event, Feedback) and event.item_id not in items for _, event in decoded):
+            self._catalogue.read()  # so an item that was sent before feedback on it is known in time
+        outputs: list[Output] = []
+        for origin, event in decoded:
+            if self._names[origin.topic] == bus.EXPOSURES:
+                store.position.exposures = origin.offset + 1
+            else:
+                store.position.feedback = origin.offset + 1
+                store.position.held += 1
+            match event:
+                case Exposure():
+                    outputs += on_exposure(store, event, origin, limits)
+                case Feedback():
+                    outputs += on_feedback(store, event, origin, limits, items)
+                case BadEvent():
+                    outputs.append(Rejected(origin, event))
+        if store.partition == 0:
+            bad, store.position.items = self._catalogue.bad_since(store.position.items)
+            outputs += bad
+        store.position.held -= self._settled(outputs)
+        return outputs
+
+    def _decoded(self, record: Record) -> Exposure | Feedback | BadEvent:
+        limits = self._settings.stream
+        decode = decode_exposure if self._names[record.topic] == bus.EXPOSURES else decode_feedback
+        try:
+            return decode(
+                record.value,
+                received_ms=record.timestamp,
+                future_tolerance_ms=limits.future_tolerance_ms,
+                max_bytes=limits.max_event_bytes,
+            )
+        except BadEvent as error:
+            return error
+
+    def _timers(self, owned: Owned) -> list[Output]:
+        """What falls due: by the watermark, and while both logs are silent by the clock."""
+        now_s = self._clock.elapsed_s()
+        silent_s = min(self._silent_s(owned, name, now_s) for name in LOGS)
+        if silent_s > 0 and now_s - owned.timers_s < SILENT_AFTER_S:
+            return []
+        owned.timers_s = now_s
+        until_ms = watermark(owned.store, self._settings.stream) + int(1000 * silent_s)
+        outputs = list(on_time(owned.store, until_ms, self._settings.stream))
+        owned.store.position.held -= self._settled(outputs)
+        return outputs
+
+    def _silent_s(self, owned: Owned, name: str, now_s: float) -> float:
+        """For how long a log that was read to its end has been silent; 0 where that is not worth a look."""
+        waiting = owned.waiting(name)
+        silent_s = now_s - waiting.heard_s
+        return silent_s if silent_s >= SILENT_AFTER_S and not waiting.records and self._at_end(owned, name) else 0.0
+
+    def _settled(self, outputs: list[Output]) -> int:
+        """How many feedback records these outputs are the last word on."""
+        topic = self._settings.kafka.topic(bus.FEEDBACK)
+        return sum(not isinstance(output, Closed) and output.origin.topic == topic for output in outputs)
+
+    def _report(self, stores: list[PartitionStore]) -> None:
+        """(6) Commit the group's offsets: progress for whoever watches; this worker goes by its state."""
+        offsets = {
+            TopicPartition(self._settings.kafka.topic(name), store.partition): OffsetAndMetadata(offset, "", -1)
+            for store in stores
+            for name, offset in ((bus.EXPOSURES, store.position.exposures), (bus.FEEDBACK, store.position.feedback))
+        }
+        try:
+            self._consumer.commit(offsets)
+        except KafkaError as error:
+            # The group may have given the partitions to another worker meanwhile: it reports from the same state.
+            log.warning("progress was not reported", error=str(error))
+        self._at("reported")
+
+    def _observe(self) -> None:
+        owned = self._ownership.owned
+        self.metrics.held.set(sum(known.store.position.held for known in owned.values()))
+        waiting = [log_of for known in owned.values() for log_of in (known.exposures, known.feedback)]
+        self.metrics.waiting_bytes.set(sum(log_of.size_bytes for log_of in waiting))
+        lags = dict.fromkeys(self._lags | owned.keys(), 0)  # 0 for what another worker has now
+        for known, name, where in self._ownership.logs():
+            end = self._consumer.highwater(where)
+            unread = max((end or 0) - known.waiting(name).end, 0)
+            lags[where.partition] += unread + len(known.waiting(name).records)
+        for partition, lag in lags.items():
+            self.metrics.lag.labels(str(partition)).set(lag)
+        self._lags = set(lags)
+
+
+def open_worker(
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    instance: str | None = None,
+    rebuild: bool = False,
+    clock: Clock | None = None,
+    at: At = lambda _step: None,
+) -> StreamWorker:
+    """A worker on the broker and the store that the settings name; the caller closes it."""
+    kafka = settings.kafka
+    # Whole records travel as dead letters, and the client must never give up on a record: it would not know whether the
+    # broker has it, and so could neither send it again nor leave it.
+    producer = bus.producer(
+        kafka,
+        max_request_size=32 << 20,
+        max_block_ms=1000,
+        delivery_timeout_ms=2**31 - 1,
+    )
+    assignment = Assignment()
+    consumer = bus.member(kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS)
+    assignment.consumer = consumer
+    catalogue = Catalogue(kafka, bus.consumer(kafka, [bus.ITEMS], None), settings.stream.max_event_bytes)
+    catalogue.read()
+    features = UserSequences(settings.feature_repo)
+    return StreamWorker(
+        settings,
+        consumer,
+        assignment,
+        producer,
+        catalogue,
+        features,
+        clock or SystemClock(),
+        stop,
+        rebuild=rebuild,
+        at=at,
     )
 
 
-def run(settings: Settings, ready_file: Path | None) -> None:
-    """Run the worker until a signal stops it."""
+def run(settings: Settings, ready_file: Path | None, *, instance: str | None = None, rebuild: bool = False) -> None:
+    """Run a worker until a signal stops it."""
     configure_logs()
     stop = stop_on_signal()
-    topics = [bus.ITEMS, bus.EXPOSURES, bus.FEEDBACK]
-    consumer = bus.consumer(settings.kafka, topics, settings.kafka.topic_prefix + "stream", wait_ms=FETCH_WAIT_MS)
-    # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
-    producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
-    worker = StreamWorker(settings, consumer, producer, UserSequences(settings.feature_repo), SystemClock())
-    worker.read_catalogue(stop)
+    worker = open_worker(settings, stop, instance=instance, rebuild=rebuild)
     port = serve_metrics(worker.metrics.registry)
     log.info("stream worker ready", metrics_port=port)
     announce(ready_file, {"metrics_port": port})
-    while not stop.is_set():
-        worker.step()
-    consumer.close()
-    producer.close()
+    try:
+        while not stop.is_set():
+            worker.step()
+    except Stopped:
+        log.warning("stopped while a sink failed; what it lacks is delivered at the next start")
+    worker.close()
     log.info("stream worker stopped")

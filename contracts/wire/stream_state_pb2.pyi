@@ -1,3 +1,4 @@
+from contracts.wire import events_pb2 as _events_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -53,3 +54,75 @@ class HeldFeedback(_message.Message):
     timestamp_ms: int
     sent_at_ms: int
     def __init__(self, offset: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timestamp_ms: _Optional[int] = ..., sent_at_ms: _Optional[int] = ...) -> None: ...
+
+class UserState(_message.Message):
+    __slots__ = ("history", "dropped", "next_offset", "row_us", "open")
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    ROW_US_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    history: _events_pb2.History
+    dropped: int
+    next_offset: int
+    row_us: int
+    open: bool
+    def __init__(self, history: _Optional[_Union[_events_pb2.History, _Mapping]] = ..., dropped: _Optional[int] = ..., next_offset: _Optional[int] = ..., row_us: _Optional[int] = ..., open: _Optional[bool] = ...) -> None: ...
+
+class PartitionPosition(_message.Message):
+    __slots__ = ("exposures", "feedback", "newest_exposure_ms", "newest_feedback_ms", "examples_end", "dead_letters_end", "items", "held")
+    EXPOSURES_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_EXPOSURE_MS_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FEEDBACK_MS_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_END_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_END_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    exposures: int
+    feedback: int
+    newest_exposure_ms: int
+    newest_feedback_ms: int
+    examples_end: int
+    dead_letters_end: int
+    items: int
+    held: int
+    def __init__(self, exposures: _Optional[int] = ..., feedback: _Optional[int] = ..., newest_exposure_ms: _Optional[int] = ..., newest_feedback_ms: _Optional[int] = ..., examples_end: _Optional[int] = ..., dead_letters_end: _Optional[int] = ..., items: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+
+class Outbox(_message.Message):
+    __slots__ = ("examples", "dead_letters", "user_ids")
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    examples: _containers.RepeatedCompositeFieldContainer[OutgoingExample]
+    dead_letters: _containers.RepeatedCompositeFieldContainer[OutgoingLetter]
+    user_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, examples: _Optional[_Iterable[_Union[OutgoingExample, _Mapping]]] = ..., dead_letters: _Optional[_Iterable[_Union[OutgoingLetter, _Mapping]]] = ..., user_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class OutgoingExample(_message.Message):
+    __slots__ = ("event_id", "key", "value", "timestamp_ms")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    key: bytes
+    value: bytes
+    timestamp_ms: int
+    def __init__(self, event_id: _Optional[str] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timestamp_ms: _Optional[int] = ...) -> None: ...
+
+class OutgoingLetter(_message.Message):
+    __slots__ = ("topic", "partition", "offset", "key", "value", "timestamp_ms")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    timestamp_ms: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timestamp_ms: _Optional[int] = ...) -> None: ...

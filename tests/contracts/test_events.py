@@ -74,9 +74,8 @@ def test_each_defect_of_feedback_has_its_reason(changes: dict[str, object], reas
     assert reason_of(feedback(**changes)) == reason
 
 
-def test_an_item_outside_the_catalogue_is_unknown() -> None:
-    assert reason_of(feedback(), known_items={7}) == Reason.UNKNOWN_ITEM
-    assert reason_of(feedback(), known_items={2}) is None
+def test_a_time_that_no_calendar_needs_is_out_of_range_whatever_the_log_says() -> None:
+    assert reason_of(feedback(time_ms=2**60), received_ms=2**61) == Reason.OUT_OF_RANGE
 
 
 def test_a_record_over_the_limit_is_oversized() -> None:

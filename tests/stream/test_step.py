@@ -6,149 +6,192 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.events import Reason
-from contracts.settings import StreamSettings
-from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
-from stream.step import (
-    Duplicate,
-    Learned,
-    Origin,
-    Output,
-    PartitionState,
-    Rejected,
-    Remembered,
-    held_count,
-    on_exposure,
-    on_feedback,
-)
-
-SETTINGS = StreamSettings(session_gap_ms=100, attribution_window_ms=1000, allowed_lateness_ms=500, history_limit=50)
-ORIGIN = Origin("feedback", 0, 0, None, b"", 0, 42)
+from stream.state import MemoryState, State
+from stream.step import Closed, Duplicate, Learned, Rejected, Remembered
+from tests.stream.step_cases import Event, examples, exposure, feedback, kinds, look_at_the_time, run, step
 
 
-def exposure(request: str = "r", time_ms: int = 1000, items: tuple[int, ...] = (1, 2), arm: str = "a") -> Exposure:
-    return Exposure(
-        event_id=request,
-        request_id=request,
-        user_id=7,
-        time_ms=time_ms,
-        arm=arm,
-        items=[ExposedItem(item_id=i) for i in items],
-    )
-
-
-def feedback(item: int = 1, time_ms: int = 1001, request: str = "r", view: bool = True, event: str = "") -> Feedback:
-    return Feedback(
-        event_id=event or f"{request}/{item}/{time_ms}",
-        request_id=request,
-        user_id=7,
-        item_id=item,
-        time_ms=time_ms,
-        play_time_ms=3,
-        effective_view=view,
-        follow=False,
-    )
-
-
-def run(*events: Exposure | Feedback, state: PartitionState | None = None) -> list[Output]:
-    state = state or PartitionState.empty(SETTINGS)
-    outputs: list[Output] = []
-    for event in events:
-        if isinstance(event, Exposure):
-            outputs += on_exposure(state, event, ORIGIN, SETTINGS)
-        else:
-            outputs += on_feedback(state, event, ORIGIN, SETTINGS)
-    return outputs
-
-
-def kinds(outputs: list[Output]) -> list[str]:
-    return [str(o.error.reason) if isinstance(o, Rejected) else type(o).__name__.lower() for o in outputs]
-
-
-def examples(outputs: list[Output]) -> list[Learned]:
-    return [o for o in outputs if isinstance(o, Learned) and o.example]
-
-
-def test_an_effective_view_becomes_an_example_with_the_history_before_it() -> None:
-    learned = examples(run(exposure(), feedback(1, 1001), feedback(2, 1002)))
+def test_an_effective_view_becomes_an_example_with_the_history_before_it(state: State) -> None:
+    learned = examples(run(state, exposure(), feedback(1, 1001), feedback(2, 1002, follow=True)))
     assert [list(o.example.history.item_ids) for o in learned if o.example] == [[], [1]]
     assert all(o.example and o.example.arm == "a" and o.example.sent_at_ms == 42 for o in learned)
+    assert [(o.example.follow, o.example.play_time_ms, o.example.session) for o in learned if o.example] == [
+        (False, 3, 0),
+        (True, 3, 0),
+    ]
 
 
-def test_another_view_is_a_behaviour_but_no_example() -> None:
-    outputs = run(exposure(), feedback(1, 1001, view=False), feedback(2, 1002))
+def test_another_view_is_a_behaviour_but_no_example(state: State) -> None:
+    outputs = run(state, exposure(), feedback(1, 1001, view=False), feedback(2, 1002))
     (learned,) = examples(outputs)
     assert learned.example
     assert list(learned.example.history.effective_views) == [False]
     assert kinds(outputs) == ["remembered", "learned", "learned"]
 
 
-def test_feedback_before_its_exposure_is_held() -> None:
-    state = PartitionState.empty(SETTINGS)
-    assert run(feedback(), state=state) == []
-    assert held_count(state) == 1
-    assert kinds(run(exposure(), state=state)) == ["remembered", "learned"]
-    assert held_count(state) == 0
+def test_a_late_view_has_only_what_was_before_it(state: State) -> None:
+    learned = examples(run(state, exposure(), feedback(1, 1010), feedback(2, 1005)))
+    assert [list(o.example.history.item_ids) for o in learned if o.example] == [[], []]
+    assert list(state.user(7).history.item_ids) == [2, 1]  # type: ignore[union-attr]
 
 
-def test_feedback_whose_exposure_never_comes_is_given_up_when_the_watermark_passes() -> None:
+def test_several_feedback_events_of_one_item_fold_into_one_outcome(state: State) -> None:
     outputs = run(
-        feedback(request="lost", time_ms=1000), exposure(time_ms=1501), feedback(request="also", time_ms=1501)
+        state,
+        exposure(),
+        feedback(1, 1005, view=False, play_ms=10),
+        feedback(1, 1003, view=True, play_ms=50),
+        feedback(1, 1007, view=False, play_ms=20, follow=True),
     )
-    assert kinds(outputs) == ["remembered", Reason.NO_EXPOSURE]
+    history = state.user(7).history  # type: ignore[union-attr]
+    assert (list(history.item_ids), list(history.times_ms)) == ([1], [1003])
+    assert (list(history.play_times_ms), list(history.effective_views), list(history.follows)) == ([50], [True], [True])
+    assert [o.folded for o in outputs if isinstance(o, Learned)] == [False, True, True]
+    assert len(examples(outputs)) == 1, "an item becomes an example once, when it becomes an effective view"
 
 
-def test_reading_one_topic_ahead_of_the_other_gives_nothing_up() -> None:
-    outputs = run(feedback(request="r", time_ms=1000), *(exposure(f"r{t}", t) for t in (5000, 9000)))
+def test_feedback_before_its_exposure_is_held(state: State) -> None:
+    assert step(state, feedback()) == []
+    assert kinds(step(state, exposure())) == ["remembered", "learned"]
+
+
+def test_feedback_whose_exposure_never_comes_is_given_up_when_the_watermark_passes(state: State) -> None:
+    outputs = run(state, feedback(request="lost", time_ms=1000), exposure(time_ms=1501), feedback(time_ms=1501))
+    assert kinds(outputs) == ["remembered", "learned"]
+    assert kinds(look_at_the_time(state)) == [Reason.NO_EXPOSURE]
+
+
+def test_what_has_expired_is_gone_whether_or_not_it_was_cleared_away(state: State) -> None:
+    events = (feedback(request="lost", time_ms=1000), exposure(time_ms=1501), feedback(time_ms=1501))
+    outputs = [output for event in events for output in step(state, event)]
+    assert kinds(outputs) == ["remembered", "learned"]
+    assert kinds(step(state, exposure("lost", 1001))) == [Reason.NO_EXPOSURE, "remembered"]
+
+
+def test_reading_one_topic_ahead_of_the_other_gives_nothing_up(state: State) -> None:
+    outputs = run(state, feedback(request="r", time_ms=1000), *(exposure(f"r{t}", t) for t in (5000, 9000)))
     assert kinds(outputs) == ["remembered"] * 2
 
 
-def test_feedback_for_an_item_that_was_not_shown_is_rejected() -> None:
-    assert kinds(run(exposure(), feedback(9))) == ["remembered", Reason.NO_EXPOSURE]
+def test_feedback_for_an_item_that_was_not_shown_is_rejected_and_may_be_tried_again(state: State) -> None:
+    assert kinds(run(state, exposure(), feedback(9), feedback(9))) == ["remembered", *[Reason.NO_EXPOSURE] * 2]
 
 
-def test_feedback_of_another_user_than_the_exposures_is_rejected() -> None:
-    other = feedback()
-    other.user_id = 9
-    assert kinds(run(exposure(), other)) == ["remembered", Reason.NO_EXPOSURE]
+def test_feedback_on_an_item_outside_the_catalogue_is_rejected(state: State) -> None:
+    assert kinds(step(state, feedback(1), items={2})) == [Reason.UNKNOWN_ITEM]
 
 
-def test_feedback_past_the_attribution_window_is_too_late() -> None:
-    assert kinds(run(exposure(time_ms=1000), feedback(time_ms=2001))) == ["remembered", Reason.TOO_LATE]
+def test_feedback_of_another_user_than_the_exposures_is_rejected(state: State) -> None:
+    assert kinds(run(state, exposure(), feedback(user=9))) == ["remembered", Reason.NO_EXPOSURE]
 
 
-def test_an_event_behind_the_watermark_is_too_late() -> None:
-    outputs = run(exposure("new", 2000), exposure("old", 1499), feedback(time_ms=2000), feedback(time_ms=1499))
+def test_feedback_past_the_attribution_window_is_too_late(state: State) -> None:
+    assert kinds(run(state, exposure(time_ms=1000), feedback(time_ms=2001))) == ["remembered", Reason.TOO_LATE]
+
+
+def test_an_event_behind_the_watermark_is_too_late(state: State) -> None:
+    outputs = run(state, exposure("new", 2000), exposure("old", 1499), feedback(time_ms=2000), feedback(time_ms=1499))
     assert kinds(outputs) == ["remembered", Reason.TOO_LATE, Reason.TOO_LATE]
 
 
-def test_duplicates_are_dropped_by_event_id_and_exposures_by_request_too() -> None:
+def test_duplicates_are_dropped_by_event_id_and_exposures_by_request(state: State) -> None:
     again = exposure()
     again.event_id = "other"
-    outputs = run(exposure(), exposure(), again, feedback(), feedback())
+    outputs = run(state, exposure(), exposure(), again, feedback(), feedback())
     assert kinds(outputs) == ["remembered", "duplicate", "duplicate", "learned", "duplicate"]
 
 
-def test_a_duplicate_has_no_effect_however_far_the_other_topic_was_read_ahead() -> None:
-    outputs = run(exposure(), feedback(), *(exposure(f"r{t}", t) for t in (50_000, 90_000)), feedback())
+def test_a_duplicate_of_held_feedback_is_dropped(state: State) -> None:
+    assert kinds(run(state, feedback(), feedback(), exposure())) == ["duplicate", "remembered", "learned"]
+
+
+def test_a_duplicate_has_no_effect_however_far_the_other_topic_was_read_ahead(state: State) -> None:
+    outputs = run(state, exposure(), feedback(), *(exposure(f"r{t}", t) for t in (50_000, 90_000)), feedback())
     assert kinds(outputs) == ["remembered", "learned", "remembered", "remembered", "duplicate"]
 
 
-def test_feedback_may_have_the_event_id_of_its_exposure() -> None:
-    assert kinds(run(exposure(), feedback(event="r"))) == ["remembered", "learned"]
+def test_an_idle_users_session_is_closed_by_the_watermark_and_a_new_one_opened_by_the_next_view(state: State) -> None:
+    run(state, exposure(), feedback(1, 1001), exposure("o", 1602, user=8), feedback(1, 1602, "o", user=8))
+    user = state.user(7)
+    assert user
+    assert user.open
+    assert look_at_the_time(state) == [Closed(7)]
+    assert not user.open
+    step(state, exposure("again", 1700))
+    step(state, feedback(2, 1701, "again"))
+    assert user.open
+    assert list(user.history.sessions) == [0, 1]
 
 
-def test_old_exposures_are_forgotten() -> None:
-    state = PartitionState.empty(SETTINGS)
-    run(exposure("r1", 1000), exposure("r2", 2502), state=state)
-    assert list(state.exposures) == ["r1", "r2"]
-    run(feedback(request="r2", time_ms=2502), state=state)
-    assert list(state.exposures) == ["r2"]
+def test_requests_are_forgotten_when_feedback_on_them_is_too_late(state: State) -> None:
+    run(state, exposure("r1", 1000), exposure("r2", 2502))
+    assert state.request("r1")
+    step(state, feedback(request="r2", time_ms=2502))
+    look_at_the_time(state)
+    assert state.request("r1") is None
+    assert state.request("r2")
 
 
-@given(st.permutations([exposure(), *(feedback(i, 1000 + i) for i in (1, 2)), feedback(1, 1001)]))
-def test_any_interleaving_within_lateness_gives_the_same_user(order: list[Exposure | Feedback]) -> None:
-    state = PartitionState.empty(SETTINGS)
-    outputs = run(*order, state=state)
-    assert [b.item_id for b in state.users[7].behaviours] == [1, 2]
+REQUESTS = st.lists(
+    st.tuples(
+        st.integers(1000, 1400),  # when it was shown
+        st.lists(  # feedback on its items: item, how long after, what it says
+            st.tuples(st.integers(1, 3), st.integers(0, 90), st.booleans(), st.booleans(), st.integers(0, 5)),
+            max_size=5,
+        ),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(REQUESTS, st.randoms(use_true_random=False))
+def test_any_interleaving_within_lateness_gives_the_same_sequence(
+    requests: list[tuple[int, list[tuple[int, int, bool, bool, int]]]], random: object
+) -> None:
+    events: list[Event] = []
+    for number, (shown_ms, responses) in enumerate(requests):
+        events.append(exposure(str(number), shown_ms, (1, 2, 3)))
+        events += [
+            feedback(item, shown_ms + after, str(number), view=view, follow=follow, play_ms=play, event=f"{number}/{i}")
+            for i, (item, after, view, follow, play) in enumerate(responses)
+        ]
+    shuffled = [*events, *events]  # every event twice: duplicates change nothing
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    in_order, any_order = MemoryState(), MemoryState()
+    run(in_order, *events)
+    outputs = run(any_order, *shuffled)
+    assert users(any_order) == users(in_order)
     counted = Counter(type(o) for o in outputs)
-    assert (counted[Remembered], counted[Learned], counted[Duplicate]) == (1, 2, 1)
+    assert counted[Rejected] == 0
+    assert counted[Remembered] == len(requests)
+    assert counted[Duplicate] == len(events)
+    assert len({o.example.event_id for o in examples(outputs) if o.example}) == len(examples(outputs))
+
+
+@given(REQUESTS, st.integers(2, 4))
+def test_partitions_share_nothing_so_any_split_by_user_gives_the_same_users(
+    requests: list[tuple[int, list[tuple[int, int, bool, bool, int]]]], partitions: int
+) -> None:
+    whole, parts = MemoryState(), [MemoryState() for _ in range(partitions)]
+    for number, (shown_ms, responses) in enumerate(requests):
+        user = number % 3 + 1
+        events: list[Event] = [exposure(str(number), shown_ms, (1, 2, 3), user=user)]
+        events += [
+            feedback(
+                item, shown_ms + after, str(number), view=view, follow=follow, play_ms=play, user=user, event=f"{i}"
+            )
+            for i, (item, after, view, follow, play) in enumerate(responses)
+        ]
+        for event in events:
+            step(whole, event)
+            step(parts[user % partitions], event)
+    merged = {user_id: history for part in reversed(parts) for user_id, history in users(part).items()}
+    assert merged == users(whole)
+
+
+def users(state: MemoryState) -> dict[int, tuple[bytes, bool]]:
+    return {
+        user_id: (user.history.SerializeToString(deterministic=True), user.open)
+        for user_id, user in state.users.items()
+    }

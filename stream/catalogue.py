@@ -1,0 +1,75 @@
+"""Which items exist: every worker reads all of the `items` topic, which is a table with the item as its key."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kafka import KafkaConsumer
+
+from contracts import bus
+from contracts.events import BadEvent, decode_item
+from contracts.settings import KafkaSettings
+from stream.join import Origin
+from stream.step import Rejected
+
+POLL_MS = 50
+
+
+class Catalogue:
+    """The ids of the items that the topic has named so far."""
+
+    def __init__(self, settings: KafkaSettings, consumer: KafkaConsumer, max_bytes: int) -> None:
+        """`consumer`: assigned to the `items` topic alone, from its first record on."""
+        self.items: set[int] = set()
+        self._settings = settings
+        self._consumer = consumer
+        self._max_bytes = max_bytes
+        self._end = 0  # next offset to read
+        self._saw_bad = False
+
+    def read(self) -> None:
+        """Take in what the broker has of it now."""
+        (where,) = bus.partitions_of(self._settings, [bus.ITEMS])
+        end = None
+        while end is None or self._end < end:
+            for record in self._consumer.poll(POLL_MS).get(where, ()):
+                self._take(record)
+            # A compacted log may end in offsets without records, which only the position tells.
+            self._end = max(self._end, self._consumer.position(where))
+            end = self._consumer.highwater(where)
+
+    def close(self) -> None:
+        """Close the client."""
+        self._consumer.close()
+
+    def bad_since(self, offset: int) -> tuple[list[Rejected], int]:
+        """The records from `offset` on that are no items, and the offset to ask from next time."""
+        if offset >= self._end or not self._saw_bad:
+            return [], self._end
+        return list(self._rejected(offset)), self._end
+
+    def _rejected(self, offset: int) -> Iterator[Rejected]:
+        for record in bus.read_to_end(self._settings, bus.ITEMS, 0, offset):
+            if record.offset < self._end:
+                try:
+                    decode_item(record.value, max_bytes=self._max_bytes)
+                except BadEvent as error:
+                    yield Rejected(origin_of(record), error)
+
+    def _take(self, record: Any) -> None:
+        try:
+            self.items.add(decode_item(record.value, max_bytes=self._max_bytes).item_id)
+        except BadEvent:
+            self._saw_bad = True
+
+
+def origin_of(record: Any) -> Origin:
+    """Where a record that the client fetched came from."""
+    return Origin(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        record.timestamp,
+        bus.sent_at_ms(record.headers or (), record.timestamp),
+    )

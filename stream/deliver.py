@@ -1,0 +1,186 @@
+"""Carrying outboxes to where they go: user rows to Feast, examples and dead letters to Kafka.
+
+A batch takes these steps, in this order:
+  (1) consume: records are fetched and stepped through; nothing outside memory changes;
+  (2) commit: state, offsets and outbox go to disk in one atomic write (`PartitionStore.commit`);
+  (3) send: examples and dead letters are handed to the Kafka client;
+  (4) write: the changed users' rows go to Feast;
+  (5) acknowledge: wait until the broker has what (3) sent;
+  (6) report: commit the group's offsets, which tells whoever watches the lag that all this is done.
+State is never behind what it has put out. So a row in Feast is never replaced by an older one, and a worker that dies
+after (2) finds the whole outbox when it starts again and delivers it once more: rows are the same rows, and what the
+logs hold already is not sent again.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
+
+from contracts import bus
+from contracts.settings import KafkaSettings
+from contracts.wire.events_pb2 import DeadLetter, Example
+from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
+from feature_repo.store import UserRow, UserSequences
+from stream.metrics import Metrics
+from stream.partition import PartitionStore
+from stream.sessions import User
+
+log = structlog.get_logger()
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+LOOK_UP_S = 0.5  # how often a wait for a sink looks whether it should stop
+
+At = Callable[[str], None]  # told the name of each step as it begins or ends; proofs of crashes stand there
+
+
+class Stopped(Exception):
+    """The worker was asked to stop while a sink did not answer; the outbox waits for the next start."""
+
+
+class Delivery:
+    """Delivers what partitions have committed, and does not return before the sinks have it."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        producer: KafkaProducer,
+        features: UserSequences,
+        stop: threading.Event,
+        metrics: Metrics,
+        at: At,
+    ) -> None:
+        self._settings = settings
+        self._producer = producer
+        self._features = features
+        self._stop = stop
+        self._metrics = metrics
+        self._at = at
+
+    def deliver(self, outboxes: Sequence[tuple[PartitionStore, Outbox]], *, again: bool) -> None:
+        """Deliver outboxes, and again for as long as a sink fails.
+
+        `again`: an earlier worker may have delivered some of it.
+
+        Raises:
+            Stopped: asked to stop while a sink still fails.
+
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                self._attempt(outboxes, again)
+            except Stopped:
+                raise
+            # Each store that Feast can stand on has errors of its own.
+            except Exception:
+                log.exception("a sink failed; trying again", pause_s=pause_s)
+                self._metrics.redelivered.labels("sink").inc()
+                if self._stop.wait(pause_s):
+                    raise Stopped from None
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                again = True
+            else:
+                return
+
+    def _attempt(self, outboxes: Sequence[tuple[PartitionStore, Outbox]], again: bool) -> None:
+        if again:
+            self._acknowledged([])  # of an attempt before: what the log holds must not change any more
+        self._at("send")
+        sent = [
+            (store, *self._send(store, outbox, *(self._known(store) if again else (set(), set()))))
+            for store, outbox in outboxes
+        ]
+        self._at("sent")
+        rows = [
+            row_of(user_id, user)
+            for store, outbox in outboxes
+            for user_id in outbox.user_ids
+            if (user := store.user(user_id)) is not None
+        ]
+        self._features.write(rows)
+        self._at("written")
+        for store, examples, letters in sent:
+            position = store.position
+            position.examples_end = max(position.examples_end, *self._acknowledged(examples), 0)
+            position.dead_letters_end = max(position.dead_letters_end, *self._acknowledged(letters), 0)
+        self._at("acknowledged")
+
+    def _known(self, store: PartitionStore) -> tuple[set[str], set[tuple[str, int, int]]]:
+        """What the logs hold since the offsets that the partition's state knows of."""
+        position, partition = store.position, store.partition
+        examples = bus.read_to_end(self._settings, bus.EXAMPLES, partition, position.examples_end)
+        letters = bus.read_to_end(self._settings, bus.DEAD_LETTERS, 0, position.dead_letters_end)
+        found = [DeadLetter.FromString(record.value) for record in letters]
+        return (
+            {Example.FromString(record.value).event_id for record in examples},
+            {(letter.topic, letter.partition, letter.offset) for letter in found},
+        )
+
+    def _send(
+        self, store: PartitionStore, outbox: Outbox, examples: set[str], letters: set[tuple[str, int, int]]
+    ) -> tuple[list[Any], list[Any]]:
+        """Hand an outbox to the client, but for the examples and dead letters that are in their logs already."""
+        kafka = self._settings
+        return (
+            [
+                self._sent(
+                    kafka.topic(bus.EXAMPLES),
+                    key=example.key,
+                    value=example.value,
+                    partition=store.partition,
+                    timestamp_ms=example.timestamp_ms,
+                )
+                for example in outbox.examples
+                if example.event_id not in examples
+            ],
+            [
+                self._sent_letter(letter)
+                for letter in outbox.dead_letters
+                if (letter.topic, letter.partition, letter.offset) not in letters
+            ],
+        )
+
+    def _sent_letter(self, letter: OutgoingLetter) -> Any:
+        key = letter.key if letter.HasField("key") else None
+        return self._sent(
+            self._settings.topic(bus.DEAD_LETTERS),
+            key=key,
+            value=letter.value,
+            partition=0,
+            timestamp_ms=letter.timestamp_ms,
+        )
+
+    def _sent(self, topic: str, **record: Any) -> Any:
+        while True:
+            try:
+                return self._producer.send(topic, **record)
+            except KafkaTimeoutError:
+                # The broker does not answer, or the client's memory is full of what it could not send yet.
+                if self._stop.is_set():
+                    raise Stopped from None
+
+    def _acknowledged(self, futures: Sequence[Any]) -> list[int]:
+        """Wait until the broker has what was sent; the offset after each of `futures`."""
+        while True:
+            try:
+                self._producer.flush(timeout=LOOK_UP_S)
+                break
+            except KafkaTimeoutError:
+                if self._stop.is_set():
+                    raise Stopped from None
+        return [future.get(timeout=0).offset + 1 for future in futures]
+
+
+def row_of(user_id: int, user: User) -> UserRow:
+    """A user's row in Feast."""
+    return UserRow.of(
+        user_id,
+        user.history,
+        session_start=user.session_start,
+        last_event_ms=user.last_ms,
+        feedback_offset=user.next_offset,
+        written_us=user.row_us,
+    )

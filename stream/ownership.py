@@ -1,0 +1,201 @@
+"""Which partitions this worker owns, with the state of each, and from where their logs are read.
+
+The group says who should own what. A partition is taken once its state could be opened, so nobody touches it before its
+last owner has let go of it or died; and it is read from the offsets in that state, whatever the group has committed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+
+from contracts import bus
+from contracts.settings import Settings, SettingsError
+from stream.intake import Waiting
+from stream.metrics import Metrics
+from stream.partition import PartitionBusy, PartitionStore
+
+log = structlog.get_logger()
+LOGS = (bus.EXPOSURES, bus.FEEDBACK)
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition that this worker owns, and what has been fetched of its two logs."""
+
+    store: PartitionStore
+    exposures: Waiting
+    feedback: Waiting
+    timers_s: float  # when its timers were last looked at, on the worker's clock
+
+    @property
+    def ready(self) -> bool:
+        """Whether anything waits to be stepped through."""
+        return bool(self.exposures.records or self.feedback.records)
+
+    def waiting(self, name: str) -> Waiting:
+        """What waits of the log called `name`."""
+        return self.exposures if name == bus.EXPOSURES else self.feedback
+
+
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Notes what the group gives to this worker and takes from it; on the client's thread, so it does no more.
+
+    What is new is paused at once: it must not be read before its state says from where.
+    """
+
+    def __init__(self) -> None:
+        self.wanted: frozenset[int] = frozenset()
+        self.changes = 0
+        self.consumer: KafkaConsumer = None
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Let go of them at the next step."""
+        self.wanted -= {where.partition for where in revoked}
+        self.changes += 1
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Take them at the next step."""
+        self.consumer.pause(*assigned)
+        self.wanted |= {where.partition for where in assigned}
+        self.changes += 1
+
+
+class Ownership:
+    """The partitions that are this worker's."""
+
+    def __init__(
+        self, settings: Settings, consumer: KafkaConsumer, assignment: Assignment, metrics: Metrics, *, rebuild: bool
+    ) -> None:
+        self.owned: dict[int, Owned] = {}
+        self._settings = settings
+        self._consumer = consumer
+        self._assignment = assignment
+        self._metrics = metrics
+        self._rebuild = rebuild
+        self._seen = 0  # changes of the assignment that have been followed
+
+    @property
+    def changed(self) -> bool:
+        """Whether the group has changed what is this worker's since `follow` was called."""
+        return self._assignment.changes != self._seen
+
+    def follow(self, now_s: float) -> list[PartitionStore]:
+        """Do what the group says; returns the states that were opened, whose outboxes may not have been delivered.
+
+        Raises:
+            SettingsError: a state does not belong to the broker's logs.
+
+        """
+        wanted = self._assignment.wanted
+        if self.changed:
+            self._seen = self._assignment.changes
+            for partition in [known for known in self.owned if known not in wanted]:
+                log.info("partition given up", partition=partition)
+                self.owned.pop(partition).store.close()
+            for owned in self.owned.values():
+                self._read_from_state(owned, now_s)  # the client has forgotten where it was
+        opened = []
+        for partition in sorted(wanted - self.owned.keys()):
+            store = self._open(partition)
+            if store is not None:
+                owned = Owned(store, Waiting(0, now_s), Waiting(0, now_s), now_s)
+                self.owned[partition] = owned
+                self._read_from_state(owned, now_s)
+                opened.append(store)
+        self._metrics.partitions.set(len(self.owned))
+        return opened
+
+    def close(self) -> None:
+        """Leave the group, and let others have the partitions."""
+        for owned in self.owned.values():
+            owned.store.close()
+        self.owned.clear()
+        self._consumer.close()
+
+    def logs(self) -> Iterator[tuple[Owned, str, TopicPartition]]:
+        """Both logs of each partition."""
+        for partition, owned in self.owned.items():
+            for name in LOGS:
+                yield owned, name, TopicPartition(self._settings.kafka.topic(name), partition)
+
+    def skip_deleted(self, positions: dict[TopicPartition, int]) -> None:
+        """The broker does not have these offsets: go on where its logs begin, if they begin later.
+
+        Raises:
+            SettingsError: the state is ahead of the log, so it belongs to another one.
+
+        """
+        beginnings = self._consumer.beginning_offsets(list(positions))
+        for where, offset in positions.items():
+            begins = beginnings[where]
+            owned = self.owned.get(where.partition)
+            if begins < offset:
+                raise SettingsError(self._foreign(where, offset))
+            if owned is None:
+                continue
+            if not owned.store.is_new:
+                log.error("the broker deleted records before they were read", topic=where.topic, count=begins - offset)
+                self._metrics.lost.inc(begins - offset)
+            _set_position(owned, where.topic == self._settings.kafka.topic(bus.EXPOSURES), begins)
+            self._consumer.seek(where, begins)
+
+    def check_not_ahead(self) -> None:
+        """The embedded broker answers a fetch past the end of a log as if nothing were wrong.
+
+        Raises:
+            SettingsError: a state is ahead of its log, so it belongs to another one.
+
+        """
+        for owned, name, where in self.logs():
+            end, offset = self._consumer.highwater(where), owned.waiting(name).end
+            if end is not None and end < offset and self._settings.kafka.gapless:
+                raise SettingsError(self._foreign(where, offset))
+
+    def _open(self, partition: int) -> PartitionStore | None:
+        settings = self._settings
+        directory = self._directory(partition)
+        try:
+            store = PartitionStore(directory, settings.kafka.topic(bus.FEEDBACK), partition, settings.stream)
+        except PartitionBusy:
+            log.info("waiting for the partition's last owner to let go of its state", partition=partition)
+            return None
+        if store.is_new and not self._rebuild:
+            done = [self._consumer.committed(TopicPartition(settings.kafka.topic(name), partition)) for name in LOGS]
+            if any(done):
+                store.close()
+                raise SettingsError(
+                    f"The stream has been through {max(filter(None, done))} records of partition {partition}, but its "
+                    f"state is not in {directory}: bring it back, or read everything again with --rebuild"
+                )
+        log.info("partition taken", partition=partition, new=store.is_new)
+        return store
+
+    def _read_from_state(self, owned: Owned, now_s: float) -> None:
+        position = owned.store.position
+        owned.exposures = Waiting(position.exposures, now_s)
+        owned.feedback = Waiting(position.feedback, now_s)
+        for name in LOGS:
+            where = TopicPartition(self._settings.kafka.topic(name), owned.store.partition)
+            self._consumer.seek(where, owned.waiting(name).end)
+            self._consumer.resume(where)
+
+    def _directory(self, partition: int) -> Path:
+        return self._settings.state / "stream" / f"{partition:05d}"
+
+    def _foreign(self, where: TopicPartition, offset: int) -> str:
+        return (
+            f"The state in {self._directory(where.partition)} includes {where.topic} up to offset {offset}, which "
+            "the broker does not have: they belong to different logs; move that directory away to begin anew"
+        )
+
+
+def _set_position(owned: Owned, exposures: bool, offset: int) -> None:
+    position = owned.store.position
+    if exposures:
+        position.exposures = owned.exposures.end = offset
+    else:
+        position.feedback = owned.feedback.end = offset

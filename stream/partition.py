@@ -1,0 +1,291 @@
+"""One partition's state on disk: what the steps remember, the offsets that it includes, and what is still to be sent.
+
+RocksDB holds it, and `commit` writes everything that a batch changed in one atomic, synced write: state, offsets and
+outbox are never apart. Memory holds no more than the caches' limits and one batch. Whoever has the directory open owns
+the partition: RocksDB's lock keeps every other worker out until the owner has closed it or died.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Generic, TypeVar, cast
+
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+
+from contracts.settings import StreamSettings
+from contracts.wire.events_pb2 import Feedback
+from contracts.wire.stream_state_pb2 import (
+    HeldFeedback,
+    Outbox,
+    OutcomeState,
+    PartitionPosition,
+    RequestState,
+    UserState,
+)
+from stream.join import Origin, Request, Shown
+from stream.sessions import Behaviour, User
+
+POSITION, OUTBOX = b"p", b"o"
+REQUEST, USER, REQUEST_TIMER, USER_TIMER = b"r", b"u", b"R", b"U"
+TIMERS_AT_ONCE = 2000  # those left fire with the next batch
+MEMTABLE_BYTES = 16 << 20
+BLOCK_CACHE_BYTES = 16 << 20
+
+K = TypeVar("K", str, int)
+V = TypeVar("V")
+
+
+class PartitionBusy(Exception):
+    """Another worker owns the partition."""
+
+
+class PartitionStore:
+    """A `stream.state.State` that lasts."""
+
+    def __init__(self, directory: Path, feedback_topic: str, partition: int, settings: StreamSettings) -> None:
+        """Open, or begin, the state of `partition` in `directory`.
+
+        Raises:
+            PartitionBusy: another process has it open.
+
+        """
+        self.partition = partition
+        self._topic = feedback_topic
+        directory.mkdir(parents=True, exist_ok=True)
+        self._db = _open(directory)
+        self.position = PartitionPosition.FromString(self._db.get(POSITION) or b"")
+        self.newest_exposure_ms = self.position.newest_exposure_ms
+        self.newest_feedback_ms = self.position.newest_feedback_ms
+        self._requests: _Cached[str, Request] = _Cached(settings.cached_requests)
+        self._users: _Cached[int, User] = _Cached(settings.cached_users)
+        self._batch = WriteBatch(raw_mode=True)
+        # Before which time no timer is left, committed or set since: it spares a scan the timers that were deleted.
+        self._scan_from = {REQUEST_TIMER: 0, USER_TIMER: 0}
+        self._set_since: dict[bytes, int] = {}
+
+    def close(self) -> None:
+        """Let another worker have the partition."""
+        self._db.close()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been committed yet."""
+        return self._db.get(POSITION) is None
+
+    @property
+    def outbox(self) -> Outbox:
+        """What the last committed batch put out."""
+        return Outbox.FromString(self._db.get(OUTBOX) or b"")
+
+    def commit(self, outbox: Outbox) -> None:
+        """Write what the batch changed, `position` and the outbox, all or nothing, and wait until the disk has it."""
+        for request_id, request in self._requests.changes():
+            key = REQUEST + request_id.encode()
+            if request is None:
+                self._batch.delete(key)
+            else:
+                self._batch.put(key, _encode_request(request))
+        for user_id, user in self._users.changes():
+            if user is not None:
+                self._batch.put(USER + _sortable(user_id), _encode_user(user))
+        self.position.newest_exposure_ms = self.newest_exposure_ms
+        self.position.newest_feedback_ms = self.newest_feedback_ms
+        self._batch.put(POSITION, self.position.SerializeToString())
+        self._batch.put(OUTBOX, outbox.SerializeToString())
+        synced = WriteOptions()
+        synced.sync = True
+        self._db.write(self._batch, synced)
+        self._batch = WriteBatch(raw_mode=True)
+        self._requests.settle()
+        self._users.settle()
+        for kind, at_ms in self._set_since.items():
+            self._scan_from[kind] = min(self._scan_from[kind], at_ms)
+        self._set_since.clear()
+
+    def request(self, request_id: str) -> Request | None:
+        if request_id in self._requests:
+            return self._requests[request_id]
+        stored = self._db.get(REQUEST + request_id.encode())
+        request = None if stored is None else self._decode_request(stored)
+        self._requests.learn(request_id, request)
+        return request
+
+    def put_request(self, request_id: str, request: Request) -> None:
+        self._requests.change(request_id, request)
+
+    def drop_request(self, request_id: str) -> None:
+        self._requests.change(request_id, None)
+
+    def wake_request(self, request_id: str, at_ms: int) -> None:
+        self._wake(REQUEST_TIMER, at_ms, request_id.encode())
+
+    def requests_due(self, before_ms: int) -> Iterator[str]:
+        for name in self._due(REQUEST_TIMER, before_ms):
+            yield name.decode()
+
+    def user(self, user_id: int) -> User | None:
+        if user_id in self._users:
+            return self._users[user_id]
+        stored = self._db.get(USER + _sortable(user_id))
+        user = None if stored is None else _decode_user(stored)
+        self._users.learn(user_id, user)
+        return user
+
+    def put_user(self, user_id: int, user: User) -> None:
+        self._users.change(user_id, user)
+
+    def wake_user(self, user_id: int, at_ms: int) -> None:
+        self._wake(USER_TIMER, at_ms, _sortable(user_id))
+
+    def users_due(self, before_ms: int) -> Iterator[int]:
+        for name in self._due(USER_TIMER, before_ms):
+            yield _number(name)
+
+    def _wake(self, kind: bytes, at_ms: int, name: bytes) -> None:
+        self._batch.put(kind + _sortable(at_ms) + name, b"")
+        self._set_since[kind] = min(self._set_since.get(kind, at_ms), at_ms)
+
+    def _due(self, kind: bytes, before_ms: int) -> Iterator[bytes]:
+        """Names of committed timers before `before_ms`; those that this batch set fire with a later one."""
+        limits = ReadOptions()
+        limits.set_iterate_upper_bound(kind + _sortable(before_ms))
+        keys = self._db.keys(from_key=kind + _sortable(self._scan_from[kind]), read_opt=limits)
+        due = [cast(bytes, key) for key in islice(keys, TIMERS_AT_ONCE)]
+        self._scan_from[kind] = _number(due[-1][1:9]) if len(due) == TIMERS_AT_ONCE else before_ms
+        for key in due:
+            self._batch.delete(key)
+            yield key[9:]
+
+    def _decode_request(self, stored: bytes) -> Request:
+        state = RequestState.FromString(stored)
+        shown = Shown(state.user_id, state.time_ms, state.arm, frozenset(state.item_ids)) if state.exposed else None
+        held = [
+            (
+                Feedback.FromString(known.value),
+                Origin(
+                    self._topic,
+                    self.partition,
+                    known.offset,
+                    known.key if known.HasField("key") else None,
+                    known.value,
+                    known.timestamp_ms,
+                    known.sent_at_ms,
+                ),
+            )
+            for known in state.held
+        ]
+        outcomes = {
+            known.item_id: Behaviour(
+                known.time_ms, known.item_id, known.play_time_ms, known.effective_view, known.follow
+            )
+            for known in state.outcomes
+        }
+        return Request(shown, outcomes, set(state.event_ids), held)
+
+
+class _Cached(Generic[K, V]):
+    """Values that were used last, and those that changed since the last commit; None stands for "there is none"."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: OrderedDict[K, V | None] = OrderedDict()  # longest unused first
+        self._changed: dict[K, None] = {}
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._known
+
+    def __getitem__(self, key: K) -> V | None:
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def learn(self, key: K, value: V | None) -> None:
+        self._known[key] = value
+
+    def change(self, key: K, value: V | None) -> None:
+        self._known[key] = value
+        self._changed[key] = None
+
+    def changes(self) -> Iterator[tuple[K, V | None]]:
+        for key in self._changed:
+            yield key, self._known[key]
+
+    def settle(self) -> None:
+        """Everything has been committed: forget what is over the limit."""
+        self._changed.clear()
+        while len(self._known) > self._limit:
+            self._known.popitem(last=False)
+
+
+def _open(directory: Path) -> Rdict:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_max_write_buffer_number(2)
+    options.set_keep_log_file_num(2)
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    blocks.set_bloom_filter(10, block_based=False)
+    options.set_block_based_table_factory(blocks)
+    try:
+        return Rdict(str(directory), options)
+    except Exception as error:
+        # RocksDB's binding has one error for everything; only its text tells.
+        if "lock" in str(error).lower():
+            raise PartitionBusy(f"{directory} is open in another process") from error
+        raise
+
+
+def _sortable(number: int) -> bytes:
+    """Eight bytes that sort as the signed number does."""
+    return (number + (1 << 63)).to_bytes(8, "big")
+
+
+def _number(sortable: bytes) -> int:
+    return int.from_bytes(sortable, "big") - (1 << 63)
+
+
+def _encode_user(user: User) -> bytes:
+    state = UserState(
+        history=user.history, dropped=user.dropped, next_offset=user.next_offset, row_us=user.row_us, open=user.open
+    )
+    encoded: bytes = state.SerializeToString()
+    return encoded
+
+
+def _decode_user(stored: bytes) -> User:
+    state = UserState.FromString(stored)
+    return User(state.history, state.dropped, state.next_offset, state.row_us, state.open)
+
+
+def _encode_request(request: Request) -> bytes:
+    shown = request.shown
+    state = RequestState(
+        exposed=shown is not None,
+        outcomes=[
+            OutcomeState(
+                item_id=known.item_id,
+                time_ms=known.time_ms,
+                play_time_ms=known.play_time_ms,
+                effective_view=known.effective_view,
+                follow=known.follow,
+            )
+            for known in request.outcomes.values()
+        ],
+        event_ids=sorted(request.event_ids),
+        held=[
+            HeldFeedback(
+                offset=origin.offset,
+                key=origin.key,
+                value=origin.value,
+                timestamp_ms=origin.timestamp,
+                sent_at_ms=origin.sent_at_ms,
+            )
+            for _, origin in request.held
+        ],
+    )
+    if shown is not None:
+        state.user_id, state.time_ms, state.arm = shown.user_id, shown.time_ms, shown.arm
+        state.item_ids.extend(sorted(shown.item_ids))
+    encoded: bytes = state.SerializeToString(deterministic=True)
+    return encoded

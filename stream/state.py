@@ -1,0 +1,77 @@
+"""What the steps remember, as they see it, and the plain form of it. The durable form is `partition.PartitionStore`."""
+
+import heapq
+from collections.abc import Iterator
+from typing import Protocol
+
+from stream.join import Request
+from stream.sessions import User
+
+
+class State(Protocol):
+    """One partition's memory.
+
+    A timer says when to look at a request or a user again, in event time. It fires once, and may fire early or for
+    something that is gone: whoever is woken looks for himself, and sets another one if he has to.
+    """
+
+    newest_exposure_ms: int
+    newest_feedback_ms: int
+
+    def request(self, request_id: str) -> Request | None: ...
+    def put_request(self, request_id: str, request: Request) -> None: ...
+    def drop_request(self, request_id: str) -> None: ...
+    def wake_request(self, request_id: str, at_ms: int) -> None: ...
+    def requests_due(self, before_ms: int) -> Iterator[str]: ...
+
+    def user(self, user_id: int) -> User | None: ...
+    def put_user(self, user_id: int, user: User) -> None: ...
+    def wake_user(self, user_id: int, at_ms: int) -> None: ...
+    def users_due(self, before_ms: int) -> Iterator[int]: ...
+
+
+class MemoryState:
+    """A state in memory, without bounds and without durability.
+
+    >>> state = MemoryState()
+    >>> state.wake_user(7, 20); state.wake_user(8, 10); state.wake_user(9, 30)
+    >>> list(state.users_due(30)), list(state.users_due(30))
+    ([8, 7], [])
+    """
+
+    def __init__(self) -> None:
+        self.newest_exposure_ms = 0
+        self.newest_feedback_ms = 0
+        self.requests: dict[str, Request] = {}
+        self.users: dict[int, User] = {}
+        self._request_timers: list[tuple[int, str]] = []
+        self._user_timers: list[tuple[int, int]] = []
+
+    def request(self, request_id: str) -> Request | None:
+        return self.requests.get(request_id)
+
+    def put_request(self, request_id: str, request: Request) -> None:
+        self.requests[request_id] = request
+
+    def drop_request(self, request_id: str) -> None:
+        self.requests.pop(request_id, None)
+
+    def wake_request(self, request_id: str, at_ms: int) -> None:
+        heapq.heappush(self._request_timers, (at_ms, request_id))
+
+    def requests_due(self, before_ms: int) -> Iterator[str]:
+        while self._request_timers and self._request_timers[0][0] < before_ms:
+            yield heapq.heappop(self._request_timers)[1]
+
+    def user(self, user_id: int) -> User | None:
+        return self.users.get(user_id)
+
+    def put_user(self, user_id: int, user: User) -> None:
+        self.users[user_id] = user
+
+    def wake_user(self, user_id: int, at_ms: int) -> None:
+        heapq.heappush(self._user_timers, (at_ms, user_id))
+
+    def users_due(self, before_ms: int) -> Iterator[int]:
+        while self._user_timers and self._user_timers[0][0] < before_ms:
+            yield heapq.heappop(self._user_timers)[1]
