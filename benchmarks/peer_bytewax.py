@@ -52,12 +52,11 @@ from contracts import bus
 from contracts.settings import KafkaSettings
 from contracts.wire.events_pb2 import Exposure, Feedback
 
-BATCH = 10_000
 # A request_id, and the items that it showed or what one of them led to.
 Event: TypeAlias = tuple[str, frozenset[int] | tuple[str, int, int, int, bool, bool]]
 
 
-class Join(StatefulBatchLogic[Event, Row, None]):
+class Join(StatefulBatchLogic[Event, Row, None]):  # type: ignore[misc]  # bytewax is not where mypy runs
     """One user's requests. Feedback that comes before its exposure waits for it."""
 
     def __init__(self) -> None:
@@ -81,7 +80,7 @@ class Join(StatefulBatchLogic[Event, Row, None]):
         """Nothing: there is no recovery store."""
 
 
-class JoinAndCut(StatefulBatchLogic[Event, list[Row], None]):
+class JoinAndCut(StatefulBatchLogic[Event, list[Row], None]):  # type: ignore[misc]  # as above
     """The join and the sessions in one state, by our own hand."""
 
     def __init__(self) -> None:
@@ -132,7 +131,7 @@ def sessions_of(events: KeyedStream[Event], way: str) -> Stream[tuple[bytes, byt
     return op.map("encode", windows.down, lambda window: _encode((window[0], window[1][1])))
 
 
-def from_kafka(settings: KafkaSettings, warmup: int, way: str) -> tuple[Stopwatch, Sessions]:
+def from_kafka(settings: KafkaSettings, warmup: int, way: str, batch: int) -> tuple[Stopwatch, Sessions]:
     """Every record of both topics, up to where they end now; the sessions to a topic."""
     watch = Stopwatch(warmup)
     names = {settings.topic(name): name for name in (bus.EXPOSURES, bus.FEEDBACK)}
@@ -143,7 +142,7 @@ def from_kafka(settings: KafkaSettings, warmup: int, way: str) -> tuple[Stopwatc
         return [_decode(names[message.topic], message.value) for message in messages]
 
     flow = Dataflow("sessions")
-    source = KafkaSource([settings.bootstrap_servers], list(names), tail=False, batch_size=BATCH)
+    source = KafkaSource([settings.bootstrap_servers], list(names), tail=False, batch_size=batch)
     messages: Stream[Any] = op.input("kafka", flow, source)
     sessions = sessions_of(op.flat_map_batch("decode", messages, decoded), way)
     outgoing = op.map("message", sessions, lambda session: KafkaSinkMessage(*session))
@@ -153,7 +152,7 @@ def from_kafka(settings: KafkaSettings, warmup: int, way: str) -> tuple[Stopwatc
     return watch, put_out(settings, output)
 
 
-def from_memory(load: stream_events.Load, warmup: int, way: str) -> tuple[Stopwatch, Sessions]:
+def from_memory(load: stream_events.Load, warmup: int, way: str, batch: int) -> tuple[Stopwatch, Sessions]:
     """Records that are made before the clock starts, in log order; the sessions to a list."""
     watch = Stopwatch(warmup)
     events = [(record.topic, record.value) for record in stream_events.records(load)]
@@ -165,7 +164,7 @@ def from_memory(load: stream_events.Load, warmup: int, way: str) -> tuple[Stopwa
         return [_decode(topic, value) for topic, value in batch]
 
     flow = Dataflow("sessions")
-    batches = op.input("memory", flow, TestingSource(events, batch_size=BATCH))
+    batches = op.input("memory", flow, TestingSource(events, batch_size=batch))
     sessions = sessions_of(op.flat_map_batch("decode", batches, decoded), way)
     op.output("out", sessions, TestingSink(made))
     run_main(flow)
@@ -177,15 +176,16 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add_peer_arguments(parser)
     parser.add_argument("--memory", action="store_true", help="make the events in memory; no broker")
+    parser.add_argument("--batch", type=int, default=10_000, help="records that its source hands over at once")
     stream_events.add_load_arguments(parser)
     arguments = parser.parse_args()
     load = stream_events.load_of(arguments)
     set_up(arguments)
     if arguments.memory:
-        watch, sessions = from_memory(load, arguments.warmup, arguments.way)
+        watch, sessions = from_memory(load, arguments.warmup, arguments.way, arguments.batch)
     else:
         settings = KafkaSettings(bootstrap_servers=arguments.bootstrap, topic_prefix=arguments.prefix)
-        watch, sessions = from_kafka(settings, arguments.warmup, arguments.way)
+        watch, sessions = from_kafka(settings, arguments.warmup, arguments.way, arguments.batch)
     source = "memory" if arguments.memory else "kafka"
     result: Result = result_of("bytewax", version("bytewax"), arguments.way, source, watch, sessions)
     sys.stdout.write(report(result, as_json=arguments.json) + "\n")

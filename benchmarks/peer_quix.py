@@ -51,7 +51,7 @@ BUFFER = 100_000  # records of a partition
 IDLE_S = 3.0  # without a record: the run has ended
 
 
-class Decode(Deserializer):
+class Decode(Deserializer):  # type: ignore[misc]  # quixstreams is not where mypy runs
     """Bytes to a message."""
 
     def __init__(self, kind: type[Exposure | Feedback]) -> None:

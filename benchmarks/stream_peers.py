@@ -10,6 +10,9 @@ Readings, each the kindest to the peers:
 - there is no feature store, no training example, no dead letter, no cap on a history, and no session index;
 - duplicates are dropped where a session is encoded, from the few rows at hand, instead of in a state of their own;
 - what is known of a request is never forgotten;
+- records are handed over in batches that are read together, which a replay gives and a live topic seldom does: with few
+  users a batch holds whole sessions, which Bytewax, working key by key, gains most from. Results with many users and
+  with few are two results, so `--users` belongs to each;
 - events may be 10 minutes late; driftline accepts an hour.
 
 Python's collector of cycles is off unless asked for: with their millions of small objects and its default thresholds it
@@ -120,7 +123,7 @@ def insert(sessions: Open, row: Row) -> list[list[Row]]:
 class Sessions(NamedTuple):
     """Sessions that were put out: how many, of how many behaviours, and a digest that no order changes."""
 
-    count: int
+    sessions: int
     behaviours: int
     digest: str
 
@@ -129,7 +132,7 @@ def summed(sessions: Iterable[tuple[bytes, bytes]]) -> Sessions:
     """Sum up (user's key, `History` bytes) pairs.
 
     >>> a, b = ((key, encode_session([("f1", 7, 1, 2, True, False)])) for key in (b"1", b"2"))
-    >>> summed([a, b]) == summed([b, a]), summed([a, b]).count, summed([a]) == summed([b])
+    >>> summed([a, b]) == summed([b, a]), summed([a, b]).sessions, summed([a]) == summed([b])
     (True, 2, False)
     """
     count = behaviours = total = 0
