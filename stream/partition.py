@@ -74,6 +74,11 @@ class PartitionStore:
         return self._db.get(POSITION) is None
 
     @property
+    def timers_changed(self) -> bool:
+        """Whether timers were set or have fired since the last commit."""
+        return not self._batch.is_empty()
+
+    @property
     def outbox(self) -> Outbox:
         """What the last committed batch put out."""
         return Outbox.FromString(self._db.get(OUTBOX) or b"")

@@ -87,7 +87,8 @@ class StreamWorker:
         for owned in self._ownership.owned.values():
             batch = self._next(owned)
             outputs = [*self._outputs(owned.store, batch), *self._timers(owned)]
-            if batch or outputs:
+            # A timer that only sets another puts nothing out, but the other cannot fire before it is committed.
+            if batch or outputs or owned.store.timers_changed:
                 outbox, origins = collect(outputs, self._settings.kafka, self.metrics)
                 self._at("commit")
                 owned.store.commit(outbox)

@@ -13,14 +13,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from contracts.settings import StreamSettings
+from contracts.clock import ManualClock
+from contracts.settings import KafkaSettings, StreamSettings
 from contracts.wire.stream_state_pb2 import Outbox
+from feature_repo.store import apply
 from stream import partition
 from stream.join import Origin, Request, Shown, fold, outcome_of
 from stream.partition import PartitionBusy, PartitionStore
 from stream.sessions import Behaviour, User, insert
 from stream.state import MemoryState, State
-from tests.stream.step_cases import feedback
+from tests.stream.step_cases import exposure, feedback
+from tests.stream.stream_cases import SENT_MS, Running, Sender, settings_for
 
 FEW = StreamSettings(cached_users=2, cached_requests=2)
 TOPIC = "feedback"
@@ -248,6 +251,30 @@ def test_more_timers_than_fire_at_once_fire_with_the_next_batches(
         store.commit(Outbox())
     assert fired == [[1, 2], [3, 4], [5], []]
     store.close()
+
+
+def test_a_session_of_several_behaviours_is_closed_by_the_clock_alone(apache: KafkaSettings, tmp_path: Path) -> None:
+    """Its first timer only sets another, which must be committed although the batch puts nothing out."""
+    apply(tmp_path / "features")
+    run = settings_for(apache, tmp_path)
+    sender = Sender(apache)
+    sender.items(1, 2)
+    sender.events(
+        exposure("r", 1000, (1, 2), user=2), feedback(1, 2000, "r", user=2), feedback(2, 900_000, "r", user=2)
+    )
+    sender.close()
+    clock = ManualClock(SENT_MS)
+    limits = run.stream
+    with Running(run, clock=clock) as running:
+        running.take(3)
+        # To where only the first has been idle for longer than the gap, and then to where both have.
+        clock.advance(limits.session_gap_ms + limits.allowed_lateness_ms + 10_000)
+        while running.worker._ownership.owned[0].timers_s != clock.elapsed_s():
+            running.worker.step()
+        assert running.value("stream_sessions_closed_total") == 0
+        clock.advance(900_000)
+        while running.value("stream_sessions_closed_total") != 1:
+            running.worker.step()
 
 
 OWNER = """
