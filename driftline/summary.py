@@ -38,6 +38,7 @@ def summarise(
         "events_in": int(stream.total("stream_events_in_total")),
         "example_sources": _outcome(stream, "example"),
         "non_positive": _outcome(stream, "non_positive"),
+        "folded": _outcome(stream, "folded"),
         "duplicates_dropped": _outcome(stream, "duplicate"),
         "dead_lettered": _outcome(stream, "dead_letter"),
         "held": int(stream.total("stream_held_feedback")),
@@ -49,6 +50,7 @@ def summarise(
                     for name, outcome in (
                         ("example_sources", "example"),
                         ("non_positive", "non_positive"),
+                        ("folded", "folded"),
                         ("duplicates_dropped", "duplicate"),
                         ("dead_lettered", "dead_letter"),
                     )
@@ -98,10 +100,11 @@ def summarise(
 def unaccounted(summary: Mapping[str, Any]) -> int:
     """Events that are in no class; 0 in a sound run.
 
-    >>> unaccounted(dict(events_in=9, example_sources=3, non_positive=3, duplicates_dropped=1, dead_lettered=2, held=0))
+    >>> counts = dict(example_sources=3, non_positive=2, folded=1, duplicates_dropped=1, dead_lettered=2, held=0)
+    >>> unaccounted(dict(events_in=9, **counts))
     0
     """
-    known = ("example_sources", "non_positive", "duplicates_dropped", "dead_lettered", "held")
+    known = ("example_sources", "non_positive", "folded", "duplicates_dropped", "dead_lettered", "held")
     return int(summary["events_in"] - sum(summary[name] for name in known))
 
 
@@ -170,7 +173,8 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
     grid.add_row(
         "events in",
         f"{summary['events_in']:,} = {summary['example_sources']:,} example sources + {summary['non_positive']:,} "
-        f"non-positive + {summary['duplicates_dropped']:,} duplicates + {summary['dead_lettered']:,} dead-lettered",
+        f"non-positive + {summary['folded']:,} folded + {summary['duplicates_dropped']:,} duplicates + "
+        f"{summary['dead_lettered']:,} dead-lettered",
     )
     for reason, count in summary["dead_letter_reasons"].items():
         grid.add_row("", f"{count:,} {reason}")

@@ -66,6 +66,7 @@ class StreamWorker:
         self._at = at
         self._ownership = Ownership(settings, consumer, assignment, self.metrics, rebuild=rebuild)
         self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
+        self._took = False  # whether the last step took any records
         self._lags: set[int] = set()  # partitions whose lag has been shown
         self._names = {settings.kafka.topic(name): name for name in LOGS}
 
@@ -102,6 +103,7 @@ class StreamWorker:
             now_ms = self._clock.now_ms()
             for origin in learned:
                 self.metrics.event_to_feature.observe(max(now_ms - origin.sent_at_ms, 0) / 1000)
+        self._took = records > 0
         self._observe()
         return records
 
@@ -113,9 +115,10 @@ class StreamWorker:
 
     def _fetch(self) -> None:
         """(1) Fetch what there is, but no more than may wait in memory."""
-        busy = any(owned.ready for owned in self._ownership.owned.values())
+        # Where nothing could be taken the last time, asking without waiting would only starve the client's own thread.
+        wait_ms = 0 if self._took else POLL_MS
         try:
-            polled = self._consumer.poll(0 if busy else POLL_MS, max_records=4 * self._settings.stream.poll_records)
+            polled = self._consumer.poll(wait_ms, max_records=4 * self._settings.stream.poll_records)
         except OffsetOutOfRangeError as error:
             self._ownership.skip_deleted(error.args[0])
             return
@@ -170,6 +173,7 @@ class StreamWorker:
             self._catalogue.read()  # so an item that was sent before feedback on it is known in time
         outputs: list[Output] = []
         for origin, event in decoded:
+            self.metrics.events_in.labels(self._names[origin.topic]).inc()
             if self._names[origin.topic] == bus.EXPOSURES:
                 store.position.exposures = origin.offset + 1
             else:
