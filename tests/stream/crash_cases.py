@@ -1,12 +1,13 @@
 """Workers that are killed with SIGKILL, over and over, until they have taken a log in."""
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,11 +61,14 @@ def zygote(settings: Settings, log: Log, directory: Path, name: str = "zygote") 
             stderr=errors,
             text=True,
             cwd=Path(__file__).parents[2],
+            start_new_session=True,
         )
-        try:
-            yield Zygote(process, settings_file, log, settings.kafka.partitions)
-        finally:
-            process.communicate()  # the end of its input ends it
+        with process:
+            try:
+                yield Zygote(process, settings_file, log, settings.kafka.partitions)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # it and a worker that has not ended
 
 
 def kill_until_done(workers: Zygote, chance: random.Random, most_steps: int, kills: int) -> int:
