@@ -4,7 +4,7 @@ Pure: whether a timestamp lies in the future is judged against the time at which
 never against a clock, so that the same log gives the same verdict whenever it is read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, I
 SCHEMA_VERSION = 1
 MAX_PLAY_TIME_MS = 24 * 3600 * 1000
 MAX_TIME_MS = 7_258_118_400_000  # 2200-01-01
+FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow")
 MAX_ITEMS_PER_EXPOSURE = 1000
 
 M = TypeVar("M", Item, Exposure, Feedback, Example)
@@ -67,7 +68,7 @@ def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_m
 
     """
     exposure = _parse(Exposure, value, max_bytes)
-    _require(exposure, "time_ms")
+    _require(exposure, ("time_ms",))
     _require_text(exposure.event_id, "event_id")
     _require_text(exposure.request_id, "request_id")
     _require_positive(exposure.user_id, "user_id")
@@ -93,8 +94,7 @@ def decode_feedback(
 
     """
     feedback = _parse(Feedback, value, max_bytes)
-    for field in ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow"):
-        _require(feedback, field)
+    _require(feedback, FEEDBACK_FIELDS)
     _require_text(feedback.event_id, "event_id")
     _require_text(feedback.request_id, "request_id")
     _require_positive(feedback.user_id, "user_id")
@@ -182,9 +182,10 @@ def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
     return message
 
 
-def _require(message: Message, field: str) -> None:
-    if not message.HasField(field):
-        raise BadEvent(Reason.MISSING_FIELD, f"{field} is missing")
+def _require(message: Message, fields: Iterable[str]) -> None:
+    if not all(map(message.HasField, fields)):
+        missing = next(field for field in fields if not message.HasField(field))
+        raise BadEvent(Reason.MISSING_FIELD, f"{missing} is missing")
 
 
 def _require_text(text: str, field: str) -> None:

@@ -9,13 +9,13 @@ then on. A duplicate that comes later still therefore has no effect either; it i
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from contracts.wire.events_pb2 import Exposure, Feedback
 from stream.sessions import Behaviour
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a record came from, so that it can be dead-lettered whole and its freshness measured."""
 
     topic: str
@@ -27,8 +27,7 @@ class Origin:
     sent_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """What later feedback needs to know of an exposure."""
 
     user_id: int

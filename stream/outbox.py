@@ -1,5 +1,6 @@
 """From what the steps put out to what is stored for delivery, counted on the way."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from contracts import bus
@@ -19,35 +20,48 @@ def collect(outputs: Iterable[Output], kafka: KafkaSettings, metrics: Metrics) -
     outbox = Outbox()
     users: dict[int, None] = {}
     learned: list[Origin] = []
+    counted: Counter[tuple[str, str]] = Counter()
+    begun = dropped = closed = 0
     for output in outputs:
         match output:
-            case Learned(origin, user_id, example, folded, begun, dropped):
-                users[user_id] = None
-                learned.append(origin)
-                metrics.sessions.inc(begun)
-                metrics.dropped.inc(dropped)
-                outcome = "example" if example else "folded" if folded else "non_positive"
-                metrics.outcomes.labels(bus.FEEDBACK, outcome).inc()
-                if example:
+            case Learned():
+                users[output.user_id] = None
+                learned.append(output.origin)
+                begun += output.sessions_begun
+                dropped += output.dropped
+                example = output.example
+                if example is None:
+                    counted[bus.FEEDBACK, "folded" if output.folded else "non_positive"] += 1
+                else:
+                    counted[bus.FEEDBACK, "example"] += 1
                     outbox.examples.add(
                         event_id=example.event_id,
-                        key=bus.key_of(user_id),
+                        key=bus.key_of(output.user_id),
                         value=example.SerializeToString(),
-                        timestamp_ms=origin.timestamp,
+                        timestamp_ms=output.origin.timestamp,
                     )
             case Remembered():
-                metrics.outcomes.labels(bus.EXPOSURES, "non_positive").inc()
-            case Duplicate(origin):
-                metrics.outcomes.labels(origin.topic.removeprefix(kafka.topic_prefix), "duplicate").inc()
-            case Closed(user_id):
-                users[user_id] = None
-                metrics.closed.inc()
-            case Rejected(origin, error):
-                metrics.outcomes.labels(origin.topic.removeprefix(kafka.topic_prefix), "dead_letter").inc()
-                metrics.dead_letters.labels(str(error.reason)).inc()
-                outbox.dead_letters.append(_letter(origin, error))
+                counted[bus.EXPOSURES, "non_positive"] += 1
+            case Duplicate():
+                counted[_name(output.origin, kafka), "duplicate"] += 1
+            case Closed():
+                users[output.user_id] = None
+                closed += 1
+            case Rejected():
+                counted[_name(output.origin, kafka), "dead_letter"] += 1
+                metrics.dead_letters.labels(str(output.error.reason)).inc()
+                outbox.dead_letters.append(_letter(output.origin, output.error))
     outbox.user_ids.extend(users)
+    metrics.sessions.inc(begun)
+    metrics.dropped.inc(dropped)
+    metrics.closed.inc(closed)
+    for (topic, outcome), count in counted.items():
+        metrics.outcomes.labels(topic, outcome).inc(count)
     return outbox, learned
+
+
+def _name(origin: Origin, kafka: KafkaSettings) -> str:
+    return origin.topic.removeprefix(kafka.topic_prefix)
 
 
 def _letter(origin: Origin, error: BadEvent) -> OutgoingLetter:

@@ -71,8 +71,9 @@ def insert(user: User, behaviour: Behaviour, *, gap_ms: int, limit: int) -> int:
     """
     history = user.history
     last = history.sessions[-1] if history.sessions else -1
-    if last < 0 or behaviour >= _behaviour(history, -1):
-        apart = last < 0 or behaviour.time_ms - history.times_ms[-1] > gap_ms
+    newest_ms = history.times_ms[-1] if last >= 0 else -1
+    if behaviour.time_ms > newest_ms or behaviour >= _behaviour(history, -1):
+        apart = last < 0 or behaviour.time_ms - newest_ms > gap_ms
         _append(history, behaviour, last + apart)
     else:
         _rebuild(user, sorted([*_behaviours(history), behaviour]), gap_ms)
@@ -109,7 +110,7 @@ def close(user: User) -> None:
 
 
 def _touch(user: User) -> None:
-    user.row_us = max(user.row_us + 1, user.last_ms * 1000)
+    user.row_us = max(user.row_us + 1, user.history.times_ms[-1] * 1000)
 
 
 def _behaviour(history: History, at: int) -> Behaviour:

@@ -12,8 +12,7 @@ order of events, not of when the clearing runs.
 """
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from contracts.events import SCHEMA_VERSION, BadEvent, Reason
 from contracts.settings import StreamSettings
@@ -23,8 +22,7 @@ from stream.sessions import COLUMNS, Behaviour, User, close, insert, replace
 from stream.state import State
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(NamedTuple):
     """A feedback event was taken in. `example` where it made its item an effective view."""
 
     origin: Origin
@@ -35,30 +33,26 @@ class Learned:
     dropped: int  # behaviours that the history limit cut off
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(NamedTuple):
     """An exposure was accepted; feedback can join it."""
 
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(NamedTuple):
     """An event that was seen before; dropped."""
 
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """An event that goes to the dead-letter topic."""
 
     origin: Origin
     error: BadEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(NamedTuple):
     """A user has been idle for so long that nothing can join the last session any more."""
 
     user_id: int
@@ -67,58 +61,60 @@ class Closed:
 Output: TypeAlias = Learned | Remembered | Duplicate | Rejected | Closed
 
 
-def on_exposure(state: State, exposure: Exposure, origin: Origin, settings: StreamSettings) -> Iterator[Output]:
+def on_exposure(state: State, exposure: Exposure, origin: Origin, settings: StreamSettings) -> list[Output]:
     """An exposure arrived: remember it, and use the feedback that was held for it."""
     request_id = exposure.request_id
-    yield from _expire(state, request_id, settings)
-    request = state.request(request_id) or Request()
+    request, outputs = _current(state, request_id, settings)
     if request.shown is not None:
-        yield Duplicate(origin)
-        return
+        outputs.append(Duplicate(origin))
+        return outputs
     if exposure.time_ms < state.newest_exposure_ms - settings.allowed_lateness_ms:
-        yield Rejected(origin, _late(exposure.time_ms))
-        return
+        outputs.append(Rejected(origin, _late(exposure.time_ms)))
+        return outputs
     state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
     request.shown = Shown.of(exposure)
-    yield Remembered(origin)
+    outputs.append(Remembered(origin))
     held, request.held = request.held, []
     for feedback, feedback_origin in held:
-        yield _join(state, request.shown, request, feedback, feedback_origin, settings)
+        outputs.append(_join(state, request.shown, request, feedback, feedback_origin, settings))
     state.put_request(request_id, request)
     state.wake_request(request_id, request.expires_ms(settings.attribution_window_ms))
+    return outputs
 
 
 def on_feedback(
     state: State, feedback: Feedback, origin: Origin, settings: StreamSettings, known_items: Container[int]
-) -> Iterator[Output]:
+) -> list[Output]:
     """A feedback event arrived: join it, or hold it until its exposure comes."""
     if feedback.item_id not in known_items:
-        yield Rejected(origin, BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue"))
-        return
-    request_id = feedback.request_id
-    yield from _expire(state, request_id, settings)
-    request = state.request(request_id) or Request()
-    if feedback.event_id in request.event_ids:
-        yield Duplicate(origin)
-        return
-    if feedback.time_ms < state.newest_feedback_ms - settings.allowed_lateness_ms:
-        yield Rejected(origin, _late(feedback.time_ms))
-        return
-    state.newest_feedback_ms = max(state.newest_feedback_ms, feedback.time_ms)
-    request.event_ids.add(feedback.event_id)
+        return [Rejected(origin, BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue"))]
+    request_id, event_id, time_ms = feedback.request_id, feedback.event_id, feedback.time_ms
+    request, outputs = _current(state, request_id, settings)
+    if event_id in request.event_ids:
+        outputs.append(Duplicate(origin))
+        return outputs
+    if time_ms < state.newest_feedback_ms - settings.allowed_lateness_ms:
+        outputs.append(Rejected(origin, _late(time_ms)))
+        return outputs
+    state.newest_feedback_ms = max(state.newest_feedback_ms, time_ms)
+    request.event_ids.add(event_id)
     if request.shown is not None:
-        yield _join(state, request.shown, request, feedback, origin, settings)
+        outputs.append(_join(state, request.shown, request, feedback, origin, settings))
     else:
         request.held.append((feedback, origin))
         if len(request.held) == 1:
             state.wake_request(request_id, request.expires_ms(settings.attribution_window_ms))
     state.put_request(request_id, request)
+    return outputs
 
 
 def on_time(state: State, watermark_ms: int, settings: StreamSettings) -> Iterator[Output]:
     """Event time has come to `watermark_ms`: forget what has expired, and close the sessions of idle users."""
     for request_id in state.requests_due(watermark_ms):
-        yield from _expire(state, request_id, settings, watermark_ms)
+        request = state.request(request_id)
+        if request is not None and request.expires_ms(settings.attribution_window_ms) < watermark_ms:
+            yield from _given_up(request_id, request)
+            state.drop_request(request_id)
     for user_id in state.users_due(watermark_ms):
         user = state.user(user_id)
         if user is None or not user.open:
@@ -137,19 +133,21 @@ def watermark(state: State, settings: StreamSettings) -> int:
     return min(state.newest_exposure_ms, state.newest_feedback_ms) - settings.allowed_lateness_ms
 
 
-def _expire(
-    state: State, request_id: str, settings: StreamSettings, watermark_ms: int | None = None
-) -> Iterator[Rejected]:
-    """Forget a request that the watermark has passed, and give up the feedback that waited for it."""
+def _current(state: State, request_id: str, settings: StreamSettings) -> tuple[Request, list[Output]]:
+    """What is known of a request, a new one if nothing is, and what is given up because the watermark has passed it."""
     request = state.request(request_id)
     if request is None:
-        return
-    now = watermark(state, settings) if watermark_ms is None else watermark_ms
-    if request.expires_ms(settings.attribution_window_ms) >= now:
-        return
-    for _, origin in request.held:
-        yield Rejected(origin, BadEvent(Reason.NO_EXPOSURE, f"no exposure of request {request_id} came in time"))
+        return Request(), []
+    if request.expires_ms(settings.attribution_window_ms) >= watermark(state, settings):
+        return request, []
     state.drop_request(request_id)
+    return Request(), _given_up(request_id, request)
+
+
+def _given_up(request_id: str, request: Request) -> list[Output]:
+    """The feedback that waited for an exposure in vain."""
+    detail = f"no exposure of request {request_id} came in time"
+    return [Rejected(origin, BadEvent(Reason.NO_EXPOSURE, detail)) for _, origin in request.held]
 
 
 def _join(

@@ -5,6 +5,7 @@ partition's state lies, `ownership` who has it, and `intake` in what order recor
 """
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 import structlog
@@ -172,8 +173,9 @@ class StreamWorker:
         if any(isinstance(event, Feedback) and event.item_id not in items for _, event in decoded):
             self._catalogue.read()  # so an item that was sent before feedback on it is known in time
         outputs: list[Output] = []
+        for topic, count in Counter(record.topic for record in batch).items():
+            self.metrics.events_in.labels(self._names[topic]).inc(count)
         for origin, event in decoded:
-            self.metrics.events_in.labels(self._names[origin.topic]).inc()
             if self._names[origin.topic] == bus.EXPOSURES:
                 store.position.exposures = origin.offset + 1
             else:
