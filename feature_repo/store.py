@@ -149,7 +149,7 @@ class UserSequences:
         """
         if not rows:
             return 0
-        batch = [_to_feast(row) for row in rows]
+        batch = [to_feast(row) for row in rows]
         fresh = self._newer(batch) if self._versions else batch
         reports: list[int] = []
         self._provider.online_write_batch(self._store.config, self._view, fresh, reports.append)
@@ -201,7 +201,8 @@ def _database(store: FeatureStore) -> Path:
     return Path(store.repo_path) / str(store.config.online_store.path)
 
 
-def _to_feast(row: UserRow) -> Feasted:
+def to_feast(row: UserRow) -> Feasted:
+    """A row as Feast's providers take it."""
     written_us = row.written_us or row.last_event_ms * 1000
     values: dict[str, Value] = {}
     for name in SEQUENCES:
