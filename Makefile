@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test proofs lint format proto constraints clean
+.PHONY: help setup servers demo test proofs bench lint format proto constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,15 @@ test: servers ## run the tests
 proofs: servers ## run the long proofs, such as those by many crashes
 	$(BIN)/python -m pytest -m proof --timeout 1800 $(ARGS)
 
+bench: servers .venv-bench/.ready ## measure the stream beside its peers and its ceilings; ARGS="--soak --redis --quick"
+	$(BIN)/python -m benchmarks.stream --json $(ARGS)
+
+# The peers' pins do not go with driftline's, so they have an environment of their own.
+.venv-bench/.ready: benchmarks/requirements.txt $(READY)
+	$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-bench
+	$(BIN)/uv pip install -q --compile-bytecode --python .venv-bench/bin/python -r $<
+	@touch $@
+
 lint: $(READY) ## style, types and the floor plan
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +58,4 @@ constraints: $(READY) ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile -q --universal --upgrade --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml -o constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
