@@ -106,11 +106,12 @@ class Bench:
     def peers(self, events: int, users: int) -> dict[str, dict[str, Any]]:
         """The same session job in the peers: Bytewax from memory; Quix Streams from Kafka, it has no other input."""
         self._say("bytewax")
-        names = ["--events", str(events), "--users", str(users), "--cpu", str(TIMED_CORE)]
+        timed = ["--warmup", str(events // 10), "--cpu", str(TIMED_CORE)]
+        names = ["--events", str(events), "--users", str(users), *timed]
         found = {"bytewax": vars(run_peer(PEER_PYTHON, "bytewax", ["--memory", *names]))}
         _, prefix = self.load(events=events, users=users)
         self._say("quixstreams")
-        where = ["--bootstrap", self._bootstrap, "--prefix", prefix, "--events", str(events), "--cpu", str(TIMED_CORE)]
+        where = ["--bootstrap", self._bootstrap, "--prefix", prefix, "--events", str(events), *timed]
         return found | {"quixstreams": vars(run_peer(PEER_PYTHON, "quixstreams", where))}
 
     def freshness(self, rate: int, seconds: int, users: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.stream.log_cases import Log, Outcome, outcome, write_log
 from tests.stream.stream_cases import settings_for
 
 BATCH = 25  # records, so that a log makes many batches
-MOST_STEPS = 40  # a batch of both partitions takes 9 of them
+MOST_STEPS = 20  # a batch of both partitions takes 9 of them, a start with something to deliver again 4
 
 
 def prepared(server: Server, directory: Path, seed: int, size: int, redis: str | None = None) -> tuple[Settings, Log]:
