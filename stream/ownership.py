@@ -44,7 +44,9 @@ class Owned:
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
     """Notes what the group gives to this worker and takes from it; on the client's thread, so it does no more.
 
-    What is new is paused at once: it must not be read before its state says from where.
+    What is new is paused at once: it must not be read before its state says from where. Until then its position is 0:
+    while a partition has none, the client looks for the group's own, and where that has none either it reads nothing
+    at all. So a new partition whose last owner hangs would hold up every other one.
     """
 
     def __init__(self) -> None:
@@ -59,7 +61,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take them at the next step."""
-        self.consumer.pause(*assigned)
+        for where in assigned:
+            self.consumer.pause(where)
+            self.consumer.seek(where, 0)
         self.wanted |= {where.partition for where in assigned}
         self.changes += 1
 
@@ -77,6 +81,7 @@ class Ownership:
         self._metrics = metrics
         self._rebuild = rebuild
         self._seen = 0  # changes of the assignment that have been followed
+        self._busy: set[int] = set()  # partitions whose last owners have not let go of them yet
 
     @property
     def changed(self) -> bool:
@@ -93,6 +98,7 @@ class Ownership:
         wanted = self._assignment.wanted
         if self.changed:
             self._seen = self._assignment.changes
+            self._busy &= wanted
             for partition in [known for known in self.owned if known not in wanted]:
                 log.info("partition given up", partition=partition)
                 self.owned.pop(partition).store.close()
@@ -161,8 +167,11 @@ class Ownership:
         try:
             store = PartitionStore(directory, settings.kafka.topic(bus.FEEDBACK), partition, settings.stream)
         except PartitionBusy:
-            log.info("waiting for the partition's last owner to let go of its state", partition=partition)
+            if partition not in self._busy:
+                log.info("waiting for the partition's last owner to let go of its state", partition=partition)
+                self._busy.add(partition)
             return None
+        self._busy.discard(partition)
         if store.is_new and not self._rebuild:
             done = [self._consumer.committed(TopicPartition(settings.kafka.topic(name), partition)) for name in LOGS]
             if any(done):

@@ -2,14 +2,15 @@
 
 RocksDB holds it, and `commit` writes everything that a batch changed in one atomic, synced write: state, offsets and
 outbox are never apart. Memory holds no more than the caches' limits and one batch. Whoever has the directory open owns
-the partition: RocksDB's lock keeps every other worker out until the owner has closed it or died.
+the partition: a lock keeps every other worker out until the owner has closed it or died.
 """
 
+import fcntl
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Generic, TextIO, TypeVar, cast
 
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
@@ -53,6 +54,7 @@ class PartitionStore:
         self.partition = partition
         self._topic = feedback_topic
         directory.mkdir(parents=True, exist_ok=True)
+        self._lock = _claimed(directory)
         self._db = _open(directory)
         self.position = PartitionPosition.FromString(self._db.get(POSITION) or b"")
         self.newest_exposure_ms = self.position.newest_exposure_ms
@@ -67,6 +69,7 @@ class PartitionStore:
     def close(self) -> None:
         """Let another worker have the partition."""
         self._db.close()
+        self._lock.close()
 
     @property
     def is_new(self) -> bool:
@@ -222,6 +225,25 @@ class _Cached(Generic[K, V]):
             self._known.popitem(last=False)
 
 
+def _claimed(directory: Path) -> TextIO:
+    """Hold the directory until the file that is returned is closed or its process has died.
+
+    RocksDB has a lock too, but whoever finds it taken has set the owner's log file aside before: one that waits would
+    leave a file behind with each look.
+
+    Raises:
+        PartitionBusy: somebody else holds it.
+
+    """
+    held = (directory / "owner.lock").open("w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.close()
+        raise PartitionBusy(f"{directory} is open in another process") from error
+    return held
+
+
 def _open(directory: Path) -> Rdict:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
@@ -232,13 +254,7 @@ def _open(directory: Path) -> Rdict:
     blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
     blocks.set_bloom_filter(10, block_based=False)
     options.set_block_based_table_factory(blocks)
-    try:
-        return Rdict(str(directory), options)
-    except Exception as error:
-        # RocksDB's binding has one error for everything; only its text tells.
-        if "lock" in str(error).lower():
-            raise PartitionBusy(f"{directory} is open in another process") from error
-        raise
+    return Rdict(str(directory), options)
 
 
 def _sortable(number: int) -> bytes:

@@ -128,9 +128,13 @@ def on_time(state: State, watermark_ms: int, settings: StreamSettings) -> Iterat
             state.wake_user(user_id, ends_ms)
 
 
-def watermark(state: State, settings: StreamSettings) -> int:
-    """The event time before which nothing is expected any more."""
-    return min(state.newest_exposure_ms, state.newest_feedback_ms) - settings.allowed_lateness_ms
+def watermark(state: State, settings: StreamSettings, *, exposures_ms: int = 0, feedback_ms: int = 0) -> int:
+    """The event time before which nothing is expected any more.
+
+    `exposures_ms`, `feedback_ms`: for how long each log has been silent on the wall clock; its event time goes on so.
+    """
+    newest_ms = min(state.newest_exposure_ms + exposures_ms, state.newest_feedback_ms + feedback_ms)
+    return newest_ms - settings.allowed_lateness_ms
 
 
 def _current(state: State, request_id: str, settings: StreamSettings) -> tuple[Request, list[Output]]:

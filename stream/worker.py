@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
@@ -123,8 +123,6 @@ class StreamWorker:
         except OffsetOutOfRangeError as error:
             self._ownership.skip_deleted(error.args[0])
             return
-        except NoOffsetForPartitionError:
-            return  # the group has never been here; `follow` says from where to read
         if self._ownership.changed:
             return  # what was fetched may not be this worker's any more; what is, it reads again from its state
         now_s = self._clock.elapsed_s()
@@ -208,22 +206,24 @@ class StreamWorker:
             return error
 
     def _timers(self, owned: Owned) -> list[Output]:
-        """What falls due: by the watermark, and while both logs are silent by the clock."""
+        """What falls due: by the watermark, which goes on by the clock while a log is silent."""
         now_s = self._clock.elapsed_s()
-        silent_s = min(self._silent_s(owned, name, now_s) for name in LOGS)
-        if silent_s > 0 and now_s - owned.timers_s < SILENT_AFTER_S:
+        exposures_ms, feedback_ms = (self._silent_ms(owned, name, now_s) for name in LOGS)
+        if exposures_ms and feedback_ms and now_s - owned.timers_s < SILENT_AFTER_S:
             return []
         owned.timers_s = now_s
-        until_ms = watermark(owned.store, self._settings.stream) + int(1000 * silent_s)
-        outputs = list(on_time(owned.store, until_ms, self._settings.stream))
+        limits = self._settings.stream
+        until_ms = watermark(owned.store, limits, exposures_ms=exposures_ms, feedback_ms=feedback_ms)
+        outputs = list(on_time(owned.store, until_ms, limits))
         owned.store.position.held -= self._settled(outputs)
         return outputs
 
-    def _silent_s(self, owned: Owned, name: str, now_s: float) -> float:
+    def _silent_ms(self, owned: Owned, name: str, now_s: float) -> int:
         """For how long a log that was read to its end has been silent; 0 where that is not worth a look."""
         waiting = owned.waiting(name)
         silent_s = now_s - waiting.heard_s
-        return silent_s if silent_s >= SILENT_AFTER_S and not waiting.records and self._at_end(owned, name) else 0.0
+        long = silent_s >= SILENT_AFTER_S and not waiting.records and self._at_end(owned, name)
+        return int(1000 * silent_s) if long else 0
 
     def _settled(self, outputs: list[Output]) -> int:
         """How many feedback records these outputs are the last word on."""
