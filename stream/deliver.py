@@ -102,11 +102,15 @@ class Delivery:
         ]
         self._features.write(rows)
         self._at("written")
-        for store, examples, letters in sent:
-            position = store.position
-            position.examples_end = max(position.examples_end, *self._acknowledged(examples), 0)
-            position.dead_letters_end = max(position.dead_letters_end, *self._acknowledged(letters), 0)
+        ends = [
+            (store.position, self._acknowledged(examples), self._acknowledged(letters))
+            for store, examples, letters in sent
+        ]
         self._at("acknowledged")
+        # Not before all of them: another attempt would look for what this one has sent only after these offsets.
+        for position, examples_ends, letters_ends in ends:
+            position.examples_end = max(position.examples_end, *examples_ends, 0)
+            position.dead_letters_end = max(position.dead_letters_end, *letters_ends, 0)
 
     def _known(self, store: PartitionStore) -> tuple[set[str], set[tuple[str, int, int]]]:
         """What the logs hold since the offsets that the partition's state knows of."""
