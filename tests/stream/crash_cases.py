@@ -1,4 +1,4 @@
-"""Workers that are killed with SIGKILL, over and over, until they have taken a log in."""
+"""Workers in processes of their own: told what to do, listened to, and killed with SIGKILL over and over."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,7 @@ from tests.stream.log_cases import Log
 
 
 class Zygote:
-    """Runs workers, one after the other; see `crash_zygote`."""
+    """Runs workers, one after the other or beside each other; see `crash_zygote`."""
 
     def __init__(self, process: "subprocess.Popen[str]", settings_file: Path, log: Log, partitions: int) -> None:
         self._process = process
@@ -29,23 +30,32 @@ class Zygote:
             },
             "instance": "worker",
         }
+        self._heard: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
 
-    def run(self, **how: float | str | None) -> int:
+    def run(self, **how: object) -> int:
         """Run a worker to its end; its exit code, which is -9 where it was killed."""
         self.begin(**how)
         return self.ended()
 
-    def begin(self, **how: float | str | None) -> None:
+    def begin(self, worker: str = "worker", **how: object) -> None:
         """Start a worker."""
         stdin: IO[str] = self._process.stdin  # type: ignore[assignment]
-        stdin.write(json.dumps(self._order | how) + "\n")
+        stdin.write(json.dumps(self._order | {"worker": worker} | how) + "\n")
         stdin.flush()
 
-    def ended(self) -> int:
-        """Wait until the worker has ended."""
+    def heard(self, worker: str = "worker") -> dict[str, Any]:
+        """Wait for the next that a worker says, or is said of it."""
         stdout: IO[str] = self._process.stdout  # type: ignore[assignment]
-        answer: Mapping[str, int] = json.loads(stdout.readline())
-        return answer["exit"]
+        while not self._heard[worker]:
+            news = json.loads(stdout.readline())
+            self._heard[news["worker"]].append(news)
+        return self._heard[worker].popleft()
+
+    def ended(self, worker: str = "worker") -> int:
+        """Wait until a worker has ended; its exit code."""
+        while "exit" not in (news := self.heard(worker)):
+            pass
+        return int(news["exit"])
 
 
 @contextmanager
