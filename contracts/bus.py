@@ -31,6 +31,7 @@ OWN_CONFIG = {
 }
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
+RECONNECT_BACKOFF_MAX_MS = 2_000  # how long a broker that is back may go unnoticed; the client's own limit is 30 s
 MAX_POLL_INTERVAL_MS = 10 * 60 * 1000  # a member whose sink hangs for longer gives its partitions up
 GAP_ATTEMPTS = 100  # fetches that a missing offset is asked for again before it counts as never written
 
@@ -292,6 +293,7 @@ def _connected(kind: Callable[..., C], settings: KafkaSettings, **options: Any) 
         return kind(
             bootstrap_servers=settings.bootstrap_servers,
             bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+            reconnect_backoff_max_ms=RECONNECT_BACKOFF_MAX_MS,
             client_id="driftline",
             **settings.security,
             **options,
