@@ -14,7 +14,15 @@ from typing import IO, Any
 
 from contracts import bus
 from contracts.settings import Settings, dump
-from tests.stream.log_cases import Log
+from contracts.wire.events_pb2 import Example
+from driftline import broker
+from driftline.servers import Server
+from feature_repo.store import apply
+from tests.conftest import own_topics
+from tests.stream.log_cases import Log, Outcome, outcome, write_log
+from tests.stream.stream_cases import settings_for
+
+BATCH = 25  # records, so that a log makes many batches
 
 
 class Zygote:
@@ -95,3 +103,23 @@ def kill_until_done(workers: Zygote, chance: random.Random, most_steps: int, kil
         killed += 1
     assert workers.run() == 0
     return killed
+
+
+def prepared(server: Server, directory: Path, seed: int, size: int, redis: str | None = None) -> tuple[Settings, Log]:
+    """Topics with a log, and a feature store."""
+    kafka = own_topics(server)
+    broker.prepare(kafka)
+    directory.mkdir()
+    apply(directory / "features", redis)
+    return settings_for(kafka, directory, poll_records=BATCH), write_log(kafka, seed, size)
+
+
+def undisturbed(server: Server, directory: Path, seed: int, size: int) -> Outcome:
+    """What one worker makes of a log that nothing happens to."""
+    settings, log = prepared(server, directory, seed, size)
+    with zygote(settings, log, directory) as workers:
+        assert workers.run() == 0
+    found = outcome(settings)
+    sent = [Example.FromString(value).event_id for records in found.examples.values() for _, value, _ in records]
+    assert sorted(sent) == sorted(log.expected_examples), "each example once, and no other"
+    return found

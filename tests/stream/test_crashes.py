@@ -5,36 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts.settings import Settings
-from contracts.wire.events_pb2 import Example
-from driftline import broker
 from driftline.servers import Server
-from feature_repo.store import apply
-from tests.conftest import own_topics
-from tests.stream.crash_cases import kill_until_done, zygote
-from tests.stream.log_cases import Log, Outcome, outcome, write_log
-from tests.stream.stream_cases import settings_for
+from tests.stream.crash_cases import kill_until_done, prepared, undisturbed, zygote
+from tests.stream.log_cases import Outcome, outcome
 
-BATCH = 25  # records, so that a log makes many batches
 MOST_STEPS = 20  # a batch of both partitions takes 9 of them, a start with something to deliver again 4
-
-
-def prepared(server: Server, directory: Path, seed: int, size: int, redis: str | None = None) -> tuple[Settings, Log]:
-    kafka = own_topics(server)
-    broker.prepare(kafka)
-    directory.mkdir()
-    apply(directory / "features", redis)
-    return settings_for(kafka, directory, poll_records=BATCH), write_log(kafka, seed, size)
-
-
-def undisturbed(server: Server, directory: Path, seed: int, size: int) -> Outcome:
-    settings, log = prepared(server, directory, seed, size)
-    with zygote(settings, log, directory) as workers:
-        assert workers.run() == 0
-    found = outcome(settings)
-    sent = [Example.FromString(value).event_id for records in found.examples.values() for _, value, _ in records]
-    assert sorted(sent) == sorted(log.expected_examples), "each example once, and no other"
-    return found
 
 
 def crashed(server: Server, directory: Path, seed: int, size: int, kills: int) -> tuple[Outcome, int]:

@@ -206,8 +206,15 @@ def test_workers_join_leave_and_die(kafka: KafkaSettings, tmp_path: Path) -> Non
     check_against_an_undisturbed_run(kafka, settings, log, tmp_path)
 
 
-@pytest.mark.parametrize("then", ["killed", "continued"])
-@pytest.mark.parametrize("busy", [True, False], ids=["at work", "idle"])
+@pytest.mark.parametrize(
+    ("busy", "then"),
+    [
+        (True, "continued"),
+        (False, "killed"),
+        pytest.param(True, "killed", marks=pytest.mark.proof),
+        pytest.param(False, "continued", marks=pytest.mark.proof),
+    ],
+)
 def test_nobody_touches_what_a_hung_worker_owns(kafka: KafkaSettings, tmp_path: Path, busy: bool, then: str) -> None:
     settings = prepared(kafka, tmp_path / "live")
     log = Growing(settings.kafka, seed=1, size=600, parts=3)
