@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import KafkaError, TopicAlreadyExistsError
@@ -30,6 +30,8 @@ OWN_CONFIG = {
     DEAD_LETTERS: {"max.message.bytes": str(32 * 1024 * 1024)},  # they hold whole records, and the reason
 }
 
+RECORD_OVERHEAD_BYTES = 2048
+LARGEST_LETTER_BYTES = 32 * 1024 * 1024 - RECORD_OVERHEAD_BYTES
 BOOTSTRAP_TIMEOUT_MS = 10_000
 RECONNECT_BACKOFF_MAX_MS = 2_000  # how long a broker that is back may go unnoticed; the client's own limit is 30 s
 MAX_POLL_INTERVAL_MS = 10 * 60 * 1000  # a member whose sink hangs for longer gives its partitions up
@@ -263,6 +265,18 @@ def read_to_end(settings: KafkaSettings, topic: str, partition: int, offset: int
             end = client.highwater(where)
     finally:
         client.close()
+
+
+def largest_letter_bytes(settings: KafkaSettings) -> int:
+    """How large a dead letter may be: what its topic takes, less the room for what Kafka adds to a record."""
+    topic = settings.topic(DEAD_LETTERS)
+    client = admin(settings)
+    try:
+        described = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
+    finally:
+        client.close()
+    known = described.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
+    return int(known) - RECORD_OVERHEAD_BYTES if known else LARGEST_LETTER_BYTES
 
 
 def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> None:

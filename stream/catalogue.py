@@ -7,7 +7,7 @@ from kafka import KafkaConsumer
 
 from contracts import bus
 from contracts.events import BadEvent, decode_item
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, SettingsError
 from stream.join import Origin
 from stream.step import Rejected
 
@@ -45,7 +45,10 @@ class Catalogue:
         """The records from `offset` on that are no items, and the offset to ask from next time."""
         if offset >= self._end or not self._saw_bad:
             return [], self._end
-        return list(self._rejected(offset)), self._end
+        try:
+            return list(self._rejected(offset)), self._end
+        except SettingsError:
+            return [], offset  # the broker is away; the next batch asks again
 
     def _rejected(self, offset: int) -> Iterator[Rejected]:
         for record in bus.read_to_end(self._settings, bus.ITEMS, 0, offset):

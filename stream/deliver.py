@@ -14,11 +14,12 @@ logs hold already is not sent again.
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from kafka import KafkaProducer
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from contracts import bus
 from contracts.settings import KafkaSettings
@@ -58,6 +59,7 @@ class Delivery:
         self._stop = stop
         self._metrics = metrics
         self._at = at
+        self._sent_before: list[Any] = []  # by an attempt that has not been seen to its end
 
     def deliver(self, outboxes: Sequence[tuple[PartitionStore, Outbox]], *, again: bool) -> None:
         """Deliver outboxes, and again for as long as a sink fails.
@@ -87,7 +89,8 @@ class Delivery:
 
     def _attempt(self, outboxes: Sequence[tuple[PartitionStore, Outbox]], again: bool) -> None:
         if again:
-            self._acknowledged([])  # of an attempt before: what the log holds must not change any more
+            self._answered(self._sent_before)  # what the log holds must not change any more
+            self._sent_before.clear()
         self._at("send")
         sent = [
             (store, *self._send(store, outbox, *(self._known(store) if again else (set(), set()))))
@@ -106,6 +109,7 @@ class Delivery:
             (store.position, self._acknowledged(examples), self._acknowledged(letters))
             for store, examples, letters in sent
         ]
+        self._sent_before.clear()
         self._at("acknowledged")
         # Not before all of them: another attempt would look for what this one has sent only after these offsets.
         for position, examples_ends, letters_ends in ends:
@@ -160,22 +164,31 @@ class Delivery:
     def _sent(self, topic: str, **record: Any) -> Any:
         while True:
             try:
-                return self._producer.send(topic, **record)
+                future = self._producer.send(topic, **record)
             except KafkaTimeoutError:
                 # The broker does not answer, or the client's memory is full of what it could not send yet.
                 if self._stop.is_set():
                     raise Stopped from None
+            else:
+                self._sent_before.append(future)
+                return future
 
     def _acknowledged(self, futures: Sequence[Any]) -> list[int]:
         """Wait until the broker has what was sent; the offset after each of `futures`."""
-        while True:
-            try:
-                self._producer.flush(timeout=LOOK_UP_S)
-                break
-            except KafkaTimeoutError:
-                if self._stop.is_set():
-                    raise Stopped from None
+        self._answered(futures)
         return [future.get(timeout=0).offset + 1 for future in futures]
+
+    def _answered(self, futures: Sequence[Any]) -> None:
+        """Wait until each of `futures` is done, well or not.
+
+        Unlike the client's `flush` this tells those that were waited for from those of an attempt before.
+        """
+        for future in futures:
+            while not future.is_done:
+                with suppress(KafkaError):
+                    future.get(timeout=LOOK_UP_S)
+                if self._stop.is_set() and not future.is_done:
+                    raise Stopped
 
 
 def row_of(user_id: int, user: User) -> UserRow:

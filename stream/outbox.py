@@ -11,12 +11,18 @@ from stream.join import Origin
 from stream.metrics import Metrics
 from stream.step import Closed, Duplicate, Learned, Output, Rejected, Remembered
 
-# The dead-letter topic takes messages of 32 MiB. What is larger stays where it is, and its letter says so.
-LARGEST_VALUE_BYTES = 30 << 20
 
+def collect(
+    outputs: Iterable[Output],
+    kafka: KafkaSettings,
+    metrics: Metrics,
+    largest_letter_bytes: int = bus.LARGEST_LETTER_BYTES,
+) -> tuple[Outbox, list[Origin]]:
+    """The outbox of one batch, and the origins of the feedback whose users' rows it changes.
 
-def collect(outputs: Iterable[Output], kafka: KafkaSettings, metrics: Metrics) -> tuple[Outbox, list[Origin]]:
-    """The outbox of one batch, and the origins of the feedback whose users' rows it changes."""
+    `largest_letter_bytes`: what the dead-letter topic takes. A record that does not fit stays where it is, and its
+    letter says so.
+    """
     outbox = Outbox()
     users: dict[int, None] = {}
     learned: list[Origin] = []
@@ -50,7 +56,7 @@ def collect(outputs: Iterable[Output], kafka: KafkaSettings, metrics: Metrics) -
             case Rejected():
                 counted[_name(output.origin, kafka), "dead_letter"] += 1
                 metrics.dead_letters.labels(str(output.error.reason)).inc()
-                outbox.dead_letters.append(_letter(output.origin, output.error))
+                outbox.dead_letters.append(_letter(output.origin, output.error, largest_letter_bytes))
     outbox.user_ids.extend(users)
     metrics.sessions.inc(begun)
     metrics.dropped.inc(dropped)
@@ -64,9 +70,9 @@ def _name(origin: Origin, kafka: KafkaSettings) -> str:
     return origin.topic.removeprefix(kafka.topic_prefix)
 
 
-def _letter(origin: Origin, error: BadEvent) -> OutgoingLetter:
+def _letter(origin: Origin, error: BadEvent, largest_bytes: int) -> OutgoingLetter:
     letter = dead_letter(error, origin)
-    if len(letter.value) > LARGEST_VALUE_BYTES:
+    if letter.ByteSize() + len(origin.key or b"") > largest_bytes:
         letter.detail = f"too large for the dead-letter topic, so left in its own; {letter.detail}"
         letter.value = b""
     return OutgoingLetter(

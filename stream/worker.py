@@ -70,6 +70,7 @@ class StreamWorker:
         self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
         self._took = False  # whether the last step took any records
         self._lags: set[int] = set()  # partitions whose lag has been shown
+        self._largest_letter_bytes = bus.largest_letter_bytes(settings.kafka)
         self._names = {settings.kafka.topic(name): name for name in LOGS}
 
     def step(self) -> int:
@@ -84,6 +85,7 @@ class StreamWorker:
         opened = self._ownership.follow(self._clock.elapsed_s())
         if opened:
             self._delivery.deliver([(store, store.outbox) for store in opened], again=True)
+            self._report(opened)  # what the last owner may not have been able to
         batches: list[tuple[PartitionStore, Outbox]] = []
         learned: list[Origin] = []
         records = 0
@@ -92,7 +94,7 @@ class StreamWorker:
             outputs = [*self._outputs(owned.store, batch), *self._timers(owned)]
             # A timer that only sets another puts nothing out, but the other cannot fire before it is committed.
             if batch or outputs or owned.store.timers_changed:
-                outbox, origins = collect(outputs, self._settings.kafka, self.metrics)
+                outbox, origins = collect(outputs, self._settings.kafka, self.metrics, self._largest_letter_bytes)
                 self._at("commit")
                 owned.store.commit(outbox)
                 self._at("committed")

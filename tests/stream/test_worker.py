@@ -1,8 +1,10 @@
 """The worker around the steps: real brokers and a real Feast store."""
 
+import random
 from pathlib import Path
 
 import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from contracts import bus
 from contracts.clock import ManualClock
@@ -117,6 +119,30 @@ def test_a_bad_catalogue_entry_is_dead_lettered_once_however_often_workers_start
             running.worker.step()
     (letter,) = [DeadLetter.FromString(value) for value in read_all(settings.kafka, bus.DEAD_LETTERS)]
     assert (letter.topic, letter.reason, letter.value) == (settings.kafka.topic(bus.ITEMS), "undecodable", b"\xff")
+
+
+def test_a_record_that_the_dead_letter_topic_does_not_take_stays_where_it_is(
+    apache: KafkaSettings, tmp_path: Path
+) -> None:
+    # The embedded broker has no limit for a topic.
+    letters = apache.topic(bus.DEAD_LETTERS)
+    client = bus.admin(apache)
+    client.alter_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, letters, {"max.message.bytes": "20000"})], raise_on_unknown=False
+    )
+    client.close()
+    apply(tmp_path / "features")
+    settings = settings_for(apache, tmp_path)
+    sender = Sender(apache)
+    sender.items(1)
+    sender.send(bus.FEEDBACK, random.Random(0).randbytes(100_000), 1)  # nothing that compression could make small
+    sender.send(bus.FEEDBACK, b"\xff", 1)
+    sender.close()
+    with Running(settings) as running:
+        running.take(2)
+    found = sorted(map(DeadLetter.FromString, read_all(apache, bus.DEAD_LETTERS)), key=lambda letter: letter.offset)
+    assert [letter.value for letter in found] == [b"", b"\xff"]
+    assert found[0].detail.startswith("too large for the dead-letter topic")
 
 
 def test_an_item_that_was_sent_before_feedback_on_it_is_known_in_time(settings: Settings) -> None:
