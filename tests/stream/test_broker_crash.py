@@ -54,6 +54,7 @@ def test_a_worker_outlives_its_broker(apache_of_its_own: Server, tmp_path: Path)
     assert killed >= 3
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(300)
 def test_a_worker_waits_in_peace_while_its_broker_is_away(apache_of_its_own: Server, tmp_path: Path) -> None:
     settings, log = prepared(apache_of_its_own, tmp_path / "away", seed=1, size=500)
