@@ -32,7 +32,7 @@ SESSION_TIMEOUT_MS = 2000
 FILE_EXAMPLES = 20
 WAITING = "waiting for the partition's last owner"
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
 News = dict[str, Any]
 
@@ -210,7 +210,7 @@ def test_workers_join_leave_and_die(kafka: KafkaSettings, tmp_path: Path) -> Non
     ("busy", "then"),
     [
         (True, "continued"),
-        (False, "killed"),
+        pytest.param(False, "killed", marks=pytest.mark.proof),
         pytest.param(True, "killed", marks=pytest.mark.proof),
         pytest.param(False, "continued", marks=pytest.mark.proof),
     ],
