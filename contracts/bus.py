@@ -166,6 +166,28 @@ def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
                 client.create_topics([new])
 
 
+def check_topics(settings: KafkaSettings) -> None:
+    """Make sure that the topics are there, with as many partitions as the settings say.
+
+    Raises:
+        SettingsError: they are not, or no broker answers.
+
+    """
+    client = admin(settings)
+    try:
+        existing = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics()}
+    finally:
+        client.close()
+    for name in TOPICS:
+        topic, wanted = settings.topic(name), len(partitions_of(settings, [name]))
+        if topic not in existing:
+            raise SettingsError(f"{settings.bootstrap_servers} has no topic {topic}; `driftline init` creates it.")
+        if existing[topic] != wanted:
+            raise SettingsError(
+                f"Topic {topic} has {existing[topic]} partitions, and the settings say {wanted} (kafka.partitions)."
+            )
+
+
 def producer(settings: KafkaSettings, **options: Any) -> KafkaProducer:
     """A producer that waits for all in-sync replicas; the caller flushes and closes it."""
     return _connected(

@@ -54,6 +54,8 @@ def configure_logs() -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # While a broker is away the client's network layer logs ten lines a second; `kafka.cluster` says it often enough.
+    logging.getLogger("kafka.net").setLevel(logging.CRITICAL)
 
 
 def serve_metrics(registry: CollectorRegistry) -> int:

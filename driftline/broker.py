@@ -48,14 +48,19 @@ def prepare(settings: KafkaSettings) -> None:
     """Create the topics.
 
     Raises:
-        SettingsError: the broker does not answer.
+        SettingsError: the broker does not answer, or a topic is there with another number of partitions.
 
     """
     client = bus.admin(settings)
+    pause = threading.Event()
     try:
         bus.ensure_topics(settings, client)
+        # Apache Kafka shows a topic a moment after it has created it.
+        while not {settings.topic(name) for name in bus.TOPICS} <= set(client.list_topics()):
+            pause.wait(0.02)
     finally:
         client.close()
+    bus.check_topics(settings)
 
 
 def outside(address: str) -> KafkaSettings:

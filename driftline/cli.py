@@ -94,8 +94,8 @@ def stream(
     rebuild: Annotated[
         bool,
         typer.Option(
-            help="Begin without a state although the group has read before: everything is read again, and every example "
-            "is sent a second time; rows stay as they are until the reading has caught up with them."
+            help="Begin without a state although the group has read before: everything is read again, examples and "
+            "dead letters are sent a second time, and rows stay as they are until the reading has caught up with them."
         ),
     ] = False,
 ) -> None:

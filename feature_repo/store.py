@@ -4,6 +4,7 @@ Rows are written straight through Feast's provider (four times as fast as `push`
 on SQLite and on Redis alike; feature_store.yaml says which. Each user has one writer at a time; replicas read.
 """
 
+import re
 import runpy
 import shutil
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ VIEW = "user_sequence"
 SERVICE = "recall_features"
 NUMBERS = ("session_start", "last_event_ms", "feedback_offset", VERSION)
 CONFIG = "feature_store.yaml"
+REDIS_ADDRESS = re.compile(r"[^:,=]+:\d+(,|$)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Feasted = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
@@ -101,7 +103,10 @@ def apply(target: Path, redis: str | None = None) -> None:
     config = target / CONFIG
     if not config.exists():
         shutil.copyfile(source / CONFIG, config)
+    before = config.read_text()
     if redis is not None:
+        if not REDIS_ADDRESS.match(redis):
+            raise SettingsError(f"'{redis}' is no address of a Redis: HOST:PORT is wanted.")
         online = {"online_store": {"type": "redis", "connection_string": redis}}
         config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | online, sort_keys=False))
     offline.prepare(target)
@@ -111,7 +116,11 @@ def apply(target: Path, redis: str | None = None) -> None:
     store.apply([definitions[name] for name in ("user", "user_sequence", "recall_features")])
     if isinstance(store.config.online_store, SqliteOnlineStoreConfig):
         allow_readers(_database(store))
-    UserSequences(target)
+    try:
+        UserSequences(target)
+    except SettingsError:
+        config.write_text(before)  # a store that does not answer is not chosen
+        raise
 
 
 class UserSequences:

@@ -34,6 +34,7 @@ import pyarrow as pa
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -266,9 +267,14 @@ class Archive:
         self._waiting[partition] = Waiting(partition.partition, waiting.end, waiting.end)
 
     def _commit(self) -> None:
-        if self._written:
+        if not self._written:
+            return
+        try:
             self._consumer.commit(self._written)
             self._written = {}
+        except KafkaError as error:
+            # It is progress for whoever watches, no more: the archive itself goes by its files.
+            log.warning("progress was not reported", error=repr(error))
 
     def _observe(self) -> None:
         self.metrics.lag.set(
@@ -280,6 +286,7 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     """Run the archive until a signal stops it."""
     configure_logs()
     stop = stop_on_signal()
+    bus.check_topics(settings.kafka)
     files = OfflineFiles(prepare(settings.feature_repo))
     with files.claim():
         consumer = bus.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive")

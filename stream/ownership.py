@@ -165,7 +165,10 @@ class Ownership:
         settings = self._settings
         directory = self._directory(partition)
         try:
+            directory.mkdir(parents=True, exist_ok=True)
             store = PartitionStore(directory, settings.kafka.topic(bus.FEEDBACK), partition, settings.stream)
+        except OSError as error:
+            raise SettingsError(f"The stream's state cannot be kept in {directory}: {error.strerror}.") from error
         except PartitionBusy:
             if partition not in self._busy:
                 log.info("waiting for the partition's last owner to let go of its state", partition=partition)
@@ -178,7 +181,7 @@ class Ownership:
                 store.close()
                 raise SettingsError(
                     f"The stream has been through {max(filter(None, done))} records of partition {partition}, but its "
-                    f"state is not in {directory}: bring it back, or read everything again with --rebuild"
+                    f"state is not in {directory}: bring it back, or read everything again with --rebuild."
                 )
         log.info("partition taken", partition=partition, new=store.is_new)
         return store
@@ -198,7 +201,7 @@ class Ownership:
     def _foreign(self, where: TopicPartition, offset: int) -> str:
         return (
             f"The state in {self._directory(where.partition)} includes {where.topic} up to offset {offset}, which "
-            "the broker does not have: they belong to different logs; move that directory away to begin anew"
+            "the broker does not have: they belong to different logs; move that directory away to begin anew."
         )
 
 

@@ -272,6 +272,7 @@ def open_worker(
 ) -> StreamWorker:
     """A worker on the broker and the store that the settings name; the caller closes it."""
     kafka = settings.kafka
+    bus.check_topics(kafka)
     # Whole records travel as dead letters, and the client must never give up on a record: it would not know whether the
     # broker has it, and so could neither send it again nor leave it.
     producer = bus.producer(
