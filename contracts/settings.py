@@ -34,9 +34,7 @@ class KafkaSettings(_Section):
     replication_factor: Positive = 1
     idempotence: bool = True  # off for the embedded broker: its producers never recover from a restart
     topic_config: dict[str, str] = {}  # of topics that are created here; empty: the broker's defaults
-    session_timeout_ms: Annotated[int, Field(ge=1000)] = (
-        10_000  # a worker that is silent for so long loses its partitions to the others
-    )
+    session_timeout_ms: Annotated[int, Field(ge=1000)] = 10_000  # silent for so long, a worker loses its partitions
     gapless: bool = False  # on for the embedded broker: its fetches may skip a batch that is still being written
     security: dict[str, str | int | bool | None] = {}  # handed to the client as is: security_protocol, sasl_…, ssl_…
 
