@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import stream_events
 from benchmarks.stream_room import settings_for
 from contracts import bus
-from contracts.clock import SystemClock
+from contracts.clock import Clock, SystemClock
 from contracts.settings import KafkaSettings, dump
 from driftline import scrape
 from driftline.supervise import Supervisor
@@ -41,7 +41,7 @@ def freshness(kafka: KafkaSettings, workload: stream_events.Load, rate: int, red
             assert isinstance(port, int)
             while scrape.read([port]).total("stream_partitions") < kafka.partitions:
                 time.sleep(TICK_S)
-            took_s = _send(kafka, workload, rate)
+            took_s = _send(kafka, workload, rate, clock)
             sent_all = clock.elapsed_s()
             while (metrics := scrape.read([port])).total("stream_events_in_total") < workload.events:
                 supervisor.check()
@@ -55,13 +55,13 @@ def freshness(kafka: KafkaSettings, workload: stream_events.Load, rate: int, red
             }
 
 
-def _send(kafka: KafkaSettings, workload: stream_events.Load, rate: int) -> float:
+def _send(kafka: KafkaSettings, workload: stream_events.Load, rate: int, clock: Clock) -> float:
     producer = bus.producer(kafka, batch_size=64 << 10)
     rows = list(stream_events.records(workload))  # made before the clock starts
-    began, sent = time.perf_counter(), 0
+    began, sent = clock.elapsed_s(), 0
     while sent < len(rows):
-        due = min(int((time.perf_counter() - began) * rate) + 1, len(rows))
-        header = [(bus.SENT_AT, str(time.time_ns() // 1_000_000).encode())]
+        due = min(int((clock.elapsed_s() - began) * rate) + 1, len(rows))
+        header = [(bus.SENT_AT, str(clock.now_ms()).encode())]
         for row in rows[sent:due]:
             producer.send(
                 kafka.topic(row.topic),
@@ -74,7 +74,7 @@ def _send(kafka: KafkaSettings, workload: stream_events.Load, rate: int) -> floa
         sent = due
         time.sleep(TICK_S)
     producer.close()
-    return time.perf_counter() - began
+    return clock.elapsed_s() - began
 
 
 def main() -> None:

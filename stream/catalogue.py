@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from kafka import KafkaConsumer
-
 from contracts import bus
 from contracts.events import BadEvent, decode_item
 from contracts.settings import KafkaSettings, SettingsError
@@ -17,29 +15,23 @@ POLL_MS = 50
 class Catalogue:
     """The ids of the items that the topic has named so far."""
 
-    def __init__(self, settings: KafkaSettings, consumer: KafkaConsumer, max_bytes: int) -> None:
-        """`consumer`: assigned to the `items` topic alone, from its first record on."""
+    def __init__(self, settings: KafkaSettings, max_bytes: int) -> None:
         self.items: set[int] = set()
         self._settings = settings
-        self._consumer = consumer
         self._max_bytes = max_bytes
         self._end = 0  # next offset to read
         self._saw_bad = False
 
     def read(self) -> None:
-        """Take in what the broker has of it now."""
-        (where,) = bus.partitions_of(self._settings, [bus.ITEMS])
-        end = None
-        while end is None or self._end < end:
-            for record in self._consumer.poll(POLL_MS).get(where, ()):
-                self._take(record)
-            # A compacted log may end in offsets without records, which only the position tells.
-            self._end = max(self._end, self._consumer.position(where))
-            end = self._consumer.highwater(where)
+        """Take in what the broker has of it now: a new client asks, so no earlier answer can stand for this one.
 
-    def close(self) -> None:
-        """Close the client."""
-        self._consumer.close()
+        Raises:
+            SettingsError: no broker answers.
+
+        """
+        for record in bus.read_to_end(self._settings, bus.ITEMS, 0, self._end):
+            self._take(record)
+            self._end = record.offset + 1
 
     def bad_since(self, offset: int) -> tuple[list[Rejected], int]:
         """The records from `offset` on that are no items, and the offset to ask from next time."""

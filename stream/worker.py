@@ -16,7 +16,7 @@ from kafka.structs import OffsetAndMetadata
 from contracts import bus
 from contracts.clock import Clock, SystemClock
 from contracts.events import BadEvent, decode_exposure, decode_feedback
-from contracts.settings import Settings
+from contracts.settings import Settings, SettingsError
 from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
@@ -37,6 +37,7 @@ POLL_MS = 100
 FETCH_WAIT_MS = 20  # features must be fresh
 WAITING_BYTES = 16 << 20  # of one log, fetched ahead
 PRODUCER_BATCH_BYTES = 256 << 10  # a stream's batch leaves as few requests, where the default makes hundreds
+REPORT_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_S = 5.0
 SILENT_AFTER_S = 5.0  # while a log that was read to its end is silent for longer, its event time goes on by the clock
 
@@ -65,6 +66,7 @@ class StreamWorker:
         self._producer = producer
         self._catalogue = catalogue
         self._clock = clock
+        self._stop = stop
         self._at = at
         self._ownership = Ownership(settings, consumer, assignment, self.metrics, rebuild=rebuild)
         self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
@@ -113,7 +115,6 @@ class StreamWorker:
     def close(self) -> None:
         """Leave the group, let others have the partitions, and close the clients."""
         self._ownership.close()
-        self._catalogue.close()
         self._producer.close(timeout=CLOSE_TIMEOUT_S)
 
     def _fetch(self) -> None:
@@ -171,7 +172,7 @@ class StreamWorker:
         limits, items = self._settings.stream, self._catalogue.items
         decoded = [(origin_of(record), self._decoded(record)) for record in batch]
         if any(isinstance(event, Feedback) and event.item_id not in items for _, event in decoded):
-            self._catalogue.read()  # so an item that was sent before feedback on it is known in time
+            self._read_catalogue()
         outputs: list[Output] = []
         for topic, count in Counter(record.topic for record in batch).items():
             self.metrics.events_in.labels(self._names[topic]).inc(count)
@@ -193,6 +194,17 @@ class StreamWorker:
             outputs += bad
         store.position.held -= self._settled(outputs)
         return outputs
+
+    def _read_catalogue(self) -> None:
+        """So that an item that was sent before feedback on it is known in time, however long the broker is away."""
+        while True:
+            try:
+                self._catalogue.read()
+            except SettingsError:
+                if self._stop.is_set():
+                    raise Stopped from None
+            else:
+                return
 
     def _decoded(self, record: Record) -> Exposure | Feedback | BadEvent:
         limits = self._settings.stream
@@ -240,7 +252,7 @@ class StreamWorker:
             for name, offset in ((bus.EXPOSURES, store.position.exposures), (bus.FEEDBACK, store.position.feedback))
         }
         try:
-            self._consumer.commit(offsets)
+            self._consumer.commit(offsets, timeout_ms=REPORT_TIMEOUT_MS)
         except KafkaError as error:
             # The group may have given the partitions to another worker meanwhile: it reports from the same state.
             log.warning("progress was not reported", error=str(error))
@@ -285,7 +297,7 @@ def open_worker(
     assignment = Assignment()
     consumer = bus.member(kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS)
     assignment.consumer = consumer
-    catalogue = Catalogue(kafka, bus.consumer(kafka, [bus.ITEMS], None), settings.stream.max_event_bytes)
+    catalogue = Catalogue(kafka, settings.stream.max_event_bytes)
     catalogue.read()
     features = UserSequences(settings.feature_repo)
     return StreamWorker(

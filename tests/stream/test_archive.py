@@ -16,34 +16,17 @@ import pytest
 
 from contracts import bus
 from contracts.clock import ManualClock
-from contracts.settings import Arm, Experiment, KafkaSettings, Settings, SettingsError, StreamSettings, dump
+from contracts.settings import KafkaSettings, Settings, SettingsError, StreamSettings, dump
 from contracts.wire.events_pb2 import DeadLetter, Example, History
 from feature_repo import offline
 from feature_repo.offline import OfflineFiles
 from feature_repo.store import UserRow, apply
 from stream.archive import MAX_AGE_MS, Archive, rows
 from tests.feature_repo.feast_cases import historical
+from tests.stream.stream_cases import settings_for
 
 LIMIT = 200
 FILE_EXAMPLES = 7
-
-
-def settings_of(kafka: KafkaSettings, root: Path) -> Settings:
-    return Settings(
-        kafka=kafka,
-        feature_repo=root / "features",
-        snapshots=root,
-        state=root,
-        stream=StreamSettings(poll_records=10),
-        experiment=Experiment(
-            name="e",
-            salt="s",
-            start_ms=0,
-            end_ms=1,
-            arms={"a": Arm(weight=1, model="two_tower"), "b": Arm(weight=1, model="t2diff")},
-            control="a",
-        ),
-    )
 
 
 def example(user_id: int, time_ms: int, past_ms: Sequence[int] = (), session: int = 0) -> Example:
@@ -246,7 +229,7 @@ class Killer:
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the rename", "after the rename"])
 def test_wherever_it_is_killed_each_row_is_there_once(kafka: KafkaSettings, tmp_path: Path, before: bool) -> None:
-    settings = settings_of(kafka, tmp_path)
+    settings = settings_for(kafka, tmp_path, poll_records=10)
     sent = {p: [example(2 + p, 50 + n, [10, 20 + n]) for n in range(40)] for p in range(2)}
     for partition, examples in sent.items():
         send(settings, examples, partition)
@@ -272,7 +255,7 @@ def test_wherever_it_is_killed_each_row_is_there_once(kafka: KafkaSettings, tmp_
 
 
 def test_files_end_at_the_same_offsets_however_records_were_polled(kafka: KafkaSettings, tmp_path: Path) -> None:
-    settings = settings_of(kafka, tmp_path)
+    settings = settings_for(kafka, tmp_path, poll_records=10)
     send(settings, [example(2, 50 + n) for n in range(3)])
     with archiving(settings, ManualClock(0)) as archive:
         consume(archive, 3)
@@ -284,7 +267,7 @@ def test_files_end_at_the_same_offsets_however_records_were_polled(kafka: KafkaS
 
 
 def test_bad_examples_are_dead_letters_and_hold_nothing_up(kafka: KafkaSettings, tmp_path: Path) -> None:
-    settings = settings_of(kafka, tmp_path)
+    settings = settings_for(kafka, tmp_path, poll_records=10)
     good = [example(2, 50), example(2, 51, [50])]
     send(settings, [good[0], b"\xff\xff", good[1], example(2, 2**62)])
     with archiving(settings, ManualClock(0)) as archive:
@@ -297,7 +280,7 @@ def test_bad_examples_are_dead_letters_and_hold_nothing_up(kafka: KafkaSettings,
 
 
 def test_files_of_another_log_are_refused(kafka: KafkaSettings, tmp_path: Path) -> None:
-    settings = settings_of(kafka, tmp_path)
+    settings = settings_for(kafka, tmp_path, poll_records=10)
     OfflineFiles(offline.prepare(settings.feature_repo)).write(offline.Piece(0, 0, 2).name, [])
     send(settings, [example(2, 50)])
     with (
@@ -318,7 +301,7 @@ def test_one_archive_at_a_time_writes(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_the_process_survives_kill_9(kafka: KafkaSettings, tmp_path: Path) -> None:
-    settings = settings_of(kafka, tmp_path).model_copy(update={"stream": StreamSettings()})
+    settings = settings_for(kafka, tmp_path, poll_records=10).model_copy(update={"stream": StreamSettings()})
     settings_file = tmp_path / "settings.yaml"
     dump(settings, settings_file)
     offline.prepare(settings.feature_repo)
