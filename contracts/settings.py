@@ -14,7 +14,21 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 Positive = Annotated[int, Field(gt=0)]
-ModelName = Literal["t2diff", "two_tower"]
+ModelName = Literal[
+    "bert4rec",
+    "caser",
+    "contrastvae",
+    "dat",
+    "diffurec",
+    "gru4rec",
+    "mamba4rec",
+    "mixed-attention",
+    "sasrec",
+    "stosa",
+    "t2diff",
+    "t2diff-paper",
+    "two_tower",
+]
 
 
 class SettingsError(Exception):
@@ -65,9 +79,12 @@ class ModelSettings(_Section):
     """Shape and learning of both models; the arms share every one of these."""
 
     dim: Positive = 64  # width of item vectors and user vectors
+    id_dim: Positive | None = None  # width of the embedding of an item's id; None: `dim`
+    category_dim: Positive = 16  # width of the embedding of an item's categories
     window: Positive = 32  # behaviours that a tower sees
     session_length: Positive = 10  # the last k of them are the session (the paper's k)
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # an online learner sees each example once: none
     batch_size: Positive = 128
 
 

@@ -51,7 +51,7 @@ class Pupil:
         model = settings.trainer.model
         self._seed = settings.seed
         self.learner = Learner(name, model, settings.seed, device)
-        self.template = TowerTemplate(self.learner.encoder, model.dim, model.window)
+        self.template = TowerTemplate(self.learner.model.encoder, model.dim, model.window)
         self.progress = Progress()
         self.shares: Counter[str] = Counter()
         self.arrivals = EvenSample()

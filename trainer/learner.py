@@ -9,8 +9,8 @@ from contracts.features import Floats, Ints, sampling_noise
 from contracts.settings import ModelSettings
 from trainer.batches import Batch
 from trainer.catalogue import Catalogue
-from trainer.models import create
-from trainer.models.base import ItemTower
+from trainer.model import Model
+from trainer.models.base import Inputs
 
 MAX_ITEMS = 20_000  # above, the full softmax costs more than it is worth
 GRADIENT_NORM = 5.0  # a rare batch must not throw an online learner off its course
@@ -27,14 +27,10 @@ class Learner:
         self.name = name
         self.settings = settings
         self.sampling_seed = seed  # of the noise that `evaluate` gives each user, as a replica would
-        self.encoder = create(name, settings, seed).to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.items = ItemTower(settings.dim, seed).to(device)
+        self.model = Model(name, settings, seed).to(device)
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
-        self._parameters = [*self.items.parameters(), *self.encoder.parameters()]
-        self._optimizer = torch.optim.Adam(self._parameters, lr=settings.learning_rate, fused=True)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.learning_rate, fused=True)
         self._counts = np.zeros(0, np.float32)
         self._catalogue_version = -1
 
@@ -51,8 +47,9 @@ class Learner:
             raise CatalogueTooLargeError(
                 f"The catalogue has {len(catalogue)} items; the trainer's full softmax takes at most {MAX_ITEMS}."
             )
-        self.items.follow(catalogue)
-        for table in (self.items.ids, self.items.categories):
+        items = self.model.items
+        items.follow(catalogue)
+        for table in (items.ids, items.categories):
             _grow_state(self._optimizer, table)
         self._counts = np.pad(self._counts, (0, len(catalogue) - len(self._counts)))
         self._catalogue_version = catalogue.version
@@ -63,12 +60,10 @@ class Learner:
         Items that the user has seen do not compete, unless one is the target. Ties and scores that are no numbers
         count against the target.
         """
-        self.encoder.eval()
+        self.model.eval()
         with torch.no_grad():
-            vectors = self.items()
-            noise = self._serving_noise(batch.user_ids)
-            user = self.encoder(*self._inputs(batch, vectors), noise)
-            scores = user @ vectors.T
+            vectors = self.model.vectors()
+            scores = self.model.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids)) @ vectors.T
             targets = self._tensor(batch.targets).unsqueeze(1)
             wanted = scores.gather(1, targets)
             lengths = [len(rows) for rows in batch.seen]
@@ -81,15 +76,11 @@ class Learner:
     def learn(self, batch: Batch) -> bool:
         """One step on a batch; False where its loss or gradient was no number and the step was not taken."""
         np.add.at(self._counts, batch.targets, 1)
-        self.encoder.train()
-        vectors = self.items()
-        targets = self._tensor(batch.targets)
-        sequence, mask, lag = self._inputs(batch, vectors)
-        step = self.encoder.training_step(sequence, mask, lag, vectors[targets], self._generator)
-        loss = functional.cross_entropy(step.user @ vectors.T, targets) + step.extra_loss
+        self.model.train()
+        loss = self.model.loss(self._inputs(batch), self._tensor(batch.targets), self._generator)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             return False
         self._optimizer.step()
@@ -98,20 +89,19 @@ class Learner:
     def item_vectors(self, catalogue: Catalogue) -> Floats:
         """(N, d) in the order of `catalogue.item_ids`."""
         with torch.no_grad():
-            vectors: Floats = self.items().cpu().numpy()
+            vectors: Floats = self.model.vectors().cpu().numpy()
         return np.ascontiguousarray(vectors[catalogue.arrival])
 
     def item_counts(self, catalogue: Catalogue) -> Floats:
         """(N,) positives learned from so far, in the order of `catalogue.item_ids`."""
         return self._counts[catalogue.arrival]
 
-    def _inputs(self, batch: Batch, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mask = self._tensor(batch.mask)
+    def _inputs(self, batch: Batch) -> Inputs:
         rows = self._tensor(np.maximum(batch.rows, 0))
-        return functional.embedding(rows, vectors) * mask.unsqueeze(-1), mask, self._tensor(batch.lag)
+        return Inputs(rows, self._tensor(batch.mask), self._tensor(batch.lag))
 
     def _serving_noise(self, user_ids: Ints) -> Tensor:
-        shape = self.encoder.noise_shape
+        shape = self.model.encoder.noise_shape
         if not shape:
             return torch.empty(len(user_ids), device=self._device)
         return self._tensor(np.stack([sampling_noise(int(user), self.sampling_seed, shape) for user in user_ids]))

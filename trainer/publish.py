@@ -118,7 +118,7 @@ def snapshot_of(
         dim=learner.settings.dim,
         window=learner.settings.window,
         sampling_seed=learner.sampling_seed,
-        noise_shape=learner.encoder.noise_shape,
+        noise_shape=learner.model.encoder.noise_shape,
         examples=sum(learned.shares.values()),
         shares=dict(learned.shares),
         offsets=dict(learned.offsets),
@@ -128,7 +128,7 @@ def snapshot_of(
     )
     return Snapshot(
         manifest=manifest,
-        tower=template.fill(learner.encoder),
+        tower=template.fill(learner.model.encoder),
         item_ids=catalogue.item_ids,
         item_vectors=vectors,
         item_counts=learner.item_counts(catalogue),

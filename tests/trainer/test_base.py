@@ -1,13 +1,16 @@
 import torch
 
+from contracts.settings import ModelSettings
 from tests.trainer.trainer_cases import make_catalogue
 from trainer.catalogue import Catalogue
 from trainer.models.base import ItemTower
 
+SETTINGS = ModelSettings(dim=4)
+
 
 def test_rows_stay_where_they_are_when_the_catalogue_grows() -> None:
     catalogue = make_catalogue(5)
-    tower = ItemTower(dim=4, seed=0)
+    tower = ItemTower(SETTINGS, seed=0)
     tower.follow(catalogue)
     before, table = tower().detach(), tower.ids
     catalogue.put(99, [7, 8])
@@ -23,7 +26,7 @@ def test_an_items_first_vector_depends_neither_on_order_nor_on_moment() -> None:
         one.put(item_id, [item_id])
     for item_id in (2, 3, 1):
         other.put(item_id, [item_id])
-    first, second = ItemTower(4, seed=5), ItemTower(4, seed=5)
+    first, second = ItemTower(SETTINGS, seed=5), ItemTower(SETTINGS, seed=5)
     second.load_state_dict(first.state_dict())
     first.follow(one)
     second.follow(other)
@@ -34,7 +37,7 @@ def test_an_item_without_categories_is_its_id_alone() -> None:
     catalogue = Catalogue()
     catalogue.put(1, [])
     catalogue.put(2, [4])
-    tower = ItemTower(4, seed=0)
+    tower = ItemTower(SETTINGS, seed=0)
     tower.follow(catalogue)
     vectors = tower().detach()
     assert torch.allclose(vectors[0], tower.ids.detach()[0])
@@ -43,7 +46,7 @@ def test_an_item_without_categories_is_its_id_alone() -> None:
 
 def test_the_newest_categories_of_an_item_win() -> None:
     catalogue = make_catalogue(3)
-    tower = ItemTower(4, seed=0)
+    tower = ItemTower(SETTINGS, seed=0)
     tower.follow(catalogue)
     before = tower().detach()
     version = catalogue.version

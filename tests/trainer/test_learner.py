@@ -34,7 +34,7 @@ def stream(learner: Learner, catalogue: Catalogue, examples: list[Example], size
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
-    return {**learner.encoder.state_dict(), **{f"items.{k}": v for k, v in learner.items.state_dict().items()}}
+    return dict(learner.model.state_dict())
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -96,15 +96,15 @@ def test_a_step_that_is_no_number_is_not_taken(where: str, monkeypatch: pytest.M
     batch = encode(markov_examples(16, 12), catalogue, SETTINGS.window)
     learner.learn(batch)
     before = {key: weight.clone() for key, weight in weights(learner).items()}
-    plain = learner.encoder.training_step
+    plain = learner.model.encoder.training_step
 
     def broken(*arguments: torch.Tensor) -> TrainingStep:
-        user, extra = plain(*arguments)  # type: ignore[arg-type]
+        user, extra, _ = plain(*arguments)  # type: ignore[arg-type]
         if where == "loss":
             return TrainingStep(user, extra + torch.nan)
         return TrainingStep(user, extra + (user.sum() * 0).sqrt())  # 0 itself, but its slope is 0/0
 
-    monkeypatch.setattr(learner.encoder, "training_step", broken)
+    monkeypatch.setattr(learner.model.encoder, "training_step", broken)
     assert not learner.learn(batch)
     for key, weight in weights(learner).items():
         assert torch.equal(weight, before[key]), key
@@ -116,7 +116,7 @@ def test_scores_that_are_no_numbers_are_never_a_success(monkeypatch: pytest.Monk
     catalogue = make_catalogue(30)
     learner = make_learner("two_tower", catalogue)
     with torch.no_grad():
-        learner.items.mix.bias.fill_(torch.nan)
+        learner.model.items.mix.bias.fill_(torch.nan)
     ranks = learner.evaluate(encode([make_example([1], target=2)], catalogue, SETTINGS.window))
     assert ranks[0] > 20
 

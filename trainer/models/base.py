@@ -10,18 +10,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.features import sampling_noise
+from contracts.settings import ModelSettings
 from trainer.catalogue import Catalogue
 
-CATEGORY_DIM = 16
 ID_STREAM, CATEGORY_STREAM = 0, 1  # keep an item and a category of the same number from starting alike
 INITIAL_SCALE = 0.05  # of embeddings: an item that nobody has watched yet weighs little in a history
 
 
 class TrainingStep(NamedTuple):
-    """What a user encoder hands to the learner when it trains."""
+    """What a user encoder hands over when it trains: vectors, and which item each of them should have found."""
 
-    user: Tensor  # (B, d)
+    user: Tensor  # (M, d)
     extra_loss: Tensor  # () added to the softmax loss
+    # (M,) places of the wanted items in the flattened (B, n + 1) of behaviours and, last, target; None: M = B targets.
+    # A model that learns from every behaviour of its window names those; padding is no place.
+    places: Tensor | None = None
+
+
+class Inputs(NamedTuple):
+    """What a user encoder is asked with; B users, n behaviours, all on the model's device."""
+
+    rows: Tensor  # (B, n) rows of the behaviours' items in the catalogue, 0 where there is none
+    mask: Tensor  # (B, n) 1 where there is a behaviour
+    lag: Tensor  # (B, n) log1p of the seconds between the behaviour and the request
 
 
 class UserEncoder(nn.Module):
@@ -62,6 +73,10 @@ class UserEncoder(nn.Module):
         noise = normal((len(sequence), *self.noise_shape), generator, sequence)
         return TrainingStep(self(sequence, mask, lag, noise), sequence.new_zeros(()))
 
+    def shape_items(self, vectors: Tensor) -> Tensor:
+        """The item tower's vectors as this model matches and reads them, (N, d) to (N, d); mostly as they are."""
+        return vectors
+
 
 class ItemTower(nn.Module):
     """e_i = W [id embedding ‖ mean of category embeddings] + b.
@@ -70,16 +85,17 @@ class ItemTower(nn.Module):
     (seed, id), so neither the order nor the moment of its arrival matters.
     """
 
-    def __init__(self, dim: int, seed: int) -> None:
+    def __init__(self, settings: ModelSettings, seed: int) -> None:
         super().__init__()
+        dim, ids = settings.dim, settings.id_dim or settings.dim
         self._seed = seed
         self._category_row: dict[int, int] = {}
-        self.ids = nn.Parameter(torch.empty(0, dim))
-        self.categories = nn.Parameter(torch.empty(0, CATEGORY_DIM))
-        self.mix = nn.Linear(dim + CATEGORY_DIM, dim)
+        self.ids = nn.Parameter(torch.empty(0, ids))
+        self.categories = nn.Parameter(torch.empty(0, settings.category_dim))
+        self.mix = nn.Linear(ids + settings.category_dim, dim)
         with torch.no_grad():
             # An item starts at its own embedding, so that the very first gradients already move items apart.
-            self.mix.weight[:, :dim] = torch.eye(dim)
+            self.mix.weight[:, :ids] = torch.eye(dim, ids)
             self.mix.bias.zero_()
         self.register_buffer("_bag", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("_starts", torch.empty(0, dtype=torch.long), persistent=False)
@@ -93,7 +109,8 @@ class ItemTower(nn.Module):
         for category in fresh:
             self._category_row[category] = len(self._category_row)
         _append(self.ids, [_initial(i, self._seed, ID_STREAM, self.ids.shape[1]) for i in new_ids])
-        _append(self.categories, [_initial(c, self._seed, CATEGORY_STREAM, CATEGORY_DIM) for c in fresh])
+        width = self.categories.shape[1]
+        _append(self.categories, [_initial(c, self._seed, CATEGORY_STREAM, width) for c in fresh])
         lengths = torch.tensor([len(of_item) for of_item in catalogue.categories], dtype=torch.long)
         flat = [self._category_row[c] for of_item in catalogue.categories for c in of_item]
         self._bag = torch.tensor(flat, dtype=torch.long, device=self.ids.device)
