@@ -6,10 +6,15 @@ import torch
 
 from contracts.settings import ModelSettings
 from trainer.models.base import UserEncoder
+from trainer.models.sasrec import SASRec
 from trainer.models.t2diff import T2Diff
 from trainer.models.two_tower import TwoTower
 
-REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {"two_tower": TwoTower, "t2diff": T2Diff}
+REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {
+    "sasrec": SASRec,
+    "t2diff": T2Diff,
+    "two_tower": TwoTower,
+}
 
 
 def create(name: str, settings: ModelSettings, seed: int) -> UserEncoder:

@@ -1,0 +1,102 @@
+"""Transformer layers over behaviour sequences, blind to padding.
+
+Sequences end at the right edge and places are counted from there, so the amount of padding cannot be told.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NEVER = -1e9  # the attention score of padding; finite, so that a row of nothing but padding stays finite
+
+
+class Layer(nn.Module):
+    """Pre-norm self-attention and feed-forward, each with a residual path and dropout."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self._heads, self._dropout = heads, dropout
+        self.norm_attention = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.mix = nn.Linear(dim, dim)
+        self.norm_hidden = nn.LayerNorm(dim)
+        self.hidden = nn.Linear(dim, hidden)
+        self.out = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, n, d) to the same; `bias` (B, 1 or heads, n, n) is added to the attention's scores."""
+        x = x + self._drop(self._attend(self.norm_attention(x), bias))
+        return x + self._drop(self.out(self._drop(functional.gelu(self.hidden(self.norm_hidden(x))))))
+
+    def _attend(self, h: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = self.qkv(h).unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        out: Tensor = self.mix(functional.scaled_dot_product_attention(q, k, v, bias).transpose(1, 2).flatten(2))
+        return out
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self._dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """Learned places from the right edge, `depth` layers and a last norm."""
+
+    def __init__(
+        self, dim: int, length: int, *, depth: int, heads: int, dropout: float = 0.0, causal: bool = False
+    ) -> None:
+        super().__init__()
+        self._dropout, self._causal = dropout, causal
+        self.places = nn.Parameter(0.02 * torch.randn(length, dim))
+        self.layers = nn.ModuleList(Layer(dim, heads, 4 * dim, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, n, d) and mask (B, n) to (B, n, d); what stands under the padding is without meaning."""
+        n = x.shape[1]
+        h = functional.dropout(x + self.places[-n:], self._dropout, self.training)
+        bias = attention_bias(mask, causal=self._causal)
+        for layer in self.layers:
+            h = layer(h, bias)
+        out: Tensor = self.norm(h)
+        return out
+
+
+def attention_bias(mask: Tensor, *, causal: bool) -> Tensor:
+    """What to add to attention scores: nobody reads padding nor, if causal, what comes later; (B, 1, n, n).
+
+    Everyone reads himself, so that attention never runs dry and an empty history is a history like any other.
+
+    >>> (attention_bias(torch.tensor([[0.0, 1.0]]), causal=True) < 0).tolist()
+    [[[[False, True], [True, False]]]]
+    """
+    n = mask.shape[1]
+    hidden = (1 - mask)[:, None, None, :].expand(-1, 1, n, n)
+    if causal:
+        hidden = hidden.maximum(torch.ones(n, n, device=mask.device, dtype=mask.dtype).triu(1))
+    return NEVER * hidden * (1 - torch.eye(n, device=mask.device, dtype=mask.dtype))
+
+
+def next_places(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a causal model learns: at every behaviour, that the next one follows.
+
+    Args:
+        mask: (B, n).
+
+    Returns:
+        (M,) places of the behaviours in the flattened (B, n), and (M,) places of what follows each in the flattened
+        (B, n + 1) of behaviours and target; see `TrainingStep.places`.
+
+    >>> [places.tolist() for places in next_places(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))]
+    [[1, 2, 3], [2, 4, 5]]
+
+    """
+    at = mask.flatten().nonzero().squeeze(1)
+    return at, at + at // mask.shape[1] + 1
+
+
+def heads_for(dim: int, wanted: int = 2) -> int:
+    """The most heads up to `wanted` that divide the width.
+
+    >>> heads_for(64), heads_for(7)
+    (2, 1)
+    """
+    return next(h for h in range(wanted, 0, -1) if dim % h == 0)
