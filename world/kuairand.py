@@ -124,13 +124,12 @@ def kuairand(
         WorldError: a file or a column is missing or unreadable, or the log is too short.
 
     """
-    log = logs.place(_read_log(folder), BEIJING_MS)
+    log = logs.place(read_log(folder), BEIJING_MS)
     if users is not None:
         log = _some_users(log, users, seed)
     used = logs.period(log, warmup_days, days, BEIJING_MS)
     people = _read(folder, "user_features_pure", _USER_COLUMNS)
-    videos = _read(folder, "video_features_basic_pure", _VIDEO_COLUMNS)
-    catalogue = _catalogue(videos, log)
+    catalogue = read_catalogue(folder, log)
     come, tabs = logs.visits(log, used.experiment_start_ms, used.end_ms, slate)
     user_ids, profiles = _profiles(people, log, catalogue)
     seen = logs.observations(log, used.start_ms, used.experiment_start_ms, user_ids, catalogue.item_ids)
@@ -159,7 +158,13 @@ def kuairand(
     )
 
 
-def _read_log(folder: Path) -> pd.DataFrame:
+def read_log(folder: Path) -> pd.DataFrame:
+    """The standard log's rows as they are, in the columns that `logs.place` takes.
+
+    Raises:
+        WorldError: a file or a column is missing or unreadable.
+
+    """
     for kind in ("csv", "parquet"):
         parts = sorted(folder.glob(f"log_standard_*.{kind}"))
         if parts:
@@ -194,8 +199,14 @@ def _some_users(log: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return log[log["user_id"].isin(kept) | log["user_id"].isna()]
 
 
-def _catalogue(videos: pd.DataFrame, log: pd.DataFrame) -> Catalogue:
-    """All videos of the feature file. A missing duration is the median of the log's for that video, else 0."""
+def read_catalogue(folder: Path, log: pd.DataFrame) -> Catalogue:
+    """All videos of the feature file. A missing duration is the median of the log's for that video, else 0.
+
+    Raises:
+        WorldError: the file or a column is missing or unreadable.
+
+    """
+    videos = _read(folder, "video_features_basic_pure", _VIDEO_COLUMNS)
     ids = logs.integers(videos["video_id"]) + 1
     known = videos.assign(item_id=ids)[ids.gt(0).fillna(False)].drop_duplicates("item_id").sort_values("item_id")
     item_ids = known["item_id"].to_numpy(np.int64)

@@ -1,0 +1,149 @@
+"""The KuaiRand-Pure log (Gao et al., CIKM 2022) as one stream of impressions in time, for test-then-train.
+
+An effective view (`long_view`) is a positive. Ids are the log's plus one, as everywhere in the project.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from contracts.features import Ints, rows_of
+from evaluation.data import Catalogue, DataError, Query, Sequence
+from evaluation.files import read_parquet
+from world import logs
+from world.base import DAY_MS, WorldError
+from world.kuairand import BEIJING_MS, read_catalogue, read_log
+
+HISTORIES = "user_history_until_4_24.parquet"
+_HISTORY_COLUMNS = ("user_id", "last_time_ms", "watch_seq", "long_watch_seq")
+_NOTHING = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a user did before the log begins."""
+
+    positives: Sequence  # all at the time of the last thing watched: the file has no other times
+    seen: Ints  # rows
+
+
+_NOBODY = Before(Sequence(_NOTHING, _NOTHING), _NOTHING)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """E impressions in event order: by time, equal times as in the log."""
+
+    catalogue: Catalogue
+    user_ids: Ints  # (E,)
+    rows: Ints  # (E,) of the catalogue
+    times_ms: Ints  # (E,)
+    effective: npt.NDArray[np.bool_]  # (E,)
+    before: dict[int, Before] = field(default_factory=dict)  # by user id
+
+    def midnights_ms(self) -> Ints:
+        """(D + 1,) begin of each day of the log in Beijing, and the end of the last.
+
+        The first may be a day before the log's first `date`, which is that of the request and not of the play.
+        """
+        if not self.times_ms.size:
+            return _NOTHING
+        first, last = (int(self.times_ms[at] + BEIJING_MS) // DAY_MS for at in (0, -1))
+        return np.arange(first, last + 2) * DAY_MS - BEIJING_MS
+
+
+def stream(folder: Path, histories: bool = False) -> Stream:
+    """Read the standard log; an impression that comes twice (user, video, time) is taken once.
+
+    Args:
+        folder: as Kuaishou ships it (CSV) or as parquet, see `world.kuairand`.
+        histories: whether to read what users did before the log too, from user_history_until_4_24.parquet (user_id,
+            last_time_ms; watch_seq and long_watch_seq, video ids with the oldest first).
+
+    Raises:
+        DataError: a file or a column is missing or unreadable, or no row has a time.
+
+    """
+    try:
+        log = logs.place(read_log(folder), BEIJING_MS)
+        videos = read_catalogue(folder, log)
+    except WorldError as error:
+        raise DataError(str(error)) from error
+    placed = log["placed_ms"]
+    user_ids = np.unique(log["user_id"].dropna().to_numpy(np.int64))
+    seen = logs.observations(log, int(placed.min()), int(placed.max()) + 1, user_ids, videos.item_ids)
+    return Stream(
+        Catalogue(videos.item_ids, videos.categories),
+        user_ids[seen.users],
+        seen.items,
+        seen.times_ms,
+        seen.effective,
+        _before(folder, videos.item_ids) if histories else {},
+    )
+
+
+def sequences(source: Stream, until_ms: int) -> list[Sequence]:
+    """What each user with a positive before `until_ms` has viewed effectively by then, users by id.
+
+    What was done before the log counts.
+    """
+    end = int(np.searchsorted(source.times_ms, until_ms))
+    found = {user_id: _positives(source, at, user_id) for user_id, at in _users(source, end)}
+    early = {user_id: b.positives for user_id, b in source.before.items() if user_id not in found}
+    return [s for _, s in sorted((found | early).items()) if len(s)]
+
+
+def queries(source: Stream, start_ms: int, end_ms: int) -> list[Query]:
+    """Each effective view in [start_ms, end_ms) as a query, in event order.
+
+    The history holds the user's effective views that came before it, of this log and before the log. All that the
+    user had been shown by then is masked.
+    """
+    end = int(np.searchsorted(source.times_ms, end_ms))
+    found: list[tuple[int, Query]] = []
+    for user_id, at in _users(source, end):
+        wanted = np.flatnonzero(source.effective[at] & (source.times_ms[at] >= start_ms))
+        if not wanted.size:
+            continue
+        positives = _positives(source, at, user_id)
+        known = len(positives) - int(source.effective[at].sum())
+        ends = known + np.cumsum(source.effective[at])[wanted] - 1
+        shown = source.rows[at]
+        early = source.before.get(user_id, _NOBODY).seen
+        for place, until in zip(wanted.tolist(), ends.tolist(), strict=True):
+            event = int(at[place])
+            masked = np.unique(np.concatenate([early, shown[:place]]))
+            time_ms, target = int(source.times_ms[event]), int(source.rows[event])
+            found.append((event, Query(user_id, positives.until(until), time_ms, target, masked)))
+    return [query for _, query in sorted(found, key=lambda pair: pair[0])]
+
+
+def _users(source: Stream, end: int) -> Iterator[tuple[int, Ints]]:
+    """Each user among the first `end` impressions, and which of them are the user's, in event order."""
+    order = np.argsort(source.user_ids[:end], kind="stable")
+    users, first = np.unique(source.user_ids[:end][order], return_index=True)
+    if users.size:
+        yield from zip(users.tolist(), np.split(order, first[1:]), strict=True)
+
+
+def _positives(source: Stream, at: Ints, user_id: int) -> Sequence:
+    """The effective ones among a user's impressions `at`, after those before the log."""
+    early = source.before.get(user_id, _NOBODY).positives
+    liked = at[source.effective[at]]
+    return Sequence(
+        np.concatenate([early.rows, source.rows[liked]]), np.concatenate([early.times_ms, source.times_ms[liked]])
+    )
+
+
+def _before(folder: Path, item_ids: Ints) -> dict[int, Before]:
+    told = read_parquet(folder / HISTORIES, _HISTORY_COLUMNS)
+    out = {}
+    columns = (told[name].tolist() for name in _HISTORY_COLUMNS)
+    for user_id, time_ms, watched, liked in zip(*columns, strict=True):
+        seen, rows = (rows_of(np.asarray(ids, np.int64) + 1, item_ids) for ids in (watched, liked))
+        seen, rows = seen[seen >= 0], rows[rows >= 0]
+        out[int(user_id) + 1] = Before(Sequence(rows, np.full(rows.size, int(time_ms), np.int64)), np.unique(seen))
+    return out
