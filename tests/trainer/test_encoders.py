@@ -40,7 +40,7 @@ def test_the_amount_of_padding_cannot_be_told(name: str) -> None:
     for narrow, wide in ((4, 6), (5, 6), (3, 6)):
         lengths = [0, 1, 2, 3]
         sequence, mask, lag, noise = inputs(lengths, wide, encoder.noise_shape)
-        cropped = noise[:, -narrow:] if encoder.noise_shape else noise
+        cropped = noise[:, -narrow:] if len(encoder.noise_shape) > 1 else noise
         with torch.no_grad():
             full = encoder(sequence, mask, lag, noise)
             cut = encoder(sequence[:, -narrow:], mask[:, -narrow:], lag[:, -narrow:], cropped)
@@ -51,7 +51,7 @@ def test_the_amount_of_padding_cannot_be_told(name: str) -> None:
 def test_what_stands_under_the_padding_does_not_matter(name: str) -> None:
     encoder = create(name, SETTINGS, seed=0).eval()
     sequence, mask, lag, noise = inputs([2], SETTINGS.window, encoder.noise_shape)
-    dirt = noise + 100 * (1 - mask[:, :, None]) if encoder.noise_shape else noise
+    dirt = noise + 100 * (1 - mask[:, :, None]) if len(encoder.noise_shape) > 1 else noise
     with torch.no_grad():
         assert torch.allclose(encoder(sequence, mask, lag, noise), encoder(sequence, mask, lag, dirt), atol=1e-5)
 

@@ -6,12 +6,20 @@ import torch
 
 from contracts.settings import ModelSettings
 from trainer.models.base import UserEncoder
+from trainer.models.contrastvae import ContrastVAE
+from trainer.models.diffurec import DiffuRec
+from trainer.models.mamba4rec import Mamba4Rec
 from trainer.models.sasrec import SASRec
+from trainer.models.stosa import STOSA
 from trainer.models.t2diff import T2Diff
 from trainer.models.two_tower import TwoTower
 
 REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {
+    "contrastvae": ContrastVAE,
+    "diffurec": DiffuRec,
+    "mamba4rec": Mamba4Rec,
     "sasrec": SASRec,
+    "stosa": STOSA,
     "t2diff": T2Diff,
     "two_tower": TwoTower,
 }
