@@ -42,7 +42,7 @@ def test_a_markov_chain_is_learnt_online(name: str) -> None:
     catalogue = make_catalogue(40)
     learner = make_learner(name, catalogue)
     ranks = stream(learner, catalogue, [e for e in markov_examples(4800, 40) if e.history.item_ids])
-    assert (ranks[:500] <= 2).mean() < 0.25
+    assert (ranks[:32] <= 2).mean() < 0.2  # the first batch is ranked before anything is learnt: chance is .05
     assert (ranks[-500:] <= 2).mean() > 0.8
 
 

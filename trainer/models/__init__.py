@@ -6,8 +6,12 @@ import torch
 
 from contracts.settings import ModelSettings
 from trainer.models.base import UserEncoder
+from trainer.models.bert4rec import BERT4Rec
+from trainer.models.caser import Caser
 from trainer.models.contrastvae import ContrastVAE
+from trainer.models.dat import DAT
 from trainer.models.diffurec import DiffuRec
+from trainer.models.gru4rec import GRU4Rec
 from trainer.models.mamba4rec import Mamba4Rec
 from trainer.models.sasrec import SASRec
 from trainer.models.stosa import STOSA
@@ -15,8 +19,12 @@ from trainer.models.t2diff import T2Diff
 from trainer.models.two_tower import TwoTower
 
 REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {
+    "bert4rec": BERT4Rec,
+    "caser": Caser,
     "contrastvae": ContrastVAE,
+    "dat": DAT,
     "diffurec": DiffuRec,
+    "gru4rec": GRU4Rec,
     "mamba4rec": Mamba4Rec,
     "sasrec": SASRec,
     "stosa": STOSA,
