@@ -27,6 +27,7 @@ ModelName = Literal[
     "stosa",
     "t2diff",
     "t2diff-paper",
+    "t2diff-without-drifts",
     "two_tower",
 ]
 
@@ -75,6 +76,9 @@ class StreamSettings(_Section):
     cached_requests: Positive = 50_000  # the same of requests
 
 
+DiffusionSchedule = Literal["exponential", "linear", "log"]
+
+
 class ModelSettings(_Section):
     """Shape and learning of both models; the arms share every one of these."""
 
@@ -86,6 +90,8 @@ class ModelSettings(_Section):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # an online learner sees each example once: none
     batch_size: Positive = 128
+    diffusion_steps: Positive = 50  # T
+    diffusion_schedule: DiffusionSchedule = "exponential"  # of β, over the steps
 
 
 class TrainerSettings(_Section):

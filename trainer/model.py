@@ -10,6 +10,7 @@ from torch.nn import functional
 from contracts.settings import ModelSettings
 from trainer.models import create
 from trainer.models.base import Inputs, ItemTower
+from trainer.softmax import catalogue_loss
 
 
 class Model(nn.Module):
@@ -23,6 +24,7 @@ class Model(nn.Module):
 
         """
         super().__init__()
+        self.precision = torch.float32  # of the softmax's matrix products
         self.encoder = create(name, settings, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -52,7 +54,7 @@ class Model(nn.Module):
         wanted = targets
         if step.places is not None:
             wanted = torch.cat((inputs.rows, targets.unsqueeze(1)), 1).flatten()[step.places]
-        return functional.cross_entropy(step.user @ vectors.T, wanted) + step.extra_loss
+        return catalogue_loss(step.user, vectors, wanted, self.precision) + step.extra_loss
 
 
 def _gather(inputs: Inputs, vectors: Tensor) -> Tensor:

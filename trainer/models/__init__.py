@@ -16,6 +16,7 @@ from trainer.models.mamba4rec import Mamba4Rec
 from trainer.models.sasrec import SASRec
 from trainer.models.stosa import STOSA
 from trainer.models.t2diff import T2Diff
+from trainer.models.t2diff_paper import MixedAttentionOnly, T2DiffPaper, WithoutDrifts
 from trainer.models.two_tower import TwoTower
 
 REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {
@@ -26,9 +27,12 @@ REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {
     "diffurec": DiffuRec,
     "gru4rec": GRU4Rec,
     "mamba4rec": Mamba4Rec,
+    "mixed-attention": MixedAttentionOnly,
     "sasrec": SASRec,
     "stosa": STOSA,
     "t2diff": T2Diff,
+    "t2diff-paper": T2DiffPaper,
+    "t2diff-without-drifts": WithoutDrifts,
     "two_tower": TwoTower,
 }
 

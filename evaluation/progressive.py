@@ -1,0 +1,62 @@
+"""Test, then train: every positive of a stream is foreseen before anything learns from it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from contracts.features import Ints
+from contracts.settings import ModelSettings
+from evaluation.data import Catalogue, Query, encode
+from evaluation.fit import trainer_catalogue
+from trainer.batches import Batch
+from trainer.learner import Learner
+
+
+def learn_online(
+    name: str,
+    settings: ModelSettings,
+    catalogue: Catalogue,
+    queries: Sequence[Query],
+    *,
+    seed: int,
+    device: torch.device,
+    report: Callable[[int], None] = lambda _: None,
+) -> Ints:
+    """Rank of each query's target, (Q,), as the online trainer foresees it before it learns from that query's batch.
+
+    Args:
+        name: of the model.
+        settings: its shape, learning rate and batch.
+        catalogue: N items, all known from the start.
+        queries: Q, in event order.
+        seed: of weights and noise.
+        device: where.
+        report: is told how many queries are done, batch by batch.
+
+    """
+    followed = trainer_catalogue(catalogue)
+    learner = Learner(name, settings, seed, device)
+    learner.follow(followed)
+    ranks = [np.empty(0, np.int64)]
+    for start in range(0, len(queries), settings.batch_size):
+        batch = batch_of(queries[start : start + settings.batch_size], settings.window)
+        ranks.append(learner.evaluate(batch))
+        learner.learn(batch)
+        report(start + len(batch))
+    return np.concatenate(ranks)
+
+
+def batch_of(queries: Sequence[Query], window: int) -> Batch:
+    """Queries as the online trainer takes its examples."""
+    targets = np.array([query.target for query in queries], np.int64)
+    asked = encode([q.history for q in queries], np.array([q.time_ms for q in queries], np.int64), targets, window)
+    return Batch(
+        rows=np.where(asked.mask > 0, asked.rows, -1),
+        mask=asked.mask,
+        lag=asked.lag,
+        targets=targets,
+        seen=tuple(query.masked for query in queries),
+        user_ids=np.array([query.user_id for query in queries], np.int64),
+        arms=("",) * len(queries),
+    )
