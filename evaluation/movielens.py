@@ -64,7 +64,8 @@ def read(folder: Path, order: Order) -> Ratings:
         folder: holds movies.dat, and ratings.dat as GroupLens ships it or ratings.parquet with the columns user_id,
             movie_id, timestamp (s), file_row (line of ratings.dat) and chrono_pos (place in the user's time order).
             Of ratings.dat, equal times stand in the file's order.
-        order: of each user's behaviours. The times are the ratings' own in both, so in file order they are not sorted.
+        order: of each user's behaviours. In file order no times are told (all are 0): they would give away what the
+            order hides, and the T2Diff authors' instances carry none.
 
     Returns:
         The catalogue's categories are the genres, numbered from 1 as they first appear in movies.dat.
@@ -83,7 +84,8 @@ def read(folder: Path, order: Order) -> Ratings:
         raise DataError(f"{folder / 'movies.dat'} lacks movie {unknown[0]}, which has ratings.")
     user_ids, first = np.unique(ratings["user_id"].to_numpy(np.int64), return_index=True)
     rows = np.split(np.searchsorted(item_ids, movies), first[1:])
-    times = np.split(ratings["timestamp"].to_numpy(np.int64) * SECOND_MS, first[1:])
+    told = ratings["timestamp"].to_numpy(np.int64) * (SECOND_MS if order == "time" else 0)
+    times = np.split(told, first[1:])
     return Ratings(
         Catalogue(item_ids, tuple(genres[item_id] for item_id in item_ids.tolist())),
         user_ids,
@@ -179,7 +181,7 @@ def _query(user_id: int, sequence: Sequence, end: int, *, masked: Ints, window: 
 
 
 def _instances(folder: Path, told: pd.DataFrame, at: Ints, ratings: Ratings) -> list[Query]:
-    """The authors' windows as they give them, with the times of the users' ratings."""
+    """The authors' windows as they give them."""
     known = read_parquet(folder / "item_map.parquet", ("item_idx", "movie_id"))
     rows = rows_of(known["movie_id"].to_numpy(np.int64), ratings.catalogue.item_ids)
     row_of = dict(zip(known["item_idx"].tolist(), rows.tolist(), strict=True))
