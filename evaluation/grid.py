@@ -1,0 +1,199 @@
+"""All runs of the reproduction, one after another or side by side; what was run before is not run again.
+
+    python -m evaluation.grid --ml-1m DIR --official DIR --kuairand DIR --results docs/results --preset cpu --jobs 2
+
+`docs/reproduction.md` is written from the results by `evaluation.reproduction`.
+"""
+
+import argparse
+import fnmatch
+import multiprocessing
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from contracts.settings import DiffusionSchedule, ModelSettings
+from evaluation.data import DataError
+from evaluation.fit import DivergedError, Plan
+from evaluation.movielens import Order
+from evaluation.results import ResultError, path_of, read, write
+from evaluation.runs import Folders, Step, run
+from evaluation.tasks import BASELINES, Protocol, Task, TaskError
+from trainer.engine import choose_device
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a machine has time for; seconds are of training, one run."""
+
+    device: str
+    jobs: int
+    small_s: float  # at the paper's size
+    wide_s: float  # at d = 64, by the official protocol
+    long_s: float  # of LONG, by leave-one-out
+    short_s: float  # of SHORT
+    stream_s: float  # what a pass over the stream takes, a guess for the ETA
+
+
+# The numbers to turn. ------------------------------------------------------------------------------------------------
+
+PRESETS = {
+    "cpu": Preset("cpu", jobs=2, small_s=40, wide_s=300, long_s=900, short_s=400, stream_s=120),
+    "gpu": Preset("cuda", jobs=6, small_s=60, wide_s=200, long_s=400, short_s=200, stream_s=60),
+}
+SEEDS = (0, 1)
+STREAM_SEEDS = (0, 1, 2)
+
+# Table 2, in the paper's order.
+TABLE_2 = (
+    "two_tower", "sasrec", "caser", "gru4rec", "bert4rec", "dat", "mamba4rec", "contrastvae", "stosa", "diffurec",
+    "mixed-attention", "t2diff-without-drifts", "t2diff-paper", "t2diff",
+)  # fmt: skip
+TABLE_3: tuple[DiffusionSchedule, ...] = ("exponential", "linear", "log")  # β
+TABLE_4 = (10, 50, 200)  # T
+WIDE = ("t2diff", "sasrec")
+LONG = ("t2diff", "t2diff-without-guess", "sasrec")
+SHORT = ("mixed-attention", "two_tower", "diffurec")
+STREAM = ("two_tower", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
+
+SMALL_SHAPE = ModelSettings(dim=8, id_dim=2, category_dim=2, window=50, learning_rate=0.01)  # the paper's: ≤ 0.2 MB
+WIDE_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003)
+LONG_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003, dropout=0.2)
+STREAM_SHAPE = ModelSettings(dim=64)
+
+# Learning rates that validation preferred to the shape's, by protocol and model.
+LEARNING_RATES: dict[tuple[Protocol, str], float] = {}
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+SAY_EVERY_S = 30.0  # of a run that goes on
+
+
+def tasks(preset: Preset) -> list[Task]:
+    """The whole grid; a task is in it once."""
+    small, wide = Plan(epochs=1000, seconds=preset.small_s), Plan(epochs=1000, seconds=preset.wide_s)
+    out: list[Task] = []
+    for order in ("file", "time"):
+        out += [Task("official", name, order) for name in BASELINES]
+        out += [_task("official", m, order, seed, SMALL_SHAPE, small) for m in TABLE_2 for seed in SEEDS]
+    paper = [_task("official", "t2diff-paper", "file", seed, SMALL_SHAPE, small) for seed in SEEDS]
+    out += [_with(task, diffusion_schedule=kind) for kind in TABLE_3 for task in paper]
+    out += [_with(task, diffusion_steps=steps) for steps in TABLE_4 for task in paper]
+    out += [replace(paper[0], study="cosine"), replace(paper[0], study="sampling")]
+    out += [_task("official", name, "file", 0, WIDE_SHAPE, wide) for name in WIDE]
+    out += [replace(_task("official", "t2diff", "file", 0, SMALL_SHAPE, small), study="sampling")]
+    out += [Task("leave-one-out", name) for name in BASELINES]
+    for names, seconds in ((LONG, preset.long_s), (SHORT, preset.short_s)):
+        plan = Plan(epochs=1000, seconds=seconds)
+        out += [_task("leave-one-out", name, "time", 0, LONG_SHAPE, plan) for name in names]
+    out += [Task("progressive", name) for name in BASELINES]
+    out += [_task("progressive", name, "time", seed, STREAM_SHAPE, Plan()) for name in STREAM for seed in STREAM_SEEDS]
+    return list(dict.fromkeys(out))
+
+
+def _task(protocol: Protocol, model: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
+    rate = LEARNING_RATES.get((protocol, model), shape.learning_rate)
+    return _with(Task(protocol, model, order, seed, shape, plan), learning_rate=rate)
+
+
+def _with(task: Task, **settings: object) -> Task:
+    return replace(task, settings=task.settings.model_copy(update=settings))
+
+
+def is_done(folder: Path, task: Task) -> bool:
+    """Whether the folder holds the result of just this task, budgets and all."""
+    try:
+        return read(path_of(folder, task)).task == task
+    except ResultError:
+        return False
+
+
+def expected_s(task: Task, preset: Preset) -> float:
+    """How long a task may take, roughly."""
+    if not task.trains:
+        return preset.stream_s if task.protocol == "progressive" else 10
+    if task.protocol == "progressive":
+        return preset.stream_s
+    return 1.2 * task.plan.seconds + 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is missing; the exit code is 1 where a run failed."""
+    asked = _parser().parse_args(arguments)
+    preset = PRESETS[asked.preset]
+    folders = Folders(asked.ml_1m, asked.official, asked.kuairand)
+    wanted = [task for task in tasks(preset) if fnmatch.fnmatch(task.name, asked.only)]
+    missing = [task for task in wanted if not is_done(asked.results, task)]
+    _say(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them done before")
+    if asked.list:
+        for task in missing:
+            print(task.name)  # noqa: T201 -- the answer to --list
+        return 0
+    jobs = asked.jobs or preset.jobs
+    left, failed = sum(expected_s(task, preset) for task in missing), 0
+    one = partial(_one, folders=folders, results=asked.results, device=preset.device)
+    # Leaving the block ends the processes, whatever they are at.
+    with multiprocessing.get_context("spawn").Pool(jobs, _begin) as pool:
+        try:
+            for gone, (task, told) in enumerate(pool.imap_unordered(one, missing), 1):
+                left -= expected_s(task, preset)
+                failed += isinstance(told, Exception)
+                said = f"failed: {told}" if isinstance(told, Exception) else told
+                _say(f"[{gone}/{len(missing)}, about {left / jobs / 60:.0f} min left] {task.name}: {said}")
+        except KeyboardInterrupt:
+            _say("interrupted; what was done is kept, and the same command goes on from there")
+            return 130
+    if failed:
+        _say(f"{failed} runs failed")
+    return 1 if failed else 0
+
+
+def _begin() -> None:
+    """Prepare a process: one thread each, so that side by side is fair; Ctrl-C is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _one(task: Task, folders: Folders, results: Path, device: str) -> tuple[Task, str | Exception]:
+    """A run in a process of its own: what it found, or why it failed."""
+    begun = said = time.monotonic()
+
+    def report(step: Step) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SAY_EVERY_S:
+            said = time.monotonic()
+            _say(f"  {task.name}: {step.share:.0%}, {step.text}")
+
+    try:
+        result = run(task, folders, device=choose_device(device), report=report)
+        write(results, result)
+    except (TaskError, DataError, DivergedError) as error:
+        return task, error
+    found = ", ".join(f"{m} {result.values(m).mean():.4f}" for m in ("recall@2", "recall@20", "ndcg@10"))
+    return task, f"{found} in {time.monotonic() - begun:.0f} s"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 -- what a person watches
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.grid", description="Run the reproduction.")
+    parser.add_argument("--ml-1m", type=Path, required=True, help="MovieLens-1M folder")
+    parser.add_argument("--official", type=Path, required=True, help="folder of the T2Diff authors' test instances")
+    parser.add_argument("--kuairand", type=Path, required=True, help="KuaiRand-Pure folder")
+    parser.add_argument("--results", type=Path, required=True, help="where results are kept, a JSON file each")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="budgets and device")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="runs by name, such as 'official-file/*'")
+    parser.add_argument("--jobs", type=int, default=0, help="runs side by side, one thread each")
+    parser.add_argument("--list", action="store_true", help="print the names of the runs that are missing, and end")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

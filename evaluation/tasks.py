@@ -1,0 +1,123 @@
+"""One run of one model by one protocol: what it is, what it is called, and doing it."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from pydantic import ValidationError
+
+from contracts.settings import ModelSettings
+from evaluation.fit import Plan
+from evaluation.movielens import Order
+from trainer.models import REGISTRY
+
+Protocol = Literal["official", "leave-one-out", "progressive"]
+Study = Literal["cosine", "sampling"]
+
+BASELINES = ("popularity", "markov", "markov-window", "ease", "markov+ease")
+STUDIES: dict[Study, tuple[str, ...]] = {"cosine": ("t2diff-paper",), "sampling": ("t2diff-paper", "t2diff")}
+
+_SHAPE = ModelSettings()
+
+
+class TaskError(Exception):
+    """A task that cannot be; one sentence says why."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What decides a result, the data and the machine apart.
+
+    Attributes:
+        protocol: how the data is split, see `evaluation.movielens` and `evaluation.kuairand`.
+        model: a name of `trainer.models.REGISTRY` or of `BASELINES`.
+        order: of each user's behaviours; a stream knows only that of time.
+        seed: of weights, examples and dropout. Baselines have none.
+        settings: the model's shape and learning rate.
+        plan: how long it trains; a stream is learned once, so there it does not count.
+        study: what is looked at besides the ranks, see `evaluation.studies`.
+
+    """
+
+    protocol: Protocol
+    model: str
+    order: Order = "time"
+    seed: int = 0
+    settings: ModelSettings = field(default_factory=ModelSettings)
+    plan: Plan = field(default_factory=Plan)
+    study: Study | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the model is a network; a baseline counts."""
+        return self.model not in BASELINES
+
+    @property
+    def name(self) -> str:
+        """Where its result goes, without the ending.
+
+        What differs from the usual in the diffusion process is in the name. Other settings, such as budgets, are not:
+        another result of that name stands for the same row of the same table.
+
+        >>> Task("leave-one-out", "t2diff", settings=ModelSettings(diffusion_steps=10)).name
+        'leave-one-out-time/t2diff-d64-T10-s0'
+        >>> Task("progressive", "ease").name
+        'progressive-time/ease'
+        """
+        folder = f"{self.protocol}-{self.order}"
+        if not self.trains:
+            return f"{folder}/{self.model}"
+        parts = [self.model, f"d{self.settings.dim}"]
+        if self.settings.diffusion_schedule != _SHAPE.diffusion_schedule:
+            parts.append(self.settings.diffusion_schedule)
+        if self.settings.diffusion_steps != _SHAPE.diffusion_steps:
+            parts.append(f"T{self.settings.diffusion_steps}")
+        return "-".join([f"{folder}/{parts[0]}", *parts[1:], *([self.study] if self.study else []), f"s{self.seed}"])
+
+
+def check(task: Task) -> None:
+    """See that a task can be done.
+
+    Raises:
+        TaskError: it cannot.
+
+    """
+    known = (*BASELINES, *sorted(REGISTRY))
+    if task.model not in known:
+        raise TaskError(f"There is no model '{task.model}'; there are {', '.join(known)}.")
+    if task.protocol == "progressive" and task.order != "time":
+        raise TaskError("The progressive protocol follows a stream in time; it has no file order.")
+    if task.study and (task.protocol == "progressive" or task.model not in STUDIES[task.study]):
+        models = " and ".join(STUDIES[task.study])
+        raise TaskError(f"The {task.study} study is of {models}, by the protocols official and leave-one-out.")
+
+
+def to_json(task: Task) -> dict[str, Any]:
+    """The task as JSON can hold it; `from_json` gives it back."""
+    plan = dataclasses.asdict(task.plan)
+    plan["seconds"] = None if math.isinf(task.plan.seconds) else task.plan.seconds
+    plan["precision"] = str(task.plan.precision).removeprefix("torch.")
+    told = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+    return told | {"settings": task.settings.model_dump(mode="json"), "plan": plan}
+
+
+def from_json(told: dict[str, Any]) -> Task:
+    """The task that `to_json` told.
+
+    Raises:
+        TaskError: it is none.
+
+    """
+    try:
+        plan = dict(told["plan"])
+        plan["seconds"] = math.inf if plan["seconds"] is None else plan["seconds"]
+        plan["precision"] = getattr(torch, plan["precision"])
+        shape = ModelSettings.model_validate(told["settings"])
+        task = Task(**{**told, "settings": shape, "plan": Plan(**plan)})
+    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
+        raise TaskError(f"It does not hold a task: {' '.join(str(error).split())}.") from error
+    if task.protocol not in get_args(Protocol) or task.order not in get_args(Order):
+        raise TaskError(f"It holds a task of protocol '{task.protocol}' in order '{task.order}'.")
+    return task
