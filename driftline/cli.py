@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from contracts.settings import load
-from driftline import cli_deadletters, cli_servers
+from driftline import cli_deadletters, cli_evaluate, cli_servers
 from driftline.errors import USER_ERRORS, RunError, UsageError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(experiment, name="experiment")
 app.add_typer(cli_servers.kafka, name="kafka")
 app.add_typer(cli_servers.redis, name="redis")
 app.add_typer(cli_deadletters.app, name="deadletters")
+app.command()(cli_evaluate.evaluate)
 
 SettingsOption = Annotated[
     Path, typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example.")
