@@ -1,7 +1,7 @@
 """T2Diff to the letter (Wang et al., Unleashing the Potential of Two-Tower Models: Diffusion-Based Cross-Interaction
 for Large-Scale Matching, WWW '25, doi 10.1145/3696410.3714829), and the two ablations of its Table 2.
 
-A diffusion module restores the drifts between behaviours, and with the last of them guesses the next behaviour x̂;
+A diffusion module, which learns from L_KL alone, restores the drifts between behaviours, and with the last of them guesses the next behaviour x̂;
 mixed attention reads the session with x̂ at its end, and the history in its light. In training x̂ is what one step of
 the network makes of the noised *true* drifts; at inference it comes out of the whole reverse process. What we do
 otherwise, and why, is in `t2diff`.
@@ -18,7 +18,7 @@ from trainer.models.diffusion import Schedule, diffuse
 from trainer.models.mixed_attention import MixedAttention
 from trainer.models.unet import UNet
 
-KL_WEIGHT = 1.0  # λ, of {0.1, 1, 10}
+KL_WEIGHT = 10.0  # λ; of {0.1, 1, 10} the best on validation
 
 
 class T2DiffPaper(UserEncoder):
@@ -49,7 +49,7 @@ class T2DiffPaper(UserEncoder):
         z_r = diffuse(z_0, normal(tuple(x.shape), generator, x), alpha_bar) * present  # Eq. 13–14
         restored = self.unet(z_r, x, mask, r) * present  # Eq. 15
         loss = ((restored - z_0) ** 2).sum() / (present.sum().clamp(min=1) * x.shape[2])  # Eq. 23, in z_0 form
-        user = self.attention(sequence, mask, lag, self._next(restored, x, mask))
+        user = self.attention(sequence, mask, lag, self._next(restored.detach(), x, mask))
         return TrainingStep(user, KL_WEIGHT * loss)
 
     def guess(self, sequence: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
