@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test proofs bench lint format proto constraints clean
+.PHONY: help setup servers demo test proofs bench tables lint format proto constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ bench: servers .venv-bench/.ready ## measure the stream beside its peers and its
 	$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-bench
 	$(BIN)/uv pip install -q --compile-bytecode --python .venv-bench/bin/python -r $<
 	@touch $@
+
+tables: $(READY) ## write docs/reproduction.md and its pictures from the results in docs/results
+	$(BIN)/python -m evaluation.reproduction --results docs/results --out docs
 
 lint: $(READY) ## style, types and the floor plan
 	$(BIN)/ruff check .

@@ -1,0 +1,113 @@
+"""The reproduction's pictures as PNG. The same numbers give the same bytes with the same matplotlib."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.metrics import Interval
+
+WIDTH = 7.0  # inches
+ROW = 0.27  # height of a row, inches
+INK, PALE, LEAD, OTHER = "#222222", "#9a9a9a", "#1f5fa8", "#c2571a"
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same letters
+    "font.size": 9,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+}
+
+
+def estimates(rows: Mapping[str, Interval], published: Mapping[str, float], label: str, path: Path) -> None:
+    """A row a model: our estimate with its interval and, where there is one, the published figure."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(1.0 + ROW * len(rows))
+        places = _rows(axes, list(rows))
+        _bars(axes, rows, places, "ours, 95 % interval over users")
+        known = [name for name in rows if name in published]
+        if known:
+            at = [places[name] for name in known]
+            axes.scatter([published[n] for n in known], at, marker="D", s=18, color=OTHER, label="the paper", zorder=3)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+        axes.legend(loc="best")
+        _save(figure, path)
+
+
+def differences(rows: Mapping[str, Interval], label: str, path: Path) -> None:
+    """A row a model: its relative difference to the control, with its interval."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(0.9 + ROW * len(rows))
+        shown = {n: Interval(*(100 * v for v in (i.value, i.low, i.high))) for n, i in rows.items()}
+        _bars(axes, shown, _rows(axes, list(rows)), "")
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_xlabel(label)
+        _save(figure, path)
+
+
+def cosines(course: Mapping[str, list[float]], path: Path) -> None:
+    """Cosine similarity of ẑ₀ and z₀ along the reverse process, which goes from left to right."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(3.2)
+        for key, label, colour in (("all", "all drifts", PALE), ("last", "the last drift alone", LEAD)):
+            axes.plot(course["step"], course[key], color=colour, label=label)
+        axes.invert_xaxis()
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.grid(axis="y")
+        axes.set_xlabel("step r of the reverse process")
+        axes.set_ylabel("mean cosine of ẑ₀ and z₀")
+        axes.legend(loc="best")
+        _save(figure, path)
+
+
+def samplings(studies: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
+    """Recall@20 by the number of network evaluations; the model's own way as a diamond."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(3.2)
+        for (name, found), colour in zip(sorted(studies.items()), (LEAD, OTHER), strict=False):
+            steps, recalls = found["evaluations"], found["recall@20"]
+            axes.plot(steps[1:], recalls[1:], color=colour, marker="o", markersize=4, label=f"{name}, deterministic")
+            axes.scatter(steps[:1], recalls[:1], marker="D", s=36, color=colour, label=f"{name}, as served", zorder=3)
+        axes.set_xscale("log", base=2)
+        ticks = sorted({step for found in studies.values() for step in found["evaluations"]})
+        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y")
+        axes.set_xlabel("network evaluations of one sampling")
+        axes.set_ylabel("R@20")
+        axes.legend(loc="best")
+        _save(figure, path)
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), dpi=150, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _rows(axes: Axes, names: list[str]) -> dict[str, int]:
+    """A horizontal place for each name, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    return {name: place for place, name in enumerate(names)}
+
+
+def _bars(axes: Axes, rows: Mapping[str, Interval], places: Mapping[str, int], label: str) -> None:
+    values = [i.value for i in rows.values()]
+    below = [i.value - i.low for i in rows.values()]
+    above = [i.high - i.value for i in rows.values()]
+    at = [places[name] for name in rows]
+    axes.errorbar(values, at, xerr=[below, above], fmt="o", markersize=4, color=LEAD, linewidth=1.2, label=label)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Software": None})

@@ -1,0 +1,330 @@
+"""The sections of `docs/reproduction.md`, each from stored results alone; a section's key is what notes refer to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evaluation import grid, pictures, published
+from evaluation.markdown import Section
+from evaluation.metrics import Interval, spread
+from evaluation.movielens import Order
+from evaluation.named import POPULAR_DAYS
+from evaluation.results import Result
+from evaluation.tables import difference, estimate, short, told
+from evaluation.tasks import BASELINES, Protocol, Study
+
+PAPER_SHOWN = ("recall@2", "recall@20")
+SMALL, WIDE = grid.SMALL_SHAPE.dim, grid.WIDE_SHAPE.dim
+NAMES = {"recall@10": "HR@10"}
+MEANT = {"recall": "R", "mrr": "MRR", "ndcg": "NDCG"}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """All results, to be asked for."""
+
+    results: list[Result]
+
+    def seeds(
+        self,
+        protocol: Protocol,
+        model: str,
+        order: Order = "time",
+        dim: int | None = None,
+        *,
+        schedule: str = "exponential",
+        steps: int = 50,
+        study: Study | None = None,
+    ) -> list[Result]:
+        """The runs of one row by seed; none where it was not run. `dim` does not count for a baseline."""
+        wanted = (protocol, model, order, study)
+        shape = (dim, schedule, steps)
+        return [
+            r
+            for r in sorted(self.results, key=lambda r: r.task.seed)
+            if (r.task.protocol, r.task.model, r.task.order, r.task.study) == wanted
+            and (not r.task.trains or _shape(r) == shape)
+        ]
+
+
+def sections(archive: Archive) -> list[Section]:
+    """All sections, in the page's order."""
+    return [
+        table_2(archive, "file"),
+        table_2(archive, "time"),
+        wide(archive),
+        table_3(archive),
+        table_4(archive),
+        few_steps(archive),
+        figure_4(archive),
+        leave_one_out(archive),
+        progressive(archive),
+    ]
+
+
+def table_2(archive: Archive, order: Order) -> Section:
+    """All models at the paper's size, by its own split."""
+    runs = {name: archive.seeds("official", name, order, SMALL) for name in (*BASELINES, *grid.TABLE_2)}
+    metrics = ("recall@2", "recall@20", "mrr@2", "mrr@20")
+    rows = [
+        (name, *_published(published.TABLE_2.get(name)), *_estimates(seeds, metrics), _seeds(seeds, "recall@20"))
+        for name, seeds in runs.items()
+        if seeds
+    ]
+    whole = published.TABLE_2["t2diff-paper"].figures
+    paper = {name: row.figures["recall@20"] for name, row in published.TABLE_2.items()}
+    said = {
+        "file": "The authors' 1,208 test instances, in the order of `ratings.dat`, which is not that of time: all "
+        "users share it, and a Markov chain that knows no user finds most of it. "
+        f"The paper's MRR@2 and MRR@20 of T2Diff are {short(whole['mrr@2'])} and {short(whole['mrr@20'])}.",
+        "time": "The same users and the same rule in true time order. The paper's figures are of file order; they "
+        "stand here to be seen beside.",
+    }[order]
+    return Section(
+        f"table-2-{order}",
+        f"Table 2, {order} order",
+        said,
+        ("model", *_paper(PAPER_SHOWN), *map(_title, metrics), "seeds ±"),
+        rows,
+        *_rest(runs),
+        command=f"official-{order}/*",
+        draw=(lambda path: pictures.estimates(_intervals(runs, "recall@20"), paper, "R@20", path)) if rows else None,
+    )
+
+
+def wide(archive: Archive) -> Section:
+    """The authors' split with more room than theirs."""
+    runs = {name: archive.seeds("official", name, "file", WIDE) for name in grid.WIDE}
+    metrics = ("recall@2", "recall@20", "mrr@2", "mrr@20")
+    chains = {name: archive.seeds("official", name, "file") for name in ("markov", "markov-window", "markov+ease")}
+    rows = [(name, *_estimates(s, metrics), _megabytes(s)) for name, s in (chains | runs).items() if s]
+    return Section(
+        "wide",
+        f"File order at d = {WIDE}",
+        "As Table 2 in file order, at the width that the product uses.",
+        ("model", *map(_title, metrics), "MB"),
+        rows,
+        *_rest(chains | runs),
+        command=f"official-file/*-d{WIDE}-*",
+    )
+
+
+def table_3(archive: Archive) -> Section:
+    """Schedules of β."""
+    runs = {k: archive.seeds("official", "t2diff-paper", "file", SMALL, schedule=k) for k in grid.TABLE_3}
+    metrics = ("recall@2", "recall@20", "mrr@20")
+    rows = [
+        (kind, *_published(published.TABLE_3[kind]), *_estimates(seeds, metrics), _seeds(seeds, "recall@20"))
+        for kind, seeds in runs.items()
+        if seeds
+    ]
+    return Section(
+        "table-3",
+        "Table 3: the schedule of β",
+        "`t2diff-paper` in file order at the paper's size. The paper prints no formulas for `linear` and `log`; ours "
+        "are in `trainer.models.diffusion.betas`.",
+        ("β", *_paper(PAPER_SHOWN), *map(_title, metrics), "seeds ±"),
+        rows,
+        *_rest({str(k): v for k, v in runs.items()}),
+        command=f"official-file/t2diff-paper-d{SMALL}-*",
+    )
+
+
+def table_4(archive: Archive) -> Section:
+    """Numbers of steps."""
+    runs = {t: archive.seeds("official", "t2diff-paper", "file", SMALL, steps=t) for t in grid.TABLE_4}
+    metrics = ("recall@2", "recall@20")
+    rows = [
+        (
+            str(steps),
+            *_published(published.TABLE_4[steps]),
+            *_estimates(seeds, metrics),
+            f"{published.TABLE_4[steps].ms:.2f}",
+            *(f"{min(r.inference_ms[batch] for r in seeds):.2f}" for batch in sorted(seeds[0].inference_ms)),
+        )
+        for steps, seeds in runs.items()
+        if seeds
+    ]
+    return Section(
+        "table-4",
+        "Table 4: the number of steps T",
+        "`t2diff-paper` in file order at the paper's size. Milliseconds are per sample: the paper's on a Tesla T4, "
+        "ours for a user alone and in a batch of 64, with the scores of all items.",
+        ("T", *_paper(PAPER_SHOWN), *map(_title, metrics), "paper ms", "ms alone", "ms in 64"),
+        rows,
+        *_rest({f"T = {k}": v for k, v in runs.items()}),
+        command=f"official-file/t2diff-paper-d{SMALL}-*",
+    )
+
+
+def few_steps(archive: Archive) -> Section:
+    """Recall by the number of network evaluations."""
+    models = ("t2diff-paper", "t2diff")
+    runs = {m: archive.seeds("official", m, "file", SMALL, study="sampling")[:1] for m in models}
+    studies = {m: seeds[0].study for m, seeds in runs.items() if seeds}
+    rows = []
+    for name, seeds in runs.items():
+        for result in seeds:
+            cells = list(zip(*(result.study[k] for k in ("evaluations", "recall@20", "ms")), strict=True))
+            whole = cells[-1][1]
+            for place, (evaluations, recall, ms) in enumerate(cells):
+                how = "as served" if place == 0 else "deterministic"
+                against = f"{100 * (recall / whole - 1):+.2f} %" if whole else "-"
+                rows.append((name, how, f"{evaluations:.0f}", short(recall), against, f"{ms:.3f}"))
+    return Section(
+        "few-steps",
+        "Few-step sampling",
+        "Network evaluations of one sampling, on the same weights. The paper takes all steps with fresh noise; "
+        "deterministic steps (DDIM, η = 0; Song et al., ICLR 2021) may be left out.",
+        ("model", "way", "evaluations", "R@20", "against all, deterministic", "ms in 512"),
+        rows,
+        *_rest(runs),
+        command="official-file/*-sampling-*",
+        draw=(lambda path: pictures.samplings(studies, path)) if studies else None,
+    )
+
+
+def figure_4(archive: Archive) -> Section:
+    """Where the restored drifts point."""
+    seeds = archive.seeds("official", "t2diff-paper", "file", SMALL, study="cosine")[:1]
+    rows = []
+    for result in seeds:
+        course = list(zip(*(result.study[k] for k in ("step", "all", "last")), strict=True))
+        shown = sorted({round(i * (len(course) - 1) / 5) for i in range(6)})
+        rows = [(f"{course[i][0]:.0f}", f"{course[i][1]:.3f}", f"{course[i][2]:.3f}") for i in shown]
+    return Section(
+        "figure-4",
+        "Figure 4: ẑ₀ on the way",
+        "Cosine similarity of the restored drift ẑ₀ with the true z₀ at each step of the reverse process, on the "
+        "test queries: the mean over all behaviours, as the paper draws it, and the last behaviour alone. All drifts "
+        "but the last are in the condition already; the last is the only one that has to be guessed.",
+        ("step r", "all drifts", "the last drift"),
+        rows,
+        *_rest({"the cosine study of t2diff-paper": seeds}),
+        command="official-file/*-cosine-*",
+        draw=(lambda path: pictures.cosines(seeds[0].study, path)) if seeds else None,
+    )
+
+
+def leave_one_out(archive: Archive) -> Section:
+    """Time order, all users."""
+    dim = grid.LONG_SHAPE.dim
+    runs = {name: archive.seeds("leave-one-out", name, "time", dim) for name in (*BASELINES, *grid.SHORT, *grid.LONG)}
+    metrics = ("recall@10", "ndcg@10", "recall@20", "mrr@20")
+    ours = runs["t2diff"]
+    rows: list[tuple[str, ...]] = [
+        (f"{name}, published", *(short(row.figures[m]) if m in row.figures else "" for m in metrics), "", "", "")
+        for name, row in published.LEAVE_ONE_OUT.items()
+    ]
+    for name, seeds in runs.items():
+        if seeds:
+            ahead = difference(ours, seeds, "ndcg@10") if ours and name != "t2diff" else None
+            rows.append((name, *_estimates(seeds, metrics), _covered(seeds), _budget(seeds), _relative(ahead)))
+    return Section(
+        "leave-one-out",
+        "Leave-one-out in time order",
+        "All 6,040 users of MovieLens-1M: the last behaviour tests, the one before it validates; all items compete but "
+        "those that the user had rated. Baselines count the validation behaviours, too; networks do not learn from "
+        "them. The last column is the relative difference of `t2diff`'s NDCG@10 to the row's, paired by user. "
+        "Published rows: Zhai et al., ICML 2024.",
+        ("model", *map(_title, metrics), "coverage@20", "trained s (epochs)", "t2diff against it"),
+        rows if any(runs.values()) else [],
+        *_rest(runs),
+        command="leave-one-out-time/*",
+    )
+
+
+def progressive(archive: Archive) -> Section:
+    """The stream."""
+    dim = grid.STREAM_SHAPE.dim
+    runs = {name: archive.seeds("progressive", name, "time", dim) for name in (*BASELINES, *grid.STREAM)}
+    metrics = ("recall@20", "recall@100", "ndcg@10")
+    control = runs["two_tower"]
+    ahead = {
+        name: difference(seeds, control, "recall@20")
+        for name, seeds in runs.items()
+        if seeds and control and name != "two_tower"
+    }
+    rows = [
+        (name, *_estimates(seeds, metrics), _seeds(seeds, "recall@20"), _relative(ahead.get(name)))
+        for name, seeds in runs.items()
+        if seeds
+    ]
+    return Section(
+        "progressive",
+        "KuaiRand-Pure as a stream",
+        "Every effective view is foreseen with all that came before it (what users did before the log, too), and then "
+        "learned from; those of 2022-05-02 to 05-08 count. What a user had been shown does not compete. Baselines "
+        f"count anew at each midnight, popularity over the last {POPULAR_DAYS} days. The last column is the relative "
+        "difference of R@20 to the regular two-tower, paired by user.",
+        ("model", *map(_title, metrics), "seeds ±", "against two_tower"),
+        rows,
+        *_rest(runs),
+        command="progressive-time/*",
+        draw=(lambda path: pictures.differences(ahead, "R@20 against the regular two-tower, %", path))
+        if ahead
+        else None,
+    )
+
+
+def _shape(result: Result) -> tuple[int, str, int]:
+    settings = result.task.settings
+    return settings.dim, settings.diffusion_schedule, settings.diffusion_steps
+
+
+def _title(metric: str) -> str:
+    """How a column of a metric is called.
+
+    >>> _title("recall@10"), _title("mrr@2")
+    ('HR@10', 'MRR@2')
+    """
+    name, _, k = metric.partition("@")
+    return NAMES.get(metric, f"{MEANT[name]}@{k}")
+
+
+def _paper(metrics: tuple[str, ...]) -> list[str]:
+    return [f"paper {_title(metric)}" for metric in metrics]
+
+
+def _published(row: published.Published | None) -> list[str]:
+    return [short(row.figures[m]) if row else "" for m in PAPER_SHOWN]
+
+
+def _estimates(seeds: list[Result], metrics: tuple[str, ...]) -> list[str]:
+    return [told(estimate(seeds, metric)) for metric in metrics]
+
+
+def _intervals(runs: Mapping[str, list[Result]], metric: str) -> dict[str, Interval]:
+    return {name: estimate(seeds, metric) for name, seeds in runs.items() if seeds}
+
+
+def _seeds(seeds: list[Result], metric: str) -> str:
+    """How far seeds are apart, and how many there are."""
+    if len(seeds) < 2:
+        return ""
+    return f"{short(spread([r.values(metric).tolist() for r in seeds]))} of {len(seeds)}"
+
+
+def _relative(found: Interval | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found.value:+.1f} % ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def _covered(seeds: list[Result]) -> str:
+    known = [r.coverage for r in seeds if r.coverage is not None]
+    return short(sum(known) / len(known)) if known else ""
+
+
+def _budget(seeds: list[Result]) -> str:
+    if not seeds[0].task.trains:
+        return ""
+    return ", ".join(f"{r.training_s:,.0f} ({r.best_epoch} of {r.epochs})" for r in seeds)
+
+
+def _megabytes(seeds: list[Result]) -> str:
+    return f"{seeds[0].parameter_bytes / 1e6:.2f}"
+
+
+def _rest(runs: Mapping[str, list[Result]]) -> tuple[list[Result], list[str]]:
+    """All results of a section, and the names of its rows that were not run."""
+    return [r for seeds in runs.values() for r in seeds], [name for name, seeds in runs.items() if not seeds]
