@@ -77,6 +77,7 @@ class StreamSettings(_Section):
 
 
 DiffusionSchedule = Literal["exponential", "linear", "log"]
+Part = Literal["guess", "end-to-end", "waits", "pooled"]  # of T2Diff
 
 
 class ModelSettings(_Section):
@@ -92,6 +93,8 @@ class ModelSettings(_Section):
     batch_size: Positive = 128
     diffusion_steps: Positive = 50  # T
     diffusion_schedule: DiffusionSchedule = "exponential"  # of β, over the steps
+    learn_at: Literal["last", "every"] = "last"  # T2Diff: from the target alone, or from every behaviour of the window
+    without: tuple[Part, ...] = ()  # T2Diff: parts to leave out, for ablations
 
 
 class TrainerSettings(_Section):

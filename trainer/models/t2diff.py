@@ -1,7 +1,7 @@
-"""T2Diff, ours: the drift to the next behaviour is diffused, read beside the history, and learned at every place.
+"""T2Diff, ours: the drift to the next behaviour is diffused, from what a causal transformer has read up to there.
 
 After Wang et al., WWW '25 (doi 10.1145/3696410.3714829); `t2diff_paper` is their model to the letter. Where we leave
-it, and why, is in docs/model.md with what each departure measured.
+it, and what each departure measured, is in docs/model.md.
 """
 
 import torch
@@ -18,8 +18,9 @@ DEPTH = 2
 EVALUATIONS = 4  # network evaluations of one sampling
 KL_WEIGHT = 0.1  # λ
 SCALE_MEMORY = 0.99  # of the running scale, per step
-BUCKETS_PER_E = 2.0
-BUCKETS = 44
+STEP_WIDTH = 32  # of the step's embedding
+BUCKETS_PER_E = 2.0  # waits are told apart by a factor of √e
+BUCKETS = 44  # up to e²² s
 
 
 class Denoiser(nn.Module):
@@ -27,9 +28,9 @@ class Denoiser(nn.Module):
 
     def __init__(self, dim: int, steps: int) -> None:
         super().__init__()
-        self.register_buffer("_sinusoids", sinusoids(steps + 1, 32), persistent=False)
+        self.register_buffer("_sinusoids", sinusoids(steps + 1, STEP_WIDTH), persistent=False)
         self._sinusoids: Tensor
-        self.step = nn.Linear(32, 2 * dim)
+        self.step = nn.Linear(STEP_WIDTH, 2 * dim)
         self.enter = nn.Linear(2 * dim, 2 * dim)
         self.leave = nn.Linear(2 * dim, dim)
 
@@ -41,74 +42,96 @@ class Denoiser(nn.Module):
 
 
 class T2Diff(UserEncoder):
-    """Causal attention over behaviours and waits, drift diffusion on its states, x̂ beside them."""
+    """States of a causal transformer, and at each a guess x̂ at the next behaviour.
 
-    use_guess = True
-    end_to_end = False
+    `settings.without` leaves parts out, for ablations: "guess" (no diffusion), "end-to-end" (x̂ learns from L_KL
+    alone), "waits" (no time), "pooled" (the state without the means beside it).
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         d = settings.dim
-        self._dropout = settings.dropout
-        self.noise_shape = (d,)
-        self.schedule = Schedule(settings.diffusion_steps, settings.diffusion_schedule)
-        self.waits = nn.Embedding(BUCKETS, d)
-        nn.init.normal_(self.waits.weight, std=0.02)
+        self._without, self._every_place = settings.without, settings.learn_at == "every"
+        self.noise_shape = () if "guess" in self._without else (d,)
         self.body = Transformer(
             d, settings.window, depth=DEPTH, heads=heads_for(d), dropout=settings.dropout, causal=True
         )
-        if self.use_guess:
-            self.denoiser = Denoiser(d, settings.diffusion_steps)
-            self.read = nn.Linear(d, d, bias=False)
+        self.mean, self.last = nn.Linear(d, d), nn.Linear(d, d)
+        self.waits = nn.Parameter(0.02 * torch.randn(BUCKETS, d))
+        if "guess" in self._without:
+            return
+        self.schedule = Schedule(settings.diffusion_steps, settings.diffusion_schedule)
+        self.denoiser = Denoiser(d, settings.diffusion_steps)
+        self.read = nn.Linear(d, d, bias=False)
+        nn.init.zeros_(self.read.weight)  # at first x̂ is noise, and says nothing
         self.register_buffer("scale", torch.tensor(0.1))
         self.scale: Tensor
 
     def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
         """See `UserEncoder.forward`."""
-        states = self._states(sequence, mask, lag)[:, -1]
-        return self._user(states, sequence[:, -1], noise)
+        return self._user(self._states(sequence, mask, lag)[:, -1], sequence[:, -1], noise)
 
     def training_step(
         self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; the extra loss is λ·L_KL."""
-        states = self._states(sequence, mask, lag).flatten(0, 1)
-        at, places = next_places(mask)
-        state, x = states[at], sequence.flatten(0, 1)[at]
-        if not self.use_guess:
+        if self._every_place:
+            at, places = next_places(mask)
+        else:
+            n = mask.shape[1]
+            rows = torch.arange(len(mask), device=mask.device)
+            at, places = rows * n + n - 1, rows * (n + 1) + n
+        state, x = self._states(sequence, mask, lag).flatten(0, 1)[at], sequence.flatten(0, 1)[at]
+        if "guess" in self._without:
             return TrainingStep(state, state.new_zeros(()), places)
         follows = torch.cat((sequence, target.unsqueeze(1)), 1).flatten(0, 1)[places]
-        self._measure(x.detach())
-        z_0 = (follows - x).detach() / self.scale
-        r = torch.randint(1, self.schedule.steps + 1, (len(x),), generator=generator).to(x.device)
-        bar = self.schedule.alpha_bar(r).to(x.dtype)[:, None]
-        z_r = diffuse(z_0, normal(tuple(x.shape), generator, x), bar)
-        loss = ((self.denoiser(z_r, state, r) - z_0) ** 2).mean()
+        loss = self._diffusion_loss(state, x.detach(), follows.detach(), generator)
         user = self._user(state, x, normal(tuple(x.shape), generator, x))
         return TrainingStep(user, KL_WEIGHT * loss, places)
 
-    def _user(self, state: Tensor, x: Tensor, noise: Tensor) -> Tensor:
-        if not self.use_guess:
-            return state
+    def guess(self, state: Tensor, x: Tensor, noise: Tensor, evaluations: int = EVALUATIONS) -> Tensor:
+        """x̂ = x + ẑ_0 from z_T = noise in few deterministic steps (Eq. 16–18 with η = 0); (M, d) each."""
         z = noise
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.end_to_end):
-            for r, after in self.schedule.ladder(EVALUATIONS):
-                z_0 = self.denoiser(z, state, torch.tensor([r], device=z.device))
-                z = self.schedule.straight_step(z, z_0, r, after)
-        guess = x.detach() + self.scale * z
+        for r, after in self.schedule.ladder(evaluations):
+            z_0 = self.denoiser(z, state, torch.tensor([r], device=z.device))
+            z = self.schedule.straight_step(z, z_0, r, after)
+        return x.detach() + self.scale * z
+
+    def _user(self, state: Tensor, x: Tensor, noise: Tensor) -> Tensor:
+        if "guess" in self._without:
+            return state
+        guess = self.guess(state, x, noise)
+        if "end-to-end" in self._without:
+            guess = guess.detach()
         user: Tensor = state + self.read(guess / self.scale)
         return user
 
+    def _diffusion_loss(self, state: Tensor, x: Tensor, follows: Tensor, generator: torch.Generator) -> Tensor:
+        """‖ẑ_0 − z_0‖² per dimension (Eq. 23 in z_0 form), of the drift to what follows alone; ()."""
+        self._measure(x)
+        z_0 = (follows - x) / self.scale  # Eq. 11
+        r = torch.randint(1, self.schedule.steps + 1, (len(x),), generator=generator).to(x.device)
+        bar = self.schedule.alpha_bar(r).to(x.dtype).unsqueeze(1)
+        z_r = diffuse(z_0, normal(tuple(x.shape), generator, x), bar)  # Eq. 13–14
+        loss: Tensor = (self.denoiser(z_r, state, r) - z_0).square().mean()
+        return loss
+
     def _states(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
-        age = torch.expm1(lag)
-        wait = torch.log1p((age - functional.pad(age[:, 1:], (0, 1))).clamp(min=0))
-        bucket = (BUCKETS_PER_E * wait).long().clamp(max=BUCKETS - 1)
-        out: Tensor = self.body(sequence + self.waits(bucket) * mask.unsqueeze(-1), mask)
-        return out
+        """(B, n, d): at each place what is known when the next behaviour is asked for, its moment included."""
+        tokens = sequence
+        if "waits" not in self._without:
+            age = torch.expm1(lag)
+            wait = torch.log1p((age - functional.pad(age[:, 1:], (0, 1))).clamp(min=0))
+            bucket = (BUCKETS_PER_E * wait).long().clamp(max=BUCKETS - 1)
+            tokens = tokens + self.waits[bucket] * mask.unsqueeze(-1)
+        states: Tensor = self.body(tokens, mask)
+        if "pooled" not in self._without:
+            mean = sequence.cumsum(1) / mask.cumsum(1).clamp(min=1).unsqueeze(-1)
+            states = states + self.mean(mean) + self.last(sequence)
+        return states
 
     def _measure(self, x: Tensor) -> None:
         """Let the running scale follow the root mean square of the behaviours' vectors."""
         now = x.square().mean().sqrt() if len(x) else self.scale
-        self.scale.copy_(
-            torch.where(torch.isfinite(now) & (now > 0), torch.lerp(now, self.scale, SCALE_MEMORY), self.scale)
-        )
+        usable = torch.isfinite(now) & (now > 0)
+        self.scale.copy_(torch.where(usable, torch.lerp(now, self.scale, SCALE_MEMORY), self.scale))
