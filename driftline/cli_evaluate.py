@@ -39,6 +39,13 @@ class Order(StrEnum):
     file = "file"
 
 
+class LearnAt(StrEnum):
+    """Places that a model learns from."""
+
+    last = "last"
+    every = "every"
+
+
 class Device(StrEnum):
     """Where networks train."""
 
@@ -83,6 +90,13 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Height of the learning rate's schedule.")] = 3e-3,
     dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of activations dropped in training.")] = 0.0,
+    learn_at: Annotated[
+        LearnAt, typer.Option(help="Where t2diff learns: at the target, or at every behaviour of a window.")
+    ] = LearnAt.last,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A part to leave out of t2diff: guess, end-to-end, waits or pooled; repeatable."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto is the GPU where there is one.")] = Device.auto,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU.")] = 1,
     out: Annotated[
@@ -106,13 +120,24 @@ def evaluate(
     torch.set_num_threads(threads)
     names = [n for given in model for n in ([*BASELINES, *sorted(REGISTRY)] if given == "all" else [given])]
     try:
-        shape = ModelSettings(
-            dim=dim, id_dim=id_dim, category_dim=category_dim, window=window, learning_rate=learning_rate,
-            dropout=dropout, batch_size=batch_size,
-        )  # fmt: skip
+        shape = ModelSettings.model_validate(
+            {
+                "dim": dim,
+                "id_dim": id_dim,
+                "category_dim": category_dim,
+                "window": window,
+                "learning_rate": learning_rate,
+                "dropout": dropout,
+                "batch_size": batch_size,
+                "learn_at": learn_at.value,
+                "without": tuple(without or ()),
+            }
+        )
+        # What is left out of T2Diff is not left out of those that stand beside it.
+        whole, others = shape.model_copy(update={"without": ()}), {*names} - {"t2diff"} if "t2diff" in names else set()
         plan = Plan(epochs, batch_size, float("inf") if seconds is None else seconds)
         tasks = [
-            Task(protocol.value, name, order.value, seed, shape, plan)
+            Task(protocol.value, name, order.value, seed, whole if name in others else shape, plan)
             for name in dict.fromkeys(names)
             for seed in range(1 if name in BASELINES else seeds)
         ]
@@ -191,8 +216,8 @@ def _device(wanted: Device) -> "torch.device":
 
 
 def _of_a_model(results: "list[Result]") -> "Iterator[tuple[str, list[Result]]]":
-    for name in dict.fromkeys(r.task.model for r in results):
-        yield name, [r for r in results if r.task.model == name]
+    for label in dict.fromkeys(r.task.label for r in results):
+        yield label, [r for r in results if r.task.label == label]
 
 
 def _as_json(results: "list[Result]") -> list[dict[str, Any]]:

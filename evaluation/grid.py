@@ -11,9 +11,11 @@ import multiprocessing
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 
@@ -25,6 +27,7 @@ from evaluation.results import ResultError, path_of, read, write
 from evaluation.runs import Folders, Step, run
 from evaluation.tasks import BASELINES, Protocol, Task, TaskError
 from trainer.engine import choose_device
+from trainer.models import REGISTRY
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Preset:
 # The numbers to turn. ------------------------------------------------------------------------------------------------
 
 PRESETS = {
-    "cpu": Preset("cpu", jobs=2, small_s=40, wide_s=300, long_s=900, short_s=400, stream_s=120),
+    "cpu": Preset("cpu", jobs=2, small_s=120, wide_s=300, long_s=900, short_s=400, stream_s=120),
     "gpu": Preset("cuda", jobs=6, small_s=60, wide_s=200, long_s=400, short_s=200, stream_s=60),
 }
 SEEDS = (0, 1)
@@ -66,12 +69,17 @@ WIDE_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003)
 LONG_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003, dropout=0.2)
 STREAM_SHAPE = ModelSettings(dim=64)
 
-# Learning rates that validation preferred to the shape's, by protocol and model.
-LEARNING_RATES: dict[tuple[Protocol, str], float] = {}
+# Settings that validation preferred to the shape's, by protocol and model.
+PREFERRED: dict[tuple[Protocol, str], dict[str, Any]] = {
+    ("official", "t2diff"): {"learn_at": "every"},
+    ("leave-one-out", "t2diff"): {"learn_at": "every"},
+}
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 SAY_EVERY_S = 30.0  # of a run that goes on
+
+Outcome: TypeAlias = tuple[Task, str | Exception]
 
 
 def tasks(preset: Preset) -> list[Task]:
@@ -80,35 +88,43 @@ def tasks(preset: Preset) -> list[Task]:
     out: list[Task] = []
     for order in ("file", "time"):
         out += [Task("official", name, order) for name in BASELINES]
-        out += [_task("official", m, order, seed, SMALL_SHAPE, small) for m in TABLE_2 for seed in SEEDS]
-    paper = [_task("official", "t2diff-paper", "file", seed, SMALL_SHAPE, small) for seed in SEEDS]
-    out += [_with(task, diffusion_schedule=kind) for kind in TABLE_3 for task in paper]
-    out += [_with(task, diffusion_steps=steps) for steps in TABLE_4 for task in paper]
+        out += [make("official", m, order, seed, SMALL_SHAPE, small) for m in TABLE_2 for seed in SEEDS]
+    paper = [make("official", "t2diff-paper", "file", seed, SMALL_SHAPE, small) for seed in SEEDS]
+    out += [_with(t, diffusion_schedule=kind) for kind in TABLE_3 for t in paper]
+    out += [_with(t, diffusion_steps=steps) for steps in TABLE_4 for t in paper]
     out += [replace(paper[0], study="cosine"), replace(paper[0], study="sampling")]
-    out += [_task("official", name, "file", 0, WIDE_SHAPE, wide) for name in WIDE]
-    out += [replace(_task("official", "t2diff", "file", 0, SMALL_SHAPE, small), study="sampling")]
+    out += [make("official", name, "file", 0, WIDE_SHAPE, wide) for name in WIDE]
+    out += [replace(make("official", "t2diff", "file", 0, SMALL_SHAPE, small), study="sampling")]
     out += [Task("leave-one-out", name) for name in BASELINES]
     for names, seconds in ((LONG, preset.long_s), (SHORT, preset.short_s)):
         plan = Plan(epochs=1000, seconds=seconds)
-        out += [_task("leave-one-out", name, "time", 0, LONG_SHAPE, plan) for name in names]
+        out += [make("leave-one-out", name, "time", 0, LONG_SHAPE, plan) for name in names]
     out += [Task("progressive", name) for name in BASELINES]
-    out += [_task("progressive", name, "time", seed, STREAM_SHAPE, Plan()) for name in STREAM for seed in STREAM_SEEDS]
+    out += [make("progressive", name, "time", seed, STREAM_SHAPE, Plan()) for name in STREAM for seed in STREAM_SEEDS]
     return list(dict.fromkeys(out))
 
 
-def _task(protocol: Protocol, model: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
-    rate = LEARNING_RATES.get((protocol, model), shape.learning_rate)
-    return _with(Task(protocol, model, order, seed, shape, plan), learning_rate=rate)
+def make(protocol: Protocol, label: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
+    """A task of the grid; a label such as `t2diff-without-guess` is T2Diff with a part left out.
+
+    >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.without
+    ('guess',)
+    """
+    model, *without = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
+    if model in BASELINES:
+        return Task(protocol, model, order)
+    found = Task(protocol, model, order, seed, shape, plan)
+    return _with(found, **PREFERRED.get((protocol, model), {}), without=tuple(without))
 
 
-def _with(task: Task, **settings: object) -> Task:
-    return replace(task, settings=task.settings.model_copy(update=settings))
+def _with(found: Task, **settings: Any) -> Task:
+    return replace(found, settings=ModelSettings.model_validate(found.settings.model_dump() | settings))
 
 
-def is_done(folder: Path, task: Task) -> bool:
+def is_done(folder: Path, wanted: Task) -> bool:
     """Whether the folder holds the result of just this task, budgets and all."""
     try:
-        return read(path_of(folder, task)).task == task
+        return read(path_of(folder, wanted)).task == wanted
     except ResultError:
         return False
 
@@ -137,20 +153,29 @@ def main(arguments: list[str] | None = None) -> int:
     jobs = asked.jobs or preset.jobs
     left, failed = sum(expected_s(task, preset) for task in missing), 0
     one = partial(_one, folders=folders, results=asked.results, device=preset.device)
-    # Leaving the block ends the processes, whatever they are at.
-    with multiprocessing.get_context("spawn").Pool(jobs, _begin) as pool:
-        try:
-            for gone, (task, told) in enumerate(pool.imap_unordered(one, missing), 1):
-                left -= expected_s(task, preset)
-                failed += isinstance(told, Exception)
-                said = f"failed: {told}" if isinstance(told, Exception) else told
-                _say(f"[{gone}/{len(missing)}, about {left / jobs / 60:.0f} min left] {task.name}: {said}")
-        except KeyboardInterrupt:
-            _say("interrupted; what was done is kept, and the same command goes on from there")
-            return 130
+    try:
+        for gone, (task, told) in enumerate(_done(one, missing, jobs), 1):
+            left -= expected_s(task, preset)
+            failed += isinstance(told, Exception)
+            said = f"failed: {told}" if isinstance(told, Exception) else told
+            _say(f"[{gone}/{len(missing)}, about {left / jobs / 60:.0f} min left] {task.name}: {said}")
+    except KeyboardInterrupt:
+        _say("interrupted; what was done is kept, and the same command goes on from there")
+        return 130
     if failed:
         _say(f"{failed} runs failed")
     return 1 if failed else 0
+
+
+def _done(one: Callable[[Task], Outcome], missing: list[Task], jobs: int) -> Iterator[Outcome]:
+    """Do tasks side by side, each as it is done; alone, in this process."""
+    if jobs == 1:
+        torch.set_num_threads(1)
+        yield from map(one, missing)
+        return
+    # Leaving the block ends the processes, whatever they are at.
+    with multiprocessing.get_context("spawn").Pool(jobs, _begin) as pool:
+        yield from pool.imap_unordered(one, missing)
 
 
 def _begin() -> None:
@@ -159,8 +184,8 @@ def _begin() -> None:
     torch.set_num_threads(1)
 
 
-def _one(task: Task, folders: Folders, results: Path, device: str) -> tuple[Task, str | Exception]:
-    """A run in a process of its own: what it found, or why it failed."""
+def _one(task: Task, folders: Folders, results: Path, device: str) -> Outcome:
+    """A run: what it found, or why it failed."""
     begun = said = time.monotonic()
 
     def report(step: Step) -> None:
@@ -172,7 +197,7 @@ def _one(task: Task, folders: Folders, results: Path, device: str) -> tuple[Task
     try:
         result = run(task, folders, device=choose_device(device), report=report)
         write(results, result)
-    except (TaskError, DataError, DivergedError) as error:
+    except (TaskError, DataError, DivergedError, RuntimeError) as error:  # torch's own are RuntimeErrors
         return task, error
     found = ", ".join(f"{m} {result.values(m).mean():.4f}" for m in ("recall@2", "recall@20", "ndcg@10"))
     return task, f"{found} in {time.monotonic() - begun:.0f} s"

@@ -13,7 +13,7 @@ import torch
 from contracts.features import Floats, Ints
 from evaluation import costs, kuairand, movielens
 from evaluation.baselines.base import Fitted as FittedBaseline
-from evaluation.data import Catalogue, Query, Sequence
+from evaluation.data import Catalogue, DataError, Query, Sequence
 from evaluation.draws import Draw, drawing, shuffled
 from evaluation.fit import fit, ranks, trainer_catalogue
 from evaluation.metrics import coverage
@@ -26,6 +26,7 @@ from evaluation.tasks import Task, TaskError, check
 from trainer.model import Model
 
 TESTED_DAYS = 7  # the last ones of a stream
+_END_MS = 2**62
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def run(task: Task, folders: Folders, *, device: torch.device, report: Report = 
     check(task)
     report(Step(0, "reads the data"))
     if task.protocol == "progressive":
-        source = _stream(_needed(folders.kuairand, "the progressive protocol needs the KuaiRand-Pure folder"))
+        folder = _needed(folders.kuairand, "the progressive protocol needs the KuaiRand-Pure folder")
+        source = _stream(folder)
+        _see_enough(folder, kuairand.queries(source, _first_tested(source.midnights_ms()), _END_MS))
         return _online(task, source, device, report) if task.trains else _daily(task, source, report)
     split = _split(task, folders)
     return _fitted(task, split, device, report) if task.trains else _counted(task, split, report)
@@ -82,6 +85,7 @@ def _split(task: Task, folders: Folders) -> Split:
     if task.protocol == "official":
         instances = _needed(folders.official, "the official protocol needs the folder of the authors' test instances")
         found = _official(ratings, instances, task.order)
+        _see_enough(ratings, found.windows, found.validation, found.test)
         known = found.sequences + found.held_out
         return Split(
             found.catalogue,
@@ -91,6 +95,7 @@ def _split(task: Task, folders: Folders) -> Split:
             found.test,
         )
     one_out = _leave_one_out(ratings, task.order)
+    _see_enough(ratings, [s for s in one_out.sequences if len(s) > 1], one_out.validation, one_out.test)
     return Split(
         one_out.catalogue,
         [q.history for q in one_out.test],
@@ -246,6 +251,11 @@ def _users(queries: list[Query]) -> Ints:
 
 def _first_tested(midnights: Ints) -> int:
     return int(midnights[-min(TESTED_DAYS + 1, midnights.size)])
+
+
+def _see_enough(folder: Path, *parts: list[Query] | list[Sequence]) -> None:
+    if not all(parts):
+        raise DataError(f"{folder} has too few users or behaviours to learn from, validate and test.")
 
 
 def _needed(folder: Path | None, why: str) -> Path:

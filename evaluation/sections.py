@@ -1,9 +1,11 @@
 """The sections of `docs/reproduction.md`, each from stored results alone; a section's key is what notes refer to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from contracts.settings import ModelSettings
 from evaluation import grid, pictures, published
+from evaluation.fit import Plan
 from evaluation.markdown import Section
 from evaluation.metrics import Interval, spread
 from evaluation.movielens import Order
@@ -27,23 +29,14 @@ class Archive:
     def seeds(
         self,
         protocol: Protocol,
-        model: str,
+        label: str,
         order: Order = "time",
-        dim: int | None = None,
-        *,
-        schedule: str = "exponential",
-        steps: int = 50,
+        shape: ModelSettings = grid.SMALL_SHAPE,
         study: Study | None = None,
     ) -> list[Result]:
-        """The runs of one row by seed; none where it was not run. `dim` does not count for a baseline."""
-        wanted = (protocol, model, order, study)
-        shape = (dim, schedule, steps)
-        return [
-            r
-            for r in sorted(self.results, key=lambda r: r.task.seed)
-            if (r.task.protocol, r.task.model, r.task.order, r.task.study) == wanted
-            and (not r.task.trains or _shape(r) == shape)
-        ]
+        """The runs of one row of the grid by seed; none where it was not run."""
+        wanted = replace(grid.make(protocol, label, order, 0, shape, Plan()), study=study)
+        return sorted((r for r in self.results if r.task.row == wanted.row), key=lambda r: r.task.seed)
 
 
 def sections(archive: Archive) -> list[Section]:
@@ -63,7 +56,7 @@ def sections(archive: Archive) -> list[Section]:
 
 def table_2(archive: Archive, order: Order) -> Section:
     """All models at the paper's size, by its own split."""
-    runs = {name: archive.seeds("official", name, order, SMALL) for name in (*BASELINES, *grid.TABLE_2)}
+    runs = {name: archive.seeds("official", name, order) for name in (*BASELINES, *grid.TABLE_2)}
     metrics = ("recall@2", "recall@20", "mrr@2", "mrr@20")
     rows = [
         (name, *_published(published.TABLE_2.get(name)), *_estimates(seeds, metrics), _seeds(seeds, "recall@20"))
@@ -93,7 +86,7 @@ def table_2(archive: Archive, order: Order) -> Section:
 
 def wide(archive: Archive) -> Section:
     """The authors' split with more room than theirs."""
-    runs = {name: archive.seeds("official", name, "file", WIDE) for name in grid.WIDE}
+    runs = {name: archive.seeds("official", name, "file", grid.WIDE_SHAPE) for name in grid.WIDE}
     metrics = ("recall@2", "recall@20", "mrr@2", "mrr@20")
     chains = {name: archive.seeds("official", name, "file") for name in ("markov", "markov-window", "markov+ease")}
     rows = [(name, *_estimates(s, metrics), _megabytes(s)) for name, s in (chains | runs).items() if s]
@@ -110,7 +103,8 @@ def wide(archive: Archive) -> Section:
 
 def table_3(archive: Archive) -> Section:
     """Schedules of β."""
-    runs = {k: archive.seeds("official", "t2diff-paper", "file", SMALL, schedule=k) for k in grid.TABLE_3}
+    shapes = {k: grid.SMALL_SHAPE.model_copy(update={"diffusion_schedule": k}) for k in grid.TABLE_3}
+    runs = {k: archive.seeds("official", "t2diff-paper", "file", shape) for k, shape in shapes.items()}
     metrics = ("recall@2", "recall@20", "mrr@20")
     rows = [
         (kind, *_published(published.TABLE_3[kind]), *_estimates(seeds, metrics), _seeds(seeds, "recall@20"))
@@ -131,7 +125,8 @@ def table_3(archive: Archive) -> Section:
 
 def table_4(archive: Archive) -> Section:
     """Numbers of steps."""
-    runs = {t: archive.seeds("official", "t2diff-paper", "file", SMALL, steps=t) for t in grid.TABLE_4}
+    shapes = {steps: grid.SMALL_SHAPE.model_copy(update={"diffusion_steps": steps}) for steps in grid.TABLE_4}
+    runs = {k: archive.seeds("official", "t2diff-paper", "file", shape) for k, shape in shapes.items()}
     metrics = ("recall@2", "recall@20")
     rows = [
         (
@@ -159,7 +154,7 @@ def table_4(archive: Archive) -> Section:
 def few_steps(archive: Archive) -> Section:
     """Recall by the number of network evaluations."""
     models = ("t2diff-paper", "t2diff")
-    runs = {m: archive.seeds("official", m, "file", SMALL, study="sampling")[:1] for m in models}
+    runs = {m: archive.seeds("official", m, "file", study="sampling")[:1] for m in models}
     studies = {m: seeds[0].study for m, seeds in runs.items() if seeds}
     rows = []
     for name, seeds in runs.items():
@@ -185,7 +180,7 @@ def few_steps(archive: Archive) -> Section:
 
 def figure_4(archive: Archive) -> Section:
     """Where the restored drifts point."""
-    seeds = archive.seeds("official", "t2diff-paper", "file", SMALL, study="cosine")[:1]
+    seeds = archive.seeds("official", "t2diff-paper", "file", study="cosine")[:1]
     rows = []
     for result in seeds:
         course = list(zip(*(result.study[k] for k in ("step", "all", "last")), strict=True))
@@ -207,8 +202,8 @@ def figure_4(archive: Archive) -> Section:
 
 def leave_one_out(archive: Archive) -> Section:
     """Time order, all users."""
-    dim = grid.LONG_SHAPE.dim
-    runs = {name: archive.seeds("leave-one-out", name, "time", dim) for name in (*BASELINES, *grid.SHORT, *grid.LONG)}
+    names = (*BASELINES, *grid.SHORT, *grid.LONG)
+    runs = {name: archive.seeds("leave-one-out", name, "time", grid.LONG_SHAPE) for name in names}
     metrics = ("recall@10", "ndcg@10", "recall@20", "mrr@20")
     ours = runs["t2diff"]
     rows: list[tuple[str, ...]] = [
@@ -235,8 +230,8 @@ def leave_one_out(archive: Archive) -> Section:
 
 def progressive(archive: Archive) -> Section:
     """The stream."""
-    dim = grid.STREAM_SHAPE.dim
-    runs = {name: archive.seeds("progressive", name, "time", dim) for name in (*BASELINES, *grid.STREAM)}
+    names = (*BASELINES, *grid.STREAM)
+    runs = {name: archive.seeds("progressive", name, "time", grid.STREAM_SHAPE) for name in names}
     metrics = ("recall@20", "recall@100", "ndcg@10")
     control = runs["two_tower"]
     ahead = {
@@ -264,11 +259,6 @@ def progressive(archive: Archive) -> Section:
         if ahead
         else None,
     )
-
-
-def _shape(result: Result) -> tuple[int, str, int]:
-    settings = result.task.settings
-    return settings.dim, settings.diffusion_schedule, settings.diffusion_steps
 
 
 def _title(metric: str) -> str:

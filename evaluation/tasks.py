@@ -55,26 +55,43 @@ class Task:
         return self.model not in BASELINES
 
     @property
-    def name(self) -> str:
-        """Where its result goes, without the ending.
+    def label(self) -> str:
+        """The model and what was left out of it.
 
-        What differs from the usual in the diffusion process is in the name. Other settings, such as budgets, are not:
-        another result of that name stands for the same row of the same table.
+        >>> Task("official", "t2diff", settings=ModelSettings(without=("guess",))).label
+        't2diff-without-guess'
+        """
+        return "-without-".join([self.model, *self.settings.without])
 
-        >>> Task("leave-one-out", "t2diff", settings=ModelSettings(diffusion_steps=10)).name
-        'leave-one-out-time/t2diff-d64-T10-s0'
-        >>> Task("progressive", "ease").name
-        'progressive-time/ease'
+    @property
+    def row(self) -> str:
+        """What a table's row stands for: the task but for its seed and its budget.
+
+        Of the settings, the width and what is not usual are in it; learning rate and the like are not.
+
+        >>> Task("leave-one-out", "t2diff", settings=ModelSettings(diffusion_steps=10, learn_at="every")).row
+        'leave-one-out-time/t2diff-d64-T10-every'
         """
         folder = f"{self.protocol}-{self.order}"
         if not self.trains:
             return f"{folder}/{self.model}"
-        parts = [self.model, f"d{self.settings.dim}"]
+        parts = [f"{folder}/{self.label}", f"d{self.settings.dim}"]
         if self.settings.diffusion_schedule != _SHAPE.diffusion_schedule:
             parts.append(self.settings.diffusion_schedule)
         if self.settings.diffusion_steps != _SHAPE.diffusion_steps:
             parts.append(f"T{self.settings.diffusion_steps}")
-        return "-".join([f"{folder}/{parts[0]}", *parts[1:], *([self.study] if self.study else []), f"s{self.seed}"])
+        if self.settings.learn_at != _SHAPE.learn_at:
+            parts.append(self.settings.learn_at)
+        return "-".join([*parts, *([self.study] if self.study else [])])
+
+    @property
+    def name(self) -> str:
+        """Where its result goes, without the ending.
+
+        >>> Task("leave-one-out", "t2diff", seed=3).name, Task("progressive", "ease").name
+        ('leave-one-out-time/t2diff-d64-s3', 'progressive-time/ease')
+        """
+        return f"{self.row}-s{self.seed}" if self.trains else self.row
 
 
 def check(task: Task) -> None:
@@ -89,6 +106,10 @@ def check(task: Task) -> None:
         raise TaskError(f"There is no model '{task.model}'; there are {', '.join(known)}.")
     if task.protocol == "progressive" and task.order != "time":
         raise TaskError("The progressive protocol follows a stream in time; it has no file order.")
+    if task.settings.without and task.model != "t2diff":
+        raise TaskError(f"Parts can be left out of t2diff alone, not of {task.model}.")
+    if task.study and "guess" in task.settings.without:
+        raise TaskError(f"The {task.study} study is of the guess; without it there is none.")
     if task.study and (task.protocol == "progressive" or task.model not in STUDIES[task.study]):
         models = " and ".join(STUDIES[task.study])
         raise TaskError(f"The {task.study} study is of {models}, by the protocols official and leave-one-out.")
