@@ -77,7 +77,7 @@ class StreamSettings(_Section):
 
 
 DiffusionSchedule = Literal["exponential", "linear", "log"]
-Part = Literal["guess", "end-to-end", "waits", "pooled"]  # of T2Diff
+Part = Literal["guess", "end-to-end", "noise", "waits", "pooled"]  # of T2Diff
 
 
 class ModelSettings(_Section):
@@ -87,6 +87,7 @@ class ModelSettings(_Section):
     id_dim: Positive | None = None  # width of the embedding of an item's id; None: `dim`
     category_dim: Positive = 16  # width of the embedding of an item's categories
     window: Positive = 32  # behaviours that a tower sees
+    depth: Positive = 2  # layers of the transformers of T2Diff and SASRec
     session_length: Positive = 10  # the last k of them are the session (the paper's k)
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # an online learner sees each example once: none

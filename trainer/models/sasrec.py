@@ -11,8 +11,6 @@ from contracts.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder
 from trainer.models.layers import Transformer, heads_for, next_places
 
-DEPTH = 2
-
 
 class SASRec(UserEncoder):
     """The state at the last behaviour is the user."""
@@ -21,7 +19,7 @@ class SASRec(UserEncoder):
         super().__init__()
         d = settings.dim
         self.body = Transformer(
-            d, settings.window, depth=DEPTH, heads=heads_for(d), dropout=settings.dropout, causal=True
+            d, settings.window, depth=settings.depth, heads=heads_for(d), dropout=settings.dropout, causal=True
         )
 
     def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from trainer.models.diffusion import Schedule, diffuse
 from trainer.models.layers import Transformer, heads_for, next_places
 from trainer.models.unet import sinusoids
 
-DEPTH = 2
 EVALUATIONS = 4  # network evaluations of one sampling
 KL_WEIGHT = 0.1  # λ
 SCALE_MEMORY = 0.99  # of the running scale, per step
@@ -45,16 +44,17 @@ class T2Diff(UserEncoder):
     """States of a causal transformer, and at each a guess x̂ at the next behaviour.
 
     `settings.without` leaves parts out, for ablations: "guess" (no diffusion), "end-to-end" (x̂ learns from L_KL
-    alone), "waits" (no time), "pooled" (the state without the means beside it).
+    alone), "noise" (x̂ starts from the mean of z_T), "waits" (no time), "pooled" (the states without the means
+    beside them).
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         d = settings.dim
         self._without, self._every_place = settings.without, settings.learn_at == "every"
-        self.noise_shape = () if "guess" in self._without else (d,)
+        self.noise_shape = () if {"guess", "noise"} & set(self._without) else (d,)
         self.body = Transformer(
-            d, settings.window, depth=DEPTH, heads=heads_for(d), dropout=settings.dropout, causal=True
+            d, settings.window, depth=settings.depth, heads=heads_for(d), dropout=settings.dropout, causal=True
         )
         self.mean, self.last = nn.Linear(d, d), nn.Linear(d, d)
         self.waits = nn.Parameter(0.02 * torch.randn(BUCKETS, d))
@@ -91,7 +91,7 @@ class T2Diff(UserEncoder):
 
     def guess(self, state: Tensor, x: Tensor, noise: Tensor, evaluations: int = EVALUATIONS) -> Tensor:
         """x̂ = x + ẑ_0 from z_T = noise in few deterministic steps (Eq. 16–18 with η = 0); (M, d) each."""
-        z = noise
+        z = torch.zeros_like(x) if "noise" in self._without else noise
         for r, after in self.schedule.ladder(evaluations):
             z_0 = self.denoiser(z, state, torch.tensor([r], device=z.device))
             z = self.schedule.straight_step(z, z_0, r, after)

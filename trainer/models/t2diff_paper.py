@@ -1,10 +1,10 @@
 """T2Diff to the letter (Wang et al., Unleashing the Potential of Two-Tower Models: Diffusion-Based Cross-Interaction
 for Large-Scale Matching, WWW '25, doi 10.1145/3696410.3714829), and the two ablations of its Table 2.
 
-A diffusion module, which learns from L_KL alone, restores the drifts between behaviours, and with the last of them guesses the next behaviour x̂;
-mixed attention reads the session with x̂ at its end, and the history in its light. In training x̂ is what one step of
-the network makes of the noised *true* drifts; at inference it comes out of the whole reverse process. What we do
-otherwise, and why, is in `t2diff`.
+A diffusion module, which learns from L_KL alone, restores the drifts between behaviours, and with the last of them
+guesses the next behaviour x̂; mixed attention reads the session with x̂ at its end, and the history in its light. In
+training x̂ is what one step of the network makes of the noised *true* drifts; at inference it comes out of the whole
+reverse process. What we do otherwise, and why, is in `t2diff`.
 
 Here behaviours are the item tower's vectors; the paper concatenates the embeddings that go into that tower.
 """
