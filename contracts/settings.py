@@ -77,7 +77,7 @@ class StreamSettings(_Section):
 
 
 DiffusionSchedule = Literal["exponential", "linear", "log"]
-Part = Literal["guess", "end-to-end", "noise", "waits", "pooled"]  # of T2Diff
+Part = Literal["guess", "end-to-end", "mean-start", "waits"]  # of T2Diff
 
 
 class ModelSettings(_Section):

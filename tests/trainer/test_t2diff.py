@@ -121,21 +121,24 @@ def test_the_moment_of_the_request_counts_unless_waits_are_left_out() -> None:
     sequence, mask, lag = arguments(1)
     for without, counts in (((), True), (("waits",), False)):
         model = create("t2diff", SETTINGS.model_copy(update={"without": without}), seed=0).eval()
-        noise = torch.zeros(1, 8)
-        now, later = (model(sequence, mask, moment, noise) for moment in (lag, torch.log1p(torch.expm1(lag) + 86_400)))
+        now, later = (
+            model(sequence, mask, moment, torch.zeros(1)) for moment in (lag, torch.log1p(torch.expm1(lag) + 86_400))
+        )
         assert torch.equal(now, later) is not counts
 
 
-def test_equal_noise_gives_an_equal_guess_and_other_noise_another() -> None:
-    model = create("t2diff", SETTINGS, seed=0)
-    assert isinstance(model, T2Diff)
+def test_noise_is_asked_for_and_counts_only_where_the_guess_is_drawn() -> None:
     state, x = torch.ones(1, 8), torch.zeros(1, 8)
-    noise, other = torch.ones(1, 8), -torch.ones(1, 8)
-    assert torch.equal(model.guess(state, x, noise), model.guess(state, x, noise))
-    assert not torch.equal(model.guess(state, x, noise), model.guess(state, x, other))
+    for without, drawn in ((), False), (("mean-start",), True):
+        model = create("t2diff", SETTINGS.model_copy(update={"without": without}), seed=0)
+        assert isinstance(model, T2Diff)
+        assert model.noise_shape == ((8,) if drawn else ())
+        one, again, other = (model.guess(state, x, noise * torch.ones(1, 8)) for noise in (1.0, 1.0, -1.0))
+        assert torch.equal(one, again)
+        assert torch.equal(one, other) is not drawn
 
 
-@pytest.mark.parametrize("part", ["guess", "end-to-end", "waits", "pooled"])
+@pytest.mark.parametrize("part", ["guess", "end-to-end", "mean-start", "waits"])
 def test_a_part_that_is_left_out_changes_the_training_and_breaks_nothing(part: Part) -> None:
     whole = create("t2diff", SETTINGS, seed=0)
     less = create("t2diff", SETTINGS.model_copy(update={"without": (part,)}), seed=0)

@@ -43,27 +43,31 @@ class Denoiser(nn.Module):
 class T2Diff(UserEncoder):
     """States of a causal transformer, and at each a guess x̂ at the next behaviour.
 
+    The reverse process starts from the mean of z_T, 0, so that x̂ is an expectation, not a draw, and asking twice gives
+    one answer. Where the window's last place alone is learned from, pooled views stand beside the states: they learn
+    from few examples, and a transformer does not.
+
     `settings.without` leaves parts out, for ablations: "guess" (no diffusion), "end-to-end" (x̂ learns from L_KL
-    alone), "noise" (x̂ starts from the mean of z_T), "waits" (no time), "pooled" (the states without the means
-    beside them).
+    alone), "mean-start" (x̂ starts from noise), "waits" (no time).
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         d = settings.dim
         self._without, self._every_place = settings.without, settings.learn_at == "every"
-        self.noise_shape = () if {"guess", "noise"} & set(self._without) else (d,)
+        self.noise_shape = (d,) if "mean-start" in self._without and "guess" not in self._without else ()
         self.body = Transformer(
             d, settings.window, depth=settings.depth, heads=heads_for(d), dropout=settings.dropout, causal=True
         )
-        self.mean, self.last = nn.Linear(d, d), nn.Linear(d, d)
+        if not self._every_place:
+            self.mean, self.last = nn.Linear(d, d), nn.Linear(d, d)
         self.waits = nn.Parameter(0.02 * torch.randn(BUCKETS, d))
         if "guess" in self._without:
             return
         self.schedule = Schedule(settings.diffusion_steps, settings.diffusion_schedule)
         self.denoiser = Denoiser(d, settings.diffusion_steps)
         self.read = nn.Linear(d, d, bias=False)
-        nn.init.zeros_(self.read.weight)  # at first x̂ is noise, and says nothing
+        nn.init.zeros_(self.read.weight)  # at first x̂ says nothing
         self.register_buffer("scale", torch.tensor(0.1))
         self.scale: Tensor
 
@@ -90,8 +94,8 @@ class T2Diff(UserEncoder):
         return TrainingStep(user, KL_WEIGHT * loss, places)
 
     def guess(self, state: Tensor, x: Tensor, noise: Tensor, evaluations: int = EVALUATIONS) -> Tensor:
-        """x̂ = x + ẑ_0 from z_T = noise in few deterministic steps (Eq. 16–18 with η = 0); (M, d) each."""
-        z = torch.zeros_like(x) if "noise" in self._without else noise
+        """x̂ = x + ẑ_0 in few deterministic steps (Eq. 16–18 with η = 0) from z_T = 0, or noise; (M, d) each."""
+        z = noise if "mean-start" in self._without else torch.zeros_like(x)
         for r, after in self.schedule.ladder(evaluations):
             z_0 = self.denoiser(z, state, torch.tensor([r], device=z.device))
             z = self.schedule.straight_step(z, z_0, r, after)
@@ -125,7 +129,7 @@ class T2Diff(UserEncoder):
             bucket = (BUCKETS_PER_E * wait).long().clamp(max=BUCKETS - 1)
             tokens = tokens + self.waits[bucket] * mask.unsqueeze(-1)
         states: Tensor = self.body(tokens, mask)
-        if "pooled" not in self._without:
+        if not self._every_place:
             mean = sequence.cumsum(1) / mask.cumsum(1).clamp(min=1).unsqueeze(-1)
             states = states + self.mean(mean) + self.last(sequence)
         return states
