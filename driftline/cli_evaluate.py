@@ -30,6 +30,7 @@ class Protocol(StrEnum):
     official = "official"
     leave_one_out = "leave-one-out"
     progressive = "progressive"
+    backfilled = "backfilled"
 
 
 class Order(StrEnum):
@@ -55,7 +56,9 @@ class Device(StrEnum):
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="MovieLens-1M folder; with --protocol progressive: KuaiRand-Pure.")],
+    data: Annotated[
+        Path, typer.Option(help="MovieLens-1M folder; with --protocol progressive or backfilled: KuaiRand-Pure.")
+    ],
     model: Annotated[
         list[str],
         typer.Option(
@@ -67,7 +70,7 @@ def evaluate(
         typer.Option(
             help="leave-one-out: each user's last behaviour, what was rated before masked. official: the T2Diff "
             "authors' 1,208 test users. progressive: KuaiRand-Pure as a stream, each effective view foreseen before it "
-            "is learned; the last 7 days count."
+            "is learned; the last 7 days count. backfilled: that, after learning from what users did before the log."
         ),
     ] = Protocol.leave_one_out,
     order: Annotated[
@@ -95,7 +98,7 @@ def evaluate(
     ] = LearnAt.last,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="A part to leave out of t2diff: guess, end-to-end, waits or pooled; repeatable."),
+        typer.Option(help="A part to leave out of t2diff: guess, end-to-end, mean-start or waits; repeatable."),
     ] = None,
     device: Annotated[Device, typer.Option(help="auto is the GPU where there is one.")] = Device.auto,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU.")] = 1,
@@ -153,7 +156,9 @@ def evaluate(
         raise UsageError("--protocol official needs --official, the folder of the authors' test instances.")
     if protocol is not Protocol.official and official is not None:
         raise UsageError(f"--official goes with --protocol official, not with {protocol.value}.")
-    folders = Folders(kuairand=data) if protocol is Protocol.progressive else Folders(data, official)
+    folders = (
+        Folders(kuairand=data) if protocol in {Protocol.progressive, Protocol.backfilled} else Folders(data, official)
+    )
     results = []
     try:
         for number, task in enumerate(tasks, 1):

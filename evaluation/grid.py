@@ -62,6 +62,7 @@ TABLE_4 = (10, 50, 200)  # T
 WIDE = ("t2diff", "sasrec")
 LONG = ("t2diff", "t2diff-without-guess", "sasrec")
 SHORT = ("mixed-attention", "two_tower", "diffurec")
+BACKFILLED = ("two_tower", "t2diff", "t2diff-without-guess")
 STREAM = ("two_tower", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
 
 SMALL_SHAPE = ModelSettings(dim=8, id_dim=2, category_dim=2, window=50, learning_rate=0.01)  # the paper's: ≤ 0.2 MB
@@ -73,6 +74,7 @@ STREAM_SHAPE = ModelSettings(dim=64)
 PREFERRED: dict[tuple[Protocol, str], dict[str, Any]] = {
     ("official", "t2diff"): {"learn_at": "every"},
     ("leave-one-out", "t2diff"): {"learn_at": "every"},
+    ("progressive", "t2diff"): {"learn_at": "every"},
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ def tasks(preset: Preset) -> list[Task]:
         out += [make("leave-one-out", name, "time", 0, LONG_SHAPE, plan) for name in names]
     out += [Task("progressive", name) for name in BASELINES]
     out += [make("progressive", name, "time", seed, STREAM_SHAPE, Plan()) for name in STREAM for seed in STREAM_SEEDS]
+    out += [make("backfilled", name, "time", seed, STREAM_SHAPE, Plan()) for name in BACKFILLED for seed in SEEDS]
     return list(dict.fromkeys(out))
 
 
@@ -132,9 +135,9 @@ def is_done(folder: Path, wanted: Task) -> bool:
 def expected_s(task: Task, preset: Preset) -> float:
     """How long a task may take, roughly."""
     if not task.trains:
-        return preset.stream_s if task.protocol == "progressive" else 10
-    if task.protocol == "progressive":
-        return preset.stream_s
+        return preset.stream_s if task.streams else 10
+    if task.streams:
+        return preset.stream_s * (5 if task.protocol == "backfilled" else 1)
     return 1.2 * task.plan.seconds + 10
 
 

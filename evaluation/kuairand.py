@@ -121,6 +121,19 @@ def queries(source: Stream, start_ms: int, end_ms: int) -> list[Query]:
     return [query for _, query in sorted(found, key=lambda pair: pair[0])]
 
 
+def earlier(source: Stream) -> list[Query]:
+    """Each positive of before the log as a query, to learn from: the file tells the order within a user alone.
+
+    Users are laid side by side, each from first to last over the same time, so that no user is learned in one go.
+    """
+    placed: list[tuple[float, int, Query]] = []
+    for user_id, known in sorted(source.before.items()):
+        did = known.positives
+        for i, (row, time_ms) in enumerate(zip(did.rows.tolist(), did.times_ms.tolist(), strict=True)):
+            placed.append(((i + 0.5) / len(did), user_id, Query(user_id, did.until(i), time_ms, row, _NOTHING)))
+    return [query for _, _, query in sorted(placed, key=lambda entry: entry[:2])]
+
+
 def _users(source: Stream, end: int) -> Iterator[tuple[int, Ints]]:
     """Each user among the first `end` impressions, and which of them are the user's, in event order."""
     order = np.argsort(source.user_ids[:end], kind="stable")

@@ -19,6 +19,7 @@ def learn_online(
     catalogue: Catalogue,
     queries: Sequence[Query],
     *,
+    before: Sequence[Query] = (),
     seed: int,
     device: torch.device,
     report: Callable[[int], None] = lambda _: None,
@@ -30,20 +31,24 @@ def learn_online(
         settings: its shape, learning rate and batch.
         catalogue: N items, all known from the start.
         queries: Q, in event order.
+        before: what is learned from first, untested.
         seed: of weights and noise.
         device: where.
-        report: is told how many queries are done, batch by batch.
+        report: is told how many queries are done, those before among them, batch by batch.
 
     """
     followed = trainer_catalogue(catalogue)
     learner = Learner(name, settings, seed, device)
     learner.follow(followed)
-    ranks = [np.empty(0, np.int64)]
-    for start in range(0, len(queries), settings.batch_size):
-        batch = batch_of(queries[start : start + settings.batch_size], settings.window)
-        ranks.append(learner.evaluate(batch))
-        learner.learn(batch)
-        report(start + len(batch))
+    ranks, done = [np.empty(0, np.int64)], 0
+    for part, tests in ((before, False), (queries, True)):
+        for start in range(0, len(part), settings.batch_size):
+            batch = batch_of(part[start : start + settings.batch_size], settings.window)
+            if tests:
+                ranks.append(learner.evaluate(batch))
+            learner.learn(batch)
+            done += len(batch)
+            report(done)
     return np.concatenate(ranks)
 
 

@@ -71,8 +71,8 @@ def run(task: Task, folders: Folders, *, device: torch.device, report: Report = 
     """
     check(task)
     report(Step(0, "reads the data"))
-    if task.protocol == "progressive":
-        folder = _needed(folders.kuairand, "the progressive protocol needs the KuaiRand-Pure folder")
+    if task.streams:
+        folder = _needed(folders.kuairand, f"the {task.protocol} protocol needs the KuaiRand-Pure folder")
         source = _stream(folder)
         _see_enough(folder, kuairand.queries(source, _first_tested(source.midnights_ms()), _END_MS))
         return _online(task, source, device, report) if task.trains else _daily(task, source, report)
@@ -149,10 +149,12 @@ def _online(task: Task, source: kuairand.Stream, device: torch.device, report: R
     """Every effective view of the log is foreseen and then learned from; those of the last days count."""
     midnights = source.midnights_ms()
     asked = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
+    before = kuairand.earlier(source) if task.protocol == "backfilled" else []
+    steps = len(before) + len(asked)
     begun = time.perf_counter()
     found = learn_online(
-        task.model, task.settings, source.catalogue, asked, seed=task.seed, device=device,
-        report=lambda done: report(Step(done / len(asked), f"{done:,} of {len(asked):,} views")),
+        task.model, task.settings, source.catalogue, asked, before=before, seed=task.seed, device=device,
+        report=lambda done: report(Step(done / steps, f"{done:,} of {steps:,} views")),
     )  # fmt: skip
     spent = time.perf_counter() - begun
     tested = np.array([q.time_ms >= _first_tested(midnights) for q in asked])

@@ -51,6 +51,7 @@ def sections(archive: Archive) -> list[Section]:
         figure_4(archive),
         leave_one_out(archive),
         progressive(archive),
+        backfilled(archive),
     ]
 
 
@@ -230,8 +231,32 @@ def leave_one_out(archive: Archive) -> Section:
 
 def progressive(archive: Archive) -> Section:
     """The stream."""
-    names = (*BASELINES, *grid.STREAM)
-    runs = {name: archive.seeds("progressive", name, "time", grid.STREAM_SHAPE) for name in names}
+    return _stream(
+        archive,
+        "progressive",
+        (*BASELINES, *grid.STREAM),
+        "KuaiRand-Pure as a stream",
+        "Every effective view is foreseen with all that came before it (what users did before the log, too), and then "
+        "learned from; those of 2022-05-02 to 05-08 count. What a user had been shown does not compete. Baselines "
+        f"count anew at each midnight, popularity over the last {POPULAR_DAYS} days. The last column is the relative "
+        "difference of R@20 to the regular two-tower, paired by user.",
+    )
+
+
+def backfilled(archive: Archive) -> Section:
+    """The stream, after a backfill."""
+    return _stream(
+        archive,
+        "backfilled",
+        grid.BACKFILLED,
+        "The same stream after a backfill",
+        "As above, but what users did before the log is not history alone: every model has first learned from it, one "
+        "example an effective view, in the order that the file gives.",
+    )
+
+
+def _stream(archive: Archive, protocol: Protocol, names: tuple[str, ...], title: str, intro: str) -> Section:
+    runs = {name: archive.seeds(protocol, name, "time", grid.STREAM_SHAPE) for name in names}
     metrics = ("recall@20", "recall@100", "ndcg@10")
     control = runs["two_tower"]
     ahead = {
@@ -245,16 +270,13 @@ def progressive(archive: Archive) -> Section:
         if seeds
     ]
     return Section(
-        "progressive",
-        "KuaiRand-Pure as a stream",
-        "Every effective view is foreseen with all that came before it (what users did before the log, too), and then "
-        "learned from; those of 2022-05-02 to 05-08 count. What a user had been shown does not compete. Baselines "
-        f"count anew at each midnight, popularity over the last {POPULAR_DAYS} days. The last column is the relative "
-        "difference of R@20 to the regular two-tower, paired by user.",
+        protocol,
+        title,
+        intro,
         ("model", *map(_title, metrics), "seeds ±", "against two_tower"),
         rows,
         *_rest(runs),
-        command="progressive-time/*",
+        command=f"{protocol}-time/*",
         draw=(lambda path: pictures.differences(ahead, "R@20 against the regular two-tower, %", path))
         if ahead
         else None,

@@ -13,9 +13,10 @@ from evaluation.fit import Plan
 from evaluation.movielens import Order
 from trainer.models import REGISTRY
 
-Protocol = Literal["official", "leave-one-out", "progressive"]
+Protocol = Literal["official", "leave-one-out", "progressive", "backfilled"]
 Study = Literal["cosine", "sampling"]
 
+STREAMS: tuple[Protocol, ...] = ("progressive", "backfilled")  # "backfilled": learned from what was before it, first
 BASELINES = ("popularity", "markov", "markov-window", "ease", "markov+ease")
 STUDIES: dict[Study, tuple[str, ...]] = {"cosine": ("t2diff-paper",), "sampling": ("t2diff-paper", "t2diff")}
 
@@ -53,6 +54,11 @@ class Task:
     def trains(self) -> bool:
         """Whether the model is a network; a baseline counts."""
         return self.model not in BASELINES
+
+    @property
+    def streams(self) -> bool:
+        """Whether the protocol follows a stream instead of epochs."""
+        return self.protocol in STREAMS
 
     @property
     def label(self) -> str:
@@ -104,13 +110,15 @@ def check(task: Task) -> None:
     known = (*BASELINES, *sorted(REGISTRY))
     if task.model not in known:
         raise TaskError(f"There is no model '{task.model}'; there are {', '.join(known)}.")
-    if task.protocol == "progressive" and task.order != "time":
-        raise TaskError("The progressive protocol follows a stream in time; it has no file order.")
+    if task.streams and task.order != "time":
+        raise TaskError(f"The {task.protocol} protocol follows a stream in time; it has no file order.")
+    if task.protocol == "backfilled" and not task.trains:
+        raise TaskError("Baselines count what was before the stream anyway: for them, backfilled is progressive.")
     if task.settings.without and task.model != "t2diff":
         raise TaskError(f"Parts can be left out of t2diff alone, not of {task.model}.")
     if task.study and "guess" in task.settings.without:
         raise TaskError(f"The {task.study} study is of the guess; without it there is none.")
-    if task.study and (task.protocol == "progressive" or task.model not in STUDIES[task.study]):
+    if task.study and (task.streams or task.model not in STUDIES[task.study]):
         models = " and ".join(STUDIES[task.study])
         raise TaskError(f"The {task.study} study is of {models}, by the protocols official and leave-one-out.")
 
