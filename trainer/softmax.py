@@ -46,7 +46,7 @@ def catalogue_loss(user: Tensor, vectors: Tensor, wanted: Tensor, precision: tor
     """Mean of −log softmax(user · vectors)[wanted]; ().
 
     Args:
-        user: (M, d).
+        user: (M, d), of any precision, as are the vectors.
         vectors: (N, d) of the whole catalogue.
         wanted: (M,) rows of the items that should have been found.
         precision: of the matrix products; sums are float32 either way.
@@ -57,5 +57,5 @@ def catalogue_loss(user: Tensor, vectors: Tensor, wanted: Tensor, precision: tor
     True
 
     """
-    loss: Tensor = _CatalogueSoftmax.apply(user, vectors, wanted, precision)
+    loss: Tensor = _CatalogueSoftmax.apply(user.float(), vectors.float(), wanted, precision)
     return loss

@@ -5,6 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """On a shared machine, threads that wait for each other cost most of the time."""
+    torch.set_num_threads(1)
 
 
 def real(name: str) -> Path:
