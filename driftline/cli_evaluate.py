@@ -86,6 +86,7 @@ def evaluate(
     ] = None,
     category_dim: Annotated[int, typer.Option(min=1, help="Width of the embedding of an item's categories.")] = 16,
     window: Annotated[int, typer.Option(min=1, help="Behaviours that a model sees.")] = 50,
+    depth: Annotated[int, typer.Option(min=1, help="Layers of the transformers of t2diff and sasrec.")] = 2,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs at most; validation picks one. (A stream has one.)")] = 20,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds of training at most; the epoch then running is the last.")
@@ -129,6 +130,7 @@ def evaluate(
                 "id_dim": id_dim,
                 "category_dim": category_dim,
                 "window": window,
+                "depth": depth,
                 "learning_rate": learning_rate,
                 "dropout": dropout,
                 "batch_size": batch_size,

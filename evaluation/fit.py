@@ -39,7 +39,7 @@ class Plan:
     weight_decay: float = 0.0
     validate_every: int = 1  # epochs
     precision: torch.dtype = torch.bfloat16  # of the softmax's matrix products
-    autocast: bool = False  # whether the encoder computes in bfloat16, too: worth it on a GPU, not on a CPU
+    autocast: bool | None = None  # whether the encoder computes in bfloat16, too; None: on a GPU, where it pays
 
 
 @dataclass
@@ -180,7 +180,8 @@ class _Course:
     def _learn(self, examples: Examples, part: slice) -> float:
         arrays = (examples.rows, examples.mask, examples.lag, examples.targets)
         rows, mask, lag, targets = (torch.from_numpy(a[part]).to(self.device) for a in arrays)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.autocast):
+        autocast = self.device.type == "cuda" if self.plan.autocast is None else self.plan.autocast
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             loss = self.model.loss(Inputs(rows, mask, lag), targets, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
