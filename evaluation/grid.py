@@ -46,7 +46,7 @@ class Preset:
 # The numbers to turn. ------------------------------------------------------------------------------------------------
 
 PRESETS = {
-    "cpu": Preset("cpu", jobs=2, small_s=120, wide_s=300, long_s=900, short_s=400, stream_s=120),
+    "cpu": Preset("cpu", jobs=2, small_s=120, wide_s=300, long_s=1800, short_s=400, stream_s=120),
     "gpu": Preset("cuda", jobs=6, small_s=60, wide_s=200, long_s=400, short_s=200, stream_s=60),
 }
 SEEDS = (0, 1)
@@ -67,7 +67,8 @@ STREAM = ("two_tower", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
 
 SMALL_SHAPE = ModelSettings(dim=8, id_dim=2, category_dim=2, window=50, learning_rate=0.01)  # the paper's: ≤ 0.2 MB
 WIDE_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003)
-LONG_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003, dropout=0.2)
+LONG_SHAPE = ModelSettings(dim=64, window=100, depth=4, learning_rate=0.001, dropout=0.2, batch_size=32)
+SHORT_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003, dropout=0.2)
 STREAM_SHAPE = ModelSettings(dim=64)
 
 # Settings that validation preferred to the shape's, by protocol and model.
@@ -98,9 +99,9 @@ def tasks(preset: Preset) -> list[Task]:
     out += [make("official", name, "file", 0, WIDE_SHAPE, wide) for name in WIDE]
     out += [replace(make("official", "t2diff", "file", 0, SMALL_SHAPE, small), study="sampling")]
     out += [Task("leave-one-out", name) for name in BASELINES]
-    for names, seconds in ((LONG, preset.long_s), (SHORT, preset.short_s)):
-        plan = Plan(epochs=1000, seconds=seconds)
-        out += [make("leave-one-out", name, "time", 0, LONG_SHAPE, plan) for name in names]
+    for names, shape, seconds in ((LONG, LONG_SHAPE, preset.long_s), (SHORT, SHORT_SHAPE, preset.short_s)):
+        plan = Plan(epochs=1000, batch_size=shape.batch_size, seconds=seconds)
+        out += [make("leave-one-out", name, "time", 0, shape, plan) for name in names]
     out += [Task("progressive", name) for name in BASELINES]
     out += [make("progressive", name, "time", seed, STREAM_SHAPE, Plan()) for name in STREAM for seed in STREAM_SEEDS]
     out += [make("backfilled", name, "time", seed, STREAM_SHAPE, Plan()) for name in BACKFILLED for seed in SEEDS]
