@@ -34,7 +34,7 @@ class Plan:
 
     epochs: int = 20
     batch_size: int = 128
-    seconds: float = math.inf  # of training; the epoch that runs is the last one
+    seconds: float = math.inf  # of training, see `training_clock`; the epoch that runs is the last one
     warmup: float = 0.05  # share of the steps in which the learning rate rises to its height; then it falls to 0
     weight_decay: float = 0.0
     validate_every: int = 1  # epochs
@@ -96,15 +96,16 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=plan.weight_decay, fused=True
     )
+    clock = training_clock(device)
     course = _Course(model, optimizer, plan, settings, generator, device)
     fitted = Fitted(model, settings, device)
     best, best_state = -1.0, copy.deepcopy(model.state_dict())
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout draws from the global generator
         for epoch in range(1, plan.epochs + 1):
-            begun = time.perf_counter()
+            begun = clock()
             loss = course.epoch(draw(rng), epoch, fitted.seconds)
-            fitted.seconds += time.perf_counter() - begun
+            fitted.seconds += clock() - begun
             entry = {"epoch": epoch, "loss": loss, "seconds": fitted.seconds}
             last = epoch == plan.epochs or fitted.seconds >= plan.seconds
             if last or epoch % plan.validate_every == 0:
@@ -117,6 +118,14 @@ def fit(
                 break
     model.load_state_dict(best_state)
     return fitted
+
+
+def training_clock(device: torch.device) -> Callable[[], float]:
+    """What seconds of training are counted by: the processor's, so that what else runs beside does not count.
+
+    Of a GPU the processor knows nothing; there it is the time that passes.
+    """
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def validate(fitted: Fitted, queries: list[Query]) -> float:
@@ -163,11 +172,12 @@ class _Course:
 
     def epoch(self, examples: Examples, number: int, seconds: float) -> float:
         """Learn from all examples once; the mean loss. `seconds` were trained before."""
-        begun = time.perf_counter()
+        clock = training_clock(self.device)
+        begun = clock()
         self.model.train()
         total, steps = 0.0, math.ceil(len(examples) / self.plan.batch_size)
         for step in range(steps):
-            spent = (seconds + time.perf_counter() - begun) / self.plan.seconds
+            spent = (seconds + clock() - begun) / self.plan.seconds
             progress = max(((number - 1) * steps + step) / (self.plan.epochs * steps), spent)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * schedule(progress, self.plan.warmup)
