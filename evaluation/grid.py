@@ -64,6 +64,7 @@ LONG = ("t2diff", "t2diff-without-guess", "sasrec")
 SHORT = ("mixed-attention", "two_tower", "diffurec")
 BACKFILLED = ("two_tower", "t2diff", "t2diff-without-guess")
 STREAM = ("two_tower", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
+ABLATIONS = ("t2diff-at-last", "t2diff-without-end-to-end", "t2diff-without-mean-start", "t2diff-without-waits")
 
 SMALL_SHAPE = ModelSettings(dim=8, id_dim=2, category_dim=2, window=50, learning_rate=0.01)  # the paper's: ≤ 0.2 MB
 WIDE_SHAPE = ModelSettings(dim=64, window=50, learning_rate=0.003)
@@ -104,16 +105,21 @@ def tasks(preset: Preset) -> list[Task]:
         out += [make("leave-one-out", name, "time", 0, shape, plan) for name in names]
     out += [Task("progressive", name) for name in BASELINES]
     out += [make("progressive", name, "time", seed, STREAM_SHAPE, Plan()) for name in STREAM for seed in STREAM_SEEDS]
+    out += [make("progressive", name, "time", seed, STREAM_SHAPE, Plan()) for name in ABLATIONS for seed in SEEDS]
     out += [make("backfilled", name, "time", seed, STREAM_SHAPE, Plan()) for name in BACKFILLED for seed in SEEDS]
     return list(dict.fromkeys(out))
 
 
 def make(protocol: Protocol, label: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
-    """A task of the grid; a label such as `t2diff-without-guess` is T2Diff with a part left out.
+    """A task of the grid; a label may leave a part of T2Diff out, or let it learn at the target alone.
 
     >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.without
     ('guess',)
+    >>> make("official", "t2diff-at-last", "time", 0, SMALL_SHAPE, Plan()).settings.learn_at
+    'last'
     """
+    if label.endswith("-at-last"):
+        return _with(make(protocol, label.removesuffix("-at-last"), order, seed, shape, plan), learn_at="last")
     model, *without = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
     if model in BASELINES:
         return Task(protocol, model, order)

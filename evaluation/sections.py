@@ -234,7 +234,7 @@ def progressive(archive: Archive) -> Section:
     return _stream(
         archive,
         "progressive",
-        (*BASELINES, *grid.STREAM),
+        (*BASELINES, *grid.STREAM, *grid.ABLATIONS),
         "KuaiRand-Pure as a stream",
         "Every effective view is foreseen with all that came before it (what users did before the log, too), and then "
         "learned from; those of 2022-05-02 to 05-08 count. What a user had been shown does not compete. Baselines "
