@@ -84,10 +84,10 @@ class FailingProducer:
         self.failures: Counter[str] = Counter()
 
     def send(self, topic: str, **record: Any) -> Any:
-        self._calls += 1
-        kind = {2: "refused", 7: "full", 12: "late", 18: "lost", 25: "unacknowledged"}.get(self._calls % 31, "")
-        if self._lost:
-            kind = "lost"
+        kind = "lost"
+        if not self._lost:  # how many records share a loss depends on the polls; what else befalls does not
+            self._calls += 1
+            kind = {2: "refused", 7: "full", 12: "late", 18: "lost", 25: "unacknowledged"}.get(self._calls % 31, "")
         self.failures[kind] += 1
         match kind:
             case "refused":

@@ -21,7 +21,7 @@ def betas(steps: int, kind: DiffusionSchedule = "exponential") -> Tensor:
     and with the logarithm of r: of Table 3 the paper prints no formulas.
 
     >>> [[round(float(b), 4) for b in betas(50, kind)[[0, 24, 49]]] for kind in ("exponential", "linear", "log")]
-    [[0.0109, 0.0949, 0.9002], [0.0278, 0.4551, 0.9002], [0.1673, 0.7475, 0.9002]]
+    [[0.0109, 0.0949, 0.9002], [0.0278, 0.4551, 0.9002], [0.1669, 0.7476, 0.9002]]
     """
     r = torch.arange(1, steps + 1, dtype=torch.float64)
     if kind == "exponential":
