@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from contracts.settings import ModelSettings
 from trainer.models.base import UserEncoder
+from trainer.models.layers import drop
 
 LENGTH = 5  # L: the authors' for ML-1M (their code's default); they tried up to 9, so more would not be their model
 HORIZONTAL = 16  # n_h filters of each height 1..L; the authors' default
@@ -39,6 +40,6 @@ class Caser(UserEncoder):
         picture = functional.pad(sequence[:, -self._length :], (0, 0, missing, 0)).transpose(1, 2)  # (B, d, L)
         patterns = [functional.relu(filters(picture)).amax(2) for filters in self.horizontal]  # max over time
         sums = self.vertical(picture).flatten(1)
-        features = functional.dropout(torch.cat((*patterns, sums), 1), self._dropout, self.training)
+        features = drop(torch.cat((*patterns, sums), 1), self._dropout, training=self.training)
         user: Tensor = self.out(functional.relu(self.hidden(features)))
         return user

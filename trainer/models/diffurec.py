@@ -14,7 +14,7 @@ from torch.nn import functional
 from contracts.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, normal
 from trainer.models.diffusion import alpha_bars, diffuse
-from trainer.models.layers import Transformer, heads_for
+from trainer.models.layers import Transformer, drop, heads_for
 from trainer.models.unet import sinusoids
 
 DEPTH = 2
@@ -81,5 +81,5 @@ class DiffuRec(UserEncoder):
     def _approximate(self, sequence: Tensor, mask: Tensor, x: Tensor, r: Tensor, uncertainty: Tensor | float) -> Tensor:
         """x̂_0 = f(z, r)[−1] with z_i = e_i + λ_i (x_r + step embedding); x (B, d), r (B,) or (1,)."""
         step = self.step(functional.silu(self.step_hidden(self._sinusoids[r])))
-        items = self.norm(functional.dropout(sequence, self._dropout, self.training))
+        items = self.norm(drop(sequence, self._dropout, training=self.training))
         return self.body(items + uncertainty * (x + step).unsqueeze(1), mask)[:, -1]  # type: ignore[no-any-return]

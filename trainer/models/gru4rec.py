@@ -9,14 +9,12 @@ The cell is written out, since no fused GRU can be told to pass over padding on 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from contracts.settings import ModelSettings
-from trainer.models.base import TrainingStep, UserEncoder
-from trainer.models.layers import next_places
+from trainer.models.layers import CausalEncoder, drop
 
 
-class GRU4Rec(UserEncoder):
+class GRU4Rec(CausalEncoder):
     """The GRU's state after the last behaviour, through one linear layer, is the user."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -28,23 +26,8 @@ class GRU4Rec(UserEncoder):
         self.recall = nn.Linear(d, d, bias=False)  # U
         self.out = nn.Linear(d, d)
 
-    def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
-        """See `UserEncoder.forward`."""
-        del lag, noise
-        return self._user(self._states(sequence, mask)[-1])
-
-    def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
-    ) -> TrainingStep:
-        """See `UserEncoder.training_step`; learns at every behaviour, and from empty histories what comes first."""
-        del lag, target, generator
-        asked = torch.cat((mask[:, :-1], torch.ones_like(mask[:, -1:])), 1)
-        at, places = next_places(asked)
-        states = torch.stack(self._states(sequence, mask), 1).flatten(0, 1)
-        return TrainingStep(self._user(states[at]), sequence.new_zeros(()), places)
-
-    def _states(self, sequence: Tensor, mask: Tensor) -> list[Tensor]:
-        """h_1..h_n, each (B, d); padding leaves the state as it is."""
+    def states(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """See `CausalEncoder.states`; padding leaves the GRU's state as it is."""
         h = torch.zeros_like(sequence[:, 0])
         d = h.shape[1]
         states = []
@@ -53,8 +36,5 @@ class GRU4Rec(UserEncoder):
             candidate = torch.tanh(x[:, 2 * d :] + self.recall(r * h))  # Eq. 4
             h = h + present * z * (candidate - h)  # Eq. 2
             states.append(h)
-        return states
-
-    def _user(self, states: Tensor) -> Tensor:
-        user: Tensor = self.out(functional.dropout(states, self._dropout, self.training))
-        return user
+        users: Tensor = self.out(drop(torch.stack(states, 1), self._dropout, training=self.training))
+        return users

@@ -1,4 +1,4 @@
-"""Transformer layers over behaviour sequences, blind to padding.
+"""What sequence models share: transformer layers over behaviours, blind to padding, and learning at every place.
 
 Sequences end at the right edge and places are counted from there, so the amount of padding cannot be told.
 """
@@ -7,7 +7,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.models.base import TrainingStep, UserEncoder
+
 NEVER = -1e9  # the attention score of padding; finite, so that a row of nothing but padding stays finite
+
+
+class CausalEncoder(UserEncoder):
+    """An encoder with a state at every place, each of which is the user there; it learns from all of them.
+
+    Subclasses define `states`.
+    """
+
+    def states(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """The user after each behaviour, (B, n, d) to the same; what stands at padding is without meaning."""
+        raise NotImplementedError
+
+    def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
+        """See `UserEncoder.forward`."""
+        del lag, noise
+        return self.states(sequence, mask)[:, -1]
+
+    def training_step(
+        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+    ) -> TrainingStep:
+        """See `UserEncoder.training_step`."""
+        del lag, target, generator
+        at, places = next_places(mask)
+        return TrainingStep(self.states(sequence, mask).flatten(0, 1)[at], sequence.new_zeros(()), places)
 
 
 class Layer(nn.Module):

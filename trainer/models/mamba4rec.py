@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.settings import ModelSettings
-from trainer.models.base import TrainingStep, UserEncoder
-from trainer.models.layers import next_places
+from trainer.models.layers import CausalEncoder, drop
 
 STATE = 32  # numbers that each channel remembers
 WIDTH = 4  # of the convolution
@@ -56,7 +55,7 @@ class Mamba(nn.Module):
         return out
 
 
-class Mamba4Rec(UserEncoder):
+class Mamba4Rec(CausalEncoder):
     """One Mamba layer and a feed-forward network, which is the paper's model; the state at the last behaviour."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -70,27 +69,15 @@ class Mamba4Rec(UserEncoder):
         self.out = nn.Linear(4 * d, d)
         self.norm_out = nn.LayerNorm(d)
 
-    def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
-        """See `UserEncoder.forward`."""
-        del lag, noise
-        return self._states(sequence, mask)[:, -1]
-
-    def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
-    ) -> TrainingStep:
-        """See `UserEncoder.training_step`."""
-        del lag, target, generator
-        at, places = next_places(mask)
-        return TrainingStep(self._states(sequence, mask).flatten(0, 1)[at], sequence.new_zeros(()), places)
-
-    def _states(self, sequence: Tensor, mask: Tensor) -> Tensor:
+    def states(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """See `CausalEncoder.states`."""
         h = self.norm_in(self._drop(sequence))
         h = self.norm_mamba(self._drop(self.mamba(h, mask)))  # a single layer has no residual path
         out: Tensor = self.norm_out(h + self._drop(self.out(self._drop(functional.gelu(self.hidden(h))))))
         return out
 
     def _drop(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self._dropout, self.training)
+        return drop(x, self._dropout, training=self.training)
 
 
 def scan(delta: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.settings import ModelSettings
-from trainer.models.base import TrainingStep, UserEncoder
-from trainer.models.layers import attention_bias, heads_for, next_places
+from trainer.models.layers import CausalEncoder, attention_bias, drop, heads_for
 
 DEPTH = 1
 
@@ -59,10 +58,10 @@ class StochasticLayer(nn.Module):
         return x + self._drop(self.out[stream](self._drop(hidden)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self._dropout, self.training)
+        return drop(x, self._dropout, training=self.training)
 
 
-class STOSA(UserEncoder):
+class STOSA(CausalEncoder):
     """The Gaussian at the last behaviour is the user."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -91,24 +90,11 @@ class STOSA(UserEncoder):
         norm = -0.5 * gaussian.square().sum(1, keepdim=True)
         return functional.pad(torch.cat((gaussian, norm), 1), (0, vectors.shape[1] - 2 * h - 1))
 
-    def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
-        """See `UserEncoder.forward`."""
-        del lag, noise
-        return self._states(sequence, mask)[:, -1]
-
-    def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
-    ) -> TrainingStep:
-        """See `UserEncoder.training_step`."""
-        del lag, target, generator
-        at, places = next_places(mask)
-        return TrainingStep(self._states(sequence, mask).flatten(0, 1)[at], sequence.new_zeros(()), places)
-
-    def _states(self, sequence: Tensor, mask: Tensor) -> Tensor:
+    def states(self, sequence: Tensor, mask: Tensor) -> Tensor:
         """The user after each behaviour, [μ, σ, 1, 0…]; (B, n, d) to the same."""
         h, n = self._items, sequence.shape[1]
         mean, spread = (
-            functional.dropout(lift(part) + places[-n:], self._dropout, self.training)
+            drop(lift(part) + places[-n:], self._dropout, training=self.training)
             for lift, part, places in zip(
                 self.lift, (sequence[..., :h], sequence[..., h : 2 * h]), self.places, strict=True
             )
