@@ -13,11 +13,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from contracts.features import sampling_noise
 from contracts.settings import ModelSettings
 from evaluation.baselines.base import Fitted as FittedBaseline
-from evaluation.data import Query, encode
-from evaluation.fit import NOISE_SEED
+from evaluation.data import Query
+from evaluation.fit import asked
 from trainer.model import Model
 from trainer.models.base import Inputs
 
@@ -42,15 +41,6 @@ def counted_bytes(fitted: Any) -> int:
     if dataclasses.is_dataclass(fitted):
         return sum(counted_bytes(getattr(fitted, f.name)) for f in dataclasses.fields(fitted))
     return 0
-
-
-def asked(model: Model, settings: ModelSettings, queries: list[Query], device: torch.device) -> tuple[Inputs, Tensor]:
-    """Queries as a model takes them, and the sampling noise of their users."""
-    times = np.array([q.time_ms for q in queries], np.int64)
-    whole = encode([q.history for q in queries], times, np.zeros_like(times), settings.window)
-    noise = np.stack([sampling_noise(q.user_id, NOISE_SEED, model.encoder.noise_shape) for q in queries])
-    rows, mask, lag, drawn = (torch.from_numpy(a).to(device) for a in (whole.rows, whole.mask, whole.lag, noise))
-    return Inputs(rows, mask, lag), drawn
 
 
 def inference_ms(model: Model, settings: ModelSettings, queries: list[Query], device: torch.device) -> dict[int, float]:

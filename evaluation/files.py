@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation.data import DataError
+from world.base import WorldError
+from world.kuairand import read_file
 
 
 def read_parquet(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -17,10 +19,6 @@ def read_parquet(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path.parent} has no {path.name}.")
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among them
-        raise DataError(f"{path} can't be read: {' '.join(str(error).split())}.") from error
-    for name in columns:
-        if name not in frame.columns:
-            raise DataError(f"{path} has no column {name}.")
-    return frame[list(columns)]
+        return read_file(path, columns)
+    except WorldError as error:
+        raise DataError(str(error)) from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from contracts.features import Floats, Ints, sampling_noise
 from contracts.settings import ModelSettings
@@ -151,6 +152,15 @@ def ranks(scores: Floats, queries: list[Query]) -> Ints:
     return out
 
 
+def asked(model: Model, settings: ModelSettings, queries: list[Query], device: torch.device) -> tuple[Inputs, Tensor]:
+    """Queries as a model takes them, and the sampling noise of their users."""
+    times = np.array([q.time_ms for q in queries], np.int64)
+    whole = encode([q.history for q in queries], times, np.zeros_like(times), settings.window)
+    noise = np.stack([sampling_noise(q.user_id, NOISE_SEED, model.encoder.noise_shape) for q in queries])
+    rows, mask, lag, drawn = (torch.from_numpy(a).to(device) for a in (whole.rows, whole.mask, whole.lag, noise))
+    return Inputs(rows, mask, lag), drawn
+
+
 def trainer_catalogue(catalogue: Catalogue) -> TrainerCatalogue:
     """The same items as the trainer's models follow them; rows stay."""
     followed = TrainerCatalogue()
@@ -216,15 +226,5 @@ def _scores(model: Model, settings: ModelSettings, queries: list[Query], device:
     with torch.inference_mode():
         vectors = model.vectors()
         for start in range(0, len(queries), ASKED_AT_ONCE):
-            part = queries[start : start + ASKED_AT_ONCE]
-            asked = encode(
-                [q.history for q in part],
-                np.array([q.time_ms for q in part]),
-                np.array([q.target for q in part]),
-                settings.window,
-            )
-            inputs = Inputs(*(torch.from_numpy(a).to(device) for a in (asked.rows, asked.mask, asked.lag)))
-            shape = model.encoder.noise_shape
-            drawn = [sampling_noise(q.user_id, NOISE_SEED, shape) for q in part]
-            noise = torch.from_numpy(np.stack(drawn)).to(device)
+            inputs, noise = asked(model, settings, queries[start : start + ASKED_AT_ONCE], device)
             yield (model.users(inputs, vectors, noise) @ vectors.T).float().cpu().numpy()

@@ -15,7 +15,7 @@ from evaluation import costs, kuairand, movielens
 from evaluation.baselines.base import Fitted as FittedBaseline
 from evaluation.data import Catalogue, DataError, Query, Sequence
 from evaluation.draws import Draw, drawing, shuffled
-from evaluation.fit import fit, ranks, trainer_catalogue
+from evaluation.fit import fit, ranks, trainer_catalogue, training_clock
 from evaluation.metrics import coverage
 from evaluation.movielens import Order
 from evaluation.named import baseline
@@ -151,12 +151,13 @@ def _online(task: Task, source: kuairand.Stream, device: torch.device, report: R
     asked = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
     before = kuairand.earlier(source) if task.protocol == "backfilled" else []
     steps = len(before) + len(asked)
-    begun = time.perf_counter()
+    clock = training_clock(device)
+    begun = clock()
     found = learn_online(
         task.model, task.settings, source.catalogue, asked, before=before, seed=task.seed, device=device,
         report=lambda done: report(Step(done / steps, f"{done:,} of {steps:,} views")),
     )  # fmt: skip
-    spent = time.perf_counter() - begun
+    spent = clock() - begun
     tested = np.array([q.time_ms >= _first_tested(midnights) for q in asked])
     test = [q for q, counts in zip(asked, tested.tolist(), strict=True) if counts]
     model = Model(task.model, task.settings, task.seed)  # weighs as much and is as fast as the one that has learned

@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from evaluation.costs import asked
 from evaluation.data import Query
-from evaluation.fit import ASKED_AT_ONCE, Fitted, ranks
+from evaluation.fit import ASKED_AT_ONCE, Fitted, asked, ranks
 from evaluation.tasks import Study
 from trainer.models.base import UserEncoder
-from trainer.models.diffusion import Schedule
-from trainer.models.t2diff import EVALUATIONS as EVALUATIONS_OF_OURS
 from trainer.models.t2diff import T2Diff
 from trainer.models.t2diff_paper import T2DiffPaper
 
@@ -95,19 +92,18 @@ def _ways(encoder: UserEncoder) -> Iterator[tuple[int, Encode]]:
     """Ways to sample with a trained encoder, each with its number of network evaluations."""
     if not isinstance(encoder, T2Diff | T2DiffPaper):
         raise TypeError(f"{type(encoder).__name__} does not sample")
-    own = encoder.schedule
-    steps = [n for n in EVALUATIONS if n <= own.steps]
+    steps = [n for n in EVALUATIONS if n <= encoder.schedule.steps]
     if isinstance(encoder, T2DiffPaper):
-        yield own.steps, encoder
+        yield encoder.schedule.steps, encoder
         yield from ((n, partial(_straight, encoder, n)) for n in steps)
     else:
-        yield EVALUATIONS_OF_OURS, encoder
+        own = encoder.evaluations
+        yield own, encoder
         try:
-            for n in steps:
-                encoder.schedule = _Fixed(own, n)
-                yield n, encoder
+            for encoder.evaluations in steps:
+                yield encoder.evaluations, encoder
         finally:
-            encoder.schedule = own
+            encoder.evaluations = own
 
 
 def _straight(encoder: T2DiffPaper, evaluations: int, x: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
@@ -118,16 +114,3 @@ def _straight(encoder: T2DiffPaper, evaluations: int, x: Tensor, mask: Tensor, l
         z = encoder.schedule.straight_step(z, z_0, r, after)
     guess = (z + x)[:, -1] if encoder.drifts else z[:, -1]
     return encoder.attention(x, mask, lag, guess * mask[:, -1:])  # type: ignore[no-any-return]
-
-
-class _Fixed(Schedule):
-    """A schedule that is walked in as many evaluations as it says itself."""
-
-    def __init__(self, own: Schedule, evaluations: int) -> None:
-        self.__dict__ |= own.__dict__
-        self.evaluations = evaluations
-
-    def ladder(self, evaluations: int) -> list[tuple[int, int]]:
-        """The steps of its own number of evaluations, whatever is asked."""
-        del evaluations
-        return super().ladder(self.evaluations)

@@ -168,7 +168,7 @@ def read_log(folder: Path) -> pd.DataFrame:
     for kind in ("csv", "parquet"):
         parts = sorted(folder.glob(f"log_standard_*.{kind}"))
         if parts:
-            frames = [_read_file(part, logs.COLUMNS) for part in parts]
+            frames = [read_file(part, logs.COLUMNS) for part in parts]
             return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
     raise WorldError(f"{folder} has no log_standard_*.csv (nor log_standard_*.parquet).")
 
@@ -177,11 +177,17 @@ def _read(folder: Path, stem: str, columns: tuple[str, ...]) -> pd.DataFrame:
     names = (f"{stem}.csv", f"{stem}.parquet", f"{stem.replace('_basic', '')}.parquet")
     for name in names:
         if (folder / name).is_file():
-            return _read_file(folder / name, columns)
+            return read_file(folder / name, columns)
     raise WorldError(f"{folder} has no {names[0]} (nor {names[-1]}).")
 
 
-def _read_file(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_file(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """These columns of a CSV or parquet file.
+
+    Raises:
+        WorldError: the file or a column is missing or unreadable.
+
+    """
     try:
         frame = pd.read_csv(path, low_memory=False) if path.suffix == ".csv" else pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are among them

@@ -7,7 +7,7 @@ from torch import Tensor
 from contracts.settings import ModelSettings
 from trainer.models import REGISTRY, create
 
-SETTINGS = ModelSettings(dim=8, window=6, session_length=3)
+SETTINGS = ModelSettings(dim=8, window=6, session_length=3, diffusion_steps=6)
 
 
 def inputs(lengths: list[int], window: int, noise_shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

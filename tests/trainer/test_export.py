@@ -9,7 +9,7 @@ from trainer.export import INPUTS, ExportError, TowerTemplate
 from trainer.models import REGISTRY, create
 from trainer.models.base import UserEncoder
 
-SETTINGS = ModelSettings(dim=8, window=6, session_length=3)
+SETTINGS = ModelSettings(dim=8, window=6, session_length=3, diffusion_steps=6)
 
 
 @pytest.fixture(scope="module", params=sorted(REGISTRY))

@@ -13,7 +13,7 @@ from trainer.learner import CatalogueTooLargeError, Learner
 from trainer.models import REGISTRY
 from trainer.models.base import TrainingStep
 
-SETTINGS = ModelSettings(dim=16, window=6, session_length=3, learning_rate=0.01, batch_size=32)
+SETTINGS = ModelSettings(dim=16, window=6, session_length=3, learning_rate=0.01, batch_size=32, diffusion_steps=8)
 CPU = torch.device("cpu")
 
 

@@ -14,7 +14,7 @@ from trainer.models.diffusion import Schedule, diffuse
 from trainer.models.layers import Transformer, heads_for, next_places
 from trainer.models.unet import sinusoids
 
-EVALUATIONS = 4  # network evaluations of one sampling
+EVALUATIONS = 4  # network evaluations of one sampling, see docs/reproduction.md
 KL_WEIGHT = 0.1  # λ
 SCALE_MEMORY = 0.99  # of the running scale, per step
 STEP_WIDTH = 32  # of the step's embedding
@@ -65,6 +65,7 @@ class T2Diff(UserEncoder):
         if "guess" in self._without:
             return
         self.schedule = Schedule(settings.diffusion_steps, settings.diffusion_schedule)
+        self.evaluations = EVALUATIONS
         self.denoiser = Denoiser(d, settings.diffusion_steps)
         self.read = nn.Linear(d, d, bias=False)
         nn.init.zeros_(self.read.weight)  # at first x̂ says nothing
@@ -93,10 +94,10 @@ class T2Diff(UserEncoder):
         user = self._user(state, x, normal(tuple(x.shape), generator, x))
         return TrainingStep(user, KL_WEIGHT * loss, places)
 
-    def guess(self, state: Tensor, x: Tensor, noise: Tensor, evaluations: int = EVALUATIONS) -> Tensor:
+    def guess(self, state: Tensor, x: Tensor, noise: Tensor) -> Tensor:
         """x̂ = x + ẑ_0 in few deterministic steps (Eq. 16–18 with η = 0) from z_T = 0, or noise; (M, d) each."""
         z = noise if "mean-start" in self._without else torch.zeros_like(x)
-        for r, after in self.schedule.ladder(evaluations):
+        for r, after in self.schedule.ladder(self.evaluations):
             z_0 = self.denoiser(z, state, torch.tensor([r], device=z.device))
             z = self.schedule.straight_step(z, z_0, r, after)
         return x.detach() + self.scale * z
