@@ -105,6 +105,9 @@ class TrainerSettings(_Section):
     model: ModelSettings = ModelSettings()
     learn_from: Literal["own", "pooled"] = "own"  # which arms' examples a model learns from
     publish_every_ms: Positive = 6 * HOUR_MS  # of event time
+    publish_every_examples: Positive | None = None  # and after so many were learned from
+    publish_every_s: Annotated[float, Field(gt=0)] | None = None  # and so often by the clock, where anything is new
+    checkpoint_every_examples: Positive = 2000  # a restart learns at most so many a second time
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive = 1
     poll_records: Positive = 500

@@ -33,6 +33,10 @@ class SnapshotError(Exception):
     """A snapshot that must not be served; one sentence says why."""
 
 
+class SnapshotExistsError(SnapshotError):
+    """Another snapshot has that version."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a snapshot is and what it learned from."""
@@ -75,20 +79,15 @@ def version_name(number: int) -> str:
 
 
 def write(root: Path, snapshot: Snapshot) -> Path:
-    """Write a snapshot, steps (1) to (3); its checksums are filled in here.
+    """Write a snapshot, steps (1) to (3); its checksums are filled in here. Written again, it stays as it is.
 
     Raises:
-        SnapshotError: that version exists already.
+        SnapshotExistsError: another snapshot of that version is there.
 
     """
     manifest = snapshot.manifest
     home = root / manifest.model
     target = home / manifest.version
-    if target.exists():
-        raise SnapshotError(f"Snapshot {manifest.model}/{manifest.version} exists already.")
-    hidden = home / f".{manifest.version}.tmp"
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir(parents=True)
     files = {
         "tower.onnx": snapshot.tower,
         "item_ids.npy": _npy(snapshot.item_ids),
@@ -96,9 +95,16 @@ def write(root: Path, snapshot: Snapshot) -> Path:
         "item_counts.npy": _npy(snapshot.item_counts),
         "index.faiss": snapshot.index,
     }
+    sealed = asdict(manifest) | {"checksums": {name: _sha256(content) for name, content in files.items()}}
+    if target.exists():
+        if read_manifest(root, manifest.model, manifest.version) == Manifest(**sealed):
+            return target
+        raise SnapshotExistsError(f"Snapshot {manifest.model}/{manifest.version} exists already, and is another one.")
+    hidden = home / f".{manifest.version}.tmp"
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir(parents=True)
     for name, content in files.items():
         _write_synced(hidden / name, content)
-    sealed = asdict(manifest) | {"checksums": {name: _sha256(content) for name, content in files.items()}}
     _write_synced(hidden / MANIFEST, json.dumps(sealed, indent=1, sort_keys=True).encode())
     _sync_directory(hidden)
     hidden.rename(target)

@@ -5,6 +5,7 @@ sorted ids; `Catalogue.arrival` leads from a place in the sorted ids to the row.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,19 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._row)
+
+    def __contains__(self, item_id: int) -> bool:
+        return item_id in self._row
+
+    def state(self) -> dict[str, Any]:
+        """Ids and categories, row by row."""
+        return {"ids": list(self._row), "categories": list(self._categories), "version": self.version}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._row = {item_id: row for row, item_id in enumerate(state["ids"])}
+        self._categories = [tuple(of_item) for of_item in state["categories"]]
+        self._sorted, self.version = None, state["version"]
 
     def put(self, item_id: int, category_ids: Sequence[int]) -> None:
         """Add an item, or replace the categories of one that is there: the newest record of an id wins."""

@@ -1,5 +1,8 @@
 """One model that learns online: test a batch, then learn from it. No Kafka, no files, no clock."""
 
+import copy
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -53,6 +56,23 @@ class Learner:
             _grow_state(self._optimizer, table)
         self._counts = np.pad(self._counts, (0, len(catalogue) - len(self._counts)))
         self._catalogue_version = catalogue.version
+
+    def state(self) -> dict[str, Any]:
+        """Weights, the optimizer's moments, randomness and counts."""
+        return {
+            "model": copy.deepcopy(self.model.state_dict()),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+            "generator": self._generator.get_state(),
+            "counts": self._counts.copy(),
+        }
+
+    def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
+        """Go on from a state, which was made with this catalogue."""
+        self.follow(catalogue)
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"])
+        self._counts = state["counts"].copy()
 
     def evaluate(self, batch: Batch) -> Ints:
         """Rank of each example's target among the whole catalogue, from 1; (B,).

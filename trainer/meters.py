@@ -34,6 +34,11 @@ class Meters:
         self.dead_letters = Counter(
             "trainer_dead_letters_total", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
+        self.lost = Counter(
+            "trainer_lost_examples_total",
+            "Records after the checkpoint that the log held no more",
+            registry=self.registry,
+        )
         self.items = Gauge("trainer_catalogue_items", "Items in the catalogue", registry=self.registry)
         self.freshness = seconds_histogram(
             "trainer_event_to_snapshot_seconds",
@@ -41,6 +46,7 @@ class Meters:
             self.registry,
             ("model",),
         )
+        self.checkpoint_seconds = seconds_histogram("trainer_checkpoint_seconds", "Writing a checkpoint", self.registry)
         self.train_seconds = seconds_histogram(
             "trainer_train_seconds", "Test and learn, one batch of one model", self.registry, ("model",)
         )

@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from contracts.features import Ints
 
@@ -54,6 +54,20 @@ class Progress:
             for k in CUTOFFS:
                 hits = sum(rank <= k for rank in self._recent)
                 yield Recall(RECENTLY, k, hits / len(self._recent), len(self._recent))
+
+    def state(self) -> dict[str, Any]:
+        """All counts."""
+        return {
+            "examples": dict(self._examples),
+            "hits": [(scope, k, count) for (scope, k), count in self._hits.items()],
+            "recent": list(self._recent),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._examples = defaultdict(int, state["examples"])
+        self._hits = defaultdict(int, {(scope, k): count for scope, k, count in state["hits"]})
+        self._recent = deque(state["recent"], maxlen=RECENT)
 
     def metrics(self) -> dict[str, float]:
         """As a manifest carries them: "recall@20", "recall@20/arm:control", "examples/arm:control" and so on."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -39,6 +40,14 @@ class Boundaries:
         self._interval = interval if before is None else max(interval, before)
         return before is not None and interval > before
 
+    def state(self) -> dict[str, Any]:
+        """Where time stands."""
+        return {"interval": self._interval}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._interval = state["interval"]
+
 
 class EvenSample:
     """At most `limit` of the values offered, evenly spread over them; no randomness, bounded memory.
@@ -70,6 +79,15 @@ class EvenSample:
         self._kept = []
         self._offered, self._stride = 0, 1
         return kept
+
+    def state(self) -> dict[str, Any]:
+        """What has been kept, and how."""
+        return {"kept": list(self._kept), "offered": self._offered, "stride": self._stride}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._kept = list(state["kept"])
+        self._offered, self._stride = state["offered"], state["stride"]
 
 
 def next_version(existing: list[str]) -> int:

@@ -1,12 +1,13 @@
-"""The trainer worker: Kafka in, snapshots out, around the engine, which decides everything.
+"""The trainer worker: Kafka in, snapshots and checkpoints out, around the engine, which decides everything.
 
 Order within one step:
-  (1) consume up to `poll_records` records: items go to the catalogue, examples to the merge;
-  (2) hand what the merge releases to the engine; write, then publish, the snapshots that fall due on the way;
-  (3) send dead letters, and wait until the broker has them;
-  (4) commit the offsets up to which the engine has taken the examples, which is how others see progress.
-The committed offsets are no state: weights live in memory, so a restarted trainer reads its topics from the first
-record on. What a snapshot has learned from stands in its manifest.
+  (1) hand the records that are certain to be next to the engine (`trainer.intake`);
+  (2) write, then publish, the snapshots that fall due on the way;
+  (3) wait until the broker has the dead letters;
+  (4) write a checkpoint, if enough was learned since the last one: all state and its offsets, in one atomic rename;
+  (5) commit the offsets up to which the engine has taken the examples, which is how others see progress.
+A restarted trainer goes on from its newest checkpoint and reads again what came after it. So it writes some snapshots a
+second time, which leaves the equal ones on the disk as they are, and sends some dead letters twice.
 """
 
 import threading
@@ -15,29 +16,28 @@ from pathlib import Path
 import faiss
 import structlog
 import torch
+from apscheduler.schedulers.background import BackgroundScheduler
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
 from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent, decode_example, decode_item
+from contracts.events import BadEvent
 from contracts.settings import Settings
-from contracts.snapshot import Snapshot, publish, write
-from contracts.wire.events_pb2 import Example
+from contracts.snapshot import Snapshot, SnapshotExistsError, publish, write
+from contracts.wire.events_pb2 import Item
 from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from trainer.checkpoint import Checkpoints
 from trainer.engine import Engine
-from trainer.merge import Entry, Merge
+from trainer.intake import Intake
 from trainer.meters import Meters
 
 log = structlog.get_logger()
-POLL_MS = 200
-SILENCE_MS = 1000  # after so long at its end, a partition's next example is not waited for
-HOARD = 4  # polls' worth of examples that one partition may be ahead of the others
 
 
 class TrainerWorker:
-    """Consumes items and examples and feeds the engine."""
+    """Feeds the engine with items and examples, and keeps what it makes."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class TrainerWorker:
         consumer: KafkaConsumer,
         producer: KafkaProducer,
         engine: Engine,
+        checkpoints: Checkpoints,
         meters: Meters,
         clock: Clock,
         stop: threading.Event,
@@ -53,93 +54,86 @@ class TrainerWorker:
         self._consumer = consumer
         self._producer = producer
         self._engine = engine
+        self._checkpoints = checkpoints
         self._meters = meters
         self._clock = clock
         self._stop = stop
-        (self._items,) = bus.partitions_of(settings.kafka, [bus.ITEMS])
-        self._examples: dict[int, TopicPartition] = {
-            tp.partition: tp for tp in bus.partitions_of(settings.kafka, [bus.EXAMPLES])
-        }
-        self._merge = Merge[Example](self._examples)
+        self._intake = Intake(settings, consumer, self._reject, clock, stop)
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
-        self._heard_ms = dict.fromkeys(self._examples, clock.now_ms())
+        self._kept = 0  # examples in the newest checkpoint
+        self.due = threading.Event()  # set by the clock: publish what is new
 
-    def read_catalogue(self) -> None:
-        """Read what the `items` topic holds now, so that the first examples find their items."""
-        self._consumer.pause(*self._examples.values())
-        while not self._stop.is_set():
-            self._take_in()
-            if self._at_end(self._items):
-                break
-        self._consumer.resume(*self._examples.values())
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            SettingsError: it was made with other settings.
+
+        """
+        state = self._checkpoints.newest()
+        if state is None:
+            return
+        self._engine.restore(state)
+        self._kept = self._engine.tested
+        names = {f"{tp.topic}:{tp.partition}": tp for tp in self._intake.logs}
+        offsets = {names[name]: offset for name, offset in self._engine.offsets.items() if name in names}
+        self._see_lost(offsets)
+        self._intake.start(offsets)
+        log.info("resumed", examples=self._kept, offsets=self._engine.offsets)
 
     def step(self) -> None:
         """One step, in the order given at the top."""
-        self._hold_back()
-        self._take_in()
-        for entry in self._merge.release(self._silent()):
-            source = f"{self._settings.kafka.topic(bus.EXAMPLES)}:{entry.partition}"
-            for snapshot in self._engine.take(entry.value, source, entry.offset):
-                self._publish(snapshot)
+        for partition, entry in self._intake.records(self._engine.knows):
+            source = f"{partition.topic}:{partition.partition}"
+            if isinstance(entry.value, Item):
+                self._engine.add_item(entry.value, source, entry.offset)
+            else:
+                self._publish(self._engine.take(entry.value, source, entry.offset))
             if self._stop.is_set():
                 break
+        if self.due.is_set():
+            self.due.clear()
+            self._publish(self._engine.snapshots())
         self._producer.flush()
+        if self._engine.tested - self._kept >= self._settings.trainer.checkpoint_every_examples:
+            self.keep()
         self._commit()
 
-    def _take_in(self) -> None:
-        polled = self._consumer.poll(POLL_MS, max_records=self._settings.trainer.poll_records)
-        now_ms = self._clock.now_ms()
-        for partition, records in sorted(polled.items(), key=lambda item: item[0] != self._items):
-            for record in records:
-                try:
-                    self._receive(record)
-                except BadEvent as error:
-                    self._reject(record, error)
-            if partition != self._items:
-                self._heard_ms[partition.partition] = now_ms
+    def keep(self) -> None:
+        """Write a checkpoint, where anything was learned since the last one."""
+        if self._engine.tested > self._kept:
+            with self._meters.checkpoint_seconds.time():
+                self._checkpoints.write(self._engine.state())
+            self._kept = self._engine.tested
 
-    def _receive(self, record: ConsumerRecord) -> None:
-        """Put a record where it belongs.
-
-        Raises:
-            BadEvent: it cannot be used.
-
-        """
-        limit = self._settings.stream.max_event_bytes
-        if record.topic == self._items.topic:
-            self._engine.add_item(decode_item(record.value, max_bytes=limit))
-        else:
-            example = decode_example(record.value, max_bytes=limit)
-            self._merge.push(Entry(record.partition, record.offset, example.time_ms, example))
+    def _see_lost(self, offsets: dict[TopicPartition, int]) -> None:
+        """Say so where the log no longer holds what comes after the checkpoint: it is lost to learning."""
+        for partition, first in self._consumer.beginning_offsets([*offsets]).items():
+            if first > offsets[partition]:
+                self._meters.lost.inc(first - offsets[partition])
+                log.error(
+                    "the log no longer holds what comes after the checkpoint",
+                    topic=partition.topic, partition=partition.partition,
+                    checkpoint=offsets[partition], first=first,
+                )  # fmt: skip
 
     def _reject(self, record: ConsumerRecord, error: BadEvent) -> None:
         bus.send_dead_letter(self._producer, self._settings.kafka, error, record)
         self._meters.dead_letters.labels(str(error.reason)).inc()
 
-    def _hold_back(self) -> None:
-        """Pause partitions that are far ahead of the others, so that the merge stays small."""
-        limit = HOARD * self._settings.trainer.poll_records
-        for number, partition in self._examples.items():
-            if self._merge.waiting(number) >= limit:
-                self._consumer.pause(partition)
-            elif partition in self._consumer.paused():
-                self._consumer.resume(partition)
+    def _publish(self, snapshots: list[Snapshot]) -> None:
+        for snapshot in snapshots:
+            try:
+                write(self._settings.snapshots, snapshot)
+            except SnapshotExistsError:  # published by the clock before a restart, so at another moment
+                renumbered = self._engine.renumber(snapshot)
+                write(self._settings.snapshots, renumbered)
+                self._go_live(renumbered)
+            else:
+                self._go_live(snapshot)
 
-    def _silent(self) -> list[int]:
-        now_ms = self._clock.now_ms()
-        return [
-            number
-            for number, partition in self._examples.items()
-            if now_ms - self._heard_ms[number] >= SILENCE_MS and self._at_end(partition)
-        ]
-
-    def _at_end(self, partition: TopicPartition) -> bool:
-        end = self._consumer.highwater(partition)  # `end_offsets` is wrong on the embedded broker
-        return end is not None and self._consumer.position(partition) >= end
-
-    def _publish(self, snapshot: Snapshot) -> None:
+    def _go_live(self, snapshot: Snapshot) -> None:
         manifest = snapshot.manifest
-        write(self._settings.snapshots, snapshot)
         publish(self._settings.snapshots, manifest.model, manifest.version)
         now_ms = self._clock.now_ms()
         self._meters.published.labels(manifest.model).inc()
@@ -155,11 +149,8 @@ class TrainerWorker:
         )
 
     def _commit(self) -> None:
-        taken: dict[TopicPartition, OffsetAndMetadata] = {}
-        for number, partition in self._examples.items():
-            first = self._merge.first_offset(number)
-            offset = self._consumer.position(partition) if first is None else first
-            taken[partition] = OffsetAndMetadata(offset, "", -1)
+        waiting = self._intake.waiting_from()
+        taken = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in waiting.items()}
         if taken != self._committed:
             self._consumer.commit(taken)
             self._committed = taken
@@ -170,19 +161,28 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     configure_logs()
     stop = stop_on_signal()
     torch.set_num_threads(settings.trainer.threads)
+    torch.manual_seed(settings.seed)
     faiss.omp_set_num_threads(settings.trainer.threads)
+    checkpoints = Checkpoints(settings)
     meters = Meters()
     engine = Engine(settings, meters)
     consumer = bus.consumer(settings.kafka, [bus.ITEMS, bus.EXAMPLES], settings.kafka.topic_prefix + "trainer")
     # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
     producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
-    worker = TrainerWorker(settings, consumer, producer, engine, meters, SystemClock(), stop)
-    worker.read_catalogue()
+    worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop)
+    worker.resume()
+    scheduler = BackgroundScheduler()
+    if settings.trainer.publish_every_s is not None:
+        scheduler.add_job(worker.due.set, "interval", seconds=settings.trainer.publish_every_s)
+    scheduler.start()
     port = serve_metrics(meters.registry)
     log.info("trainer ready", metrics_port=port)
     announce(ready_file, {"metrics_port": port})
     while not stop.is_set():
         worker.step()
+    scheduler.shutdown()
+    worker.keep()
     consumer.close()
     producer.close()
+    checkpoints.close()
     log.info("trainer stopped")

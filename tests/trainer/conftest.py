@@ -1,9 +1,13 @@
 """One thread, as the worker is set up: on a shared machine, threads that wait for each other cost most of the time."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 
 import trainer.engine
+from contracts.settings import Settings
+from tests.trainer.trainer_rig import MemoryLog, Rig
 from trainer.export import TowerTemplate
 from trainer.models.base import UserEncoder
 
@@ -29,3 +33,20 @@ def trace_once(_traced: dict[tuple[type, int, int], TowerTemplate], monkeypatch:
         return _traced[key]
 
     monkeypatch.setattr(trainer.engine, "TowerTemplate", template)
+
+
+MakeRig = Callable[..., Rig]
+
+
+@pytest.fixture
+def make_rig() -> Iterator[MakeRig]:
+    """Make workers around logs in memory; what they hold is let go of at the end."""
+    made: list[Rig] = []
+
+    def make(settings: Settings, per_poll: int = 50, log: MemoryLog | None = None) -> Rig:
+        made.append(Rig(settings, per_poll, log))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()

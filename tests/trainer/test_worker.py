@@ -1,120 +1,21 @@
 """The shell around the engine: a log that is held in memory, and once the real process on a real broker."""
 
-import threading
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from kafka import TopicPartition
-from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
-from contracts.clock import ManualClock, SystemClock
+from contracts.clock import SystemClock
 from contracts.settings import KafkaSettings, Settings, dump
 from contracts.snapshot import live, read, read_manifest
-from contracts.wire.events_pb2 import DeadLetter, Example
+from contracts.wire.events_pb2 import DeadLetter
 from driftline import scrape
 from driftline.supervise import Supervisor
+from tests.trainer.conftest import MakeRig
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
-from trainer.engine import Engine
-from trainer.meters import Meters
-from trainer.worker import TrainerWorker
+from tests.trainer.trainer_rig import EXAMPLES, ITEMS
 
 pytestmark = pytest.mark.usefixtures("trace_once")
-ITEMS = TopicPartition("driftline.items", 0)
-EXAMPLES = [TopicPartition("driftline.examples", n) for n in range(2)]
-
-
-class MemoryLog:
-    """A consumer over records in memory that hands out at most `per_poll` records, from one partition at a time."""
-
-    def __init__(self, per_poll: int) -> None:
-        self._per_poll = per_poll
-        self._records: dict[TopicPartition, list[bytes]] = {tp: [] for tp in (ITEMS, *EXAMPLES)}
-        self._position = dict.fromkeys(self._records, 0)
-        self._paused: set[TopicPartition] = set()
-        self._turn = 0
-        self.commits: list[dict[TopicPartition, OffsetAndMetadata]] = []
-
-    def append(self, partition: TopicPartition, value: bytes) -> None:
-        self._records[partition].append(value)
-
-    def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
-        partitions = list(self._records)
-        for _ in partitions:
-            tp = partitions[self._turn % len(partitions)]
-            self._turn += 1
-            start = self._position[tp]
-            values = self._records[tp][start : start + min(self._per_poll, max_records)]
-            if values and tp not in self._paused:
-                self._position[tp] += len(values)
-                return {tp: [_record(tp, start + i, value) for i, value in enumerate(values)]}
-        return {}
-
-    def position(self, partition: TopicPartition) -> int:
-        return self._position[partition]
-
-    def highwater(self, partition: TopicPartition) -> int:
-        return len(self._records[partition])
-
-    def pause(self, *partitions: TopicPartition) -> None:
-        self._paused.update(partitions)
-
-    def resume(self, *partitions: TopicPartition) -> None:
-        self._paused.difference_update(partitions)
-
-    def paused(self) -> set[TopicPartition]:
-        return set(self._paused)
-
-    def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        self.commits.append(offsets)
-
-
-def _record(tp: TopicPartition, offset: int, value: bytes) -> SimpleNamespace:
-    return SimpleNamespace(
-        topic=tp.topic, partition=tp.partition, offset=offset, key=b"k", value=value, timestamp=START_MS, headers=()
-    )
-
-
-class Outbox:
-    """A producer that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes]] = []
-
-    def send(self, topic: str, *, key: bytes, value: bytes, timestamp_ms: int) -> None:
-        self.sent.append((topic, value))
-
-    def flush(self) -> None: ...
-
-
-class Rig:
-    """A worker with everything around it in memory."""
-
-    def __init__(self, settings: Settings, per_poll: int = 50) -> None:
-        self.settings = settings
-        self.log, self.outbox, self.meters = MemoryLog(per_poll), Outbox(), Meters()
-        self.clock, self.stop = ManualClock(START_MS), threading.Event()
-        engine = Engine(settings, self.meters)
-        parts: Any = (self.log, self.outbox, engine, self.meters, self.clock, self.stop)
-        self.worker = TrainerWorker(settings, *parts)
-
-    def add_items(self, count: int) -> None:
-        for item_id in range(1, count + 1):
-            self.log.append(ITEMS, make_item(item_id).SerializeToString())
-
-    def add_examples(self, examples: list[Example]) -> None:
-        for example in examples:
-            self.log.append(EXAMPLES[example.user_id % 2], example.SerializeToString())
-
-    def steps(self, count: int) -> None:
-        for _ in range(count):
-            self.clock.advance(200)
-            self.worker.step()
-
-    def value(self, name: str, **labels: str) -> float:
-        return self.meters.registry.get_sample_value(name, labels) or 0.0
 
 
 @pytest.fixture
@@ -122,12 +23,11 @@ def settings(tmp_path: Path) -> Settings:
     return small_settings(tmp_path)
 
 
-def test_polls_leave_no_trace_in_the_snapshots(tmp_path: Path) -> None:
+def test_polls_leave_no_trace_in_the_snapshots(tmp_path: Path, make_rig: MakeRig) -> None:
     checksums = []
     for per_poll in (3, 50):
-        rig = Rig(small_settings(tmp_path / str(per_poll)), per_poll)
+        rig = make_rig(small_settings(tmp_path / str(per_poll)), per_poll)
         rig.add_items(12)
-        rig.worker.read_catalogue()
         rig.add_examples(markov_examples(150, 12))
         rig.steps(80)
         versions = [live(rig.settings.snapshots, model) for model in ("two_tower", "t2diff")]
@@ -137,20 +37,9 @@ def test_polls_leave_no_trace_in_the_snapshots(tmp_path: Path) -> None:
     assert checksums[0] == checksums[1]
 
 
-def test_the_catalogue_is_read_to_its_end_before_any_example(settings: Settings) -> None:
-    rig = Rig(settings, per_poll=5)
-    rig.add_items(23)
-    rig.add_examples(markov_examples(20, 23))
-    rig.worker.read_catalogue()
-    assert rig.log.position(ITEMS) == 23
-    assert [rig.log.position(tp) for tp in EXAMPLES] == [0, 0]
-    assert not rig.log.paused()
-
-
-def test_items_that_come_later_are_learned_about(settings: Settings) -> None:
-    rig = Rig(settings)
+def test_items_that_come_later_are_learned_about(settings: Settings, make_rig: MakeRig) -> None:
+    rig = make_rig(settings)
     rig.add_items(5)
-    rig.worker.read_catalogue()
     rig.log.append(ITEMS, make_item(50).SerializeToString())
     rig.steps(3)
     rig.add_examples([make_example([1], 50, START_MS + n, user_id=n + 1) for n in range(8)])
@@ -159,11 +48,12 @@ def test_items_that_come_later_are_learned_about(settings: Settings) -> None:
     assert rig.value("trainer_skipped_examples_total") == 0
 
 
-def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(settings: Settings) -> None:
-    rig = Rig(settings)
+def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(
+    settings: Settings, make_rig: MakeRig
+) -> None:
+    rig = make_rig(settings)
     rig.add_items(5)
     rig.log.append(ITEMS, b"\xff")
-    rig.worker.read_catalogue()
     rig.log.append(EXAMPLES[0], b"junk")
     no_user = make_example([1], 2)
     no_user.user_id = 0
@@ -182,10 +72,9 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(setti
     assert rig.value("trainer_examples_total") == 8
 
 
-def test_committed_offsets_show_what_was_taken_not_what_waits(settings: Settings) -> None:
-    rig = Rig(settings)
+def test_committed_offsets_show_what_was_taken_not_what_waits(settings: Settings, make_rig: MakeRig) -> None:
+    rig = make_rig(settings)
     rig.add_items(5)
-    rig.worker.read_catalogue()
     rig.add_examples([make_example([1], 2, START_MS + n, user_id=2) for n in range(3)])
     rig.steps(4)
     assert rig.log.position(EXAMPLES[0]) == 3
@@ -197,28 +86,22 @@ def test_committed_offsets_show_what_was_taken_not_what_waits(settings: Settings
     assert len(rig.log.commits) == commits
 
 
-def test_a_partition_far_ahead_is_paused_until_the_others_follow(tmp_path: Path) -> None:
-    rig = Rig(small_settings(tmp_path, poll_records=5), per_poll=5)
+def test_a_partition_far_ahead_is_paused_until_the_others_follow(tmp_path: Path, make_rig: MakeRig) -> None:
+    rig = make_rig(small_settings(tmp_path, poll_records=5), per_poll=5)
     rig.add_items(5)
-    rig.worker.read_catalogue()
     rig.add_examples([make_example([1], 2, START_MS + 2 * n, user_id=2) for n in range(100)])
     rig.log.append(EXAMPLES[1], make_example([1], 2, START_MS + 1, user_id=1).SerializeToString())
-    rig.log.pause(EXAMPLES[1])
-    for _ in range(10):
-        rig.log.pause(EXAMPLES[1])
-        rig.worker._hold_back()
-        rig.log.pause(EXAMPLES[1])
-        rig.worker._take_in()
+    rig.log.hang(EXAMPLES[1])
+    rig.steps(10)
     assert rig.log.position(EXAMPLES[0]) == 20
-    rig.log.resume(EXAMPLES[1])
+    rig.log.hang(None)
     rig.steps(60)
     assert rig.log.commits[-1][EXAMPLES[0]].offset == 100
 
 
-def test_a_stop_ends_the_step_and_freshness_is_measured_at_publication(settings: Settings) -> None:
-    rig = Rig(settings)
+def test_a_stop_ends_the_step_and_freshness_is_measured_at_publication(settings: Settings, make_rig: MakeRig) -> None:
+    rig = make_rig(settings)
     rig.add_items(5)
-    rig.worker.read_catalogue()
     early = [make_example([1], 2, START_MS + n, user_id=n + 1) for n in range(20)]
     late = [make_example([1], 2, START_MS + HOUR_MS + n, user_id=n + 1) for n in range(20)]
     rig.add_examples(early + late)
@@ -234,15 +117,15 @@ def test_a_stop_ends_the_step_and_freshness_is_measured_at_publication(settings:
     assert rig.value("trainer_examples_total") - tested <= 8
 
 
-def test_snapshots_that_are_there_already_are_continued(settings: Settings) -> None:
+def test_snapshots_that_are_there_already_are_continued(settings: Settings, make_rig: MakeRig) -> None:
     for expected in ("v000001", "v000002"):
-        rig = Rig(settings)
+        rig = make_rig(settings)
         rig.add_items(5)
-        rig.worker.read_catalogue()
         rig.add_examples([make_example([1], 2, START_MS + n * HOUR_MS, user_id=n + 1) for n in range(2)])
         rig.steps(10)
         assert live(settings.snapshots, "t2diff") == expected
         assert read(settings.snapshots, "t2diff", expected).manifest.version == expected
+        rig.close()
 
 
 @pytest.mark.e2e

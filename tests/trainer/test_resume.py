@@ -1,0 +1,118 @@
+"""Killed anywhere and started again, the trainer comes to what an undisturbed one comes to, bit for bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.settings import Settings
+from contracts.snapshot import live
+from tests.trainer.conftest import MakeRig
+from tests.trainer.trainer_cases import START_MS, make_item, markov_examples, small_settings
+from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog, Rig
+
+pytestmark = pytest.mark.usefixtures("trace_once")
+COUNT = 400
+
+
+def fill(log: MemoryLog) -> None:
+    """Examples, and items that arrive while they flow."""
+    for item_id in range(1, 13):
+        log.append(ITEMS, make_item(item_id).SerializeToString(), START_MS + (item_id - 1) * 600_000)
+    for example in markov_examples(COUNT, 12):
+        log.append(EXAMPLES[example.user_id % 2], example.SerializeToString(), example.time_ms)
+
+
+def run(rig: Rig, steps: int = 200) -> None:
+    rig.worker.resume()
+    rig.steps(steps)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaves(part, f"{path}/{key}")
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from leaves(part, f"{path}/{i}")
+    else:
+        yield path, value
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    pairs = list(zip(leaves(one), leaves(other), strict=True))
+    assert len(pairs) > 100
+    for (path, a), (path_too, b) in pairs:
+        assert path == path_too
+        if isinstance(a, torch.Tensor | np.ndarray):
+            assert np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True), path
+        else:
+            assert a == b, path
+
+
+def files(settings: Settings) -> dict[str, bytes]:
+    home = settings.snapshots
+    return {str(p.relative_to(home)): p.read_bytes() for p in sorted(home.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_anywhere_it_comes_to_the_same_weights_and_snapshots(
+    tmp_path: Path, make_rig: MakeRig, seed: int
+) -> None:
+    settings = [small_settings(tmp_path / name, checkpoint_every_examples=30) for name in ("calm", "killed")]
+    calm = make_rig(settings[0], per_poll=7)
+    fill(calm.log)
+    run(calm)
+
+    rng = np.random.default_rng(seed)
+    rig = make_rig(settings[1], per_poll=5)
+    log = rig.log
+    fill(log)
+    kills = 0
+    while not kills or rng.random() < 0.9:
+        run(rig, steps=int(rng.integers(1, 40)))
+        rig.close()
+        kills += 1
+        log.rewind()
+        rig = make_rig(settings[1], log=log)
+    run(rig)
+
+    assert calm.engine.tested == rig.engine.tested
+    assert calm.engine.tested > COUNT - 20
+    assert_equal(calm.engine.state(), rig.engine.state())
+    assert files(settings[0]) == files(settings[1])
+    assert live(settings[0].snapshots, "t2diff") == "v000006"
+
+
+def test_what_the_log_lost_after_the_checkpoint_is_said(tmp_path: Path, make_rig: MakeRig) -> None:
+    settings = small_settings(tmp_path)
+    rig = make_rig(settings)
+    fill(rig.log)
+    run(rig)
+    rig.worker.keep()
+    rig.close()
+    rig.log.first = COUNT // 2 + 5
+    again = make_rig(settings, log=rig.log)
+    again.worker.resume()
+    learned = rig.engine.offsets
+    lost = sum(rig.log.first - learned[name] for name in learned if learned[name] < rig.log.first)
+    assert lost > 0
+    assert again.value("trainer_lost_examples_total") == lost
+
+
+def test_a_stop_keeps_what_was_learned(tmp_path: Path, make_rig: MakeRig) -> None:
+    settings = small_settings(tmp_path, checkpoint_every_examples=100_000)
+    rig = make_rig(settings)
+    fill(rig.log)
+    run(rig)
+    rig.worker.keep()
+    rig.close()
+    rig.log.rewind()
+    again = make_rig(settings, log=rig.log)
+    again.worker.resume()
+    assert_equal(again.engine.state(), rig.engine.state())
+    again.steps(5)
+    assert again.value("trainer_examples_total") == 0

@@ -1,0 +1,133 @@
+"""A trainer worker with everything around it in memory."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from contracts.clock import ManualClock
+from contracts.settings import Settings
+from contracts.wire.events_pb2 import Example
+from tests.trainer.trainer_cases import START_MS, make_item
+from trainer.checkpoint import Checkpoints
+from trainer.engine import Engine
+from trainer.meters import Meters
+from trainer.worker import TrainerWorker
+
+ITEMS = TopicPartition("driftline.items", 0)
+EXAMPLES = [TopicPartition("driftline.examples", n) for n in range(2)]
+
+
+class MemoryLog:
+    """A consumer over records in memory that hands out at most `per_poll` records, from one partition at a time."""
+
+    def __init__(self, per_poll: int, clock: ManualClock) -> None:
+        self._per_poll = per_poll
+        self.clock = clock
+        self._records: dict[TopicPartition, list[tuple[bytes, int]]] = {tp: [] for tp in (ITEMS, *EXAMPLES)}
+        self._position = dict.fromkeys(self._records, 0)
+        self._paused: set[TopicPartition] = set()
+        self._hanging: TopicPartition | None = None
+        self._turn = 0
+        self.commits: list[dict[TopicPartition, OffsetAndMetadata]] = []
+        self.first = 0
+
+    def append(self, partition: TopicPartition, value: bytes, logged_ms: int = START_MS) -> None:
+        self._records[partition].append((value, logged_ms))
+
+    def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        partitions = list(self._records)
+        for _ in partitions:
+            tp = partitions[self._turn % len(partitions)]
+            self._turn += 1
+            start = self._position[tp]
+            values = self._records[tp][start : start + min(self._per_poll, max_records)]
+            if values and tp not in self._paused and tp != self._hanging:
+                self._position[tp] += len(values)
+                return {tp: [_record(tp, start + i, *value) for i, value in enumerate(values)]}
+        self.clock.advance(timeout_ms)
+        return {}
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._position[partition] = offset
+
+    def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, self.first)
+
+    def rewind(self) -> None:
+        """Be read from the first records on, by someone new."""
+        self._position = dict.fromkeys(self._records, 0)
+        self._paused = set()
+
+    def hang(self, partition: TopicPartition | None) -> None:
+        """Let one partition's fetches come to nothing."""
+        self._hanging = partition
+
+    def position(self, partition: TopicPartition) -> int:
+        return self._position[partition]
+
+    def highwater(self, partition: TopicPartition) -> int:
+        return len(self._records[partition])
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self._paused.update(partitions)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self._paused.difference_update(partitions)
+
+    def paused(self) -> set[TopicPartition]:
+        return set(self._paused)
+
+    def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        self.commits.append(offsets)
+
+
+def _record(tp: TopicPartition, offset: int, value: bytes, logged_ms: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        topic=tp.topic, partition=tp.partition, offset=offset, key=b"k", value=value, timestamp=logged_ms, headers=()
+    )
+
+
+class Outbox:
+    """A producer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes]] = []
+
+    def send(self, topic: str, *, key: bytes, value: bytes, timestamp_ms: int) -> None:
+        self.sent.append((topic, value))
+
+    def flush(self) -> None: ...
+
+
+class Rig:
+    """A worker with everything around it in memory."""
+
+    def __init__(self, settings: Settings, per_poll: int = 50, log: MemoryLog | None = None) -> None:
+        self.settings = settings
+        self.clock, self.stop = log.clock if log else ManualClock(START_MS), threading.Event()
+        self.log = log or MemoryLog(per_poll, self.clock)
+        self.outbox, self.meters = Outbox(), Meters()
+        self.engine, self.checkpoints = Engine(settings, self.meters), Checkpoints(settings)
+        parts: Any = (self.log, self.outbox, self.engine, self.checkpoints, self.meters, self.clock, self.stop)
+        self.worker = TrainerWorker(settings, *parts)
+
+    def add_items(self, count: int) -> None:
+        for item_id in range(1, count + 1):
+            self.log.append(ITEMS, make_item(item_id).SerializeToString())
+
+    def add_examples(self, examples: list[Example]) -> None:
+        for example in examples:
+            self.log.append(EXAMPLES[example.user_id % 2], example.SerializeToString())
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.worker.step()
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.meters.registry.get_sample_value(name, labels) or 0.0
+
+    def close(self) -> None:
+        self.checkpoints.close()

@@ -1,0 +1,183 @@
+"""Checkpoints: all that a trainer knows and the offsets up to which it knows it, in one atomic directory.
+
+    <state>/trainer/<number>/state.pt        plain values and tensors (`torch.save`)
+                             manifest.json   format, settings that must not change, examples, checksum
+
+Commit order: (1) write into a hidden directory, (2) fsync, (3) rename it into place, (4) remove what is older than the
+one before. A crash before (3) leaves a hidden directory that nobody reads; a damaged checkpoint gives way to the one
+before it, and the trainer learns again what lies between.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import structlog
+import torch
+
+from contracts.settings import Settings, SettingsError
+
+log = structlog.get_logger()
+FORMAT = 1
+KEPT = 2
+_ARRAY, _BYTES = "__array__", "__bytes__"  # tags of what `torch.load` would not take as plain
+
+
+class Checkpoints:
+    """The checkpoints of one trainer; nobody else uses them as long as it lives."""
+
+    def __init__(self, settings: Settings, arrived: Callable[[str], None] = lambda _: None) -> None:
+        """Take possession of the directory.
+
+        Args:
+            settings: whose `state` says where, and whose models a checkpoint must fit.
+            arrived: is told of each step of a commit; for tests that end there.
+
+        Raises:
+            SettingsError: another trainer has it.
+
+        """
+        self._home = settings.state / "trainer"
+        self._fits = fingerprint(settings)
+        self._arrived = arrived
+        self._home.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._home)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The state in the newest checkpoint that is whole; None where there is none.
+
+        Raises:
+            SettingsError: it was made with other settings.
+
+        """
+        for number in sorted(self._numbers(), reverse=True):
+            try:
+                return self._read(number)
+            except (OSError, ValueError, KeyError, RuntimeError):
+                log.exception("a checkpoint is damaged; the one before it is used", checkpoint=number)
+        return None
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Make a checkpoint, in the order given at the top."""
+        number = max(self._numbers(), default=0) + 1
+        target, hidden = self._home / f"{number:08d}", self._home / f".{number:08d}.tmp"
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir()
+        content = dumps(state)
+        manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
+        _write_synced(hidden / "state.pt", content)
+        _write_synced(hidden / "manifest.json", json.dumps(manifest, indent=1).encode())
+        self._arrived("written")
+        _sync(hidden)
+        hidden.rename(target)
+        self._arrived("renamed")
+        _sync(self._home)
+        for old in sorted(self._numbers())[:-KEPT]:
+            gone = self._home / f".{old:08d}.gone"
+            (self._home / f"{old:08d}").rename(gone)
+            shutil.rmtree(gone)
+        self._arrived("pruned")
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._lock.close()
+
+    def _numbers(self) -> list[int]:
+        return [int(entry.name) for entry in self._home.iterdir() if entry.name.isdigit()]
+
+    def _read(self, number: int) -> dict[str, Any]:
+        home = self._home / f"{number:08d}"
+        manifest = json.loads((home / "manifest.json").read_text())
+        if manifest["format"] != FORMAT:
+            raise SettingsError(f"{home} has format {manifest['format']}; this build reads {FORMAT}.")
+        if manifest["settings"] != self._fits:
+            changed = sorted(key for key in self._fits if manifest["settings"].get(key) != self._fits[key])
+            raise SettingsError(
+                f"{home} was made with other settings ({', '.join(changed)}); put them back, or move {self._home} away "
+                "to learn anew from the first record on."
+            )
+        content = (home / "state.pt").read_bytes()
+        if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+            raise ValueError("state.pt does not match its checksum")
+        return loads(content)
+
+
+def fingerprint(settings: Settings) -> dict[str, Any]:
+    """The settings on which a checkpoint depends, as JSON has them: with others its weights would not fit."""
+    trainer = settings.trainer.model_dump(mode="json")
+    kept = {name: trainer[name] for name in ("models", "model", "learn_from")}
+    found: dict[str, Any] = json.loads(json.dumps({**kept, "seed": settings.seed, "kafka": settings.kafka.topic("")}))
+    return found
+
+
+def dumps(state: dict[str, Any]) -> bytes:
+    """Plain values, arrays, bytes and tensors as bytes."""
+    buffer = BytesIO()
+    torch.save(_plain(state), buffer)
+    return buffer.getvalue()
+
+
+def loads(content: bytes) -> dict[str, Any]:
+    """What `dumps` was given; nothing but plain values is ever unpickled.
+
+    >>> loads(dumps({"a": np.arange(2), "b": [b"x", (1, None)]}))
+    {'a': array([0, 1]), 'b': [b'x', (1, None)]}
+    """
+    state: dict[str, Any] = _back(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
+    return state
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {_ARRAY: torch.from_numpy(np.ascontiguousarray(value))}
+    if isinstance(value, bytes):
+        return {_BYTES: torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else torch.empty(0)}
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def _back(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_ARRAY}:
+            return value[_ARRAY].numpy()
+        if value.keys() == {_BYTES}:
+            return value[_BYTES].numpy().tobytes()
+        return {key: _back(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_back, value))
+    return value
+
+
+def _lock(home: Path) -> TextIO:
+    file = (home / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise SettingsError(f"Another trainer runs with the state in {home}.") from error
+    return file
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
