@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from contracts.settings import load
-from driftline import cli_deadletters, cli_evaluate, cli_servers
+from driftline import cli_deadletters, cli_evaluate, cli_servers, cli_trainer
 from driftline.errors import USER_ERRORS, RunError, UsageError
+from driftline.options import ReadyFile, SettingsOption
 
 app = typer.Typer(
     help="Streaming online learning for live A/B experiments in the recall stage of a recommender.",
@@ -21,14 +22,8 @@ app.add_typer(experiment, name="experiment")
 app.add_typer(cli_servers.kafka, name="kafka")
 app.add_typer(cli_servers.redis, name="redis")
 app.add_typer(cli_deadletters.app, name="deadletters")
+app.add_typer(cli_trainer.app, name="trainer")
 app.command()(cli_evaluate.evaluate)
-
-SettingsOption = Annotated[
-    Path, typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example.")
-]
-ReadyFile = Annotated[
-    Path | None, typer.Option(help="Written when ready: a JSON object with the process id and the ports.")
-]
 
 
 @app.command()
@@ -115,15 +110,6 @@ def archive(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run the archive: training examples into Feast's offline store, for historical features."""
     loaded = load(settings)
     from stream.archive import run
-
-    run(loaded, ready_file)
-
-
-@app.command()
-def trainer(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
-    """Run the online trainer: test each example, learn from it, publish snapshots."""
-    loaded = load(settings)
-    from trainer.worker import run
 
     run(loaded, ready_file)
 

@@ -1,6 +1,7 @@
 """The files of the offline store: what a row looks like, where rows lie, and how a file comes to be there whole.
 
-The directory listing is the archive's state. A file is named by the partition and the half-open range of `examples`
+Two directories: the rows that Feast reads, and the examples that they were made from. The listing of the former is the
+archive's state. A file is named by the partition and the half-open range of `examples`
 offsets that it holds, and gets its name only once all of it is on the disk. Needs pyarrow, but not Feast.
 """
 
@@ -28,6 +29,24 @@ SCHEMA = pa.schema(
         ("written_us", pa.int64()),
         ("event_timestamp", pa.timestamp("us", "UTC")),
         ("created", pa.timestamp("us", "UTC")),
+    ]
+)
+# Every example without its features, in the order of the log: an entity dataframe as Feast takes it, with the label and
+# all else that learning needs.
+EXAMPLES = pa.schema(
+    [
+        ("offset", pa.int64()),
+        ("event_id", pa.string()),
+        ("request_id", pa.string()),
+        ("user_id", pa.int64()),
+        ("item_id", pa.int64()),
+        ("time_ms", pa.int64()),
+        ("logged_ms", pa.int64()),
+        ("sent_at_ms", pa.int64()),
+        ("play_time_ms", pa.int64()),
+        ("follow", pa.bool_()),
+        ("session", pa.int64()),
+        ("arm", pa.string()),
     ]
 )
 EMPTY = "schema.parquet"  # no rows: Feast cannot read a directory without a file
@@ -79,10 +98,16 @@ def directory(repo: Path) -> Path:
     return repo / "data" / "user_sequence"
 
 
+def examples_directory(repo: Path) -> Path:
+    """Where the examples of a repository lie, in files of the same names."""
+    return repo / "data" / "examples"
+
+
 def prepare(repo: Path) -> Path:
     """Make the directory, so that Feast can read it from the first minute on, and return it."""
     target = directory(repo)
     target.mkdir(parents=True, exist_ok=True)
+    examples_directory(repo).mkdir(exist_ok=True)
     if not (target / EMPTY).exists():
         OfflineFiles(target).write(EMPTY, [])
     return target
@@ -94,9 +119,12 @@ class OfflineFiles:
     `replace` gives a finished file its name.
     """
 
-    def __init__(self, target: Path, replace: Callable[[Path, Path], Any] = os.replace) -> None:
+    def __init__(
+        self, target: Path, replace: Callable[[Path, Path], Any] = os.replace, schema: pa.Schema = SCHEMA
+    ) -> None:
         self._target = target
         self._replace = replace
+        self._schema = schema
 
     def claim(self) -> TextIO:
         """Be the only writer until the file that is returned is closed, and remove what a killed one left behind.
@@ -119,11 +147,21 @@ class OfflineFiles:
         """The offset from which each partition goes on."""
         return ends(path.name for path in self._target.iterdir())
 
+    def names(self) -> set[str]:
+        """Names of the files that are there."""
+        return {path.name for path in self._target.glob("*.parquet")}
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Remove all other files, finished or not."""
+        for path in self._target.iterdir():
+            if path.name not in names:
+                path.unlink()
+
     def write(self, name: str, tables: Iterable[pa.Table]) -> None:
-        """Write tables of `SCHEMA`, one row group each, as one file."""
+        """Write tables of the schema, one row group each, as one file."""
         hidden = self._target / f".{name}.tmp"
         with hidden.open("wb") as file:
-            with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+            with pq.ParquetWriter(file, self._schema, compression="zstd") as writer:
                 for table in tables:
                     writer.write_table(table)
             file.flush()

@@ -7,6 +7,7 @@ on SQLite and on Redis alike; feature_store.yaml says which. Each user has one w
 import re
 import runpy
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
@@ -193,6 +195,52 @@ class UserSequences:
                 fresh.append(entry)
             newest[user_id] = max(version, stored)
         return fresh
+
+
+class HistoricalSequences:
+    """The `user_sequence` features of one repository as they were, from its offline store.
+
+    Raises:
+        SettingsError: the repository was not applied.
+
+    """
+
+    def __init__(self, repo: Path) -> None:
+        self._store, _, self._service = _open(repo)
+
+    def read(self, user_ids: Sequence[int], times_ms: Sequence[int]) -> list[UserRow | None]:
+        """Users' rows as of times (Unix ms), in the order asked for; None for one who had no behaviour by then.
+
+        `feedback_offset` is 0: the offline store has none. Each call reads the whole store, so ask for many at once.
+        """
+        asked = pd.DataFrame(
+            {
+                "user_id": np.asarray(user_ids, np.int64),
+                "event_timestamp": pd.to_datetime(np.asarray(times_ms, np.int64), unit="ms", utc=True),
+                "n": np.arange(len(user_ids)),
+            }
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # ibis calls what DuckDB 2 deprecates
+            found = self._store.get_historical_features(entity_df=asked, features=self._service).to_arrow()
+        found = found.sort_by("n")
+        if found["n"].to_pylist() != list(range(len(user_ids))):
+            raise RuntimeError("Feast did not answer each row that it was asked for once.")
+        sequences = {name: found[name].to_pylist() for name in SEQUENCES}
+        starts, newest, versions = (found[name].to_pylist() for name in ("session_start", "last_event_ms", VERSION))
+        return [
+            UserRow(
+                user_id=int(user_ids[i]),
+                **{name: pieces[i] for name, pieces in sequences.items()},
+                last_event_ms=newest[i],
+                feedback_offset=0,
+                session_start=starts[i],
+                written_us=versions[i],
+            )
+            if newest[i] is not None
+            else None
+            for i in range(len(user_ids))
+        ]
 
 
 def _open(repo: Path) -> tuple[FeatureStore, Any, Any]:

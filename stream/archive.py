@@ -19,6 +19,8 @@ Order within one step:
   (2) a partition's examples become a file when they reach the next multiple of FILE_EXAMPLES offsets, when the oldest
       has waited for MAX_AGE_MS, or when too many wait in all; before that the broker must have the dead letters;
   (3) commit the offsets up to which files exist, which tells everyone who watches the lag.
+Before a file of rows, one of its examples without features (`feature_repo.offline.EXAMPLES`) is written: the entity
+dataframe to ask Feast with, which is what a trainer's backfill does.
 The directory of files is the state (`feature_repo.offline`): a restarted archive goes on where each partition's files
 end, so where it was killed changes how rows are spread over files, but not the rows.
 """
@@ -44,7 +46,7 @@ from contracts.events import BadEvent, Reason, decode_example
 from contracts.settings import Settings, SettingsError
 from contracts.wire.events_pb2 import Example
 from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
-from feature_repo.offline import SCHEMA, SEQUENCES, OfflineFiles, Piece, prepare
+from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piece, examples_directory, prepare
 
 log = structlog.get_logger()
 POLL_MS = 500
@@ -64,6 +66,7 @@ class Waiting:
     end: int
     since_ms: int = 0  # when the first of them was consumed
     examples: list[tuple[Example, int]] = field(default_factory=list)  # with the time at which the log received it
+    offsets: list[int] = field(default_factory=list)  # of the examples
 
     @property
     def piece(self) -> Piece:
@@ -148,6 +151,18 @@ def rows(received: Sequence[tuple[Example, int]], limit: int) -> pa.Table:
     )
 
 
+def entities(received: Sequence[tuple[Example, int]], offsets: Sequence[int]) -> pa.Table:
+    """The examples at these offsets without their features, in the schema `EXAMPLES`."""
+    columns: dict[str, list[object]] = {
+        name: [getattr(example, name) for example, _ in received]
+        for name in EXAMPLES.names
+        if name not in ("offset", "logged_ms")
+    }
+    columns["offset"] = [*offsets]
+    columns["logged_ms"] = [received_ms for _, received_ms in received]
+    return pa.table(columns, schema=EXAMPLES)
+
+
 def _row_groups(examples: Sequence[tuple[Example, int]], limit: int) -> Iterator[pa.Table]:
     for i in range(0, len(examples), ROW_GROUP_EXAMPLES):
         yield rows(examples[i : i + ROW_GROUP_EXAMPLES], limit)
@@ -185,6 +200,8 @@ class Archive:
         self._consumer = consumer
         self._producer = producer
         self._files = files
+        self._entities = OfflineFiles(examples_directory(settings.feature_repo), schema=EXAMPLES)
+        self._entities.keep_only(files.names())
         self._clock = clock
         self._file_examples = file_examples
         self._written: dict[TopicPartition, OffsetAndMetadata] = {}
@@ -246,6 +263,7 @@ class Archive:
         waiting.end = record.offset + 1
         try:
             waiting.examples.append((self._example(record), record.timestamp))
+            waiting.offsets.append(record.offset)
         except BadEvent as error:
             bus.send_dead_letter(self._producer, self._settings.kafka, error, record)
             self.metrics.dead_letters.labels(str(error.reason)).inc()
@@ -260,6 +278,7 @@ class Archive:
         """Make a file of what waits; from then on it is never read again, so its dead letters go first."""
         waiting = self._waiting[partition]
         self._producer.flush()
+        self._entities.write(waiting.piece.name, [entities(waiting.examples, waiting.offsets)])
         self._files.write(waiting.piece.name, _row_groups(waiting.examples, self._settings.stream.history_limit))
         self.metrics.files.inc()
         self.metrics.rows.inc(2 * len(waiting.examples))

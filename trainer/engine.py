@@ -136,6 +136,11 @@ class Engine:
         self.tested = state["tested"]
         torch.set_rng_state(state["randomness"])
 
+    def begin(self, offsets: Mapping[str, int]) -> None:
+        """Begin at these offsets ("topic:partition") instead of at the first records."""
+        self._offsets = dict(offsets)
+        self._learned_offsets = dict(offsets)
+
     def knows(self, item_id: int) -> bool:
         """Whether an item is in the catalogue."""
         return item_id in self._catalogue

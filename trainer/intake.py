@@ -70,6 +70,11 @@ class Intake:
                 return  # its items may be missing
             yield self._example_logs[entry.partition], Entry(entry.partition, entry.offset, entry.time_ms, example)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether examples that were read have not been handed over."""
+        return any(self._merge.waiting(number) for number in self._example_logs)
+
     def waiting_from(self) -> dict[TopicPartition, int]:
         """The first offset of each log of examples that was not handed over."""
         offsets = {}

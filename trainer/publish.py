@@ -31,22 +31,21 @@ class Boundaries:
 
     def __init__(self, every_ms: int) -> None:
         self._every_ms = every_ms
-        self._interval: int | None = None
+        self._newest_ms: int | None = None
 
     def crossed(self, time_ms: int) -> bool:
         """Whether this event time is the first in an interval later than any before."""
-        interval = time_ms // self._every_ms
-        before = self._interval
-        self._interval = interval if before is None else max(interval, before)
-        return before is not None and interval > before
+        before = self._newest_ms
+        self._newest_ms = time_ms if before is None else max(time_ms, before)
+        return before is not None and time_ms // self._every_ms > before // self._every_ms
 
     def state(self) -> dict[str, Any]:
         """Where time stands."""
-        return {"interval": self._interval}
+        return {"newest_ms": self._newest_ms}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._interval = state["interval"]
+        self._newest_ms = state["newest_ms"]
 
 
 class EvenSample:

@@ -63,8 +63,8 @@ class TrainerWorker:
         self._kept = 0  # examples in the newest checkpoint
         self.due = threading.Event()  # set by the clock: publish what is new
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one.
+    def resume(self) -> bool:
+        """Go on from the newest checkpoint; False where there is none.
 
         Raises:
             SettingsError: it was made with other settings.
@@ -72,7 +72,7 @@ class TrainerWorker:
         """
         state = self._checkpoints.newest()
         if state is None:
-            return
+            return False
         self._engine.restore(state)
         self._kept = self._engine.tested
         names = {f"{tp.topic}:{tp.partition}": tp for tp in self._intake.logs}
@@ -80,6 +80,12 @@ class TrainerWorker:
         self._see_lost(offsets)
         self._intake.start(offsets)
         log.info("resumed", examples=self._kept, offsets=self._engine.offsets)
+        return True
+
+    @property
+    def waiting(self) -> bool:
+        """Whether examples that were read wait for their turn."""
+        return self._intake.waiting
 
     def step(self) -> None:
         """One step, in the order given at the top."""
@@ -93,11 +99,15 @@ class TrainerWorker:
                 break
         if self.due.is_set():
             self.due.clear()
-            self._publish(self._engine.snapshots())
+            self.publish_now()
         self._producer.flush()
         if self._engine.tested - self._kept >= self._settings.trainer.checkpoint_every_examples:
             self.keep()
         self._commit()
+
+    def publish_now(self) -> None:
+        """Publish what is new."""
+        self._publish(self._engine.snapshots())
 
     def keep(self) -> None:
         """Write a checkpoint, where anything was learned since the last one."""

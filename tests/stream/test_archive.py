@@ -21,7 +21,7 @@ from contracts.wire.events_pb2 import DeadLetter, Example, History
 from feature_repo import offline
 from feature_repo.offline import OfflineFiles
 from feature_repo.store import UserRow, apply
-from stream.archive import MAX_AGE_MS, Archive, rows
+from stream.archive import MAX_AGE_MS, Archive, entities, rows
 from tests.feature_repo.feast_cases import historical
 from tests.stream.stream_cases import settings_for
 
@@ -164,9 +164,9 @@ def send(settings: Settings, examples: Sequence[Example | bytes], partition: int
     producer.close()
 
 
-def table(settings: Settings, partition: int) -> pa.Table:
+def table(settings: Settings, partition: int, home: Path | None = None) -> pa.Table:
     """All rows of a partition, in the order of offsets."""
-    paths = sorted(offline.directory(settings.feature_repo).glob(f"p{partition:05}-*.parquet"))
+    paths = sorted((home or offline.directory(settings.feature_repo)).glob(f"p{partition:05}-*.parquet"))
     return pa.concat_tables([pq.read_table(path) for path in paths]).combine_chunks()
 
 
@@ -251,6 +251,8 @@ def test_wherever_it_is_killed_each_row_is_there_once(kafka: KafkaSettings, tmp_
         assert archive.metrics.registry.get_sample_value("archive_lag") == 0
     for partition, examples in sent.items():
         assert table(settings, partition).equals(expected(examples))
+        asked = entities([(each, 1000 + n) for n, each in enumerate(examples)], range(40))
+        assert table(settings, partition, offline.examples_directory(settings.feature_repo)).equals(asked)
     assert not list(offline.directory(settings.feature_repo).glob(".*.tmp"))
 
 

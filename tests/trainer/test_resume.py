@@ -42,9 +42,9 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def assert_equal(one: Any, other: Any) -> None:
+def assert_equal(one: Any, other: Any, at_least: int = 100) -> None:
     pairs = list(zip(leaves(one), leaves(other), strict=True))
-    assert len(pairs) > 100
+    assert len(pairs) >= at_least
     for (path, a), (path_too, b) in pairs:
         assert path == path_too
         if isinstance(a, torch.Tensor | np.ndarray):

@@ -1,0 +1,81 @@
+"""`driftline trainer backfill`: learn from the offline store, then leave a checkpoint from which the stream goes on.
+
+It does what the trainer does, on another consumer (`trainer.archived`), without publishing on the way; at the end it
+publishes once. The checkpoint holds for each partition the offset at which the stream takes over, so that an example is
+learned from once, whether it came from the store or from the log.
+"""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+import torch
+from kafka import KafkaConsumer, KafkaProducer
+
+from contracts.clock import Clock
+from contracts.settings import Settings, SettingsError
+from trainer.archived import ArchivedExamples
+from trainer.checkpoint import Checkpoints
+from trainer.engine import Engine
+from trainer.meters import Meters
+from trainer.worker import TrainerWorker
+
+log = structlog.get_logger()
+NEVER_MS = 2**62
+
+
+def backfill(
+    settings: Settings,
+    items: KafkaConsumer,
+    producer: KafkaProducer,
+    clock: Clock,
+    stop: threading.Event,
+    *,
+    start_ms: int | None,
+    end_ms: int | None,
+    report: Callable[[int, int], None] = lambda _done, _whole: None,
+) -> int:
+    """Learn from what is archived; returns how many examples were learned from.
+
+    A trainer that has a checkpoint goes on from it, which is how one catches up that was away for longer than the
+    broker keeps its log.
+
+    Args:
+        settings: of the trainer.
+        items: a consumer that is subscribed to items alone, for which nothing was committed.
+        producer: for dead letters.
+        clock: the wall clock.
+        stop: ends it early; what was learned is kept, and the same call goes on from there.
+        start_ms: event time from which on to learn; None: from the first archived example on.
+        end_ms: event time at which the stream takes over; None: where the archive ends.
+        report: is told how many offsets were read, of how many.
+
+    Raises:
+        SettingsError: nothing is archived, or `start_ms` is given although there is a checkpoint.
+
+    """
+    quiet = settings.trainer.model_copy(update={"publish_every_ms": NEVER_MS, "publish_every_examples": None})
+    torch.set_num_threads(settings.trainer.threads)
+    torch.manual_seed(settings.seed)
+    archive = ArchivedExamples(settings, items, start_ms, end_ms)
+    checkpoints, meters = Checkpoints(settings), Meters()
+    try:
+        engine = Engine(settings.model_copy(update={"trainer": quiet}), meters)
+        worker = TrainerWorker(settings, archive, producer, engine, checkpoints, meters, clock, stop)
+        if worker.resume():
+            if start_ms is not None:
+                raise SettingsError(
+                    f"The trainer has a checkpoint in {settings.state / 'trainer'} and goes on from it; move it away "
+                    "to learn anew from another time on."
+                )
+        else:
+            engine.begin({f"{tp.topic}:{tp.partition}": shelf.start for tp, shelf in archive.shelves.items()})
+        before, whole = engine.tested, archive.left
+        while not stop.is_set() and (archive.left or worker.waiting):
+            worker.step()
+            report(whole - archive.left, whole)
+        worker.publish_now()
+        worker.keep()
+        return engine.tested - before
+    finally:
+        checkpoints.close()
