@@ -301,9 +301,9 @@ def largest_letter_bytes(settings: KafkaSettings) -> int:
     return int(known) - RECORD_OVERHEAD_BYTES if known else LARGEST_LETTER_BYTES
 
 
-def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> None:
-    """Send a record that cannot be used, whole and with the reason, to the dead-letter topic."""
-    producer.send(
+def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> Any:
+    """Send a record that cannot be used, whole and with the reason, to the dead-letter topic; the send's future."""
+    return producer.send(
         settings.topic(DEAD_LETTERS),
         key=record.key,
         value=dead_letter(error, record).SerializeToString(),

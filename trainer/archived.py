@@ -166,9 +166,9 @@ class ArchivedExamples:
         """What is paused."""
         return set(self._paused)
 
-    def commit(self, offsets: Mapping[TopicPartition, Any]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, Any], timeout_ms: int) -> None:
         """Tell those who watch the trainer's progress."""
-        self._items.commit(offsets)
+        self._items.commit(offsets, timeout_ms=timeout_ms)
 
     def _with_features(self, tables: Mapping[TopicPartition, pa.Table]) -> dict[TopicPartition, list[Any]]:
         rows = {tp: table.to_pylist() for tp, table in tables.items()}

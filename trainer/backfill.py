@@ -75,7 +75,7 @@ def backfill(
             worker.step()
             report(whole - archive.left, whole)
         worker.publish_now()
-        worker.keep()
+        worker.finish()
         return engine.tested - before
     finally:
         checkpoints.close()

@@ -3,7 +3,7 @@
 Order within one step:
   (1) hand the records that are certain to be next to the engine (`trainer.intake`);
   (2) write, then publish, the snapshots that fall due on the way;
-  (3) wait until the broker has the dead letters;
+  (3) wait until the broker has the dead letters; without that there is neither (4) nor (5);
   (4) write a checkpoint, if enough was learned since the last one: all state and its offsets, in one atomic rename;
   (5) commit the offsets up to which the engine has taken the examples, which is how others see progress.
 A restarted trainer goes on from its newest checkpoint and reads again what came after it. So it writes some snapshots a
@@ -12,6 +12,7 @@ second time, which leaves the equal ones on the disk as they are, and sends some
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import faiss
 import structlog
@@ -19,6 +20,7 @@ import torch
 from apscheduler.schedulers.background import BackgroundScheduler
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
@@ -34,6 +36,7 @@ from trainer.intake import Intake
 from trainer.meters import Meters
 
 log = structlog.get_logger()
+BROKER_MS = 5_000  # how long a step waits for a broker that is away; the next one tries again
 
 
 class TrainerWorker:
@@ -59,6 +62,7 @@ class TrainerWorker:
         self._clock = clock
         self._stop = stop
         self._intake = Intake(settings, consumer, self._reject, clock, stop)
+        self._letters: list[tuple[ConsumerRecord, BadEvent, Any]] = []  # that the broker may not have yet
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._kept = 0  # examples in the newest checkpoint
         self.due = threading.Event()  # set by the clock: publish what is new
@@ -100,10 +104,16 @@ class TrainerWorker:
         if self.due.is_set():
             self.due.clear()
             self.publish_now()
-        self._producer.flush()
+        if not self._settled():
+            return
         if self._engine.tested - self._kept >= self._settings.trainer.checkpoint_every_examples:
             self.keep()
         self._commit()
+
+    def finish(self) -> None:
+        """Keep what was learned, once the broker has the dead letters of what it was learned from."""
+        if self._settled():
+            self.keep()
 
     def publish_now(self) -> None:
         """Publish what is new."""
@@ -128,8 +138,24 @@ class TrainerWorker:
                 )  # fmt: skip
 
     def _reject(self, record: ConsumerRecord, error: BadEvent) -> None:
-        bus.send_dead_letter(self._producer, self._settings.kafka, error, record)
+        self._letters.append((record, error, bus.send_dead_letter(self._producer, self._settings.kafka, error, record)))
         self._meters.dead_letters.labels(str(error.reason)).inc()
+
+    def _settled(self) -> bool:
+        """Whether the broker has all dead letters; those that did not reach it are sent again."""
+        if not self._letters:
+            return True
+        try:
+            self._producer.flush(timeout=BROKER_MS / 1000)
+        except KafkaTimeoutError:
+            log.warning("the broker does not take the dead letters", letters=len(self._letters))
+            return False
+        failed = [(record, error) for record, error, sent in self._letters if sent.failed()]
+        self._letters = [
+            (record, error, bus.send_dead_letter(self._producer, self._settings.kafka, error, record))
+            for record, error in failed
+        ]
+        return not failed
 
     def _publish(self, snapshots: list[Snapshot]) -> None:
         for snapshot in snapshots:
@@ -161,9 +187,14 @@ class TrainerWorker:
     def _commit(self) -> None:
         waiting = self._intake.waiting_from()
         taken = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in waiting.items()}
-        if taken != self._committed:
-            self._consumer.commit(taken)
+        if taken == self._committed:
+            return
+        try:
+            self._consumer.commit(taken, timeout_ms=BROKER_MS)
             self._committed = taken
+        except KafkaError as error:
+            # It is progress for whoever watches, no more: the trainer itself goes by its checkpoint.
+            log.warning("progress was not reported", error=str(error))
 
 
 def run(settings: Settings, ready_file: Path | None) -> None:
@@ -191,7 +222,7 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     while not stop.is_set():
         worker.step()
     scheduler.shutdown()
-    worker.keep()
+    worker.finish()
     consumer.close()
     producer.close()
     checkpoints.close()

@@ -86,6 +86,27 @@ def test_committed_offsets_show_what_was_taken_not_what_waits(settings: Settings
     assert len(rig.log.commits) == commits
 
 
+def test_while_the_broker_is_away_it_learns_on_and_nothing_is_lost(settings: Settings, make_rig: MakeRig) -> None:
+    rig = make_rig(settings)
+    rig.add_items(5)
+    rig.log.append(EXAMPLES[0], b"junk")
+    rig.add_examples([make_example([1], 2, START_MS + n, user_id=n + 1) for n in range(16)])
+    rig.outbox.away = rig.log.away = True
+    rig.steps(12)
+    assert rig.value("trainer_examples_total") == 16
+    assert (rig.outbox.sent, rig.log.commits) == ([], [])
+    rig.worker.finish()
+    assert rig.checkpoints.newest() is None  # it would pass the letter over
+    rig.outbox.away = False
+    rig.steps(2)
+    assert len(rig.outbox.sent) == 1
+    rig.log.away = False
+    rig.steps(1)
+    assert rig.log.commits[-1][EXAMPLES[0]].offset == 9
+    rig.worker.finish()
+    assert rig.checkpoints.newest() is not None
+
+
 def test_a_partition_far_ahead_is_paused_until_the_others_follow(tmp_path: Path, make_rig: MakeRig) -> None:
     rig = make_rig(small_settings(tmp_path, poll_records=5), per_poll=5)
     rig.add_items(5)

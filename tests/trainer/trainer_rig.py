@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kafka import TopicPartition
+from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.clock import ManualClock
@@ -33,6 +34,7 @@ class MemoryLog:
         self._turn = 0
         self.commits: list[dict[TopicPartition, OffsetAndMetadata]] = []
         self.first = 0
+        self.away = False
 
     def append(self, partition: TopicPartition, value: bytes, logged_ms: int = START_MS) -> None:
         self._records[partition].append((value, logged_ms))
@@ -80,7 +82,10 @@ class MemoryLog:
     def paused(self) -> set[TopicPartition]:
         return set(self._paused)
 
-    def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+    def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata], timeout_ms: int) -> None:
+        if self.away:
+            self.clock.advance(timeout_ms)
+            raise KafkaTimeoutError
         self.commits.append(offsets)
 
 
@@ -91,15 +96,19 @@ def _record(tp: TopicPartition, offset: int, value: bytes, logged_ms: int) -> Si
 
 
 class Outbox:
-    """A producer that keeps what it is given."""
+    """A producer that keeps what it is given, unless its broker is away."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes]] = []
+        self.away = False
 
-    def send(self, topic: str, *, key: bytes, value: bytes, timestamp_ms: int) -> None:
-        self.sent.append((topic, value))
+    def send(self, topic: str, *, key: bytes, value: bytes, timestamp_ms: int) -> SimpleNamespace:
+        away = self.away
+        if not away:
+            self.sent.append((topic, value))
+        return SimpleNamespace(failed=lambda: away)
 
-    def flush(self) -> None: ...
+    def flush(self, timeout: float) -> None: ...
 
 
 class Rig:
