@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from contracts import snapshot
 from contracts.features import Floats, Ints, rows_of
@@ -110,7 +109,7 @@ def apply(base: Snapshot, *deltas: Delta) -> Snapshot:
     """
     if not deltas:
         return base
-    manifest, arrays = base.manifest, (base.item_ids, base.item_vectors, base.item_counts)
+    manifest, arrays = base.manifest, (base.item_ids, base.item_vectors.copy(), base.item_counts.copy())
     for delta in deltas:
         _follows(manifest, delta.manifest)
         arrays = _merged(*arrays, delta)
@@ -198,18 +197,20 @@ def _shape(manifest: Manifest) -> tuple[object, ...]:
 
 
 def _merged(ids: Ints, vectors: Floats, counts: Floats, delta: Delta) -> tuple[Ints, Floats, Floats]:
+    """The arrays with a delta in them; vectors and counts are written into where no item comes or goes."""
     changes = delta.changes
     gone = rows_of(changes.removed_ids, ids)
     if (gone < 0).any():
         name = f"{delta.manifest.model}/{delta.manifest.version}"
         raise GapError(f"Delta {name} removes items that are not in what it should follow.")
-    kept: npt.NDArray[np.bool_] = np.ones(ids.size, np.bool_)
-    kept[gone] = False
-    ids, vectors, counts = ids[kept], vectors[kept], counts[kept]
+    if gone.size:
+        ids, vectors, counts = np.delete(ids, gone), np.delete(vectors, gone, axis=0), np.delete(counts, gone)
     rows = rows_of(changes.item_ids, ids)
     known = rows >= 0
     vectors[rows[known]] = changes.item_vectors[known]
     counts[rows[known]] = changes.item_counts[known]
+    if known.all():
+        return ids, vectors, counts
     new = changes.item_ids[~known]
     at = np.searchsorted(ids, new)
     return (
