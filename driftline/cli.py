@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from contracts.settings import load
-from driftline import cli_deadletters, cli_evaluate, cli_servers, cli_trainer
+from driftline import cli_deadletters, cli_evaluate, cli_servers, cli_snapshots, cli_trainer
 from driftline.errors import USER_ERRORS, RunError, UsageError
 from driftline.options import ReadyFile, SettingsOption
 
@@ -22,6 +22,7 @@ app.add_typer(experiment, name="experiment")
 app.add_typer(cli_servers.kafka, name="kafka")
 app.add_typer(cli_servers.redis, name="redis")
 app.add_typer(cli_deadletters.app, name="deadletters")
+app.add_typer(cli_snapshots.app, name="snapshots")
 app.add_typer(cli_trainer.app, name="trainer")
 app.command()(cli_evaluate.evaluate)
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.settings import KafkaSettings, load
+from driftline import tables
 from driftline.errors import RunError, UsageError
+from driftline.tables import utc
 
 if TYPE_CHECKING:
     from driftline.deadletters import Letter, Log, Plan
@@ -28,8 +30,6 @@ app = typer.Typer(
 
 DUMPED_BYTES = 256  # of an original that cannot be decoded
 HEX_WIDTH = 16
-PIPE_WIDTH = 1000  # of a table that goes to a file or a pipe: one line a letter
-LEAST_WIDTH = 130  # of a table on a terminal: a narrower one breaks the lines, rather than that cells are cut
 
 SettingsOption = Annotated[Path, typer.Option("--settings", "-s", help="Settings file (YAML) that the workers use.")]
 Reason = Annotated[str | None, typer.Option(help="Only letters with this reason, such as `unknown_item`.")]
@@ -121,14 +121,14 @@ def show(
         "topic": origin.topic,
         "partition": str(origin.partition),
         "offset": str(origin.offset),
-        "time": f"{_utc(origin.timestamp_ms)} UTC ({origin.timestamp_ms} ms)",
+        "time": f"{utc(origin.timestamp_ms)} UTC ({origin.timestamp_ms} ms)",
         "key": "none" if found.key is None else repr(found.key)[2:-1],
         "size": "gone" if found.value is None else f"{len(found.value):,} bytes",
     }
     for name, fact in facts.items():
         typer.echo(f"{name:<10}{fact}")
     for replay_ in log.replays.get(origin, ()):
-        typer.echo(f"{'replayed':<10}{_utc(replay_.at_ms)} UTC: {replay_.detail}")
+        typer.echo(f"{'replayed':<10}{utc(replay_.at_ms)} UTC: {replay_.detail}")
     typer.echo()
     typer.echo(_readable(kafka, origin.topic, found.value))
 
@@ -254,29 +254,22 @@ def _as_json(log: "Log", letter: "Letter") -> dict[str, Any]:
         "partition": letter.origin.partition,
         "offset": letter.origin.offset,
         "timestamp_ms": letter.origin.timestamp_ms,
-        "time": _utc(letter.origin.timestamp_ms),
+        "time": utc(letter.origin.timestamp_ms),
         "size": letter.size,
         "detail": letter.detail,
-        "replayed": None if replayed_ms is None else _utc(replayed_ms),
+        "replayed": None if replayed_ms is None else utc(replayed_ms),
     }
 
 
 def _table(kafka: KafkaSettings, log: "Log", letters: Sequence["Letter"]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from driftline.deadletters import short_name
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("id", "reason", "topic", "partition", "offset", "time (UTC)", "size"):
-        number = name in ("id", "partition", "offset", "size")
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     any_replayed = any(letter.origin in log.replays for letter in letters)
-    if any_replayed:
-        table.add_column("replayed (UTC)", no_wrap=True)
-    table.add_column("detail")
+    columns = {"id": True, "reason": False, "topic": False, "partition": True, "offset": True, "time (UTC)": False}
+    columns |= {"size": True} | ({"replayed (UTC)": False} if any_replayed else {}) | {"detail": False}
+    table = tables.table(columns, wraps="detail")
     for letter in letters:
         origin = letter.origin
         replayed_ms = log.replayed_ms(letter)
@@ -286,27 +279,13 @@ def _table(kafka: KafkaSettings, log: "Log", letters: Sequence["Letter"]) -> Non
             short_name(kafka, origin.topic) or origin.topic,
             str(origin.partition),
             str(origin.offset),
-            _utc(origin.timestamp_ms),
+            utc(origin.timestamp_ms),
             "-" if letter.size is None else f"{letter.size:,}",
-            *([_utc(replayed_ms) if replayed_ms is not None else ""] if any_replayed else ()),
+            *([utc(replayed_ms) if replayed_ms is not None else ""] if any_replayed else ()),
             letter.detail,
         ]
         table.add_row(*(Text(cell) for cell in cells))
-    console = Console()
-    console.width = max(console.width, LEAST_WIDTH) if console.is_terminal else PIPE_WIDTH
-    console.print(table)
-
-
-def _utc(at_ms: int) -> str:
-    """A time for a person; the number itself where a calendar has no such day.
-
-    >>> _utc(1_700_000_000_000), _utc(10**18)
-    ('2023-11-14 22:13:20', '1000000000000000000 ms')
-    """
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return f"{at_ms} ms"
+    tables.show(table)
 
 
 def _write(path: Path, value: bytes | None, letter: "Letter") -> None:

@@ -218,10 +218,10 @@ def _effects(summary: Mapping[str, Any]) -> Table:
 
 
 def _manifests(settings: Settings, model: str) -> list[Manifest]:
-    """Every snapshot that was published, oldest first."""
-    home = settings.snapshots / model
-    versions = sorted(path.parent.name for path in home.glob("v*/manifest.json"))
-    return [snapshot.read_manifest(settings.snapshots, model, version) for version in versions]
+    """Every full snapshot that the gate let pass, oldest first."""
+    full = (version for version in snapshot.versions(settings.snapshots, model) if not version.sequence)
+    found = (snapshot.read_manifest(settings.snapshots, model, str(version)) for version in full)
+    return [manifest for manifest in found if not manifest.rejected]
 
 
 def _per_day(settings: Settings, manifests: Sequence[Manifest]) -> list[int]:

@@ -5,13 +5,15 @@ different snapshots.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import faiss
 import numpy as np
 import onnxruntime
 
+from contracts import delta
+from contracts.delta import Delta
 from contracts.features import Floats, Ints, Positives, gather, sampling_noise, tower_inputs
 from contracts.snapshot import Manifest, Snapshot
 
@@ -33,20 +35,25 @@ class LoadedModel:
 
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        options = onnxruntime.SessionOptions()
-        # One thread: replicas scale by processes, and two threads are slower on a tower of this size.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._tower = onnxruntime.InferenceSession(snapshot.tower, options, providers=["CPUExecutionProvider"])
+    def __init__(self, snapshot: Snapshot, tower: onnxruntime.InferenceSession | None = None) -> None:
+        self._tower = tower or _session(snapshot.tower)
         self._wanted = {entry.name for entry in self._tower.get_inputs()}
         self._index = faiss.deserialize_index(np.frombuffer(snapshot.index, np.uint8))
         self._item_ids = snapshot.item_ids
         self._vectors = snapshot.item_vectors
         self._popular = np.argsort(-snapshot.item_counts, kind="stable")
         self._counts = snapshot.item_counts
+        self._snapshot = replace(snapshot, index=b"")  # what deltas are applied to; they bring an index of their own
         self.manifest: Manifest = snapshot.manifest
+
+    def updated(self, deltas: Sequence[Delta]) -> "LoadedModel":
+        """Another one, with the deltas that follow; both run the same session, for a delta has its base's tower.
+
+        Raises:
+            GapError: they don't follow.
+
+        """
+        return LoadedModel(delta.apply(self._snapshot, *deltas), self._tower)
 
     @property
     def items(self) -> int:
@@ -91,3 +98,12 @@ class LoadedModel:
         for user_id, positives, now_ms in recorded or [(1, Positives(empty, empty), 0)]:
             if self.items:
                 self.recall(user_id, positives, empty, now_ms, min(10, self.items))
+
+
+def _session(tower: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One thread: replicas scale by processes, and two threads are slower on a tower of this size.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(tower, options, providers=["CPUExecutionProvider"])

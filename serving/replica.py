@@ -1,7 +1,8 @@
 """One replica: a gRPC server, and a swapper that brings new snapshots in beside the old ones.
 
-A swap: (1) find that LIVE moved, (2) read and verify the snapshot, (3) load it and warm it up, all in a thread beside
-the one that answers, (4) assign one reference. A snapshot that fails in (2) or (3) never serves; the old one stays.
+A swap: (1) find that LIVE moved, (2) read and verify the snapshot, or the deltas that are missing, (3) load it and warm
+it up, all in a thread beside the one that answers, (4) assign one reference. What fails in (2) or (3) never serves; the
+old one stays.
 """
 
 import asyncio
@@ -15,15 +16,16 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from contracts import bus, snapshot
+from contracts import bus, delta, snapshot
 from contracts.clock import Clock, SystemClock
 from contracts.settings import Settings
+from contracts.snapshot import Version
 from contracts.wire import recall_pb2, recall_pb2_grpc
 from contracts.worker import announce, configure_logs, serve_metrics
 from feature_repo.store import UserSequences
 from serving.model import LoadedModel
 from serving.service import Metrics, Recall
-from serving.swap import to_load
+from serving.swap import Load, to_load
 
 log = structlog.get_logger()
 SERVICE = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
@@ -38,31 +40,53 @@ class Swapper:
         self._metrics = metrics
         self._clock = clock
         self._names: list[str] = sorted({arm.model for arm in settings.experiment.arms.values()})
-        self._failed: set[tuple[str, str]] = set()
+        self._failed: set[Load] = set()
 
     async def check(self, service: Recall) -> None:
         """Bring in whatever is live and not loaded."""
-        root = self._settings.snapshots
-        live: dict[str, str | None] = {name: snapshot.live(root, name) for name in self._names}
-        loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
-        for name, version in to_load(live, loaded, self._failed):
-            began = self._clock.elapsed_s()
-            try:
-                model = await asyncio.to_thread(self._load, name, version, service)
-            # A damaged ONNX or Faiss file raises whatever those libraries raise; the old snapshot must serve on.
-            except Exception:
-                self._failed.add((name, version))
-                self._metrics.failed_loads.labels(name).inc()
-                log.exception("snapshot not loaded", model=name, version=version)
-                continue
-            self.models[name] = model
-            self._metrics.swaps.labels(name).inc()
-            self._metrics.version.labels(name).set(int(version.lstrip("v")))
-            self._metrics.swap_seconds.observe(self._clock.elapsed_s() - began)
-            log.info("snapshot swapped in", model=name, version=version)
+        live = {name: self._pointer(name) for name in self._names}
+        self._failed = {load for load in self._failed if live[load.model] == load.version}
+        while True:
+            loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
+            found = to_load(live, loaded, self._failed)
+            if not found:
+                return
+            await self._bring_in(found[0], service)
 
-    def _load(self, name: str, version: str, service: Recall) -> LoadedModel:
-        model = LoadedModel(snapshot.read(self._settings.snapshots, name, version))
+    def _pointer(self, name: str) -> str | None:
+        try:
+            return snapshot.live(self._settings.snapshots, name)
+        except OSError as error:  # a disk that is away for a while; what is loaded serves on
+            self._metrics.failed_loads.labels(name).inc()
+            log.warning("pointer not readable", model=name, error=str(error))
+            return None
+
+    async def _bring_in(self, load: Load, service: Recall) -> None:
+        began = self._clock.elapsed_s()
+        kind = "delta" if load.deltas else "full"
+        try:
+            model = await asyncio.to_thread(self._load, load, service)
+        # A damaged ONNX or Faiss file raises whatever those libraries raise; the old snapshot must serve on.
+        except Exception:
+            self._failed.add(load)
+            self._metrics.failed_loads.labels(load.model).inc()
+            log.exception("snapshot not loaded", model=load.model, version=load.version, kind=kind)
+            return
+        self.models[load.model] = model
+        version = Version.parse(load.version) or Version(0)
+        self._metrics.swaps.labels(load.model).inc()
+        self._metrics.version.labels(load.model).set(version.number)
+        self._metrics.sequence.labels(load.model).set(version.sequence)
+        self._metrics.swap_seconds.labels(kind).observe(self._clock.elapsed_s() - began)
+        log.info("snapshot swapped in", model=load.model, version=load.version, kind=kind)
+
+    def _load(self, load: Load, service: Recall) -> LoadedModel:
+        root = self._settings.snapshots
+        if load.deltas:
+            missing = [delta.read_delta(root, load.model, name) for name in load.deltas]
+            model = self.models[load.model].updated(missing)
+        else:
+            model = LoadedModel(delta.read(root, load.model, load.version))
         model.warm_up(list(service.recorded))
         return model
 

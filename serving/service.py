@@ -48,8 +48,14 @@ class Metrics:
         self.version = Gauge(
             "serving_snapshot_version", "Number of the snapshot that serves", ["model"], registry=self.registry
         )
+        self.sequence = Gauge(
+            "serving_snapshot_delta",
+            "Number of the newest delta on the snapshot that serves; 0: none",
+            ["model"],
+            registry=self.registry,
+        )
         self.swap_seconds = seconds_histogram(
-            "serving_swap_seconds", "From finding a new snapshot to serving it", self.registry
+            "serving_swap_seconds", "From finding a new snapshot to serving it", self.registry, ("kind",)
         )
         self.event_to_answer = seconds_histogram(
             "serving_event_to_answer_seconds",

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
-from contracts.features import Floats
+from contracts.index import flat_index
 from contracts.snapshot import Manifest, Snapshot, version_name
 from trainer.catalogue import Catalogue
 from trainer.export import TowerTemplate
@@ -151,11 +150,3 @@ def snapshot_of(
         item_counts=learner.item_counts(catalogue),
         index=flat_index(vectors),
     )
-
-
-def flat_index(vectors: Floats) -> bytes:
-    """A serialized exact inner-product index over item vectors (N, d)."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    content: bytes = faiss.serialize_index(index).tobytes()
-    return content

@@ -18,7 +18,7 @@ import numpy as np
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from contracts import bus, snapshot
+from contracts import bus, delta
 from contracts.clock import Clock
 from contracts.events import SCHEMA_VERSION
 from contracts.features import Floats, Ints, rows_of
@@ -64,7 +64,7 @@ class VersionCheck:
     def mixed(self, reply: RecallReply) -> bool:
         """True where a score is not (user vector) · (item vector of the named snapshot).
 
-        Every snapshot moves the item vectors, so an item from another version's index does not pass.
+        Every full snapshot moves all item vectors, so an item from another version's index does not pass.
         """
         item_ids, vectors, counts = self._named(reply.model, reply.snapshot_version)
         rows = rows_of(np.array([item.item_id for item in reply.items], np.int64), item_ids)
@@ -76,7 +76,7 @@ class VersionCheck:
         return not np.allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
     def _load(self, model: str, version: str) -> tuple[Ints, Floats, Floats]:
-        named = snapshot.read(self._root, model, version)
+        named = delta.read(self._root, model, version)
         return named.item_ids, named.item_vectors, named.item_counts
 
 

@@ -1,11 +1,14 @@
 """Small real snapshots: a real ONNX tower and a real Faiss index, made without torch."""
 
-import faiss
+from dataclasses import replace
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from contracts import snapshot
+from contracts.delta import Changes, Delta
+from contracts.index import flat_index
 from contracts.snapshot import Manifest, Snapshot
 
 
@@ -34,9 +37,6 @@ def make_snapshot(model: str = "two_tower", number: int = 1, rows: int = 6, scal
     """Items 1..rows on a half circle; item i has been watched i times."""
     angle = np.linspace(0, np.pi, max(rows, 1), dtype=np.float32)[:rows]
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).reshape(rows, 2) * np.float32(scale)
-    index = faiss.IndexFlatIP(2)
-    if rows:
-        index.add(vectors)
     manifest = Manifest(
         model=model,
         version=snapshot.version_name(number),
@@ -51,6 +51,16 @@ def make_snapshot(model: str = "two_tower", number: int = 1, rows: int = 6, scal
         metrics={},
     )
     counts = np.arange(1, rows + 1, dtype=np.float32)
-    return Snapshot(
-        manifest, tower(scale), np.arange(1, rows + 1), vectors, counts, faiss.serialize_index(index).tobytes()
+    return Snapshot(manifest, tower(scale), np.arange(1, rows + 1), vectors, counts, flat_index(vectors))
+
+
+def make_delta(model: str = "two_tower", number: int = 1, sequence: int = 1) -> Delta:
+    """On `make_snapshot`: item 100 + sequence is new, and nobody has watched it; item 1 has been watched so often."""
+    base = make_snapshot(model, number)
+    changes = Changes(
+        np.array([1, 100 + sequence]),
+        np.stack([base.item_vectors[0], np.array([sequence, 0], np.float32)]),
+        np.array([10 * sequence, 0], np.float32),
+        np.empty(0, np.int64),
     )
+    return Delta(replace(base.manifest, version=snapshot.version_name(number, sequence)), changes)

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from contracts import bus, snapshot
+from contracts import bus, delta, snapshot
 from contracts.clock import SystemClock
 from contracts.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
 from contracts.wire.events_pb2 import Exposure
@@ -19,7 +19,7 @@ from contracts.wire.recall_pb2_grpc import RecallServiceStub
 from driftline import scrape
 from driftline.supervise import Child, Supervisor
 from feature_repo.store import UserRow, UserSequences, apply
-from tests.serving.serving_cases import make_snapshot
+from tests.serving.serving_cases import make_delta, make_snapshot
 
 KNOWN_USER = 11
 DEADLINE_S = 30.0
@@ -127,13 +127,21 @@ def test_a_replica_from_no_snapshot_to_a_damaged_one(replica: Replica) -> None:
     assert swapped.snapshot_version == "v000003"
     np.testing.assert_allclose(swapped.user_vector, np.array(reply.user_vector) * 4, rtol=1e-5)
 
+    # A delta brings items and vectors; the tower stays.
+    delta.write(replica.settings.snapshots, make_delta(number=3, sequence=1))
+    snapshot.publish(replica.settings.snapshots, "two_tower", "v000003+001")
+    replica.wait_for("serving_swaps_total", 4)
+    fresh = replica.recall(k=9)
+    assert fresh.snapshot_version == "v000003+001"
+    assert 101 in [item.item_id for item in fresh.items]
+
     # A damaged snapshot never serves; the old one stays.
     made = make_snapshot(number=4)
     damaged = snapshot.write(replica.settings.snapshots, made) / "tower.onnx"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     snapshot.publish(replica.settings.snapshots, "two_tower", "v000004")
     replica.wait_for("serving_failed_loads_total", 1)
-    assert replica.recall().snapshot_version == "v000003"
+    assert replica.recall().snapshot_version == "v000003+001"
     assert "does not match its checksum" in replica.child.log.read_text()
 
 

@@ -1,10 +1,9 @@
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 
-from trainer.publish import Boundaries, EvenSample, flat_index, next_version, sampling_seed, versions_on_disk
+from trainer.publish import Boundaries, EvenSample, next_version, sampling_seed, versions_on_disk
 
 
 @pytest.mark.parametrize(
@@ -47,10 +46,3 @@ def test_sampling_seeds_fit_a_generators_key_and_differ() -> None:
     seeds = {sampling_seed(seed, version) for seed in range(20) for version in range(20)}
     assert len(seeds) == 400
     assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-def test_the_index_finds_by_inner_product() -> None:
-    vectors = np.array([[1, 0], [0, 1], [3, 0]], np.float32)
-    index = faiss.deserialize_index(np.frombuffer(flat_index(vectors), np.uint8))
-    _, rows = index.search(np.array([[1, 0.5]], np.float32), 3)
-    assert rows.tolist() == [[2, 0, 1]]

@@ -1,0 +1,145 @@
+"""A replica's swapper on real directories: what is live gets loaded, what is damaged never does."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from contracts import delta, snapshot
+from contracts.clock import ManualClock
+from contracts.features import Positives
+from contracts.settings import Arm, Experiment, KafkaSettings, Settings
+from serving import model as serving_model
+from serving.model import LoadedModel
+from serving.replica import Swapper
+from serving.service import Metrics, Recall
+from tests.serving.serving_cases import make_delta, make_snapshot
+
+NOBODY = np.empty(0, np.int64)
+SERVICE = cast(Recall, SimpleNamespace(recorded=()))
+
+
+class Rig:
+    """A swapper of one model, and how often it has created a session."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        arms = {name: Arm(weight=1, model="two_tower") for name in ("a", "b")}
+        settings = Settings(
+            kafka=KafkaSettings(bootstrap_servers="nowhere:1"),
+            feature_repo=root,
+            snapshots=root,
+            state=root,
+            experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=1, arms=arms, control="a"),
+        )
+        self.root = root
+        self.metrics = Metrics()
+        self.swapper = Swapper(settings, self.metrics, ManualClock())
+        self.sessions = 0
+        real = serving_model.onnxruntime.InferenceSession
+
+        def counted(*arguments: object, **options: object) -> onnxruntime.InferenceSession:
+            self.sessions += 1
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(serving_model.onnxruntime, "InferenceSession", counted)
+
+    def write(self, *sequences: int, number: int = 1) -> None:
+        for sequence in sequences:
+            if sequence:
+                delta.write(self.root, make_delta(number=number, sequence=sequence))
+            else:
+                snapshot.write(self.root, make_snapshot(number=number))
+
+    def damage(self, name: str) -> None:
+        path = self.root / "two_tower" / name
+        path.write_bytes(path.read_bytes()[:-1])
+
+    def serve(self, version: str) -> LoadedModel:
+        """Move the pointer, let the swapper look twice, and give what serves then."""
+        (self.root / "two_tower" / "LIVE").write_text(version)
+        for _ in range(2):
+            asyncio.run(self.swapper.check(SERVICE))
+        return self.swapper.models["two_tower"]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, {"model": "two_tower", **labels})
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    rig = Rig(tmp_path, monkeypatch)
+    rig.write(0, 1, 2, 3)
+    return rig
+
+
+def test_only_missing_deltas_are_read_and_the_session_stays(rig: Rig) -> None:
+    first = rig.serve("v000001+001")
+    rig.damage("v000001/tower.onnx")
+    rig.damage("v000001+001/item_ids.npy")
+    second = rig.serve("v000001+003")
+    assert rig.sessions == 1
+    assert second.manifest.version == "v000001+003"
+    assert (first.items, second.items) == (7, 9), "the one that answers meanwhile stays as it was"
+    assert second.popular(NOBODY, 2).scores.tolist() == [30, 6]
+    watched = Positives(np.array([1]), np.array([0]))
+    assert second.recall(1, watched, NOBODY, 0, 2).item_ids.tolist() == [103, 102]
+    assert (rig.value("serving_snapshot_version"), rig.value("serving_snapshot_delta")) == (1, 3)
+    assert (rig.value("serving_swaps_total"), rig.value("serving_failed_loads_total")) == (2, None)
+    assert rig.metrics.registry.get_sample_value("serving_swap_seconds_count", {"kind": "delta"}) == 1
+
+
+def test_a_new_full_snapshot_takes_the_place_of_base_and_deltas(rig: Rig) -> None:
+    rig.serve("v000001+003")
+    rig.write(0, number=2)
+    assert rig.serve("v000002").items == 6
+    assert (rig.sessions, rig.value("serving_snapshot_delta")) == (2, 0)
+
+
+def test_where_deltas_do_not_fit_what_is_held_the_chain_is_read_from_disk(rig: Rig) -> None:
+    base = make_snapshot()
+    other = replace(base, manifest=replace(base.manifest, sampling_seed=99))
+    rig.swapper.models["two_tower"] = LoadedModel(other)
+    assert rig.serve("v000001+003").manifest.sampling_seed == 1
+    assert rig.value("serving_failed_loads_total") == 1
+
+
+@pytest.mark.parametrize("damaged", ["item_vectors.npy", "manifest.json"])
+def test_where_the_chain_is_damaged_what_is_held_serves_on(rig: Rig, damaged: str) -> None:
+    before = rig.serve("v000001+001")
+    rig.damage(f"v000001+002/{damaged}")
+    assert rig.serve("v000001+003") is before
+    assert rig.value("serving_failed_loads_total") == 2, "the deltas, then the whole chain, each once"
+    rig.write(0, number=2)
+    assert rig.serve("v000002").manifest.version == "v000002"
+
+
+@pytest.mark.parametrize("missing", ["v000001+002", "v000001+003"])
+def test_a_gap_leaves_what_is_held(rig: Rig, missing: str) -> None:
+    before = rig.serve("v000001+001")
+    path = rig.root / "two_tower" / missing
+    path.rename(path.with_name(".away"))
+    assert rig.serve("v000001+003") is before
+    path.with_name(".away").rename(path)
+    assert rig.serve("v000001+003") is before, "it is not tried again while LIVE names it"
+    rig.serve("v000001+001")
+    assert rig.serve("v000001+003").items == 9, "but once LIVE has moved and come back"
+
+
+@pytest.mark.parametrize("pointer", ["", "nonsense", "../two_tower/v000001", "v000009"])
+def test_a_pointer_to_nothing_leaves_what_is_held(rig: Rig, pointer: str) -> None:
+    before = rig.serve("v000001")
+    assert rig.serve(pointer) is before
+
+
+def test_a_pointer_that_cannot_be_read_leaves_what_is_held(rig: Rig) -> None:
+    before = rig.serve("v000001")
+    (rig.root / "two_tower" / "LIVE").unlink()
+    (rig.root / "two_tower" / "LIVE").mkdir()
+    asyncio.run(rig.swapper.check(SERVICE))
+    assert rig.swapper.models["two_tower"] is before
+    assert rig.value("serving_failed_loads_total") == 1
