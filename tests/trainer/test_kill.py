@@ -1,0 +1,137 @@
+"""kill -9, on a real process and a real broker: the weights are those of a trainer that was never disturbed."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import bus
+from contracts.settings import KafkaSettings, Settings, dump
+from contracts.snapshot import live
+from driftline import broker
+from tests.trainer.test_resume import assert_equal, files
+from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from trainer.checkpoint import Checkpoints
+
+pytestmark = pytest.mark.e2e
+ITEMS, COUNT = 12, 600
+PATIENCE_S = 240.0
+LAST = "t2diff/v000010"
+
+
+def fill(kafka: KafkaSettings) -> None:
+    """A log whose last example calls for the last publication."""
+    producer = bus.producer(kafka)
+    for item_id in range(1, ITEMS + 1):
+        value = make_item(item_id).SerializeToString()
+        producer.send(kafka.topic(bus.ITEMS), key=bus.key_of(item_id), value=value, timestamp_ms=START_MS)
+    examples = markov_examples(COUNT, ITEMS)
+    last = make_example([1], 2, START_MS + 1000 * HOUR_MS, user_id=COUNT + 1)
+    for example in [*examples, last]:
+        producer.send(
+            kafka.topic(bus.EXAMPLES),
+            value=example.SerializeToString(),
+            partition=example.user_id % 2,
+            timestamp_ms=example.time_ms,
+        )
+    producer.close()
+
+
+class Trainer:
+    """The process, and what it leaves on the disk."""
+
+    def __init__(self, root: Path, kafka: KafkaSettings) -> None:
+        self.settings: Settings = small_settings(root, checkpoint_every_examples=16).model_copy(update={"kafka": kafka})
+        self._file, self._log = root / "settings.yaml", root / "trainer.log"
+        root.mkdir(exist_ok=True)
+        dump(self.settings, self._file)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            command = [sys.executable, "-m", "driftline", "trainer", "-s", str(self._file)]
+            self._process = subprocess.Popen(command, stderr=log, stdout=log)
+
+    def steps(self) -> set[str]:
+        """Names of all that has come and gone on the disk so far, half-written things too."""
+        homes = (self.settings.state / "trainer", *(self.settings.snapshots / name for name in ("t2diff", "two_tower")))
+        return {f"{home.name}/{path.name}" for home in homes if home.is_dir() for path in home.iterdir()}
+
+    def wait(self, done: Any) -> None:
+        assert self._process
+        deadline = time.monotonic() + PATIENCE_S
+        while not done():
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.0005)
+
+    def end(self, how: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(how)
+        self._process.wait(PATIENCE_S)
+
+    def finish(self) -> dict[str, Any]:
+        """Run to the end of the log, stop, and give the state that is left."""
+        self.start()
+        self.wait(lambda: self._versions() == {"v000010"})
+        self.end(signal.SIGTERM)
+        assert self._process
+        assert self._process.returncode == 0, self._log.read_text()
+        checkpoints = Checkpoints(self.settings)
+        state = checkpoints.newest()
+        checkpoints.close()
+        assert state is not None
+        return state
+
+    def _versions(self) -> set[str | None]:
+        return {live(self.settings.snapshots, model) for model in ("t2diff", "two_tower")}
+
+
+def _moved(trainer: Trainer, seen: set[str], enough: int) -> bool:
+    seen |= trainer.steps()
+    return len(seen) >= enough or LAST in seen
+
+
+def kill_again_and_again(trainer: Trainer, kills: int, seed: int) -> int:
+    """Kill the process after a number of changes on the disk; how often it died before it had come to the end."""
+    chance, deaths = random.Random(seed), 0
+    for _ in range(kills):
+        seen = trainer.steps()
+        enough = len(seen) + chance.randint(1, 12)
+        trainer.start()
+        trainer.wait(partial(_moved, trainer, seen, enough))
+        deaths += LAST not in trainer.steps()
+        trainer.end(signal.SIGKILL)
+    return deaths
+
+
+def compare(root: Path, kafka: KafkaSettings, kills: int, seed: int) -> int:
+    fill(kafka)
+    calm, killed = Trainer(root / "calm", kafka), Trainer(root / "killed", kafka)
+    expected = calm.finish()
+    deaths = kill_again_and_again(killed, kills, seed)
+    found = killed.finish()
+    assert found["tested"] == COUNT
+    assert_equal(expected, found)
+    assert files(calm.settings) == files(killed.settings)
+    return deaths
+
+
+def test_killed_three_times_it_comes_to_the_same_weights(tmp_path: Path, kafka: KafkaSettings) -> None:
+    assert compare(tmp_path, kafka, kills=3, seed=0) >= 2
+
+
+@pytest.mark.proof
+def test_killed_again_and_again_it_comes_to_the_same_weights(tmp_path: Path, apache: KafkaSettings) -> None:
+    deaths = 0
+    for seed in range(8):
+        kafka = apache.model_copy(update={"topic_prefix": f"{apache.topic_prefix}{seed}."})
+        broker.prepare(kafka)
+        deaths += compare(tmp_path / str(seed), kafka, kills=8, seed=seed)
+    assert deaths >= 40
