@@ -49,8 +49,15 @@ class Manifest:
     event_time_ms: int  # of the newest example learned from
     metrics: dict[str, float]  # progressive recall and the like
     sent_at_ms: tuple[int, ...] = ()  # a sample of when the newly learned events entered Kafka, for freshness
+    learn_from: str = ""  # whose examples it learns from, as `trainer.learn_from` says; "" where nobody said
+    gate: dict[str, bool | float | str] = field(default_factory=dict)  # "passed", "reason", figures; {}: not gated
     format: int = FORMAT
     checksums: dict[str, str] = field(default_factory=dict)  # file name -> sha256
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the gate has refused it."""
+        return self.gate.get("passed") is False
 
 
 @dataclass(frozen=True)

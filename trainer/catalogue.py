@@ -32,6 +32,9 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self._row)
 
+    def __contains__(self, item_id: int) -> bool:
+        return item_id in self._row
+
     def put(self, item_id: int, category_ids: Sequence[int]) -> None:
         """Add an item, or replace the categories of one that is there: the newest record of an id wins."""
         categories = tuple(category_ids)

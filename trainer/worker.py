@@ -2,7 +2,8 @@
 
 Order within one step:
   (1) consume up to `poll_records` records: items go to the catalogue, examples to the merge;
-  (2) hand what the merge releases to the engine; write, then publish, the snapshots that fall due on the way;
+  (2) hand what the merge releases to the engine; write the snapshots that fall due on the way, and publish those that
+      passed the gate;
   (3) send dead letters, and wait until the broker has them;
   (4) commit the offsets up to which the engine has taken the examples, which is how others see progress.
 The committed offsets are no state: weights live in memory, so a restarted trainer reads its topics from the first
@@ -140,6 +141,9 @@ class TrainerWorker:
     def _publish(self, snapshot: Snapshot) -> None:
         manifest = snapshot.manifest
         write(self._settings.snapshots, snapshot)
+        if manifest.rejected:
+            log.warning("snapshot held", model=manifest.model, version=manifest.version, reason=manifest.gate["reason"])
+            return
         publish(self._settings.snapshots, manifest.model, manifest.version)
         now_ms = self._clock.now_ms()
         self._meters.published.labels(manifest.model).inc()
