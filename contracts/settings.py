@@ -98,16 +98,37 @@ class ModelSettings(_Section):
     without: tuple[Part, ...] = ()  # T2Diff: parts to leave out, for ablations
 
 
+LearnFrom = Literal["own", "pooled", "diverted"]
+
+
+class GateSettings(_Section):
+    """When a snapshot is held back; see docs/trainer.md for how these were chosen."""
+
+    enabled: bool = True
+    k: Positive = 100  # snapshots are compared by recall@k
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.03  # of the incumbent's recall: losing less holds nothing
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # that a loss above the margin is no accident
+    window: Positive = 1000  # newest examples that learner and incumbent both foresaw
+    anchor: Positive = 2000  # past examples that both are asked again at publication
+    anchor_half_life_ms: Positive = 12 * HOUR_MS  # of event time: the anchor turns over within about a day
+    patience_ms: Positive = 12 * HOUR_MS  # of event time that a hold lasts before what comes counts as the new normal
+
+
 class TrainerSettings(_Section):
     """What learns, from whose data, and when it publishes."""
 
     models: tuple[ModelName, ...] = ("two_tower", "t2diff")
     model: ModelSettings = ModelSettings()
-    learn_from: Literal["own", "pooled"] = "own"  # which arms' examples a model learns from
+    # Whose examples a model learns from. "own": those of the arms that it serves, and those outside any experiment.
+    # "diverted": those of the arms that it serves alone, what the literature calls a data-diverted experiment (Brennan
+    # et al., "Reducing Symbiosis Bias Through Better A/B Tests of Recommendation Algorithms", WWW 2025): nothing that
+    # another model has shaped reaches it, at the price of less to learn from. "pooled": everybody's.
+    learn_from: LearnFrom = "own"
     publish_every_ms: Positive = 6 * HOUR_MS  # of event time
     publish_every_examples: Positive | None = None  # and after so many were learned from
     publish_every_s: Annotated[float, Field(gt=0)] | None = None  # and so often by the clock, where anything is new
     checkpoint_every_examples: Positive = 2000  # a restart learns at most so many a second time
+    gate: GateSettings = GateSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive = 1
     poll_records: Positive = 500

@@ -45,7 +45,7 @@ def learn_online(
         for start in range(0, len(part), settings.batch_size):
             batch = batch_of(part[start : start + settings.batch_size], settings.window)
             if tests:
-                ranks.append(learner.evaluate(batch))
+                ranks.append(learner.evaluate(batch).ranks)
             learner.learn(batch)
             done += len(batch)
             report(done)

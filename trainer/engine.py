@@ -5,6 +5,7 @@ count. What it has learned is its state, with the offsets that the state include
 the records from these offsets on comes to the same weights as one that was never stopped, bit for bit on the CPU.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,31 +15,43 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contracts.settings import Arm, Settings
-from contracts.snapshot import Snapshot, version_name
+from contracts import delta
+from contracts.settings import Arm, LearnFrom, Settings
+from contracts.snapshot import Snapshot, SnapshotError, live, version_name
 from contracts.wire.events_pb2 import Example, Item
 from trainer.batches import Batch, encode
 from trainer.catalogue import Catalogue
+from trainer.drift import DriftDetector
 from trainer.export import TowerTemplate
+from trainer.gatekeeper import Gatekeeper
 from trainer.learner import Learner
 from trainer.meters import Meters
 from trainer.progress import Progress
 from trainer.publish import Boundaries, EvenSample, Learned, next_version, sampling_seed, snapshot_of, versions_on_disk
 
+DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
 
-def learns_from(model: str, arms: Sequence[str], learn_from: str, of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
+
+def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
     """Which examples a model learns from, by the arm that showed each; (B,).
 
-    "pooled": all. "own": those outside any experiment, and those of the arms that the model itself serves; an arm
-    that the settings do not know is another experiment's, so nobody's own.
+    "pooled": all. "diverted": those of the arms that the model itself serves; an arm that the settings do not know is
+    another experiment's, so nobody's own. "own": these and those outside any experiment.
 
     >>> arms = {"a": Arm(weight=1, model="t2diff"), "b": Arm(weight=1, model="two_tower")}
     >>> learns_from("t2diff", ["", "a", "b", "z"], "own", arms).tolist()
     [True, True, False, False]
+    >>> learns_from("t2diff", ["", "a", "b", "z"], "diverted", arms).tolist()
+    [False, True, False, False]
+    >>> learns_from("t2diff", ["", "a", "b", "z"], "pooled", arms).tolist()
+    [True, True, True, True]
     """
     if learn_from == "pooled":
         return np.ones(len(arms), bool)
-    return np.array([not arm or (arm in of and of[arm].model == model) for arm in arms], bool)
+    served = {arm for arm, of_arm in of.items() if of_arm.model == model}
+    if learn_from == "own":
+        served.add("")
+    return np.array([arm in served for arm in arms], bool)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -57,6 +70,9 @@ class Pupil:
         self.learner = Learner(name, model, settings.seed, device)
         self.template = TowerTemplate(self.learner.model.encoder, model.dim, model.window)
         self.progress = Progress()
+        self.drift = DriftDetector()
+        self.gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device)
+        self._seat_live(settings)
         self.shares: Counter[str] = Counter()
         self.arrivals = EvenSample()
         self.number(next_version(versions_on_disk(settings.snapshots, name)))
@@ -72,6 +88,8 @@ class Pupil:
         return {
             "learner": self.learner.state(),
             "progress": self.progress.state(),
+            "drift": self.drift.state(),
+            "gate": self.gate.state(),
             "shares": dict(self.shares),
             "arrivals": self.arrivals.state(),
             "version": self.version,
@@ -82,10 +100,19 @@ class Pupil:
         """Go on from a state."""
         self.learner.restore(state["learner"], catalogue)
         self.progress.restore(state["progress"])
+        self.drift.restore(state["drift"])
+        self.gate.restore(state["gate"])
         self.shares = Counter(state["shares"])
         self.arrivals.restore(state["arrivals"])
         self.number(state["version"])
         self.unpublished = state["unpublished"]
+
+    def _seat_live(self, settings: Settings) -> None:
+        """What is live must not give way to a worse one, even if nothing else is left of the trainer that made it."""
+        version = live(settings.snapshots, self.learner.name)
+        if version is not None:
+            with contextlib.suppress(SnapshotError):  # replicas refuse a damaged one, too: any other is better
+                self.gate.seat(delta.read(settings.snapshots, self.learner.name, version))
 
 
 class Engine:
@@ -153,7 +180,8 @@ class Engine:
     def take(self, example: Example, partition: str, offset: int) -> list[Snapshot]:
         """Take the next example, which lies at `offset` of `partition` ("topic:number").
 
-        Returns the snapshots that are due, one a model, mostly none.
+        Returns the snapshots that are due, one a model, mostly none. Those that the gate rejected are among them, and
+        say so in their manifest.
 
         Raises:
             CatalogueTooLargeError: the catalogue has outgrown the full softmax.
@@ -197,7 +225,7 @@ class Engine:
             for pupil in self.pupils:
                 with self._meters.train_seconds.labels(pupil.learner.name).time():
                     self._teach(pupil, batch, examples)
-                self._meters.show(pupil.learner.name, pupil.progress)
+                self._meters.show(pupil.learner.name, pupil.progress, pupil.drift)
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
             self._event_time_ms = max(self._event_time_ms, *(e.time_ms for e in examples))
@@ -207,7 +235,10 @@ class Engine:
     def _teach(self, pupil: Pupil, batch: Batch, examples: Sequence[Example]) -> None:
         learner = pupil.learner
         learner.follow(self._catalogue)
-        pupil.progress.add(learner.evaluate(batch), batch.arms)
+        foresight = learner.evaluate(batch)
+        pupil.progress.add(foresight, batch.arms, learner.learned(batch.targets))
+        self._meters.count_drifts(learner.name, pupil.drift.add(foresight.ranks <= DRIFT_AT))
+        pupil.gate.watch(examples, batch, foresight, self._catalogue)
         own = learns_from(learner.name, batch.arms, self._settings.trainer.learn_from, self._settings.experiment.arms)
         if not own.any():
             return
@@ -227,6 +258,12 @@ class Engine:
         learner.follow(self._catalogue)
         learned = Learned(pupil.shares, self._learned_offsets, self._event_time_ms, pupil.arrivals.take())
         snapshot = snapshot_of(learner, self._catalogue, pupil.template, pupil.progress, learned, pupil.version)
+        verdict = pupil.gate.judge(snapshot, learner, self._catalogue)
+        self._meters.show_verdict(learner.name, verdict)
+        if not verdict.passed:  # what it would have served is still to be served
+            for sent_at_ms in learned.sent_at_ms:
+                pupil.arrivals.offer(sent_at_ms)
         pupil.number(pupil.version + 1)
         pupil.unpublished = 0
-        return snapshot
+        policy = self._settings.trainer.learn_from
+        return replace(snapshot, manifest=replace(snapshot.manifest, learn_from=policy, gate=verdict.figures()))

@@ -12,6 +12,7 @@ from contracts.features import Floats, Ints, sampling_noise
 from contracts.settings import ModelSettings
 from trainer.batches import Batch
 from trainer.catalogue import Catalogue
+from trainer.foresight import Foresight, foresee
 from trainer.model import Model
 from trainer.models.base import Inputs
 
@@ -74,24 +75,17 @@ class Learner:
         self._generator.set_state(state["generator"])
         self._counts = state["counts"].copy()
 
-    def evaluate(self, batch: Batch) -> Ints:
-        """Rank of each example's target among the whole catalogue, from 1; (B,).
-
-        Items that the user has seen do not compete, unless one is the target. Ties and scores that are no numbers
-        count against the target.
-        """
+    def evaluate(self, batch: Batch) -> Foresight:
+        """What is foreseen of each example among the whole catalogue, as a replica would answer now."""
         self.model.eval()
         with torch.no_grad():
             vectors = self.model.vectors()
-            scores = self.model.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids)) @ vectors.T
-            targets = self._tensor(batch.targets).unsqueeze(1)
-            wanted = scores.gather(1, targets)
-            lengths = [len(rows) for rows in batch.seen]
-            users = np.repeat(np.arange(len(batch)), lengths)
-            scores[self._tensor(users), self._tensor(np.concatenate(batch.seen))] = -torch.inf
-            scores.scatter_(1, targets, wanted)
-            ranks: Ints = (~(scores < wanted)).sum(1).cpu().numpy()
-        return ranks
+            users = self.model.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids))
+            return foresee(users @ vectors.T, self._tensor(batch.targets), batch.seen)
+
+    def learned(self, rows: Ints) -> Floats:
+        """Positives learned from so far of each of these rows of the catalogue."""
+        return self._counts[rows]
 
     def learn(self, batch: Batch) -> bool:
         """One step on a batch; False where its loss or gradient was no number and the step was not taken."""

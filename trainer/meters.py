@@ -3,6 +3,9 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.worker import seconds_histogram
+from trainer.drift import DriftDetector, Drifts
+from trainer.foresight import LIST
+from trainer.gate import Verdict
 from trainer.progress import Progress
 
 
@@ -24,6 +27,39 @@ class Meters:
         )
         self.recall = Gauge(
             "trainer_progressive_recall", "Recall before learning", ["model", "k", "scope"], registry=self.registry
+        )
+        self.loss = Gauge(
+            "trainer_progressive_loss", "Nats, before learning", ["model", "scope"], registry=self.registry
+        )
+        self.expected = Gauge(
+            "trainer_expected_recall",
+            f"Recall@{LIST} that the model gave itself before learning",
+            ["model", "scope"],
+            registry=self.registry,
+        )
+        self.calibration_error = Gauge(
+            "trainer_calibration_error",
+            f"Expected calibration error of its recall@{LIST}",
+            ["model", "scope"],
+            registry=self.registry,
+        )
+        self.drifts = Counter(
+            "trainer_drifts_total", "Lasting changes of its hits", ["model", "direction"], registry=self.registry
+        )
+        self.recall_since_drift = Gauge(
+            "trainer_recall_since_drift", "Recall@100 since the last of them", ["model"], registry=self.registry
+        )
+        self.rejected = Counter(
+            "trainer_snapshots_rejected_total", "Snapshots that the gate held", ["model"], registry=self.registry
+        )
+        self.gate_open = Gauge(
+            "trainer_gate_open", "0 while the newest snapshot is held", ["model"], registry=self.registry
+        )
+        self.gate_difference = Gauge(
+            "trainer_gate_difference",
+            "Recall of the newest snapshot less the incumbent's",
+            ["model", "on", "what"],
+            registry=self.registry,
         )
         self.published = Counter(
             "trainer_snapshots_published_total", "Snapshots published", ["model"], registry=self.registry
@@ -51,7 +87,26 @@ class Meters:
             "trainer_train_seconds", "Test and learn, one batch of one model", self.registry, ("model",)
         )
 
-    def show(self, model: str, progress: Progress) -> None:
-        """Show a model's progressive recall."""
-        for scope, k, value, _ in progress.recalls():
-            self.recall.labels(model, str(k), scope).set(value)
+    def show(self, model: str, progress: Progress, drift: DriftDetector) -> None:
+        """Show how well a model foresees."""
+        for scope in progress.scopes():
+            for k, value in scope.recall.items():
+                self.recall.labels(model, str(k), scope.name).set(value)
+            self.loss.labels(model, scope.name).set(scope.loss)
+            self.expected.labels(model, scope.name).set(scope.expected)
+            self.calibration_error.labels(model, scope.name).set(scope.calibration_error)
+        self.recall_since_drift.labels(model).set(drift.mean)
+
+    def count_drifts(self, model: str, found: Drifts) -> None:
+        """Count lasting changes."""
+        for direction, count in found._asdict().items():
+            self.drifts.labels(model, direction).inc(count)
+
+    def show_verdict(self, model: str, verdict: Verdict) -> None:
+        """Show what the gate decided, and on what grounds."""
+        self.gate_open.labels(model).set(verdict.passed)
+        self.rejected.labels(model).inc(not verdict.passed)
+        for name, found in (("fresh", verdict.fresh), ("anchor", verdict.anchor)):
+            if found is not None:
+                for what in ("difference", "low", "high"):
+                    self.gate_difference.labels(model, name, what).set(getattr(found, what))

@@ -2,7 +2,7 @@
 
 Order within one step:
   (1) hand the records that are certain to be next to the engine (`trainer.intake`);
-  (2) write, then publish, the snapshots that fall due on the way;
+  (2) write the snapshots that fall due on the way, and publish those that passed the gate;
   (3) wait until the broker has the dead letters; without that there is neither (4) nor (5);
   (4) write a checkpoint, if enough was learned since the last one: all state and its offsets, in one atomic rename;
   (5) commit the offsets up to which the engine has taken the examples, which is how others see progress.
@@ -170,10 +170,13 @@ class TrainerWorker:
 
     def _go_live(self, snapshot: Snapshot) -> None:
         manifest = snapshot.manifest
+        if manifest.rejected:
+            log.warning("snapshot held", model=manifest.model, version=manifest.version, reason=manifest.gate["reason"])
+            return
         publish(self._settings.snapshots, manifest.model, manifest.version)
         now_ms = self._clock.now_ms()
         self._meters.published.labels(manifest.model).inc()
-        self._meters.version.labels(manifest.model).set(int(manifest.version[1:]))
+        self._meters.version.labels(manifest.model).set(version.number)
         for sent_at_ms in manifest.sent_at_ms:
             self._meters.freshness.labels(manifest.model).observe(max(now_ms - sent_at_ms, 0) / 1000)
         log.info(

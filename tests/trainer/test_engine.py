@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from contracts.settings import Settings
-from contracts.snapshot import Snapshot, write
+from contracts.snapshot import Snapshot, publish, write
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.engine import Engine, choose_device, learns_from
@@ -72,6 +72,7 @@ def test_a_snapshot_fits_together(tmp_path: Path) -> None:
     ("learn_from", "two_tower", "t2diff"),
     [
         ("own", {"": 20, "control": 20}, {"": 20, "treatment": 20}),
+        ("diverted", {"control": 20}, {"treatment": 20}),
         ("pooled", {"": 20, "control": 20, "treatment": 20}, {"": 20, "control": 20, "treatment": 20}),
     ],
 )
@@ -83,6 +84,7 @@ def test_shares_say_whose_examples_were_learned_from(
     assert manifests["two_tower"].shares == two_tower
     assert manifests["t2diff"].shares == t2diff
     for manifest in manifests.values():
+        assert manifest.learn_from == learn_from
         assert manifest.examples == sum(manifest.shares.values())
         assert manifest.metrics["examples"] == 60  # both models are tested on everything
         assert {"recall@20/arm:control", "recall@20/arm:treatment", "recall@20/outside"} <= manifest.metrics.keys()
@@ -129,6 +131,43 @@ def test_steps_that_are_no_number_are_counted_and_not_called_learned(
     assert value("trainer_nan_steps_total", {"model": "t2diff"}) == 2
     assert value("trainer_learned_total", {"model": "t2diff"}) is None
     assert (value("trainer_learned_total", {"model": "two_tower"}) or 0) > 0
+
+
+def test_a_snapshot_that_the_gate_rejects_says_why_and_the_metrics_do_too(tmp_path: Path) -> None:
+    """Labels dealt out at random close the gate; the freshness of what they held back is told by a later snapshot."""
+    gate = {"k": 1, "anchor": 400, "window": 200}
+    good = markov_examples(1500, ITEMS, step_ms=6000)
+    labels = np.random.default_rng(0).permutation([e.item_id for e in good[900:]]).tolist()
+    for example, label in zip(good[900:], labels, strict=True):
+        example.item_id = label
+    meters = Meters()
+    settings = small_settings(tmp_path, models=("two_tower",), gate=gate, publish_every_ms=HOUR_MS // 4)
+    snapshots = run_engine(settings, good, meters)
+    rejected = [snapshot.manifest for snapshot in snapshots if snapshot.manifest.rejected]
+    passed = [snapshot.manifest for snapshot in snapshots[:4]]
+    assert [manifest.gate["passed"] for manifest in passed] == [True] * 4
+    assert rejected[-1] == snapshots[-1].manifest
+    assert "below v00000" in str(rejected[-1].gate["reason"])
+    assert {"fresh_difference", "anchor_high"} <= rejected[-1].gate.keys()
+    if len(rejected) > 1:
+        assert rejected[-1].sent_at_ms[0] == rejected[-2].sent_at_ms[0]
+    value = meters.registry.get_sample_value
+    assert value("trainer_gate_open", {"model": "two_tower"}) == 0
+    assert value("trainer_snapshots_rejected_total", {"model": "two_tower"}) == len(rejected)
+    high = value("trainer_gate_difference", {"model": "two_tower", "on": "anchor", "what": "high"})
+    assert high == rejected[-1].gate["anchor_high"]
+    assert (value("trainer_progressive_loss", {"model": "two_tower", "scope": "recent/outside"}) or 0) > 1
+    assert value("trainer_calibration_error", {"model": "two_tower", "scope": "items:old"}) is not None
+
+
+def test_a_trainer_that_starts_from_nothing_is_measured_by_what_is_live(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path, models=("two_tower",), gate={"k": 1})
+    taught = run_engine(settings, markov_examples(1201, ITEMS, step_ms=3000))[-1]
+    write(settings.snapshots, taught)
+    publish(settings.snapshots, "two_tower", taught.manifest.version)
+    beginner = run_engine(settings, markov_examples(80, ITEMS, seed=1))[0].manifest
+    assert beginner.rejected
+    assert f"below {taught.manifest.version}" in str(beginner.gate["reason"])
 
 
 def test_auto_takes_cuda_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:

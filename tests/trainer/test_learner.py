@@ -28,7 +28,7 @@ def stream(learner: Learner, catalogue: Catalogue, examples: list[Example], size
     ranks = []
     for start in range(0, len(examples), size):
         batch = encode(examples[start : start + size], catalogue, SETTINGS.window)
-        ranks.append(learner.evaluate(batch))
+        ranks.append(learner.evaluate(batch).ranks)
         assert learner.learn(batch)
     return np.concatenate(ranks)
 
@@ -74,7 +74,7 @@ def test_seen_items_do_not_compete_but_a_seen_target_does() -> None:
     everything_else = make_example([1, 2, 4, 5], target=3)
     again = make_example([1, 2, 3, 4, 5], target=3)
     nothing_seen = make_example([], target=3)
-    ranks = learner.evaluate(encode([everything_else, again, nothing_seen], catalogue, SETTINGS.window))
+    ranks = learner.evaluate(encode([everything_else, again, nothing_seen], catalogue, SETTINGS.window)).ranks
     assert ranks[:2].tolist() == [1, 1]
     assert 1 <= ranks[2] <= 5
 
@@ -86,7 +86,7 @@ def test_items_seen_without_an_effective_view_do_not_compete_either() -> None:
     example.history.effective_views[:] = [False] * 4
     batch = encode([example], catalogue, SETTINGS.window)
     assert batch.mask.sum() == 0
-    assert learner.evaluate(batch).tolist() == [1]
+    assert learner.evaluate(batch).ranks.tolist() == [1]
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -117,7 +117,7 @@ def test_scores_that_are_no_numbers_are_never_a_success(monkeypatch: pytest.Monk
     learner = make_learner("two_tower", catalogue)
     with torch.no_grad():
         learner.model.items.mix.bias.fill_(torch.nan)
-    ranks = learner.evaluate(encode([make_example([1], target=2)], catalogue, SETTINGS.window))
+    ranks = learner.evaluate(encode([make_example([1], target=2)], catalogue, SETTINGS.window)).ranks
     assert ranks[0] > 20
 
 

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from contracts.settings import ModelSettings
+from tests.trainer.trainer_cases import make_catalogue, make_example, markov_examples
+from trainer.batches import encode
+from trainer.export import TowerTemplate
+from trainer.foresight import WORST_LOSS
+from trainer.incumbent import NEVER, Incumbent
+from trainer.learner import Learner
+from trainer.progress import Progress
+from trainer.publish import Learned, snapshot_of
+
+ITEMS, WINDOW = 12, 6
+CPU = torch.device("cpu")
+
+
+def incumbent_of(learner: Learner, items: int = ITEMS) -> Incumbent:
+    template = TowerTemplate(learner.model.encoder, 8, WINDOW)
+    learned = Learned({}, {}, 0, ())
+    return Incumbent.of(snapshot_of(learner, make_catalogue(items), template, Progress(), learned, 1), CPU)
+
+
+def make_learner(name: str) -> Learner:
+    learner = Learner(name, ModelSettings(dim=8, window=WINDOW, session_length=3, batch_size=8), 7, CPU)
+    learner.follow(make_catalogue(ITEMS))
+    return learner
+
+
+@pytest.mark.parametrize("name", ["two_tower", "t2diff", "diffurec"])
+def test_an_incumbent_answers_as_the_learner_did_when_it_was_published_whatever_comes_after(name: str) -> None:
+    learner, catalogue = make_learner(name), make_catalogue(ITEMS)
+    batch = encode(markov_examples(40, ITEMS), catalogue, WINDOW)
+    then, incumbent = learner.evaluate(batch), incumbent_of(learner)
+    learner.learn(batch)
+    catalogue.put(5000, [1])
+    catalogue.put(0, [2])  # sorts before all others
+    learner.follow(catalogue)
+    now = incumbent.evaluate(encode(markov_examples(40, ITEMS), catalogue, WINDOW), catalogue)
+    assert now.losses == pytest.approx(then.losses, abs=1e-4)
+    assert now.chances == pytest.approx(then.chances, abs=1e-4)
+    assert np.abs(now.ranks - then.ranks).max() <= 1  # the graph agrees to 1e-5: near ties may fall otherwise
+    assert learner.evaluate(batch).losses != pytest.approx(then.losses, abs=1e-3)
+
+
+def test_an_item_that_it_does_not_have_is_not_found_and_does_not_count_as_a_behaviour() -> None:
+    learner, catalogue = make_learner("two_tower"), make_catalogue(ITEMS)
+    incumbent = incumbent_of(learner)
+    catalogue.put(5000, [1])
+    examples = [make_example([1, 2], 5000), make_example([1, 2], 3), make_example([1, 5000, 2], 3)]
+    for n, example in enumerate(examples):
+        example.history.times_ms[:] = [example.time_ms - 1000] * len(example.history.item_ids)
+        example.user_id = n
+    found = incumbent.evaluate(encode(examples, catalogue, WINDOW), catalogue)
+    assert found.ranks[0] == NEVER
+    assert found.losses[0] == WORST_LOSS
+    assert found.losses[1] == pytest.approx(found.losses[2], abs=1e-6)
+
+
+def test_an_incumbent_without_items_finds_nothing() -> None:
+    learner = Learner("two_tower", ModelSettings(dim=8, window=WINDOW), 7, CPU)
+    incumbent = incumbent_of(learner, items=0)
+    catalogue = make_catalogue(3)
+    found = incumbent.evaluate(encode([make_example([1], 2)], catalogue, WINDOW), catalogue)
+    assert found.ranks.tolist() == [NEVER]
+    assert found.losses.tolist() == [WORST_LOSS]

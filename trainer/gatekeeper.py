@@ -1,0 +1,174 @@
+"""Keeps what the gate asks for: the incumbent beside the learner, their fresh hits, and the anchor."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from contracts.settings import GateSettings
+from contracts.snapshot import Snapshot
+from contracts.wire.events_pb2 import Example
+from trainer.batches import Batch, encode
+from trainer.catalogue import Catalogue
+from trainer.decayed import DecayedSample
+from trainer.foresight import Foresight
+from trainer.gate import Comparison, Verdict, compare, flaw, heals, judge
+from trainer.incumbent import Incumbent
+from trainer.learner import Learner
+
+ASKED_AT_ONCE = 256
+
+_Pair = tuple[int, bool, bool]  # user, whether the learner hit, whether the incumbent did
+
+
+class Gatekeeper:
+    """One model's gate. Fed with every tested batch, it judges the snapshots that fall due.
+
+    An incumbent that people chose (a snapshot that was live at the start, or one that they rolled back to) is given to
+    `seat`.
+    """
+
+    def __init__(self, settings: GateSettings, window: int, seed: int, device: torch.device) -> None:
+        """Open a gate without an incumbent.
+
+        Args:
+            settings: of the gate.
+            window: of the model.
+            seed: of the anchor.
+            device: where the incumbent scores.
+
+        """
+        self._settings = settings
+        self._window = window
+        self._device = device
+        self._incumbent: Incumbent | None = None
+        self._fresh: deque[_Pair] = deque(maxlen=settings.window)
+        self._anchor, self._waiting = (
+            DecayedSample[bytes](settings.anchor, settings.anchor_half_life_ms, seed) for _ in range(2)
+        )
+        self._offered = 0
+        self._now_ms = 0  # event time
+        self._held_from_ms: int | None = None
+        self._heals_from: int | None = None  # how many examples had been offered then
+        self._usual: float | None = None  # recall of incumbents on fresh examples, while candidates passed
+
+    @property
+    def held(self) -> bool:
+        """Whether the newest candidate was held."""
+        return self._held_from_ms is not None
+
+    def seat(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the incumbent, whatever it is worth."""
+        self._incumbent = Incumbent.of(snapshot, self._device)
+        self._fresh.clear()
+
+    def watch(self, examples: Sequence[Example], batch: Batch, foresight: Foresight, catalogue: Catalogue) -> None:
+        """Take what the learner foresaw of a batch, before it learns from it.
+
+        Args:
+            examples: B.
+            batch: the same, encoded.
+            foresight: the learner's.
+            catalogue: whose rows the batch has.
+
+        """
+        if not self._settings.enabled:
+            return
+        if self._incumbent is not None:
+            self._fresh.extend(self._pairs(batch, foresight, self._incumbent.evaluate(batch, catalogue)))
+        for example in examples:
+            self._waiting.offer(self._offered, example.time_ms, example.SerializeToString())
+            self._offered += 1
+            self._now_ms = max(self._now_ms, example.time_ms)
+
+    def judge(self, candidate: Snapshot, learner: Learner, catalogue: Catalogue) -> Verdict:
+        """Whether the snapshot that was just made of the learner goes live; one that does may be the next incumbent."""
+        if not self._settings.enabled:
+            return Verdict(passed=True, reason="the gate is off")
+        verdict = self._verdict(candidate, learner, catalogue)
+        if verdict.passed:
+            self._pass(candidate, verdict)
+        else:
+            self._hold()
+        return verdict
+
+    def _pass(self, candidate: Snapshot, verdict: Verdict) -> None:
+        if self.held:
+            self._waiting.clear()  # nobody knows which of these were poison
+        self._anchor.absorb(self._waiting)
+        if verdict.fresh is not None:
+            found = verdict.fresh.incumbent
+            self._usual = found if self._usual is None else (self._usual + found) / 2
+        if self._incumbent is None or self.held or verdict.anchor is None or verdict.anchor.difference >= 0:
+            self.seat(candidate)
+        self._held_from_ms = None
+
+    def _hold(self) -> None:
+        if self._held_from_ms is None:
+            self._held_from_ms, self._heals_from = self._now_ms, None
+        if self._now_ms - self._held_from_ms >= self._settings.patience_ms:
+            self._anchor.absorb(self._waiting)
+
+    def state(self) -> dict[str, Any]:
+        """The incumbent too, as it is served."""
+        return {
+            "incumbent": None if self._incumbent is None else self._incumbent.state(),
+            "fresh": list(self._fresh),
+            "anchor": self._anchor.state(),
+            "waiting": self._waiting.state(),
+            "offered": self._offered,
+            "now_ms": self._now_ms,
+            "held_from_ms": self._held_from_ms,
+            "heals_from": self._heals_from,
+            "usual": self._usual,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        incumbent = state["incumbent"]
+        self._incumbent = None if incumbent is None else Incumbent(**incumbent, device=self._device)
+        self._fresh = deque(map(tuple, state["fresh"]), maxlen=self._settings.window)
+        self._anchor.restore(state["anchor"])
+        self._waiting.restore(state["waiting"])
+        self._offered, self._now_ms = state["offered"], state["now_ms"]
+        self._held_from_ms, self._heals_from = state["held_from_ms"], state["heals_from"]
+        self._usual = state["usual"]
+
+    def _verdict(self, candidate: Snapshot, learner: Learner, catalogue: Catalogue) -> Verdict:
+        wrong = flaw(candidate.item_vectors)
+        if wrong is None and not all(bool(weight.isfinite().all()) for weight in learner.model.parameters()):
+            wrong = "a weight is not finite"
+        if wrong is not None:
+            return Verdict(passed=False, reason=wrong)
+        if self._incumbent is None:
+            return Verdict(passed=True, reason="it is the first")
+        fresh = self._compare([self._fresh])
+        anchor = self._compare(self._ask(learner, self._incumbent, catalogue))
+        healed = self._healed(fresh)
+        return judge(self._incumbent.version, fresh, anchor, self._settings, held=self.held, healed=healed)
+
+    def _healed(self, fresh: Comparison | None) -> bool:
+        """Whether the stream has been itself again for a whole window."""
+        if not heals(fresh, self._usual, self._settings.margin):
+            self._heals_from = None
+        elif self._heals_from is None:
+            self._heals_from = self._offered
+        return self._heals_from is not None and self._offered - self._heals_from >= self._settings.window
+
+    def _ask(self, learner: Learner, incumbent: Incumbent, catalogue: Catalogue) -> Iterator[list[_Pair]]:
+        """Ask both for the anchor, as far as its items are still in the catalogue."""
+        everything = (Example.FromString(content) for content in self._anchor.values())
+        examples = [example for example in everything if example.item_id in catalogue]
+        for start in range(0, len(examples), ASKED_AT_ONCE):
+            batch = encode(examples[start : start + ASKED_AT_ONCE], catalogue, self._window)
+            yield self._pairs(batch, learner.evaluate(batch), incumbent.evaluate(batch, catalogue))
+
+    def _pairs(self, batch: Batch, mine: Foresight, theirs: Foresight) -> list[_Pair]:
+        hits = ((foresight.ranks <= self._settings.k).tolist() for foresight in (mine, theirs))
+        return list(zip(batch.user_ids.tolist(), *hits, strict=True))
+
+    def _compare(self, parts: Iterable[Iterable[_Pair]]) -> Comparison | None:
+        pairs = np.array([pair for part in parts for pair in part], np.int64).reshape(-1, 3)
+        return compare(pairs[:, 0], pairs[:, 1] > 0, pairs[:, 2] > 0, self._settings.confidence)
