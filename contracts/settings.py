@@ -98,12 +98,23 @@ class ModelSettings(_Section):
     without: tuple[Part, ...] = ()  # T2Diff: parts to leave out, for ablations
 
 
+class VocabularySettings(_Section):
+    """Which items are known, and when each is known by its id."""
+
+    expire_after_ms: Positive | None = None  # of event time with neither announcement nor positive; None: never
+    admit_after: Annotated[int, Field(ge=0)] = 0  # positives before which an item is its categories alone
+
+
 class TrainerSettings(_Section):
     """What learns, from whose data, and when it publishes."""
 
     models: tuple[ModelName, ...] = ("two_tower", "t2diff")
     model: ModelSettings = ModelSettings()
     learn_from: Literal["own", "pooled"] = "own"  # which arms' examples a model learns from
+    vocabulary: VocabularySettings = VocabularySettings()
+    softmax: Literal["full", "sampled"] = "full"  # over the catalogue, or over a step's targets and drawn items
+    negatives: Positive = 1000  # sampled: items drawn uniformly for each step
+    frequency_half_life: Positive = 100_000  # sampled: examples after which a target counts half in the correction
     publish_every_ms: Positive = 6 * HOUR_MS  # of event time
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive = 1

@@ -21,6 +21,8 @@ from trainer.meters import Meters
 from trainer.progress import Progress
 from trainer.publish import Boundaries, EvenSample, Learned, next_version, sampling_seed, snapshot_of, versions_on_disk
 
+EXPIRY_BEATS = 64  # searches for idle items in the time after which an item is idle
+
 
 def learns_from(model: str, arms: Sequence[str], learn_from: str, of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
     """Which examples a model learns from, by the arm that showed each; (B,).
@@ -50,7 +52,7 @@ class Pupil:
     def __init__(self, name: str, settings: Settings, device: torch.device) -> None:
         model = settings.trainer.model
         self._seed = settings.seed
-        self.learner = Learner(name, model, settings.seed, device)
+        self.learner = Learner(name, settings.trainer, settings.seed, device)
         self.template = TowerTemplate(self.learner.model.encoder, model.dim, model.window)
         self.progress = Progress()
         self.shares: Counter[str] = Counter()
@@ -78,9 +80,13 @@ class Engine:
         self._learned_offsets: dict[str, int] = {}
         self._event_time_ms = 0
 
-    def add_item(self, item: Item) -> None:
-        """Add an item to the catalogue, or replace its categories."""
-        self._catalogue.put(item.item_id, item.category_ids)
+    def add_item(self, item: Item, time_ms: int) -> None:
+        """Add an item that was announced at an event time to the catalogue, or replace its categories."""
+        self._catalogue.put(item.item_id, item.category_ids, time_ms)
+
+    def remove_item(self, item_id: int) -> None:
+        """Remove an item from the catalogue, if it is there."""
+        self._catalogue.remove(item_id)
 
     def take(self, example: Example, partition: str, offset: int) -> list[Snapshot]:
         """Take the next example, which lies at `offset` of `partition` ("topic:number").
@@ -115,8 +121,17 @@ class Engine:
                 self._meters.show(pupil.learner.name, pupil.progress)
             self._meters.examples.inc(len(examples))
             self._event_time_ms = max(self._event_time_ms, *(e.time_ms for e in examples))
+            self._catalogue.touch(batch.targets, np.array([e.time_ms for e in examples], np.int64))
+            self._expire()
         self._batch = []
         self._learned_offsets = dict(self._offsets)
+
+    def _expire(self) -> None:
+        lifetime_ms = self._settings.trainer.vocabulary.expire_after_ms
+        if lifetime_ms is not None:
+            beat_ms = max(lifetime_ms // EXPIRY_BEATS, 1)  # so that the catalogue is not searched at every step
+            expired = self._catalogue.expire(self._event_time_ms // beat_ms * beat_ms - lifetime_ms)
+            self._meters.expired.inc(expired)
 
     def _teach(self, pupil: Pupil, batch: Batch, examples: Sequence[Example]) -> None:
         learner = pupil.learner

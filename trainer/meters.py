@@ -35,6 +35,7 @@ class Meters:
             "trainer_dead_letters_total", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
         self.items = Gauge("trainer_catalogue_items", "Items in the catalogue", registry=self.registry)
+        self.expired = Counter("trainer_expired_items_total", "Items that were idle too long", registry=self.registry)
         self.freshness = seconds_histogram(
             "trainer_event_to_snapshot_seconds",
             "From an event's arrival in Kafka to a published snapshot that learned from it",

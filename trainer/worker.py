@@ -21,7 +21,7 @@ from kafka.structs import OffsetAndMetadata
 
 from contracts import bus
 from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent, decode_example, decode_item
+from contracts.events import BadEvent, decode_catalogue, decode_example
 from contracts.settings import Settings
 from contracts.snapshot import Snapshot, publish, write
 from contracts.wire.events_pb2 import Example
@@ -107,7 +107,11 @@ class TrainerWorker:
         """
         limit = self._settings.stream.max_event_bytes
         if record.topic == self._items.topic:
-            self._engine.add_item(decode_item(record.value, max_bytes=limit))
+            item_id, item = decode_catalogue(record.key, record.value, max_bytes=limit)
+            if item is None:
+                self._engine.remove_item(item_id)
+            else:
+                self._engine.add_item(item, record.timestamp)
         else:
             example = decode_example(record.value, max_bytes=limit)
             self._merge.push(Entry(record.partition, record.offset, example.time_ms, example))

@@ -18,7 +18,7 @@ ITEMS = 12
 def run_engine(settings: Settings, examples: list[Example], meters: Meters | None = None) -> list[Snapshot]:
     engine = Engine(settings, meters or Meters())
     for item_id in range(1, ITEMS + 1):
-        engine.add_item(make_item(item_id))
+        engine.add_item(make_item(item_id), START_MS)
     snapshots = []
     for offset, example in enumerate(examples):
         snapshots += engine.take(example, "examples:0", offset)
@@ -120,7 +120,7 @@ def test_steps_that_are_no_number_are_counted_and_not_called_learned(
     meters = Meters()
     engine = Engine(small_settings(tmp_path), meters)
     for item_id in range(1, ITEMS + 1):
-        engine.add_item(make_item(item_id))
+        engine.add_item(make_item(item_id), START_MS)
     broken = next(p.learner for p in engine.pupils if p.learner.name == "t2diff")
     monkeypatch.setattr(broken, "learn", lambda batch: False)
     for offset, example in enumerate(markov_examples(16, ITEMS)):
