@@ -31,14 +31,14 @@ class MemoryLog:
 
     def __init__(self, per_poll: int) -> None:
         self._per_poll = per_poll
-        self._records: dict[TopicPartition, list[bytes]] = {tp: [] for tp in (ITEMS, *EXAMPLES)}
+        self._records: dict[TopicPartition, list[tuple[bytes, bytes | None]]] = {tp: [] for tp in (ITEMS, *EXAMPLES)}
         self._position = dict.fromkeys(self._records, 0)
         self._paused: set[TopicPartition] = set()
         self._turn = 0
         self.commits: list[dict[TopicPartition, OffsetAndMetadata]] = []
 
-    def append(self, partition: TopicPartition, value: bytes) -> None:
-        self._records[partition].append(value)
+    def append(self, partition: TopicPartition, value: bytes | None, key: bytes = b"k") -> None:
+        self._records[partition].append((key, value))
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         partitions = list(self._records)
@@ -49,7 +49,7 @@ class MemoryLog:
             values = self._records[tp][start : start + min(self._per_poll, max_records)]
             if values and tp not in self._paused:
                 self._position[tp] += len(values)
-                return {tp: [_record(tp, start + i, value) for i, value in enumerate(values)]}
+                return {tp: [_record(tp, start + i, *pair) for i, pair in enumerate(values)]}
         return {}
 
     def position(self, partition: TopicPartition) -> int:
@@ -71,9 +71,9 @@ class MemoryLog:
         self.commits.append(offsets)
 
 
-def _record(tp: TopicPartition, offset: int, value: bytes) -> SimpleNamespace:
+def _record(tp: TopicPartition, offset: int, key: bytes, value: bytes | None) -> SimpleNamespace:
     return SimpleNamespace(
-        topic=tp.topic, partition=tp.partition, offset=offset, key=b"k", value=value, timestamp=START_MS, headers=()
+        topic=tp.topic, partition=tp.partition, offset=offset, key=key, value=value, timestamp=START_MS, headers=()
     )
 
 
@@ -180,6 +180,21 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(setti
     assert letters[1].value == b"junk"
     assert rig.value("trainer_dead_letters_total", reason="undecodable") == 2
     assert rig.value("trainer_examples_total") == 8
+
+
+def test_a_deleted_item_leaves_the_next_snapshot_and_an_unreadable_deletion_is_a_dead_letter(
+    settings: Settings,
+) -> None:
+    rig = Rig(settings)
+    rig.add_items(5)
+    rig.log.append(ITEMS, None, b"4")
+    rig.log.append(ITEMS, None, b"four")
+    rig.worker.read_catalogue()
+    rig.add_examples([make_example([4], 2, START_MS + n * HOUR_MS, user_id=n + 1) for n in range(2)])
+    rig.steps(10)
+    assert read(settings.snapshots, "t2diff", "v000001").item_ids.tolist() == [1, 2, 3, 5]
+    (letter,) = [DeadLetter.FromString(value) for _, value in rig.outbox.sent]
+    assert (letter.reason, letter.offset, letter.key, letter.value) == ("undecodable", 6, b"four", b"")
 
 
 def test_committed_offsets_show_what_was_taken_not_what_waits(settings: Settings) -> None:
