@@ -24,7 +24,7 @@ from trainer import learner as learning
 from trainer.batches import Batch
 from trainer.catalogue import Catalogue
 from trainer.learner import Learner
-from trainer.negatives import Negatives
+from trainer.negatives import Negatives, draw
 
 CUTOFFS = (20, 100)
 SIZES = (10_000, 100_000, 1_000_000)
@@ -33,11 +33,8 @@ CPU = torch.device("cpu")
 
 def uncorrected(*arguments: Any) -> Negatives:
     """The same draws, every one as good as another."""
-    drawn = learning_draw(*arguments)
+    drawn = draw(*arguments)
     return drawn._replace(expected=torch.ones_like(drawn.expected))
-
-
-learning_draw = learning.draw
 
 
 def recalls(folder: Path, model: str, negatives: Sequence[int], seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -45,16 +42,16 @@ def recalls(folder: Path, model: str, negatives: Sequence[int], seeds: Sequence[
     source = kuairand.stream(folder, histories=True)
     midnights = source.midnights_ms()
     asked = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
-    ways: list[tuple[str, dict[str, Any], Callable[..., Negatives]]] = [("full", {"softmax": "full"}, learning_draw)]
+    ways: list[tuple[str, dict[str, Any], Callable[..., Negatives]]] = [("full", {"softmax": "full"}, draw)]
     for count in negatives:
         sampled = {"softmax": "sampled", "negatives": count}
-        ways += [("sampled", sampled, learning_draw), ("sampled, no correction", sampled, uncorrected)]
+        ways += [("sampled", sampled, draw), ("sampled, no correction", sampled, uncorrected)]
     out = []
-    for name, settings, draw in ways:
+    for name, settings, way in ways:
         for seed in seeds:
             begun = time.process_time()
             chosen = TrainerSettings.model_validate(settings)
-            with mock.patch.object(learning, "draw", draw):
+            with mock.patch.object(learning, "draw", way):
                 ranks = learn_online(model, chosen, source.catalogue, asked, seed=seed, device=CPU)
             found = {f"recall@{k}": round(float((ranks <= k).mean()), 5) for k in CUTOFFS}
             about = {"way": name, "negatives": settings.get("negatives"), "seed": seed, "examples": len(ranks)}

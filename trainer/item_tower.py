@@ -112,7 +112,7 @@ class ItemTower(nn.Module):
         self.positives = state["positives"].to(device).clone()
         for follower, told in zip((self._items, self._categories), state["followed"], strict=True):
             follower.restore(told)
-        self._catalogue, self._version, self._whole = Catalogue(), 0, None
+        self._catalogue, self._version, self._whole = Catalogue(), -1, None
 
     def _bags(self, rows: Ints) -> tuple[Tensor, Tensor]:
         flat, lengths = self._catalogue.bags(rows)

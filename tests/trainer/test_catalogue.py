@@ -111,6 +111,19 @@ def test_following_costs_what_has_changed_and_not_what_there_is() -> None:
     assert table.content.untyped_storage().data_ptr() == memory
 
 
+def test_a_table_far_too_large_gives_its_memory_back() -> None:
+    catalogue, table = Catalogue(), Table()
+    for item_id in range(1, 1001):
+        catalogue.put(item_id, [])
+    table.follow(catalogue.items)
+    full = table.content.untyped_storage().nbytes()
+    for item_id in range(1, 901):
+        catalogue.remove(item_id)
+    table.follow(catalogue.items)
+    assert table.content.untyped_storage().nbytes() <= 0.15 * full
+    assert sorted(table.content[:, 1].tolist()) == list(range(901, 1001))
+
+
 def test_an_item_that_is_heard_of_again_lives_on_and_one_that_is_late_does_not_age() -> None:
     catalogue = Catalogue()
     for item_id in (1, 2, 3):
