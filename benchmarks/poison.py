@@ -41,8 +41,7 @@ from trainer.export import TowerTemplate
 from trainer.gatekeeper import Gatekeeper
 from trainer.incumbent import Incumbent
 from trainer.learner import Learner
-from trainer.progress import Progress
-from trainer.publish import Learned, sampling_seed, snapshot_of
+from trainer.publish import manifest_of, sampling_seed, snapshot_of
 
 SCENARIOS = ("clean", "shuffled", "bot", "farm", "drift")
 CPU = torch.device("cpu")
@@ -130,8 +129,7 @@ class Course:
     def snapshot(self) -> Snapshot:
         self.version += 1
         self.learner.sampling_seed = sampling_seed(self.seed, self.version)
-        learned = Learned({}, {}, 0, ())
-        return snapshot_of(self.learner, self.catalogue, self.template, Progress(), learned, self.version)
+        return snapshot_of(self.learner, self.catalogue, self.template, manifest_of(self.learner, self.version))
 
 
 def examples_of(queries: Sequence[Query], item_ids: Ints) -> list[Example]:

@@ -17,6 +17,7 @@ MAX_PLAY_TIME_MS = 24 * 3600 * 1000
 MAX_TIME_MS = 7_258_118_400_000  # 2200-01-01
 FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow")
 MAX_ITEMS_PER_EXPOSURE = 1000
+MAX_KEY_BYTES = 19  # digits of an id, which is below 2⁶³
 
 M = TypeVar("M", Item, Exposure, Feedback, Example)
 
@@ -58,6 +59,27 @@ def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
     if any(category <= 0 for category in item.category_ids):
         raise BadEvent(Reason.OUT_OF_RANGE, "a category id is not above 0")
     return item
+
+
+def decode_catalogue(key: bytes | None, value: bytes | None, *, max_bytes: int) -> tuple[int, Item | None]:
+    """What a record of the `items` topic says: an item's id and the item, or None where it is deleted.
+
+    A deletion is a null value under the item's key, as Kafka's compacted topics have it.
+
+    >>> decode_catalogue(b"7", None, max_bytes=100)
+    (7, None)
+
+    Raises:
+        BadEvent: it cannot be used; the reason says why.
+
+    """
+    if value is not None:
+        item = decode_item(value, max_bytes=max_bytes)
+        return item.item_id, item
+    item_id = int(key) if key is not None and key.isdigit() and len(key) <= MAX_KEY_BYTES else 0
+    if not 0 < item_id < 2**63:
+        raise BadEvent(Reason.UNDECODABLE, "a deletion whose key is no item id")
+    return item_id, None
 
 
 def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_ms: int, max_bytes: int) -> Exposure:

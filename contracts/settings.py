@@ -101,6 +101,13 @@ class ModelSettings(_Section):
 LearnFrom = Literal["own", "pooled", "diverted"]
 
 
+class VocabularySettings(_Section):
+    """Which items are known, and when each is known by its id."""
+
+    expire_after_ms: Positive | None = None  # of event time with neither announcement nor positive; None: never
+    admit_after: Annotated[int, Field(ge=0)] = 0  # positives before which an item is its categories alone
+
+
 class GateSettings(_Section):
     """When a snapshot is held back; see docs/trainer.md for how these were chosen."""
 
@@ -124,9 +131,19 @@ class TrainerSettings(_Section):
     # et al., "Reducing Symbiosis Bias Through Better A/B Tests of Recommendation Algorithms", WWW 2025): nothing that
     # another model has shaped reaches it, at the price of less to learn from. "pooled": everybody's.
     learn_from: LearnFrom = "own"
+    vocabulary: VocabularySettings = VocabularySettings()
+    softmax: Literal["full", "sampled"] = "full"  # over the catalogue, or over a step's targets and drawn items
+    negatives: Positive = 1000  # sampled: items drawn uniformly for each step
+    frequency_half_life: Positive = 100_000  # sampled: examples after which a target counts half in the correction
     publish_every_ms: Positive = 6 * HOUR_MS  # of event time
     publish_every_examples: Positive | None = None  # and after so many were learned from
     publish_every_s: Annotated[float, Field(gt=0)] | None = None  # and so often by the clock, where anything is new
+    # Between snapshots, deltas: the item vectors that have moved by more than a tolerance since they were last sent.
+    deltas_every_examples: Positive | None = None  # learned from
+    deltas_every_s: Annotated[float, Field(gt=0)] | None = None  # by the clock, where anything is new
+    delta_tolerance: Annotated[float, Field(ge=0)] = 0.01  # of a vector's length
+    keep_snapshots: Positive = 10  # full ones, with their deltas; what is live or pinned stays anyway
+    keep_rejected: Annotated[int, Field(ge=0)] = 3
     checkpoint_every_examples: Positive = 2000  # a restart learns at most so many a second time
     gate: GateSettings = GateSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from contracts.features import Ints
-from contracts.settings import ModelSettings
+from contracts.settings import TrainerSettings
 from evaluation.data import Catalogue, Query, encode
 from evaluation.fit import trainer_catalogue
 from trainer.batches import Batch
@@ -15,7 +15,7 @@ from trainer.learner import Learner
 
 def learn_online(
     name: str,
-    settings: ModelSettings,
+    settings: TrainerSettings,
     catalogue: Catalogue,
     queries: Sequence[Query],
     *,
@@ -28,7 +28,7 @@ def learn_online(
 
     Args:
         name: of the model.
-        settings: its shape, learning rate and batch.
+        settings: its shape, learning rate, batch and softmax.
         catalogue: N items, all known from the start.
         queries: Q, in event order.
         before: what is learned from first, untested.
@@ -40,10 +40,11 @@ def learn_online(
     followed = trainer_catalogue(catalogue)
     learner = Learner(name, settings, seed, device)
     learner.follow(followed)
+    model = settings.model
     ranks, done = [np.empty(0, np.int64)], 0
     for part, tests in ((before, False), (queries, True)):
-        for start in range(0, len(part), settings.batch_size):
-            batch = batch_of(part[start : start + settings.batch_size], settings.window)
+        for start in range(0, len(part), model.batch_size):
+            batch = batch_of(part[start : start + model.batch_size], model.window)
             if tests:
                 ranks.append(learner.evaluate(batch).ranks)
             learner.learn(batch)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from contracts.features import Floats, Ints
+from contracts.settings import TrainerSettings
 from evaluation import costs, kuairand, movielens
 from evaluation.baselines.base import Fitted as FittedBaseline
 from evaluation.data import Catalogue, DataError, Query, Sequence
@@ -154,8 +155,8 @@ def _online(task: Task, source: kuairand.Stream, device: torch.device, report: R
     clock = training_clock(device)
     begun = clock()
     found = learn_online(
-        task.model, task.settings, source.catalogue, asked, before=before, seed=task.seed, device=device,
-        report=lambda done: report(Step(done / steps, f"{done:,} of {steps:,} views")),
+        task.model, TrainerSettings(model=task.settings), source.catalogue, asked, before=before, seed=task.seed,
+        device=device, report=lambda done: report(Step(done / steps, f"{done:,} of {steps:,} views")),
     )  # fmt: skip
     spent = clock() - begun
     tested = np.array([q.time_ms >= _first_tested(midnights) for q in asked])

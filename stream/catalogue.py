@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contracts import bus
-from contracts.events import BadEvent, decode_item
+from contracts.events import BadEvent, decode_catalogue
 from contracts.settings import KafkaSettings, SettingsError
 from stream.join import Origin
 from stream.step import Rejected
@@ -13,7 +13,12 @@ POLL_MS = 50
 
 
 class Catalogue:
-    """The ids of the items that the topic has named so far."""
+    """The ids of the items that the topic has named so far.
+
+    A deleted item stays known here: what users did with it was done, and whether a worker has read of the deletion
+    when it meets feedback must not decide what becomes of the feedback. That it is not recommended any more is the
+    trainer's part.
+    """
 
     def __init__(self, settings: KafkaSettings, max_bytes: int) -> None:
         self.items: set[int] = set()
@@ -46,13 +51,14 @@ class Catalogue:
         for record in bus.read_to_end(self._settings, bus.ITEMS, 0, offset):
             if record.offset < self._end:
                 try:
-                    decode_item(record.value, max_bytes=self._max_bytes)
+                    decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
                 except BadEvent as error:
                     yield Rejected(origin_of(record), error)
 
     def _take(self, record: Any) -> None:
         try:
-            self.items.add(decode_item(record.value, max_bytes=self._max_bytes).item_id)
+            item_id, _ = decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
+            self.items.add(item_id)
         except BadEvent:
             self._saw_bad = True
 

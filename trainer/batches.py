@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from contracts.features import Floats, Ints, positives, tower_inputs
+from contracts.features import Floats, Ints, positives, rows_of, tower_inputs
 from contracts.wire.events_pb2 import Example
 from trainer.catalogue import Catalogue
 
@@ -55,14 +55,19 @@ def encode(examples: Sequence[Example], catalogue: Catalogue, window: int) -> Ba
         for e, ids in zip(examples, histories, strict=True)
     ]
     now_ms = np.array([e.time_ms for e in examples], np.int64)
-    inputs = tower_inputs(users, now_ms, catalogue.item_ids, window)
-    seen = [catalogue.rows(ids) for ids in histories]
+    targets = np.array([e.item_id for e in examples], np.int64)
+    # Only ids that occur here are looked up, so a batch costs the same whatever the catalogue's size.
+    occurring = np.unique(np.concatenate((targets, *histories)))
+    at = catalogue.rows(occurring)
+    known, rows = occurring[at >= 0], at[at >= 0]
+    inputs = tower_inputs(users, now_ms, known, window)
+    seen = [rows_of(ids, known) for ids in histories]
     return Batch(
-        rows=catalogue.to_rows(inputs.rows),
+        rows=np.where(inputs.rows >= 0, rows[inputs.rows], -1),
         mask=inputs.mask,
         lag=inputs.lag,
-        targets=catalogue.rows(np.array([e.item_id for e in examples], np.int64)),
-        seen=tuple(rows[rows >= 0] for rows in seen),
+        targets=catalogue.rows(targets),
+        seen=tuple(rows[places[places >= 0]] for places in seen),
         user_ids=np.array([e.user_id for e in examples], np.int64),
         arms=tuple(e.arm for e in examples),
     )

@@ -5,31 +5,26 @@ count. What it has learned is its state, with the offsets that the state include
 the records from these offsets on comes to the same weights as one that was never stopped, bit for bit on the CPU.
 """
 
-import contextlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from contracts import delta
+from contracts.delta import Delta
 from contracts.settings import Arm, LearnFrom, Settings
-from contracts.snapshot import Snapshot, SnapshotError, live, version_name
-from contracts.wire.events_pb2 import Example, Item
-from trainer.batches import Batch, encode
-from trainer.catalogue import Catalogue
-from trainer.drift import DriftDetector
-from trainer.export import TowerTemplate
-from trainer.gatekeeper import Gatekeeper
-from trainer.learner import Learner
+from contracts.snapshot import Snapshot
+from contracts.wire.events_pb2 import Example
+from trainer.batches import encode
+from trainer.catalogue import Announced, Catalogue
 from trainer.meters import Meters
-from trainer.progress import Progress
-from trainer.publish import Boundaries, EvenSample, Learned, next_version, sampling_seed, snapshot_of, versions_on_disk
+from trainer.publish import Boundaries
+from trainer.pupil import Pupil, Reached
 
-DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
+Publication: TypeAlias = Snapshot | Delta
+
+EXPIRY_BEATS = 64  # searches for idle items in the time after which an item is idle
 
 
 def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
@@ -61,60 +56,6 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-class Pupil:
-    """A learner and what is told about it: what it learned from, how well it foresaw, its next version."""
-
-    def __init__(self, name: str, settings: Settings, device: torch.device) -> None:
-        model = settings.trainer.model
-        self._seed = settings.seed
-        self.learner = Learner(name, model, settings.seed, device)
-        self.template = TowerTemplate(self.learner.model.encoder, model.dim, model.window)
-        self.progress = Progress()
-        self.drift = DriftDetector()
-        self.gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device)
-        self._seat_live(settings)
-        self.shares: Counter[str] = Counter()
-        self.arrivals = EvenSample()
-        self.number(next_version(versions_on_disk(settings.snapshots, name)))
-        self.unpublished = 0  # learned from since the last snapshot
-
-    def number(self, version: int) -> None:
-        """Give the coming snapshot its number, and with it the sampling noise that tests are made with."""
-        self.version = version
-        self.learner.sampling_seed = sampling_seed(self._seed, version)
-
-    def state(self) -> dict[str, Any]:
-        """All of it, for a checkpoint."""
-        return {
-            "learner": self.learner.state(),
-            "progress": self.progress.state(),
-            "drift": self.drift.state(),
-            "gate": self.gate.state(),
-            "shares": dict(self.shares),
-            "arrivals": self.arrivals.state(),
-            "version": self.version,
-            "unpublished": self.unpublished,
-        }
-
-    def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
-        """Go on from a state."""
-        self.learner.restore(state["learner"], catalogue)
-        self.progress.restore(state["progress"])
-        self.drift.restore(state["drift"])
-        self.gate.restore(state["gate"])
-        self.shares = Counter(state["shares"])
-        self.arrivals.restore(state["arrivals"])
-        self.number(state["version"])
-        self.unpublished = state["unpublished"]
-
-    def _seat_live(self, settings: Settings) -> None:
-        """What is live must not give way to a worse one, even if nothing else is left of the trainer that made it."""
-        version = live(settings.snapshots, self.learner.name)
-        if version is not None:
-            with contextlib.suppress(SnapshotError):  # replicas refuse a damaged one, too: any other is better
-                self.gate.seat(delta.read(settings.snapshots, self.learner.name, version))
-
-
 class Engine:
     """Tests and teaches all models on one stream of examples."""
 
@@ -123,7 +64,7 @@ class Engine:
         self._meters = meters
         self._catalogue = Catalogue()
         device = choose_device(settings.trainer.device)
-        self.pupils = [Pupil(name, settings, device) for name in settings.trainer.models]
+        self.pupils = [Pupil(name, settings, device, meters) for name in settings.trainer.models]
         self._boundaries = Boundaries(settings.trainer.publish_every_ms)
         self._batch: list[Example] = []
         self._offsets: dict[str, int] = {}  # of the examples that have been taken
@@ -141,27 +82,25 @@ class Engine:
         """All that has been learned, with its offsets; see the top."""
         return {
             "catalogue": self._catalogue.state(),
-            "pupils": {pupil.learner.name: pupil.state() for pupil in self.pupils},
+            "pupils": {pupil.name: pupil.state() for pupil in self.pupils},
             "boundaries": self._boundaries.state(),
             "learned_offsets": dict(self._learned_offsets),
             "item_offsets": dict(self._item_offsets),
             "event_time_ms": self._event_time_ms,
             "tested": self.tested,
-            "randomness": torch.get_rng_state(),  # dropout draws from it
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state; the next records are those from `offsets` on."""
         self._catalogue.restore(state["catalogue"])
         for pupil in self.pupils:
-            pupil.restore(state["pupils"][pupil.learner.name], self._catalogue)
+            pupil.restore(state["pupils"][pupil.name], self._catalogue)
         self._boundaries.restore(state["boundaries"])
         self._learned_offsets = dict(state["learned_offsets"])
         self._offsets = dict(self._learned_offsets)
         self._item_offsets = dict(state["item_offsets"])
         self._event_time_ms = state["event_time_ms"]
         self.tested = state["tested"]
-        torch.set_rng_state(state["randomness"])
 
     def begin(self, offsets: Mapping[str, int]) -> None:
         """Begin at these offsets ("topic:partition") instead of at the first records."""
@@ -172,47 +111,79 @@ class Engine:
         """Whether an item is in the catalogue."""
         return item_id in self._catalogue
 
-    def add_item(self, item: Item, partition: str, offset: int) -> None:
-        """Add an item to the catalogue, or replace its categories; its record lies at `offset` of `partition`."""
-        self._catalogue.put(item.item_id, item.category_ids)
+    def take_item(self, announced: Announced, time_ms: int, partition: str, offset: int) -> None:
+        """Add an item to the catalogue, replace its categories, or remove it.
+
+        Args:
+            announced: the record.
+            time_ms: event time of the announcement.
+            partition: "topic:number" where the record lies.
+            offset: its place there.
+
+        """
+        if announced.item is None:
+            self._catalogue.remove(announced.item_id)
+        else:
+            self._catalogue.put(announced.item_id, announced.item.category_ids, time_ms)
         self._item_offsets[partition] = offset + 1
 
-    def take(self, example: Example, partition: str, offset: int) -> list[Snapshot]:
+    def take(self, example: Example, partition: str, offset: int) -> list[Publication]:
         """Take the next example, which lies at `offset` of `partition` ("topic:number").
 
-        Returns the snapshots that are due, one a model, mostly none. Those that the gate rejected are among them, and
-        say so in their manifest.
+        Returns the snapshots and deltas that are due, one a model, mostly none. Snapshots that the gate rejected are
+        among them, and say so in their manifest.
 
         Raises:
             CatalogueTooLargeError: the catalogue has outgrown the full softmax.
 
         """
-        snapshots: list[Snapshot] = []
+        made: list[Publication] = []
         if self._boundaries.crossed(example.time_ms):
             self._step()
-            snapshots = [self._snapshot(pupil) for pupil in self.pupils]
+            made += self._snapshots(self.pupils)
         self._batch.append(example)
         self._offsets[partition] = offset + 1
         if len(self._batch) == self._settings.trainer.model.batch_size:
             self._step()
-            every = self._settings.trainer.publish_every_examples
-            if every is not None and any(pupil.unpublished >= every for pupil in self.pupils):
-                snapshots += [self._snapshot(pupil) for pupil in self.pupils]
-        return snapshots
+            made += self._due_by_count()
+        return made
 
-    def snapshots(self) -> list[Snapshot]:
-        """What has been learned up to now, one snapshot of each model that has learned since its last one."""
-        return [self._snapshot(pupil) for pupil in self.pupils if pupil.unpublished]
+    def snapshots(self, model: str | None = None) -> list[Publication]:
+        """What has been learned up to now: a snapshot of each model, or of one, that has learned since its last."""
+        return self._snapshots([p for p in self.pupils if p.unpublished and model in (None, p.name)])
+
+    def deltas(self) -> list[Publication]:
+        """What has moved since the last publication, one delta of each model that has learned since."""
+        made = (pupil.delta(self._catalogue, self._reached()) for pupil in self.pupils if pupil.unsent)
+        return [delta for delta in made if delta is not None]
 
     def renumber(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot under the next version that is free on the disk."""
-        (pupil,) = (pupil for pupil in self.pupils if pupil.learner.name == snapshot.manifest.model)
-        pupil.number(next_version(versions_on_disk(self._settings.snapshots, pupil.learner.name)))
-        manifest = replace(
-            snapshot.manifest, version=version_name(pupil.version), sampling_seed=pupil.learner.sampling_seed
-        )
-        pupil.number(pupil.version + 1)
-        return replace(snapshot, manifest=manifest)
+        return self._pupil(snapshot.manifest.model).renumber(snapshot)
+
+    def not_served(self, model: str) -> None:
+        """Note that replicas do not serve what was published last of a model."""
+        self._pupil(model).not_served()
+
+    def _due_by_count(self) -> list[Publication]:
+        settings = self._settings.trainer
+        full = settings.publish_every_examples
+        if full is not None and any(pupil.unpublished >= full for pupil in self.pupils):
+            return self._snapshots(self.pupils)
+        part = settings.deltas_every_examples
+        if part is not None and any(pupil.unsent >= part for pupil in self.pupils):
+            return self.deltas()
+        return []
+
+    def _snapshots(self, pupils: Sequence[Pupil]) -> list[Publication]:
+        return [pupil.snapshot(self._catalogue, self._reached()) for pupil in pupils]
+
+    def _reached(self) -> Reached:
+        return Reached(self._learned_offsets, self._event_time_ms)
+
+    def _pupil(self, model: str) -> Pupil:
+        (found,) = (pupil for pupil in self.pupils if pupil.name == model)
+        return found
 
     def _step(self) -> None:
         """Test what is waiting on every model, then let each learn from its share."""
@@ -222,48 +193,22 @@ class Engine:
         self._meters.items.set(len(self._catalogue))
         if examples:
             batch = encode(examples, self._catalogue, self._settings.trainer.model.window)
+            policy, arms = self._settings.trainer.learn_from, self._settings.experiment.arms
             for pupil in self.pupils:
-                with self._meters.train_seconds.labels(pupil.learner.name).time():
-                    self._teach(pupil, batch, examples)
-                self._meters.show(pupil.learner.name, pupil.progress, pupil.drift)
+                with self._meters.train_seconds.labels(pupil.name).time():
+                    pupil.foresee(examples, batch, self._catalogue)
+                    pupil.learn(examples, batch, learns_from(pupil.name, batch.arms, policy, arms))
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
             self._event_time_ms = max(self._event_time_ms, *(e.time_ms for e in examples))
+            self._catalogue.touch(batch.targets, np.array([e.time_ms for e in examples], np.int64))
+            self._expire()
         self._batch = []
         self._learned_offsets = dict(self._offsets)
 
-    def _teach(self, pupil: Pupil, batch: Batch, examples: Sequence[Example]) -> None:
-        learner = pupil.learner
-        learner.follow(self._catalogue)
-        foresight = learner.evaluate(batch)
-        pupil.progress.add(foresight, batch.arms, learner.learned(batch.targets))
-        self._meters.count_drifts(learner.name, pupil.drift.add(foresight.ranks <= DRIFT_AT))
-        pupil.gate.watch(examples, batch, foresight, self._catalogue)
-        own = learns_from(learner.name, batch.arms, self._settings.trainer.learn_from, self._settings.experiment.arms)
-        if not own.any():
-            return
-        share = batch.only(own)
-        if not learner.learn(share):
-            self._meters.nan_steps.labels(learner.name).inc()
-            return
-        self._meters.learned.labels(learner.name).inc(len(share))
-        pupil.unpublished += len(share)
-        pupil.shares.update(share.arms)
-        for example, is_own in zip(examples, own, strict=True):
-            if is_own:
-                pupil.arrivals.offer(example.sent_at_ms)
-
-    def _snapshot(self, pupil: Pupil) -> Snapshot:
-        learner = pupil.learner
-        learner.follow(self._catalogue)
-        learned = Learned(pupil.shares, self._learned_offsets, self._event_time_ms, pupil.arrivals.take())
-        snapshot = snapshot_of(learner, self._catalogue, pupil.template, pupil.progress, learned, pupil.version)
-        verdict = pupil.gate.judge(snapshot, learner, self._catalogue)
-        self._meters.show_verdict(learner.name, verdict)
-        if not verdict.passed:  # what it would have served is still to be served
-            for sent_at_ms in learned.sent_at_ms:
-                pupil.arrivals.offer(sent_at_ms)
-        pupil.number(pupil.version + 1)
-        pupil.unpublished = 0
-        policy = self._settings.trainer.learn_from
-        return replace(snapshot, manifest=replace(snapshot.manifest, learn_from=policy, gate=verdict.figures()))
+    def _expire(self) -> None:
+        lifetime_ms = self._settings.trainer.vocabulary.expire_after_ms
+        if lifetime_ms is not None:
+            beat_ms = max(lifetime_ms // EXPIRY_BEATS, 1)  # so that the catalogue is not searched at every step
+            expired = self._catalogue.expire(self._event_time_ms // beat_ms * beat_ms - lifetime_ms)
+            self._meters.expired.inc(expired)

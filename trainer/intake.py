@@ -15,9 +15,10 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from contracts import bus
 from contracts.clock import Clock
-from contracts.events import BadEvent, decode_example, decode_item
+from contracts.events import BadEvent, decode_catalogue, decode_example
 from contracts.settings import Settings
-from contracts.wire.events_pb2 import Example, Item
+from contracts.wire.events_pb2 import Example
+from trainer.catalogue import Announced
 from trainer.merge import Entry, Merge
 
 POLL_MS = 200
@@ -25,7 +26,7 @@ SILENCE_MS = 1000  # after so long at its end, a partition's next record is not 
 HOARD = 4  # polls' worth of records that one partition may be ahead of the others
 
 Reject: TypeAlias = Callable[[ConsumerRecord, BadEvent], None]
-Record: TypeAlias = Entry[Item | Example]
+Record: TypeAlias = Entry[Announced | Example]
 
 
 class Intake:
@@ -131,8 +132,8 @@ class Intake:
         """
         limit = self._settings.stream.max_event_bytes
         if partition == self._item_log:
-            item = decode_item(record.value, max_bytes=limit)
-            self._items.append(Entry(record.partition, record.offset, record.timestamp, item))
+            announced = Announced(*decode_catalogue(record.key, record.value, max_bytes=limit))
+            self._items.append(Entry(record.partition, record.offset, record.timestamp, announced))
         else:
             example = decode_example(record.value, max_bytes=limit)
             self._merge.push(Entry(record.partition, record.offset, example.time_ms, (record.timestamp, example)))

@@ -1,20 +1,24 @@
 """One model that learns online: test a batch, then learn from it. No Kafka, no files, no clock."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from contracts.features import Floats, Ints, sampling_noise
-from contracts.settings import ModelSettings
+from contracts.settings import TrainerSettings
 from trainer.batches import Batch
 from trainer.catalogue import Catalogue
 from trainer.foresight import Foresight, foresee
+from trainer.frequency import Frequency
 from trainer.model import Model
 from trainer.models.base import Inputs
+from trainer.negatives import Negatives, draw
+from trainer.tables import moved
 
 MAX_ITEMS = 20_000  # above, the full softmax costs more than it is worth
 GRADIENT_NORM = 5.0  # a rare batch must not throw an online learner off its course
@@ -27,16 +31,21 @@ class CatalogueTooLargeError(Exception):
 class Learner:
     """A user encoder and an item tower that learn together; deterministic, given the seed and the batches in order."""
 
-    def __init__(self, name: str, settings: ModelSettings, seed: int, device: torch.device) -> None:
+    def __init__(self, name: str, settings: TrainerSettings, seed: int, device: torch.device) -> None:
         self.name = name
-        self.settings = settings
+        self.settings = settings.model
         self.sampling_seed = seed  # of the noise that `evaluate` gives each user, as a replica would
-        self.model = Model(name, settings, seed).to(device)
+        self.model = Model(name, settings.model, seed, settings.vocabulary.admit_after).to(device)
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.learning_rate, fused=True)
-        self._counts = np.zeros(0, np.float32)
-        self._catalogue_version = -1
+        self._sampled = settings.softmax == "sampled"
+        self._negatives = settings.negatives
+        self._frequency = Frequency(settings.frequency_half_life)
+        rate, ids = settings.model.learning_rate, self.model.items.ids
+        dense = [weight for weight in self.model.parameters() if not (self._sampled and weight is ids)]
+        self._optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=rate, fused=True)]
+        if self._sampled:
+            self._optimizers.append(torch.optim.SparseAdam([ids], lr=rate))
 
     def follow(self, catalogue: Catalogue) -> None:
         """Take the catalogue's changes over.
@@ -45,35 +54,22 @@ class Learner:
             CatalogueTooLargeError: it has more items than a full softmax can bear.
 
         """
-        if catalogue.version == self._catalogue_version:
-            return
-        if len(catalogue) > MAX_ITEMS:
+        if len(catalogue) > MAX_ITEMS and not self._sampled:
             raise CatalogueTooLargeError(
-                f"The catalogue has {len(catalogue)} items; the trainer's full softmax takes at most {MAX_ITEMS}."
+                f"The catalogue has {len(catalogue)} items; the full softmax takes at most {MAX_ITEMS}: "
+                "set trainer.softmax to sampled."
             )
         items = self.model.items
-        items.follow(catalogue)
-        for table in (items.ids, items.categories):
-            _grow_state(self._optimizer, table)
-        self._counts = np.pad(self._counts, (0, len(catalogue) - len(self._counts)))
-        self._catalogue_version = catalogue.version
-
-    def state(self) -> dict[str, Any]:
-        """Weights, the optimizer's moments, randomness and counts."""
-        return {
-            "model": copy.deepcopy(self.model.state_dict()),
-            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
-            "generator": self._generator.get_state(),
-            "counts": self._counts.copy(),
-        }
-
-    def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
-        """Go on from a state, which was made with this catalogue."""
-        self.follow(catalogue)
-        self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._generator.set_state(state["generator"])
-        self._counts = state["counts"].copy()
+        followed = items.follow(catalogue)
+        if followed is None:
+            return
+        for table, changes in ((items.ids, followed.items), (items.categories, followed.categories)):
+            for optimizer in self._optimizers:
+                state = optimizer.state.get(table, {})
+                for name, moment in state.items():
+                    if isinstance(moment, Tensor) and moment.ndim == table.ndim:
+                        state[name] = moved(moment, changes)
+        self._frequency.follow(followed.items)
 
     def evaluate(self, batch: Batch) -> Foresight:
         """What is foreseen of each example among the whole catalogue, as a replica would answer now."""
@@ -85,19 +81,24 @@ class Learner:
 
     def learned(self, rows: Ints) -> Floats:
         """Positives learned from so far of each of these rows of the catalogue."""
-        return self._counts[rows]
+        counts: Floats = self.model.items.positives.cpu().numpy()[rows]
+        return counts
 
     def learn(self, batch: Batch) -> bool:
         """One step on a batch; False where its loss or gradient was no number and the step was not taken."""
-        np.add.at(self._counts, batch.targets, 1)
+        targets = self._tensor(batch.targets)
         self.model.train()
-        loss = self.model.loss(self._inputs(batch), self._tensor(batch.targets), self._generator)
-        self._optimizer.zero_grad(set_to_none=True)
+        with self._dropout():
+            loss = self.model.loss(self._inputs(batch), targets, self._generator, self._drawn(batch))
+        self.model.items.count(targets)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             return False
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         return True
 
     def item_vectors(self, catalogue: Catalogue) -> Floats:
@@ -108,7 +109,48 @@ class Learner:
 
     def item_counts(self, catalogue: Catalogue) -> Floats:
         """(N,) positives learned from so far, in the order of `catalogue.item_ids`."""
-        return self._counts[catalogue.arrival]
+        counts: Floats = self.model.items.positives.cpu().numpy()[catalogue.arrival]
+        return counts
+
+    def state(self) -> dict[str, Any]:
+        """All of it, to go on from bit for bit: weights, moments, counts, randomness."""
+        return {
+            "encoder": copy.deepcopy(self.model.encoder.state_dict()),
+            "items": self.model.items.state(),
+            "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self._optimizers],
+            "generator": self._generator.get_state(),
+            "frequency": self._frequency.state(),
+            "sampling_seed": self.sampling_seed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` told of a learner with the same settings; then follow the catalogue of that moment."""
+        self.model.encoder.load_state_dict(state["encoder"])
+        self.model.items.restore(state["items"])
+        for optimizer, told in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(told))
+        self._generator.set_state(state["generator"])
+        self._frequency.restore(state["frequency"])
+        self.sampling_seed = state["sampling_seed"]
+
+    def _drawn(self, batch: Batch) -> Negatives | None:
+        if not self._sampled:
+            return None
+        targets = torch.from_numpy(batch.targets)
+        size = len(self.model.items.ids)
+        drawn = draw(targets, self._frequency, size, self._negatives, self._generator)
+        self._frequency.add(targets)
+        return drawn
+
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """Dropout draws from torch's own generators; within this their seed is drawn from the learner's."""
+        if not self.settings.dropout:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
+            yield
 
     def _inputs(self, batch: Batch) -> Inputs:
         rows = self._tensor(np.maximum(batch.rows, 0))
@@ -122,11 +164,3 @@ class Learner:
 
     def _tensor(self, array: Ints | Floats) -> Tensor:
         return torch.from_numpy(array).to(self._device)
-
-
-def _grow_state(optimizer: torch.optim.Optimizer, table: Tensor) -> None:
-    """Give an optimizer's moments zero rows where a table has grown since its last step."""
-    for name, moment in optimizer.state.get(table, {}).items():
-        if isinstance(moment, Tensor) and moment.ndim == table.ndim:
-            missing = len(table) - len(moment)
-            optimizer.state[table][name] = functional.pad(moment, (0, 0, 0, missing))

@@ -62,7 +62,10 @@ class Meters:
             registry=self.registry,
         )
         self.published = Counter(
-            "trainer_snapshots_published_total", "Snapshots published", ["model"], registry=self.registry
+            "trainer_snapshots_published_total",
+            "Snapshots and deltas that went live",
+            ["model", "kind"],
+            registry=self.registry,
         )
         self.version = Gauge(
             "trainer_snapshot_version", "Number of the newest published snapshot", ["model"], registry=self.registry
@@ -76,6 +79,7 @@ class Meters:
             registry=self.registry,
         )
         self.items = Gauge("trainer_catalogue_items", "Items in the catalogue", registry=self.registry)
+        self.expired = Counter("trainer_expired_items_total", "Items that were idle too long", registry=self.registry)
         self.freshness = seconds_histogram(
             "trainer_event_to_snapshot_seconds",
             "From an event's arrival in Kafka to a published snapshot that learned from it",

@@ -8,16 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.settings import ModelSettings
+from trainer.item_tower import ItemTower
 from trainer.models import create
-from trainer.models.base import Inputs, ItemTower
+from trainer.models.base import Inputs
+from trainer.negatives import Negatives, sampled_loss
 from trainer.softmax import catalogue_loss
 
 
 class Model(nn.Module):
     """A user encoder and an item tower whose initial weights are a function of the seed."""
 
-    def __init__(self, name: str, settings: ModelSettings, seed: int) -> None:
-        """Make the model on the CPU.
+    def __init__(self, name: str, settings: ModelSettings, seed: int, admit_after: int = 0) -> None:
+        """Make the model on the CPU; `admit_after` is the item tower's.
 
         Raises:
             ValueError: there is no model of that name.
@@ -28,7 +30,7 @@ class Model(nn.Module):
         self.encoder = create(name, settings, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.items = ItemTower(settings, seed)
+            self.items = ItemTower(settings, seed, admit_after)
 
     def vectors(self) -> Tensor:
         """The catalogue as the encoder matches and reads it, (N, d)."""
@@ -38,23 +40,43 @@ class Model(nn.Module):
         """User vectors (B, d) as they are served; noise is (B, *noise_shape)."""
         return self.encoder(_gather(inputs, vectors), inputs.mask, inputs.lag, noise)  # type: ignore[no-any-return]
 
-    def loss(self, inputs: Inputs, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Softmax over the whole catalogue at every place that the encoder learns from, plus its extra loss; ().
+    def loss(
+        self, inputs: Inputs, targets: Tensor, generator: torch.Generator, negatives: Negatives | None = None
+    ) -> Tensor:
+        """Softmax at every place that the encoder learns from, plus its extra loss; ().
 
         Args:
             inputs: B users.
             targets: (B,) rows of the next positive items.
             generator: on the CPU; the encoder's only source of randomness, dropout apart.
+            negatives: what the wanted items compete with; None: the whole catalogue. With these, only vectors of rows
+                that the step needs are made.
 
         """
-        vectors = self.vectors()
+        if negatives is None:
+            vectors = self.vectors()
+        else:
+            rows, inputs, targets, candidates = _renumbered(inputs, targets, negatives.rows)
+            vectors = self.encoder.shape_items(self.items(rows))
         step = self.encoder.training_step(
             _gather(inputs, vectors), inputs.mask, inputs.lag, functional.embedding(targets, vectors), generator
         )
         wanted = targets
         if step.places is not None:
             wanted = torch.cat((inputs.rows, targets.unsqueeze(1)), 1).flatten()[step.places]
-        return catalogue_loss(step.user, vectors, wanted, self.precision) + step.extra_loss
+        if negatives is None:
+            loss = catalogue_loss(step.user, vectors, wanted, self.precision)
+        else:
+            loss = sampled_loss(step.user, vectors, wanted, candidates, negatives.log_weight.to(vectors.device))
+        return loss + step.extra_loss
+
+
+def _renumbered(inputs: Inputs, targets: Tensor, candidates: Tensor) -> tuple[Tensor, Inputs, Tensor, Tensor]:
+    """The rows that are needed, each once, and the inputs, targets and candidates as places among these."""
+    parts = (inputs.rows.flatten(), targets, candidates.to(targets.device))
+    rows, places = torch.unique(torch.cat(parts), return_inverse=True)
+    window, wanted, drawn = places.split([len(part) for part in parts])
+    return rows, inputs._replace(rows=window.view_as(inputs.rows)), wanted, drawn
 
 
 def _gather(inputs: Inputs, vectors: Tensor) -> Tensor:

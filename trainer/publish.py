@@ -1,7 +1,5 @@
 """When to publish, under which version, and what a snapshot consists of. Writing it is the worker's."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from contracts.snapshot import Manifest, Snapshot, version_name
 from trainer.catalogue import Catalogue
 from trainer.export import TowerTemplate
 from trainer.learner import Learner
-from trainer.progress import Progress
 
 SAMPLE = 256  # of arrival times that a manifest carries
 
@@ -113,35 +110,26 @@ def sampling_seed(seed: int, version: int) -> int:
     return int(np.random.SeedSequence([seed, version]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What one model has learned from so far."""
-
-    shares: Mapping[str, int]  # examples by arm
-    offsets: Mapping[str, int]  # "topic:partition" -> first offset not learned from
-    event_time_ms: int
-    sent_at_ms: tuple[int, ...]  # sampled from the examples that are new since the last snapshot
-
-
-def snapshot_of(
-    learner: Learner, catalogue: Catalogue, template: TowerTemplate, progress: Progress, learned: Learned, version: int
-) -> Snapshot:
-    """Everything that a replica needs to answer with what the learner knows now."""
-    vectors = learner.item_vectors(catalogue)
-    manifest = Manifest(
+def manifest_of(learner: Learner, version: int) -> Manifest:
+    """The manifest of a learner's snapshot, as far as it is known without what was learned and foreseen."""
+    return Manifest(
         model=learner.name,
         version=version_name(version),
         dim=learner.settings.dim,
         window=learner.settings.window,
         sampling_seed=learner.sampling_seed,
         noise_shape=learner.model.encoder.noise_shape,
-        examples=sum(learned.shares.values()),
-        shares=dict(learned.shares),
-        offsets=dict(learned.offsets),
-        event_time_ms=learned.event_time_ms,
-        metrics=progress.metrics(),
-        sent_at_ms=learned.sent_at_ms,
+        examples=0,
+        shares={},
+        offsets={},
+        event_time_ms=0,
+        metrics={},
     )
+
+
+def snapshot_of(learner: Learner, catalogue: Catalogue, template: TowerTemplate, manifest: Manifest) -> Snapshot:
+    """Everything that a replica needs to answer with what the learner knows now."""
+    vectors = learner.item_vectors(catalogue)
     return Snapshot(
         manifest=manifest,
         tower=template.fill(learner.model.encoder),

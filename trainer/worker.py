@@ -27,13 +27,13 @@ from contracts import bus
 from contracts.clock import Clock, SystemClock
 from contracts.events import BadEvent
 from contracts.settings import Settings
-from contracts.snapshot import Snapshot, SnapshotExistsError, publish, write
-from contracts.wire.events_pb2 import Item
 from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from trainer.catalogue import Announced
 from trainer.checkpoint import Checkpoints
 from trainer.engine import Engine
 from trainer.intake import Intake
 from trainer.meters import Meters
+from trainer.publisher import Publisher
 
 log = structlog.get_logger()
 BROKER_MS = 5_000  # how long a step waits for a broker that is away; the next one tries again
@@ -61,11 +61,12 @@ class TrainerWorker:
         self._meters = meters
         self._clock = clock
         self._stop = stop
+        self._publisher = Publisher(settings, engine, meters, clock)
         self._intake = Intake(settings, consumer, self._reject, clock, stop)
         self._letters: list[tuple[ConsumerRecord, BadEvent, Any]] = []  # that the broker may not have yet
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._kept = 0  # examples in the newest checkpoint
-        self.due = threading.Event()  # set by the clock: publish what is new
+        self.snapshots_due, self.deltas_due = threading.Event(), threading.Event()  # set by the clock
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint; False where there is none.
@@ -95,15 +96,18 @@ class TrainerWorker:
         """One step, in the order given at the top."""
         for partition, entry in self._intake.records(self._engine.knows):
             source = f"{partition.topic}:{partition.partition}"
-            if isinstance(entry.value, Item):
-                self._engine.add_item(entry.value, source, entry.offset)
+            if isinstance(entry.value, Announced):
+                self._engine.take_item(entry.value, entry.time_ms, source, entry.offset)
             else:
-                self._publish(self._engine.take(entry.value, source, entry.offset))
+                self._publisher.publish(self._engine.take(entry.value, source, entry.offset))
             if self._stop.is_set():
                 break
-        if self.due.is_set():
-            self.due.clear()
+        if self.snapshots_due.is_set():
+            self.snapshots_due.clear()
             self.publish_now()
+        if self.deltas_due.is_set():
+            self.deltas_due.clear()
+            self._publisher.publish(self._engine.deltas())
         if not self._settled():
             return
         if self._engine.tested - self._kept >= self._settings.trainer.checkpoint_every_examples:
@@ -117,7 +121,7 @@ class TrainerWorker:
 
     def publish_now(self) -> None:
         """Publish what is new."""
-        self._publish(self._engine.snapshots())
+        self._publisher.publish(self._engine.snapshots())
 
     def keep(self) -> None:
         """Write a checkpoint, where anything was learned since the last one."""
@@ -157,36 +161,6 @@ class TrainerWorker:
         ]
         return not failed
 
-    def _publish(self, snapshots: list[Snapshot]) -> None:
-        for snapshot in snapshots:
-            try:
-                write(self._settings.snapshots, snapshot)
-            except SnapshotExistsError:  # published by the clock before a restart, so at another moment
-                renumbered = self._engine.renumber(snapshot)
-                write(self._settings.snapshots, renumbered)
-                self._go_live(renumbered)
-            else:
-                self._go_live(snapshot)
-
-    def _go_live(self, snapshot: Snapshot) -> None:
-        manifest = snapshot.manifest
-        if manifest.rejected:
-            log.warning("snapshot held", model=manifest.model, version=manifest.version, reason=manifest.gate["reason"])
-            return
-        publish(self._settings.snapshots, manifest.model, manifest.version)
-        now_ms = self._clock.now_ms()
-        self._meters.published.labels(manifest.model).inc()
-        self._meters.version.labels(manifest.model).set(version.number)
-        for sent_at_ms in manifest.sent_at_ms:
-            self._meters.freshness.labels(manifest.model).observe(max(now_ms - sent_at_ms, 0) / 1000)
-        log.info(
-            "snapshot published",
-            model=manifest.model,
-            version=manifest.version,
-            examples=manifest.examples,
-            recall_at_100=manifest.metrics.get("recall@100/recent"),
-        )
-
     def _commit(self) -> None:
         waiting = self._intake.waiting_from()
         taken = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in waiting.items()}
@@ -216,8 +190,12 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop)
     worker.resume()
     scheduler = BackgroundScheduler()
-    if settings.trainer.publish_every_s is not None:
-        scheduler.add_job(worker.due.set, "interval", seconds=settings.trainer.publish_every_s)
+    for due, every_s in (
+        (worker.snapshots_due, settings.trainer.publish_every_s),
+        (worker.deltas_due, settings.trainer.deltas_every_s),
+    ):
+        if every_s is not None:
+            scheduler.add_job(due.set, "interval", seconds=every_s)
     scheduler.start()
     port = serve_metrics(meters.registry)
     log.info("trainer ready", metrics_port=port)

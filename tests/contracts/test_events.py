@@ -11,6 +11,7 @@ from contracts.events import (
     BadEvent,
     Reason,
     dead_letter,
+    decode_catalogue,
     decode_example,
     decode_exposure,
     decode_feedback,
@@ -116,3 +117,20 @@ def test_a_dead_letter_keeps_the_record_whole() -> None:
     letter = dead_letter(BadEvent(Reason.UNDECODABLE, "why"), record)
     assert DeadLetter.FromString(letter.SerializeToString()) == letter
     assert (letter.reason, letter.value, letter.key, letter.offset) == ("undecodable", b"\xff\x00", b"k", 2)
+
+
+@pytest.mark.parametrize(
+    "key", [None, b"", b"four", b"-4", b"0", b"4.0", "٤".encode(), b"9223372036854775808", b"9" * 5000]
+)
+def test_a_deletion_of_no_item_is_no_deletion(key: bytes | None) -> None:
+    with pytest.raises(BadEvent) as raised:
+        decode_catalogue(key, None, max_bytes=100)
+    assert raised.value.reason is Reason.UNDECODABLE
+
+
+def test_a_record_of_the_catalogue_is_an_item_or_the_end_of_one() -> None:
+    item = Item(schema_version=1, item_id=5)
+    assert decode_catalogue(b"any", item.SerializeToString(), max_bytes=100) == (5, item)
+    assert decode_catalogue(b"9223372036854775807", None, max_bytes=100) == (2**63 - 1, None)
+    with pytest.raises(BadEvent):  # an empty value is not a null one
+        decode_catalogue(b"5", b"", max_bytes=100)

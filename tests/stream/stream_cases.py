@@ -42,7 +42,7 @@ class Sender:
         self._kafka = kafka
         self._producer: KafkaProducer = bus.producer(kafka, **options)
 
-    def send(self, topic: str, value: bytes, user_id: int = 0, timestamp_ms: int = SENT_MS) -> None:
+    def send(self, topic: str, value: bytes | None, user_id: int = 0, timestamp_ms: int = SENT_MS) -> None:
         partition = 0 if topic == bus.ITEMS else bus.partition_of(user_id, self._kafka.partitions)
         self._producer.send(
             self._kafka.topic(topic),

@@ -121,6 +121,19 @@ def test_a_bad_catalogue_entry_is_dead_lettered_once_however_often_workers_start
     assert (letter.topic, letter.reason, letter.value) == (settings.kafka.topic(bus.ITEMS), "undecodable", b"\xff")
 
 
+def test_a_deletion_is_no_dead_letter_and_what_users_did_with_the_item_stays(settings: Settings) -> None:
+    sender = Sender(settings.kafka)
+    sender.items(1)
+    sender.send(bus.ITEMS, None, 1)
+    sender.events(exposure("r", 1000, (1,), user=2), feedback(1, 1001, "r", user=2))
+    sender.close()
+    with Running(settings) as running:
+        running.take(2)
+    (example,) = [Example.FromString(value) for value in read_all(settings.kafka, bus.EXAMPLES)]
+    assert example.item_id == 1
+    assert not read_all(settings.kafka, bus.DEAD_LETTERS)
+
+
 def test_a_record_that_the_dead_letter_topic_does_not_take_stays_where_it_is(
     apache: KafkaSettings, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-import trainer.engine
+import trainer.pupil
 from contracts.settings import Settings
 from tests.trainer.trainer_rig import MemoryLog, Rig
 from trainer.export import TowerTemplate
@@ -32,7 +32,7 @@ def trace_once(_traced: dict[tuple[type, int, int], TowerTemplate], monkeypatch:
             _traced[key] = TowerTemplate(encoder, dim, window)
         return _traced[key]
 
-    monkeypatch.setattr(trainer.engine, "TowerTemplate", template)
+    monkeypatch.setattr(trainer.pupil, "TowerTemplate", template)
 
 
 MakeRig = Callable[..., Rig]

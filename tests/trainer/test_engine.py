@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from contracts.settings import Settings
 from contracts.snapshot import Snapshot, publish, write
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from trainer.catalogue import Announced
 from trainer.engine import Engine, choose_device, learns_from
 from trainer.meters import Meters
 
@@ -18,7 +20,7 @@ ITEMS = 12
 def run_engine(settings: Settings, examples: list[Example], meters: Meters | None = None) -> list[Snapshot]:
     engine = Engine(settings, meters or Meters())
     for item_id in range(1, ITEMS + 1):
-        engine.add_item(make_item(item_id), "items:0", item_id - 1)
+        engine.take_item(Announced(item_id, make_item(item_id)), START_MS, "items:0", item_id - 1)
     snapshots = []
     for offset, example in enumerate(examples):
         snapshots += engine.take(example, "examples:0", offset)
@@ -122,7 +124,7 @@ def test_steps_that_are_no_number_are_counted_and_not_called_learned(
     meters = Meters()
     engine = Engine(small_settings(tmp_path), meters)
     for item_id in range(1, ITEMS + 1):
-        engine.add_item(make_item(item_id), "items:0", item_id - 1)
+        engine.take_item(Announced(item_id, make_item(item_id)), START_MS, "items:0", item_id - 1)
     broken = next(p.learner for p in engine.pupils if p.learner.name == "t2diff")
     monkeypatch.setattr(broken, "learn", lambda batch: False)
     for offset, example in enumerate(markov_examples(16, ITEMS)):
@@ -175,3 +177,42 @@ def test_auto_takes_cuda_where_there_is_some(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert choose_device("auto").type == expected
     assert choose_device("cpu").type == "cpu"
+
+
+def test_a_removed_item_is_in_no_later_snapshot_and_a_tester_of_nothing(tmp_path: Path) -> None:
+    meters = Meters()
+    engine = Engine(small_settings(tmp_path), meters)
+    for item_id in range(1, ITEMS + 1):
+        engine.add_item(make_item(item_id), START_MS)
+    for offset in range(9):
+        engine.take(make_example([1, 3], 2, START_MS + offset), "examples:0", offset)
+    engine.remove_item(2)
+    engine.remove_item(3)
+    engine.remove_item(999)
+    for snapshot in engine.take(make_example([1], 4, START_MS + HOUR_MS), "examples:0", 9):
+        left = [1, *range(4, ITEMS + 1)]
+        assert snapshot.item_ids.tolist() == left
+        assert snapshot.item_vectors.shape == (len(left), 8)
+        assert faiss.deserialize_index(np.frombuffer(snapshot.index, np.uint8)).ntotal == len(left)
+        assert snapshot.item_counts.tolist() == [0] * len(left)
+    assert meters.registry.get_sample_value("trainer_skipped_examples_total") == 1  # it waited when its item went
+
+
+def test_items_that_nobody_watches_expire_by_event_time(tmp_path: Path) -> None:
+    meters = Meters()
+    settings = small_settings(tmp_path, vocabulary={"expire_after_ms": 10 * HOUR_MS})
+    engine = Engine(settings, meters)
+    for item_id in range(1, ITEMS + 1):
+        engine.add_item(make_item(item_id), START_MS)
+    engine.add_item(make_item(50), START_MS + 9 * HOUR_MS)
+    snapshots = []
+    for hour in range(13):
+        for n in range(8):
+            example = make_example([7], 1 + n % 3, START_MS + hour * HOUR_MS + n)
+            snapshots += engine.take(example, "examples:0", 8 * hour + n)
+    known = {s.manifest.event_time_ms // HOUR_MS: s.item_ids.tolist() for s in snapshots}
+    start = START_MS // HOUR_MS
+    assert known[start + 9] == [*range(1, ITEMS + 1), 50]
+    assert known[start + 11] == [1, 2, 3, 50]
+    assert meters.registry.get_sample_value("trainer_expired_items_total") == ITEMS - 3
+    assert meters.registry.get_sample_value("trainer_skipped_examples_total") == 0

@@ -16,8 +16,7 @@ from trainer.export import TowerTemplate
 from trainer.gate import Verdict
 from trainer.gatekeeper import Gatekeeper
 from trainer.learner import Learner
-from trainer.progress import Progress
-from trainer.publish import Learned, snapshot_of
+from trainer.publish import manifest_of, snapshot_of
 
 ITEMS, EVERY, WARM = 12, 256, 8
 MINUTE_MS = 60_000  # between examples
@@ -75,8 +74,7 @@ class Rig:
 
     def snapshot(self) -> Snapshot:
         self.version += 1
-        learned = Learned({}, {}, 0, ())
-        return snapshot_of(self.learner, self.catalogue, self.template, Progress(), learned, self.version)
+        return snapshot_of(self.learner, self.catalogue, self.template, manifest_of(self.learner, self.version))
 
     def warm(self) -> int:
         """Learn the chain; the version that is live then."""

@@ -9,8 +9,7 @@ from trainer.export import TowerTemplate
 from trainer.foresight import WORST_LOSS
 from trainer.incumbent import NEVER, Incumbent
 from trainer.learner import Learner
-from trainer.progress import Progress
-from trainer.publish import Learned, snapshot_of
+from trainer.publish import manifest_of, snapshot_of
 
 ITEMS, WINDOW = 12, 6
 CPU = torch.device("cpu")
@@ -18,8 +17,7 @@ CPU = torch.device("cpu")
 
 def incumbent_of(learner: Learner, items: int = ITEMS) -> Incumbent:
     template = TowerTemplate(learner.model.encoder, 8, WINDOW)
-    learned = Learned({}, {}, 0, ())
-    return Incumbent.of(snapshot_of(learner, make_catalogue(items), template, Progress(), learned, 1), CPU)
+    return Incumbent.of(snapshot_of(learner, make_catalogue(items), template, manifest_of(learner, 1)), CPU)
 
 
 def make_learner(name: str) -> Learner:

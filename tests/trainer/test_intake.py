@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from contracts.clock import ManualClock
-from contracts.wire.events_pb2 import Item
 from tests.trainer.trainer_cases import START_MS, make_example, make_item, small_settings
 from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog
+from trainer.catalogue import Announced
 from trainer.intake import SILENCE_MS, Intake
 
 
@@ -43,7 +43,7 @@ class Reader:
     def polls(self, count: int) -> None:
         for _ in range(count):
             for _, entry in self.intake.records(self._known.__contains__):
-                if isinstance(entry.value, Item):
+                if isinstance(entry.value, Announced):
                     self._known.add(entry.value.item_id)
                     self.read.append(f"item {entry.value.item_id}")
                 else:

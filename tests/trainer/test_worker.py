@@ -72,6 +72,20 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(
     assert rig.value("trainer_examples_total") == 8
 
 
+def test_a_deleted_item_leaves_the_next_snapshot_and_an_unreadable_deletion_is_a_dead_letter(
+    settings: Settings, make_rig: MakeRig
+) -> None:
+    rig = make_rig(settings)
+    rig.add_items(5)
+    rig.log.append(ITEMS, None, key=b"4")
+    rig.log.append(ITEMS, None, key=b"four")
+    rig.add_examples([make_example([4], 2, START_MS + n * HOUR_MS, user_id=n + 1) for n in range(2)])
+    rig.steps(10)
+    assert read(settings.snapshots, "t2diff", "v000001").item_ids.tolist() == [1, 2, 3, 5]
+    (letter,) = [DeadLetter.FromString(value) for _, value in rig.outbox.sent]
+    assert (letter.reason, letter.offset, letter.key, letter.value) == ("undecodable", 6, b"four", b"")
+
+
 def test_committed_offsets_show_what_was_taken_not_what_waits(settings: Settings, make_rig: MakeRig) -> None:
     rig = make_rig(settings)
     rig.add_items(5)
@@ -130,7 +144,7 @@ def test_a_stop_ends_the_step_and_freshness_is_measured_at_publication(settings:
     assert rig.value("trainer_event_to_snapshot_seconds_count", model="t2diff") == 20
     assert rig.value("trainer_event_to_snapshot_seconds_sum", model="t2diff") > 0
     assert rig.value("trainer_snapshot_version", model="t2diff") == 1
-    assert rig.value("trainer_snapshots_published_total", model="two_tower") == 1
+    assert rig.value("trainer_snapshots_published_total", model="two_tower", kind="full") == 1
     tested = rig.value("trainer_examples_total")
     rig.add_examples([make_example([1], 2, START_MS + HOUR_MS + 50 + n, user_id=n + 1) for n in range(40)])
     rig.stop.set()

@@ -27,7 +27,9 @@ class MemoryLog:
     def __init__(self, per_poll: int, clock: ManualClock) -> None:
         self._per_poll = per_poll
         self.clock = clock
-        self._records: dict[TopicPartition, list[tuple[bytes, int]]] = {tp: [] for tp in (ITEMS, *EXAMPLES)}
+        self._records: dict[TopicPartition, list[tuple[bytes | None, int, bytes]]] = {
+            tp: [] for tp in (ITEMS, *EXAMPLES)
+        }
         self._position = dict.fromkeys(self._records, 0)
         self._paused: set[TopicPartition] = set()
         self._hanging: TopicPartition | None = None
@@ -36,8 +38,10 @@ class MemoryLog:
         self.first = 0
         self.away = False
 
-    def append(self, partition: TopicPartition, value: bytes, logged_ms: int = START_MS) -> None:
-        self._records[partition].append((value, logged_ms))
+    def append(
+        self, partition: TopicPartition, value: bytes | None, logged_ms: int = START_MS, key: bytes = b"k"
+    ) -> None:
+        self._records[partition].append((value, logged_ms, key))
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         partitions = list(self._records)
@@ -89,9 +93,9 @@ class MemoryLog:
         self.commits.append(offsets)
 
 
-def _record(tp: TopicPartition, offset: int, value: bytes, logged_ms: int) -> SimpleNamespace:
+def _record(tp: TopicPartition, offset: int, value: bytes | None, logged_ms: int, key: bytes) -> SimpleNamespace:
     return SimpleNamespace(
-        topic=tp.topic, partition=tp.partition, offset=offset, key=b"k", value=value, timestamp=logged_ms, headers=()
+        topic=tp.topic, partition=tp.partition, offset=offset, key=key, value=value, timestamp=logged_ms, headers=()
     )
 
 

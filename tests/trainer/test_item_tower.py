@@ -3,7 +3,7 @@ import torch
 from contracts.settings import ModelSettings
 from tests.trainer.trainer_cases import make_catalogue
 from trainer.catalogue import Catalogue
-from trainer.models.base import ItemTower
+from trainer.item_tower import ItemTower
 
 SETTINGS = ModelSettings(dim=4)
 

@@ -1,0 +1,83 @@
+"""Writes what the engine publishes, lets it go live, and clears away what is old."""
+
+import structlog
+
+from contracts import delta
+from contracts.clock import Clock
+from contracts.delta import Delta, GapError
+from contracts.retention import prune
+from contracts.settings import Settings
+from contracts.snapshot import Manifest, Snapshot, SnapshotExistsError, Version, publish, write
+from trainer.engine import Engine, Publication
+from trainer.meters import Meters
+
+log = structlog.get_logger()
+
+
+class Publisher:
+    """The snapshot directory of one trainer.
+
+    What the gate has rejected is written and never goes live. What people hold (`driftline snapshots rollback`) stays
+    live, whatever is published, and as nothing new is served then, there are no deltas either.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, meters: Meters, clock: Clock) -> None:
+        self._root = settings.snapshots
+        self._settings = settings.trainer
+        self._engine = engine
+        self._meters = meters
+        self._clock = clock
+
+    def publish(self, publications: list[Publication]) -> None:
+        """Write snapshots and deltas in their order, and let them go live."""
+        for publication in publications:
+            if isinstance(publication, Delta):
+                self._delta(publication)
+            else:
+                self._snapshot(publication)
+
+    def _snapshot(self, made: Snapshot) -> None:
+        try:
+            write(self._root, made)
+        except SnapshotExistsError:  # published by the clock before a restart, so at another moment
+            self._snapshot(self._engine.renumber(made))
+        else:
+            self._settle(made.manifest)
+
+    def _delta(self, made: Delta) -> None:
+        manifest = made.manifest
+        try:
+            delta.write(self._root, made)
+        except (GapError, SnapshotExistsError) as error:
+            log.warning("a delta does not fit what is on the disk; a snapshot follows", reason=str(error))
+            self._engine.not_served(manifest.model)
+            self.publish(self._engine.snapshots(manifest.model))
+        else:
+            self._settle(manifest)
+
+    def _settle(self, manifest: Manifest) -> None:
+        model, version = manifest.model, manifest.version
+        if manifest.rejected:
+            log.warning("snapshot rejected", model=model, version=version, reason=manifest.gate["reason"])
+        elif publish(self._root, model, version):
+            self._went_live(manifest)
+        else:
+            log.warning("snapshot written, but another is held live", model=model, version=version)
+            self._engine.not_served(model)
+        prune(self._root, model, self._settings.keep_snapshots, self._settings.keep_rejected)
+
+    def _went_live(self, manifest: Manifest) -> None:
+        place = Version.parse(manifest.version)
+        now_ms = self._clock.now_ms()
+        kind = "delta" if place and place.sequence else "full"
+        self._meters.published.labels(manifest.model, kind).inc()
+        self._meters.version.labels(manifest.model).set(place.number if place else 0)
+        for sent_at_ms in manifest.sent_at_ms:
+            self._meters.freshness.labels(manifest.model).observe(max(now_ms - sent_at_ms, 0) / 1000)
+        log.info(
+            "snapshot published",
+            model=manifest.model,
+            version=manifest.version,
+            examples=manifest.examples,
+            recall_at_100=manifest.metrics.get("recall@100/recent"),
+        )
