@@ -28,7 +28,7 @@ import torch
 
 from contracts.events import SCHEMA_VERSION
 from contracts.features import Ints
-from contracts.settings import GateSettings, ModelSettings
+from contracts.settings import GateSettings, ModelSettings, TrainerSettings
 from contracts.snapshot import Snapshot
 from contracts.wire.events_pb2 import Example, History
 from evaluation import kuairand
@@ -90,7 +90,7 @@ class Course:
         self.catalogue = catalogue
         self.seed = seed
         self.gate_settings = gate
-        self.learner = Learner(model, self.settings, seed, CPU)
+        self.learner = Learner(model, TrainerSettings(model=self.settings), seed, CPU)
         self.template = TowerTemplate(self.learner.model.encoder, self.settings.dim, self.settings.window)
         self.learner.follow(catalogue)
         self.gate = self.new_gate()

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from pathlib import Path
 
 import faiss
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.delta import Delta, apply
 from contracts.settings import Settings
 from contracts.snapshot import Snapshot, publish, write
 from contracts.wire.events_pb2 import Example
@@ -17,10 +19,14 @@ pytestmark = pytest.mark.usefixtures("trace_once")
 ITEMS = 12
 
 
+def announce(engine: Engine, item_ids: Iterable[int], time_ms: int = START_MS) -> None:
+    for item_id in item_ids:
+        engine.take_item(Announced(item_id, make_item(item_id)), time_ms, "items:0", item_id)
+
+
 def run_engine(settings: Settings, examples: list[Example], meters: Meters | None = None) -> list[Snapshot]:
     engine = Engine(settings, meters or Meters())
-    for item_id in range(1, ITEMS + 1):
-        engine.take_item(Announced(item_id, make_item(item_id)), START_MS, "items:0", item_id - 1)
+    announce(engine, range(1, ITEMS + 1))
     snapshots = []
     for offset, example in enumerate(examples):
         snapshots += engine.take(example, "examples:0", offset)
@@ -123,8 +129,7 @@ def test_steps_that_are_no_number_are_counted_and_not_called_learned(
 ) -> None:
     meters = Meters()
     engine = Engine(small_settings(tmp_path), meters)
-    for item_id in range(1, ITEMS + 1):
-        engine.take_item(Announced(item_id, make_item(item_id)), START_MS, "items:0", item_id - 1)
+    announce(engine, range(1, ITEMS + 1))
     broken = next(p.learner for p in engine.pupils if p.learner.name == "t2diff")
     monkeypatch.setattr(broken, "learn", lambda batch: False)
     for offset, example in enumerate(markov_examples(16, ITEMS)):
@@ -182,13 +187,11 @@ def test_auto_takes_cuda_where_there_is_some(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_removed_item_is_in_no_later_snapshot_and_a_tester_of_nothing(tmp_path: Path) -> None:
     meters = Meters()
     engine = Engine(small_settings(tmp_path), meters)
-    for item_id in range(1, ITEMS + 1):
-        engine.add_item(make_item(item_id), START_MS)
+    announce(engine, range(1, ITEMS + 1))
     for offset in range(9):
         engine.take(make_example([1, 3], 2, START_MS + offset), "examples:0", offset)
-    engine.remove_item(2)
-    engine.remove_item(3)
-    engine.remove_item(999)
+    for gone in (2, 3, 999):
+        engine.take_item(Announced(gone, None), START_MS, "items:0", ITEMS + gone)
     for snapshot in engine.take(make_example([1], 4, START_MS + HOUR_MS), "examples:0", 9):
         left = [1, *range(4, ITEMS + 1)]
         assert snapshot.item_ids.tolist() == left
@@ -202,9 +205,8 @@ def test_items_that_nobody_watches_expire_by_event_time(tmp_path: Path) -> None:
     meters = Meters()
     settings = small_settings(tmp_path, vocabulary={"expire_after_ms": 10 * HOUR_MS})
     engine = Engine(settings, meters)
-    for item_id in range(1, ITEMS + 1):
-        engine.add_item(make_item(item_id), START_MS)
-    engine.add_item(make_item(50), START_MS + 9 * HOUR_MS)
+    announce(engine, range(1, ITEMS + 1))
+    announce(engine, [50], START_MS + 9 * HOUR_MS)
     snapshots = []
     for hour in range(13):
         for n in range(8):
@@ -216,3 +218,55 @@ def test_items_that_nobody_watches_expire_by_event_time(tmp_path: Path) -> None:
     assert known[start + 11] == [1, 2, 3, 50]
     assert meters.registry.get_sample_value("trainer_expired_items_total") == ITEMS - 3
     assert meters.registry.get_sample_value("trainer_skipped_examples_total") == 0
+
+
+def test_deltas_lead_from_snapshot_to_snapshot_and_give_what_a_snapshot_would(tmp_path: Path) -> None:
+    """With no tolerance, a snapshot with its deltas has the vectors that a full one of that moment has."""
+    settings = small_settings(tmp_path, deltas_every_examples=16, delta_tolerance=0.0)
+    engine = Engine(settings, Meters())
+    announce(engine, range(1, ITEMS + 1))
+    made = []
+    for offset, example in enumerate(markov_examples(116, ITEMS)):
+        if offset == 90:
+            announce(engine, [40])
+        made += engine.take(example, "examples:0", offset)
+    two_tower = [one for one in made if one.manifest.model == "two_tower"]
+    versions = [one.manifest.version for one in two_tower]
+    assert versions == ["v000001", "v000001+001", "v000001+002"]
+    base, *deltas = two_tower
+    assert isinstance(base, Snapshot)
+    served = apply(base, *(one for one in deltas if isinstance(one, Delta)))
+    pupil = engine.pupils[0]
+    assert served.item_ids.tolist() == [*range(1, ITEMS + 1), 40]
+    np.testing.assert_array_equal(served.item_vectors, pupil.learner.item_vectors(engine._catalogue))
+    assert served.tower == base.tower
+    assert served.manifest.examples == sum(pupil.shares.values()) > base.manifest.examples
+
+
+def test_a_delta_leaves_out_what_has_hardly_moved(tmp_path: Path) -> None:
+    sizes = []
+    for tolerance in (0.0, 0.5):
+        root = tmp_path / str(tolerance)
+        settings = small_settings(root, deltas_every_examples=8, delta_tolerance=tolerance)
+        engine = Engine(settings, Meters())
+        announce(engine, range(1, ITEMS + 1))
+        made = [p for n, e in enumerate(markov_examples(90, ITEMS)) for p in engine.take(e, "examples:0", n)]
+        sizes.append(sum(one.changes.item_ids.size for one in made if isinstance(one, Delta)))
+    assert 0 < sizes[1] < sizes[0] / 2
+
+
+def test_without_anything_served_there_is_no_delta_but_a_snapshot(tmp_path: Path) -> None:
+    engine = Engine(small_settings(tmp_path), Meters())
+    announce(engine, range(1, ITEMS + 1))
+    for offset, example in enumerate(markov_examples(16, ITEMS)):
+        engine.take(example, "examples:0", offset)
+    assert engine.deltas() == []
+    assert [one.manifest.version for one in engine.snapshots()] == ["v000001", "v000001"]
+    assert engine.snapshots() == []
+    for offset, example in enumerate(markov_examples(16, ITEMS, seed=1)):
+        engine.take(example, "examples:0", 16 + offset)
+    assert [one.manifest.version for one in engine.deltas()] == ["v000001+001"] * 2
+    engine.not_served("t2diff")
+    for offset, example in enumerate(markov_examples(8, ITEMS, seed=2)):
+        engine.take(example, "examples:0", 32 + offset)
+    assert [one.manifest.model for one in engine.deltas()] == ["two_tower"]

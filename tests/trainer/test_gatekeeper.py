@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.settings import GateSettings, ModelSettings
+from contracts.settings import GateSettings, ModelSettings, TrainerSettings
 from contracts.snapshot import Snapshot
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import make_catalogue, markov_examples
@@ -33,7 +33,7 @@ GATE = GateSettings(
 
 @pytest.fixture(scope="module")
 def template(_traced: dict[tuple[type, int, int], TowerTemplate]) -> TowerTemplate:
-    encoder = Learner("two_tower", SETTINGS, 0, torch.device("cpu")).model.encoder
+    encoder = Learner("two_tower", TrainerSettings(model=SETTINGS), 0, torch.device("cpu")).model.encoder
     key = (type(encoder), SETTINGS.dim, SETTINGS.window)
     if key not in _traced:
         _traced[key] = TowerTemplate(encoder, SETTINGS.dim, SETTINGS.window)
@@ -46,7 +46,7 @@ class Rig:
     def __init__(self, template: TowerTemplate, every: int = EVERY) -> None:
         self.every = every
         self.catalogue = make_catalogue(ITEMS)
-        self.learner = Learner("two_tower", SETTINGS, 0, torch.device("cpu"))
+        self.learner = Learner("two_tower", TrainerSettings(model=SETTINGS), 0, torch.device("cpu"))
         self.learner.follow(self.catalogue)
         self.template = template
         self.gate = Gatekeeper(GATE, SETTINGS.window, 0, torch.device("cpu"))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.settings import ModelSettings
+from contracts.settings import ModelSettings, TrainerSettings
 from tests.trainer.trainer_cases import make_catalogue, make_example, markov_examples
 from trainer.batches import encode
 from trainer.export import TowerTemplate
@@ -21,7 +21,9 @@ def incumbent_of(learner: Learner, items: int = ITEMS) -> Incumbent:
 
 
 def make_learner(name: str) -> Learner:
-    learner = Learner(name, ModelSettings(dim=8, window=WINDOW, session_length=3, batch_size=8), 7, CPU)
+    learner = Learner(
+        name, TrainerSettings(model=ModelSettings(dim=8, window=WINDOW, session_length=3, batch_size=8)), 7, CPU
+    )
     learner.follow(make_catalogue(ITEMS))
     return learner
 
@@ -57,7 +59,7 @@ def test_an_item_that_it_does_not_have_is_not_found_and_does_not_count_as_a_beha
 
 
 def test_an_incumbent_without_items_finds_nothing() -> None:
-    learner = Learner("two_tower", ModelSettings(dim=8, window=WINDOW), 7, CPU)
+    learner = Learner("two_tower", TrainerSettings(model=ModelSettings(dim=8, window=WINDOW)), 7, CPU)
     incumbent = incumbent_of(learner, items=0)
     catalogue = make_catalogue(3)
     found = incumbent.evaluate(encode([make_example([1], 2)], catalogue, WINDOW), catalogue)
