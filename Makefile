@@ -5,10 +5,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test proofs bench tables lint format proto constraints clean
+.PHONY: help setup servers demo test proofs bench bench-trainer tables lint format proto constraints clean
 
 help: ## show this help
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## make the virtual environment from the pinned versions in constraints.txt
 
@@ -40,6 +40,15 @@ bench: servers .venv-bench/.ready ## measure the stream beside its peers and its
 	$(BIN)/uv pip install -q --compile-bytecode --python .venv-bench/bin/python -r $<
 	@touch $@
 
+bench-trainer: .bench-trainer/.ready ## measure the trainer beside its peer; ARGS="--data KUAIRAND_PURE --quick"
+	$(BIN)/python -m benchmarks.trainer --json $(ARGS)
+
+# The peer runs on driftline's own torch: what it needs beside is laid over driftline's environment.
+.bench-trainer/.ready: benchmarks/trainer-requirements.txt $(READY)
+	rm -rf .bench-trainer
+	$(BIN)/uv pip install -q --no-deps --python $(BIN)/python --target .bench-trainer -r $<
+	@touch $@
+
 tables: $(READY) ## write docs/reproduction.md and its pictures from the results in docs/results
 	$(BIN)/python -m evaluation.reproduction --results docs/results --out docs
 
@@ -61,4 +70,4 @@ constraints: $(READY) ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile -q --universal --upgrade --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml -o constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .bench-trainer .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
 """The reproduction's pictures as PNG. The same numbers give the same bytes with the same matplotlib."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,35 @@ def samplings(studies: Mapping[str, Mapping[str, list[float]]], path: Path) -> N
         axes.set_xlabel("network evaluations of one sampling")
         axes.set_ylabel("R@20")
         axes.legend(loc="best")
+        _save(figure, path)
+
+
+def syncs(lifts: Mapping[str, Mapping[str, Sequence[Interval]]], panels: Sequence[str], label: str, path: Path) -> None:
+    """A panel a metric: relative differences by how often what serves is synced, a colour a model; (model, sync)."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 3.4), dpi=150, layout="constrained")
+        for i, (axes, title) in enumerate(zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True)):
+            for (model, found), colour, aside in zip(lifts.items(), (OTHER, LEAD), (-0.12, 0.12), strict=False):
+                shown = [[100 * v for v in (each[i].value, each[i].low, each[i].high)] for each in found.values()]
+                at = [place + aside for place in range(len(shown))]
+                bars = [[value - low for value, low, _ in shown], [high - value for value, _, high in shown]]
+                axes.errorbar(
+                    at,
+                    [s[0] for s in shown],
+                    yerr=bars,
+                    fmt="o",
+                    markersize=4,
+                    color=colour,
+                    linewidth=1.2,
+                    label=model,
+                )
+            axes.axhline(0, color=INK, linewidth=0.8)
+            names = list(next(iter(lifts.values())))
+            axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+            axes.grid(axis="y")
+            axes.set_title(title, fontsize=9)
+        figure.axes[0].set_ylabel(label)
+        figure.axes[0].legend(loc="best")
         _save(figure, path)
 
 
