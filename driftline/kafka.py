@@ -186,7 +186,8 @@ def _put(libs: Path, target: Path) -> None:
 
 def _format(base: tuple[str, ...], configuration: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [*base, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(configuration)]
+    # With "=": one id in 64 begins with a dash, which would be read as an option.
+    command = [*base, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(configuration)]
     done = subprocess.run(
         [command[0], "-Xmx256m", "-XX:TieredStopAtLevel=1", *command[1:]], capture_output=True, text=True, check=False
     )

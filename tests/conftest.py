@@ -52,8 +52,9 @@ def apache_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def apache_of_its_own(tmp_path: Path) -> Iterator[Server]:
-    """An Apache Kafka that the test may kill."""
+def apache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An Apache Kafka that the test may kill; its cluster's id begins with a dash, as one in 64 does."""
+    monkeypatch.setattr(apache_kafka.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))
     yield from serve(lambda: apache_kafka.start(apache_kafka.default_home(), tmp_path / "kafka"))
 
 

@@ -25,7 +25,7 @@ def test_a_task_comes_back_from_json(task: Task) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_run_of_the_grid_has_a_name_of_its_own_and_can_be_done(preset: str) -> None:
     grid = tasks(PRESETS[preset])
-    assert len({task.name for task in grid}) == len(grid) > 100
+    assert len({task.name for task in grid}) == len(grid) > 90
     assert all(math.isfinite(t.plan.seconds) for t in grid if t.trains and not t.streams)
     for task in grid:
         check(task)
