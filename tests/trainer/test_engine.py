@@ -226,7 +226,7 @@ def test_deltas_lead_from_snapshot_to_snapshot_and_give_what_a_snapshot_would(tm
     engine = Engine(settings, Meters())
     announce(engine, range(1, ITEMS + 1))
     made = []
-    for offset, example in enumerate(markov_examples(116, ITEMS)):
+    for offset, example in enumerate(markov_examples(108, ITEMS)):
         if offset == 90:
             announce(engine, [40])
         made += engine.take(example, "examples:0", offset)
