@@ -83,7 +83,7 @@ def run(
             seen=tuple(row_of[seen] for seen in batch.seen),
         )
         positives.append(tower.positives.numpy()[batch.targets])
-        ranks.append(learner.evaluate(batch))
+        ranks.append(learner.evaluate(batch).ranks)
         learner.learn(batch)
     found, few = np.concatenate(ranks), np.concatenate(positives) < FEW
     out: dict[str, Any] = {"begins": how, "admit_after": admit_after, "seed": seed, "examples": found.size}

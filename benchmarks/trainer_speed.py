@@ -29,7 +29,7 @@ import torch
 from benchmarks import trainer_peer
 from benchmarks.trainer_peer import PEER, Peer
 from benchmarks.trainer_windows import Shape, Stopwatch, windows
-from contracts.settings import MINUTE_MS, ModelSettings
+from contracts.settings import MINUTE_MS, ModelSettings, TrainerSettings
 from contracts.wire.events_pb2 import Example, History
 from evaluation import costs
 from trainer.batches import encode
@@ -76,7 +76,7 @@ def ours(shape: Shape, device: torch.device, seconds: float, batches: int) -> It
             dim=shape.dim, window=shape.window, depth=shape.depth, batch_size=shape.batch,
             learn_at="every" if places == "every" else "last",
         )  # fmt: skip
-        learner = Learner(model, settings, shape.seed, device)
+        learner = Learner(model, TrainerSettings(model=settings), shape.seed, device)
         learner.follow(catalogue)
 
         def run(learner: Learner, *, tests: bool) -> dict[str, float]:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from contracts.features import Ints
-from contracts.settings import HOUR_MS, MINUTE_MS, ModelSettings
+from contracts.settings import HOUR_MS, MINUTE_MS, ModelSettings, TrainerSettings
 from evaluation import costs, kuairand, pictures
 from evaluation.data import Query
 from evaluation.fit import trainer_catalogue
@@ -158,7 +158,7 @@ def _ask(learner: Learner, tower: UserEncoder | None, queries: Sequence[Query]) 
     learner.model.encoder = tower or now
     try:
         parts = [queries[at : at + ASKED_AT_ONCE] for at in range(0, len(queries), ASKED_AT_ONCE)]
-        return np.concatenate([learner.evaluate(batch_of(part, learner.settings.window)) for part in parts])
+        return np.concatenate([learner.evaluate(batch_of(part, learner.settings.window)).ranks for part in parts])
     finally:
         learner.model.encoder = now
 
@@ -216,7 +216,7 @@ def walk(one: Pass) -> dict[str, Ints]:
     torch.set_num_threads(one.threads)
     source, queries, origin_ms = _asked(one.data)
     settings = MODELS[one.model].model_copy(update={"batch_size": one.batch_size})
-    learner = Learner(one.model, settings, one.seed, choose_device(one.device))
+    learner = Learner(one.model, TrainerSettings(model=settings), one.seed, choose_device(one.device))
     learner.follow(trainer_catalogue(source.catalogue))
     return replay(learner, queries, SYNCS, origin_ms=origin_ms)
 
