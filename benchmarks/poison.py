@@ -8,8 +8,8 @@ a warm-up the stream is left as it is, or is changed:
 - farm: the same, but each of these examples is of another user, with the history of a real one;
 - drift: from then on, half of the catalogue has changed places, for good: who liked one item now likes another.
 
-What was live with the gate, and what would have been live without it, are both asked for every clean example: in the
-first two hours those with their true labels, in the last one those after the change.
+What was live with the gate, and what would have been live without it, are both asked for every clean example:
+where labels were changed, with its true one; after a drift, as it has become.
 """
 
 import argparse
@@ -55,9 +55,9 @@ class Plan:
     """How a run goes, in examples of the clean stream."""
 
     warm_up: int = 20_000
-    examples: int = 12_000  # after it
+    examples: int = 10_000  # after it
     every: int = 1000
-    start: int = 3000  # of the poison, after the warm-up
+    start: int = 2000  # of the poison, after the warm-up
     poison: int = 1500
     seed: int = 0
 
@@ -217,9 +217,12 @@ def warm(model: str, examples: Sequence[Example], catalogue: Catalogue, gate: Ga
     return course
 
 
-def ask(line: Line, examples: Sequence[Example], course: Course) -> None:
+def ask(lines: Sequence[Line], examples: Sequence[Example], course: Course) -> None:
+    """Ask what is live in each line; what is live in several is asked once."""
     batch = encode(examples, course.catalogue, course.settings.window)
-    line.ranks.append(line.live.evaluate(batch, course.catalogue).ranks)
+    ranks = {live: live.evaluate(batch, course.catalogue).ranks for live in {line.live for line in lines}}
+    for line in lines:
+        line.ranks.append(ranks[line.live])
 
 
 def run(scenario: str, course: Course, clean: Sequence[Example], plan: Plan, item_ids: Ints) -> dict[str, Any]:
@@ -235,8 +238,7 @@ def run(scenario: str, course: Course, clean: Sequence[Example], plan: Plan, ite
         for few in _parts(part, course.settings.batch_size):
             true = [each.clean for each in few if each.clean is not None]
             if true:
-                ask(gated, true, course)
-                ask(ungated, true, course)
+                ask((gated, ungated), true, course)
             drifts += [start] * course.learn([each.told for each in few])
         snapshot = course.snapshot()
         verdict = course.gate.judge(snapshot, course.learner, course.catalogue)
@@ -278,7 +280,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the KuaiRand-Pure folder")
     parser.add_argument("--model", default="two_tower")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
-    parser.add_argument("--json", action="store_true", help="everything, with reasons; otherwise a line a scenario")
+    parser.add_argument(
+        "--json", action="store_true", help="everything, with reasons; otherwise a line a scenario on standard error"
+    )
     plan = Plan()
     for name, value in vars(plan).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
@@ -298,9 +302,9 @@ def main(arguments: list[str] | None = None) -> int:
     found: dict[str, Any] = {"model": asked.model, "plan": vars(plan), "gate": gate.model_dump(), "scenarios": {}}
     for scenario in asked.scenario or SCENARIOS:
         found["scenarios"][scenario] = run(scenario, warmed.fork(), examples[plan.warm_up :], plan, item_ids)
-        if not asked.json:
-            shown = found["scenarios"][scenario]
-            print(scenario, "held at", shown["held_at"], json.dumps(shown["recall"]), flush=True)  # noqa: T201
+        shown = found["scenarios"][scenario]
+        told = f"{scenario}: held at {shown['held_at']}, recall {json.dumps(shown['recall'])}"
+        print(told, file=sys.stderr, flush=True)  # noqa: T201
     if asked.json:
         print(json.dumps(found, indent=1))  # noqa: T201
     return 0

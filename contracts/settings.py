@@ -113,10 +113,11 @@ class GateSettings(_Section):
 
     enabled: bool = True
     k: Positive = 100  # snapshots are compared by recall@k
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.03  # of the incumbent's recall: losing less holds nothing
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of the incumbent's recall: losing less holds nothing
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # that a loss above the margin is no accident
     window: Positive = 1000  # newest examples that learner and incumbent both foresaw
-    anchor: Positive = 2000  # past examples that both are asked again at publication
+    user_share: Annotated[float, Field(gt=0, le=1)] = 0.1  # of them: a user who makes more is no person
+    anchor: Positive = 4000  # past examples that both are asked again at publication
     anchor_half_life_ms: Positive = 12 * HOUR_MS  # of event time: the anchor turns over within about a day
     patience_ms: Positive = 12 * HOUR_MS  # of event time that a hold lasts before what comes counts as the new normal
 

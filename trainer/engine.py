@@ -101,6 +101,7 @@ class Engine:
         self._item_offsets = dict(state["item_offsets"])
         self._event_time_ms = state["event_time_ms"]
         self.tested = state["tested"]
+        self._meters.tested.set(self.tested)
 
     def begin(self, offsets: Mapping[str, int]) -> None:
         """Begin at these offsets ("topic:partition") instead of at the first records."""
@@ -200,6 +201,7 @@ class Engine:
                     pupil.learn(examples, batch, learns_from(pupil.name, batch.arms, policy, arms))
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
+            self._meters.tested.set(self.tested)
             self._event_time_ms = max(self._event_time_ms, *(e.time_ms for e in examples))
             self._catalogue.touch(batch.targets, np.array([e.time_ms for e in examples], np.int64))
             self._expire()

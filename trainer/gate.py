@@ -14,8 +14,11 @@ bot is one user however loud it is.
 A snapshot is held where it is below the incumbent by more than the margin, and the confidence bound says that this is
 no accident. After that the burden of proof is the snapshot's. The gate opens again when the estimates themselves are
 within the margin; or when the stream has healed: for a whole window of fresh examples the incumbent has found as many
-as it used to, and the snapshot is with confidence no worse there than the margin. Without the second way an anchor that
-nothing fresh comes into would hold back what has recovered, for forgetting what has aged.
+as it used to, and the learner no fewer. Without the second way an anchor that nothing fresh comes into would hold back
+what has recovered, for forgetting what has aged.
+
+It is held, too, while one user makes more of the fresh examples than any person does. Users are the unit of the
+comparison and not of the learning: a loud bot bends a model long before the others' recall shows it.
 
 Poison and true drift look the same in their first hours: what comes contradicts what was known. What tells them apart
 is that poison ends, and then the incumbent is as good as before; after a drift it never is again. So a hold lasts as
@@ -116,7 +119,7 @@ def judge(
 
     >>> worse = Comparison(users=900, incumbent=0.30, difference=-0.03, low=-0.04, high=-0.02)
     >>> print(judge("v000007", None, worse, GateSettings(), held=False).reason)
-    recall@100 on the anchor is below v000007 by more than 3%: -0.0300 [-0.0400, -0.0200] over 900 users
+    recall@100 on the anchor is below v000007 by more than 1%: -0.0300 [-0.0400, -0.0200] over 900 users
 
     """
     if held and healed:
@@ -137,18 +140,33 @@ def judge(
     return Verdict(passed=True, reason=reason, fresh=fresh, anchor=anchor)
 
 
-def heals(fresh: Comparison | None, usual: float | None, margin: float) -> bool:
-    """Whether the incumbent finds what it used to, and the candidate is no worse, with confidence.
+def heals(fresh: Comparison | None, usual: float | None) -> bool:
+    """Whether the incumbent finds what it used to, and the learner no less.
 
     Args:
         fresh: what was found on the newest examples.
         usual: what incumbents found of fresh examples while candidates passed; None: not known.
-        margin: as a share of the incumbent's recall.
 
     """
     if fresh is None or usual is None:
         return False
-    return fresh.incumbent >= AS_USUAL * usual and fresh.low >= -margin * fresh.incumbent
+    return fresh.incumbent >= AS_USUAL * usual and fresh.difference >= 0
+
+
+def loud(user_ids: Ints, settings: GateSettings) -> str | None:
+    """Why the newest examples, (B,) by user, are not to be learned from alone: one user made too many; or None.
+
+    Fewer than a window of examples tell nothing.
+
+    >>> loud(np.array([7] * 300 + [*range(700)]), GateSettings())
+    'one user made 30% of the newest 1,000 examples'
+    """
+    if user_ids.size < settings.window:
+        return None
+    share = np.unique(user_ids, return_counts=True)[1].max() / user_ids.size
+    return (
+        f"one user made {share:.0%} of the newest {user_ids.size:,} examples" if share > settings.user_share else None
+    )
 
 
 def flaw(item_vectors: Floats) -> str | None:

@@ -14,7 +14,7 @@ from trainer.batches import Batch, encode
 from trainer.catalogue import Catalogue
 from trainer.decayed import DecayedSample
 from trainer.foresight import Foresight
-from trainer.gate import Comparison, Verdict, compare, flaw, heals, judge
+from trainer.gate import Comparison, Verdict, compare, flaw, heals, judge, loud
 from trainer.incumbent import Incumbent
 from trainer.learner import Learner
 
@@ -48,6 +48,7 @@ class Gatekeeper:
         self._anchor, self._waiting = (
             DecayedSample[bytes](settings.anchor, settings.anchor_half_life_ms, seed) for _ in range(2)
         )
+        self._users: deque[int] = deque(maxlen=settings.window)  # of the newest examples
         self._offered = 0
         self._now_ms = 0  # event time
         self._held_from_ms: int | None = None
@@ -78,6 +79,7 @@ class Gatekeeper:
             return
         if self._incumbent is not None:
             self._fresh.extend(self._pairs(batch, foresight, self._incumbent.evaluate(batch, catalogue)))
+        self._users.extend(batch.user_ids.tolist())
         for example in examples:
             self._waiting.offer(self._offered, example.time_ms, example.SerializeToString())
             self._offered += 1
@@ -116,6 +118,7 @@ class Gatekeeper:
         return {
             "incumbent": None if self._incumbent is None else self._incumbent.state(),
             "fresh": list(self._fresh),
+            "users": list(self._users),
             "anchor": self._anchor.state(),
             "waiting": self._waiting.state(),
             "offered": self._offered,
@@ -130,6 +133,7 @@ class Gatekeeper:
         incumbent = state["incumbent"]
         self._incumbent = None if incumbent is None else Incumbent(**incumbent, device=self._device)
         self._fresh = deque(map(tuple, state["fresh"]), maxlen=self._settings.window)
+        self._users = deque(state["users"], maxlen=self._settings.window)
         self._anchor.restore(state["anchor"])
         self._waiting.restore(state["waiting"])
         self._offered, self._now_ms = state["offered"], state["now_ms"]
@@ -140,6 +144,7 @@ class Gatekeeper:
         wrong = flaw(candidate.item_vectors)
         if wrong is None and not all(bool(weight.isfinite().all()) for weight in learner.model.parameters()):
             wrong = "a weight is not finite"
+        wrong = wrong or loud(np.array(self._users, np.int64), self._settings)
         if wrong is not None:
             return Verdict(passed=False, reason=wrong)
         if self._incumbent is None:
@@ -151,7 +156,7 @@ class Gatekeeper:
 
     def _healed(self, fresh: Comparison | None) -> bool:
         """Whether the stream has been itself again for a whole window."""
-        if not heals(fresh, self._usual, self._settings.margin):
+        if not heals(fresh, self._usual):
             self._heals_from = None
         elif self._heals_from is None:
             self._heals_from = self._offered

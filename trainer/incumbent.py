@@ -71,13 +71,13 @@ class Incumbent:
             catalogue: the one of now, which may have items that the snapshot lacks, and lack some that it has.
 
         """
+        if not self._item_ids.size:
+            nothing = np.zeros(len(batch), np.float32)
+            return Foresight(np.full(len(batch), NEVER), nothing + np.float32(WORST_LOSS), nothing)
         column_of = np.empty(len(catalogue), np.int64)
         column_of[catalogue.arrival] = rows_of(catalogue.item_ids, self._item_ids)
         targets = column_of[batch.targets]
         seen = tuple(columns[columns >= 0] for columns in (column_of[rows] for rows in batch.seen))
-        if not self._item_ids.size:
-            nothing = np.zeros(len(batch), np.float32)
-            return Foresight(np.full(len(batch), NEVER), nothing + WORST_LOSS, nothing)
         scores = torch.from_numpy(self._users(batch, column_of)).to(self._device) @ self._matrix.T
         known = targets >= 0
         found = foresee(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)

@@ -15,6 +15,7 @@ class Meters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.examples = Counter("trainer_examples_total", "Examples tested", registry=self.registry)
+        self.tested = Gauge("trainer_tested_examples", "Examples tested, over all restarts", registry=self.registry)
         self.skipped = Counter(
             "trainer_skipped_examples_total", "Examples whose item is not in the catalogue", registry=self.registry
         )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from contracts.settings import GateSettings
-from trainer.gate import MIN_USERS, Comparison, compare, flaw, heals, judge
+from trainer.gate import MIN_USERS, Comparison, compare, flaw, heals, judge, loud
 
 SETTINGS = GateSettings(margin=0.1)
 
@@ -65,12 +65,19 @@ def test_the_margin_is_a_share_of_what_the_incumbent_finds() -> None:
     assert not judge("v1", None, found(-0.04, 0.01, incumbent=0.2), SETTINGS, held=False).passed
 
 
-def test_a_stream_heals_when_the_incumbent_finds_what_it_used_to_and_the_candidate_is_surely_no_worse() -> None:
-    assert heals(found(0.0, 0.04), 0.5, SETTINGS.margin)
-    assert not heals(found(0.0, 0.06), 0.5, SETTINGS.margin)  # it may be worse than the margin
-    assert not heals(found(0.2, 0.04, incumbent=0.4), 0.5, SETTINGS.margin)  # drift: the incumbent is as it was no more
-    assert not heals(None, 0.5, SETTINGS.margin)
-    assert not heals(found(0.0, 0.04), None, SETTINGS.margin)
+def test_a_stream_heals_when_the_incumbent_finds_what_it_used_to_and_the_learner_no_less() -> None:
+    assert heals(found(0.0, 0.04), 0.5)
+    assert not heals(found(-0.01, 0.04), 0.5)
+    assert not heals(found(0.2, 0.04, incumbent=0.4), 0.5)  # drift: the incumbent is not what it was
+    assert not heals(None, 0.5)
+    assert not heals(found(0.0, 0.04), None)
+
+
+def test_one_user_may_not_make_more_of_the_examples_than_a_person_does() -> None:
+    settings = GateSettings(window=100, user_share=0.1)
+    assert loud(np.array([7] * 10 + [*range(100, 190)]), settings) is None
+    assert loud(np.array([7] * 11 + [*range(100, 189)]), settings) == "one user made 11% of the newest 100 examples"
+    assert loud(np.array([7] * 99), settings) is None  # too few to tell
 
 
 def test_what_has_healed_opens_the_gate_for_good_and_never_closes_it() -> None:

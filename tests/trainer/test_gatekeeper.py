@@ -120,15 +120,18 @@ def backwards(rig: Rig, count: int) -> list[Example]:
 Poison = Callable[[Rig, int], list[Example]]
 
 
-@pytest.mark.parametrize("poison", [shuffled, a_bot_among_them])
+@pytest.mark.parametrize(
+    ("poison", "why"),
+    [(shuffled, "recall@2 on the anchor is below v000008 by more than 5%"), (a_bot_among_them, "one user made 50%")],
+)
 def test_what_is_live_does_not_move_while_the_stream_is_poisoned_and_moves_again_afterwards(
-    rig: Rig, poison: Poison
+    rig: Rig, poison: Poison, why: str
 ) -> None:
     live = rig.warm()
     poisoned = rig.learn(poison(rig, 3 * EVERY))
     assert [verdict.passed for verdict in poisoned] == [False] * 3
     assert rig.live == live
-    assert f"below v{live:06d} by more than 5%" in poisoned[0].reason
+    assert why in poisoned[0].reason
     passed = [verdict.passed for verdict in rig.learn(rig.next(9 * EVERY))]
     assert passed == sorted(passed)  # it opens once, and stays open
     assert rig.live == rig.version
@@ -181,8 +184,7 @@ def test_an_item_that_has_left_the_catalogue_does_not_disturb_the_anchor(rig: Ri
     usual = rig.learn(rig.next(EVERY))[-1].anchor
     assert usual is not None
     rig.catalogue = make_catalogue(ITEMS - 4)
-    few = [e for e in rig.next(EVERY) if e.item_id in rig.catalogue]
-    found = rig.gate.judge(rig.snapshot(), rig.learner, rig.catalogue).anchor if few else None
+    found = rig.gate.judge(rig.snapshot(), rig.learner, rig.catalogue).anchor
     assert found is not None
     assert found.users < usual.users
 

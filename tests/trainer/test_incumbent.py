@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,19 @@ ITEMS, WINDOW = 12, 6
 CPU = torch.device("cpu")
 
 
-def incumbent_of(learner: Learner, items: int = ITEMS) -> Incumbent:
-    template = TowerTemplate(learner.model.encoder, 8, WINDOW)
-    return Incumbent.of(snapshot_of(learner, make_catalogue(items), template, manifest_of(learner, 1)), CPU)
+Publish = Callable[..., Incumbent]
+
+
+@pytest.fixture
+def publish(_traced: dict[tuple[type, int, int], TowerTemplate]) -> Publish:
+    def incumbent_of(learner: Learner, items: int = ITEMS) -> Incumbent:
+        encoder = learner.model.encoder
+        key = (type(encoder), 8, WINDOW)
+        if key not in _traced:
+            _traced[key] = TowerTemplate(encoder, 8, WINDOW)
+        return Incumbent.of(snapshot_of(learner, make_catalogue(items), _traced[key], manifest_of(learner, 1)), CPU)
+
+    return incumbent_of
 
 
 def make_learner(name: str) -> Learner:
@@ -29,10 +41,10 @@ def make_learner(name: str) -> Learner:
 
 
 @pytest.mark.parametrize("name", ["two_tower", "t2diff", "diffurec"])
-def test_an_incumbent_answers_as_the_learner_did_when_it_was_published_whatever_comes_after(name: str) -> None:
+def test_an_incumbent_answers_as_the_learner_did_when_it_was_published(name: str, publish: Publish) -> None:
     learner, catalogue = make_learner(name), make_catalogue(ITEMS)
     batch = encode(markov_examples(40, ITEMS), catalogue, WINDOW)
-    then, incumbent = learner.evaluate(batch), incumbent_of(learner)
+    then, incumbent = learner.evaluate(batch), publish(learner)
     learner.learn(batch)
     catalogue.put(5000, [1])
     catalogue.put(0, [2])  # sorts before all others
@@ -44,9 +56,9 @@ def test_an_incumbent_answers_as_the_learner_did_when_it_was_published_whatever_
     assert learner.evaluate(batch).losses != pytest.approx(then.losses, abs=1e-3)
 
 
-def test_an_item_that_it_does_not_have_is_not_found_and_does_not_count_as_a_behaviour() -> None:
+def test_an_item_that_it_does_not_have_is_not_found_and_does_not_count_as_a_behaviour(publish: Publish) -> None:
     learner, catalogue = make_learner("two_tower"), make_catalogue(ITEMS)
-    incumbent = incumbent_of(learner)
+    incumbent = publish(learner)
     catalogue.put(5000, [1])
     examples = [make_example([1, 2], 5000), make_example([1, 2], 3), make_example([1, 5000, 2], 3)]
     for n, example in enumerate(examples):
@@ -58,9 +70,9 @@ def test_an_item_that_it_does_not_have_is_not_found_and_does_not_count_as_a_beha
     assert found.losses[1] == pytest.approx(found.losses[2], abs=1e-6)
 
 
-def test_an_incumbent_without_items_finds_nothing() -> None:
-    learner = Learner("two_tower", TrainerSettings(model=ModelSettings(dim=8, window=WINDOW)), 7, CPU)
-    incumbent = incumbent_of(learner, items=0)
+def test_an_incumbent_without_items_finds_nothing(publish: Publish) -> None:
+    settings = TrainerSettings(model=ModelSettings(dim=8, window=WINDOW, session_length=3))
+    incumbent = publish(Learner("two_tower", settings, 7, CPU), items=0)
     catalogue = make_catalogue(3)
     found = incumbent.evaluate(encode([make_example([1], 2)], catalogue, WINDOW), catalogue)
     assert found.ranks.tolist() == [NEVER]

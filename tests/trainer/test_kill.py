@@ -1,10 +1,12 @@
 """kill -9, on a real process and a real broker: the weights are those of a trainer that was never disturbed."""
 
+import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,7 @@ import pytest
 
 from contracts import bus
 from contracts.settings import KafkaSettings, Settings, dump
-from contracts.snapshot import live
-from driftline import broker
+from driftline import broker, scrape
 from tests.trainer.test_resume import assert_equal, files
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.checkpoint import Checkpoints
@@ -22,7 +23,7 @@ from trainer.checkpoint import Checkpoints
 pytestmark = pytest.mark.e2e
 ITEMS, COUNT = 12, 600
 PATIENCE_S = 240.0
-LAST = "t2diff/v000010"
+LAST = {"t2diff/v000010", "two_tower/v000010"}
 
 
 def fill(kafka: KafkaSettings) -> None:
@@ -48,14 +49,16 @@ class Trainer:
 
     def __init__(self, root: Path, kafka: KafkaSettings) -> None:
         self.settings: Settings = small_settings(root, checkpoint_every_examples=16).model_copy(update={"kafka": kafka})
-        self._file, self._log = root / "settings.yaml", root / "trainer.log"
+        self._file, self._log, self._ready = (root / name for name in ("settings.yaml", "trainer.log", "ready.json"))
         root.mkdir(exist_ok=True)
         dump(self.settings, self._file)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self._log.open("ab") as log:
+            self._ready.unlink(missing_ok=True)
             command = [sys.executable, "-m", "driftline", "trainer", "-s", str(self._file)]
+            command += ["--ready-file", str(self._ready)]
             self._process = subprocess.Popen(command, stderr=log, stdout=log)
 
     def steps(self) -> set[str]:
@@ -71,6 +74,11 @@ class Trainer:
             assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.0005)
 
+    def close(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait(PATIENCE_S)
+
     def end(self, how: signal.Signals) -> None:
         assert self._process
         self._process.send_signal(how)
@@ -79,7 +87,9 @@ class Trainer:
     def finish(self) -> dict[str, Any]:
         """Run to the end of the log, stop, and give the state that is left."""
         self.start()
-        self.wait(lambda: self._versions() == {"v000010"})
+        self.wait(self._ready.exists)
+        port = int(json.loads(self._ready.read_text())["metrics_port"])
+        self.wait(lambda: scrape.read([port]).total("trainer_tested_examples") == COUNT)
         self.end(signal.SIGTERM)
         assert self._process
         assert self._process.returncode == 0, self._log.read_text()
@@ -89,13 +99,10 @@ class Trainer:
         assert state is not None
         return state
 
-    def _versions(self) -> set[str | None]:
-        return {live(self.settings.snapshots, model) for model in ("t2diff", "two_tower")}
-
 
 def _moved(trainer: Trainer, seen: set[str], enough: int) -> bool:
     seen |= trainer.steps()
-    return len(seen) >= enough or LAST in seen
+    return len(seen) >= enough or seen >= LAST
 
 
 def kill_again_and_again(trainer: Trainer, kills: int, seed: int) -> int:
@@ -106,17 +113,18 @@ def kill_again_and_again(trainer: Trainer, kills: int, seed: int) -> int:
         enough = len(seen) + chance.randint(1, 12)
         trainer.start()
         trainer.wait(partial(_moved, trainer, seen, enough))
-        deaths += LAST not in trainer.steps()
+        deaths += not trainer.steps() >= LAST
         trainer.end(signal.SIGKILL)
     return deaths
 
 
 def compare(root: Path, kafka: KafkaSettings, kills: int, seed: int) -> int:
     fill(kafka)
-    calm, killed = Trainer(root / "calm", kafka), Trainer(root / "killed", kafka)
-    expected = calm.finish()
-    deaths = kill_again_and_again(killed, kills, seed)
-    found = killed.finish()
+    with closing(Trainer(root / "calm", kafka)) as calm:
+        expected = calm.finish()
+    with closing(Trainer(root / "killed", kafka)) as killed:
+        deaths = kill_again_and_again(killed, kills, seed)
+        found = killed.finish()
     assert found["tested"] == COUNT
     assert_equal(expected, found)
     assert files(calm.settings) == files(killed.settings)

@@ -14,6 +14,8 @@ from driftline.supervise import Supervisor
 from tests.trainer.conftest import MakeRig
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from tests.trainer.trainer_rig import EXAMPLES, ITEMS
+from trainer.gate import Verdict
+from trainer.gatekeeper import Gatekeeper
 
 pytestmark = pytest.mark.usefixtures("trace_once")
 
@@ -161,6 +163,21 @@ def test_snapshots_that_are_there_already_are_continued(settings: Settings, make
         assert live(settings.snapshots, "t2diff") == expected
         assert read(settings.snapshots, "t2diff", expected).manifest.version == expected
         rig.close()
+
+
+def test_a_snapshot_that_the_gate_rejects_is_kept_and_what_was_live_stays(
+    settings: Settings, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = [Verdict(passed=passed, reason="because") for passed in (True, False)]
+    monkeypatch.setattr(Gatekeeper, "_verdict", lambda *_: verdicts[0] if len(verdicts) == 1 else verdicts.pop(0))
+    rig = make_rig(small_settings(settings.snapshots.parent, models=("two_tower",)))
+    rig.add_items(5)
+    rig.add_examples([make_example([1], 2, START_MS + n * HOUR_MS, user_id=n + 1) for n in range(3)])
+    rig.steps(10)
+    assert live(settings.snapshots, "two_tower") == "v000001"
+    assert read(settings.snapshots, "two_tower", "v000002").manifest.gate == {"passed": False, "reason": "because"}
+    assert rig.value("trainer_snapshots_published_total", model="two_tower", kind="full") == 1
+    assert rig.value("trainer_snapshots_rejected_total", model="two_tower") == 1
 
 
 @pytest.mark.e2e
