@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from benchmarks.trainer_sync import Sync, behind, replay, versions
-from contracts.settings import ModelSettings
+from contracts.settings import ModelSettings, TrainerSettings
 from evaluation.data import Catalogue, Query, Sequence
 from evaluation.fit import trainer_catalogue
 from evaluation.progressive import batch_of, learn_online
@@ -33,7 +33,7 @@ def stream() -> list[Query]:
 
 
 def new(model: str) -> Learner:
-    learner = Learner(model, SHAPE, 0, CPU)
+    learner = Learner(model, TrainerSettings(model=SHAPE), 0, CPU)
     learner.follow(trainer_catalogue(CATALOGUE))
     return learner
 
@@ -64,7 +64,9 @@ def test_age_is_counted_from_the_last_example_that_the_copy_has_learned() -> Non
 
 @MODELS
 def test_synced_with_every_batch_is_plain_progressive_validation(model: str) -> None:
-    plain = learn_online(model, SHAPE, CATALOGUE, stream(), seed=0, device=CPU)[ORIGIN_MS // GAP_MS :]
+    plain = learn_online(model, TrainerSettings(model=SHAPE), CATALOGUE, stream(), seed=0, device=CPU)[
+        ORIGIN_MS // GAP_MS :
+    ]
     assert replayed(model, always=Sync(0, 0), each=Sync(1, 1)) == {"always": plain.tolist(), "each": plain.tolist()}
 
 
