@@ -16,7 +16,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from contracts import bus
 from contracts.clock import Clock
 from contracts.events import BadEvent, decode_catalogue, decode_example
-from contracts.settings import Settings
+from contracts.settings import Settings, SettingsError
 from contracts.wire.events_pb2 import Example
 from trainer.catalogue import Announced
 from trainer.merge import Entry, Merge
@@ -48,6 +48,7 @@ class Intake:
         self._merge = Merge[tuple[int, Example]](self._example_logs)
         self._heard_ms = dict.fromkeys(self.logs, clock.now_ms())
         self._looked_ms = 0  # when an item was last looked for in vain
+        self._started: dict[TopicPartition, int] = {}  # where reading began, other than at the first record
 
     @property
     def logs(self) -> list[TopicPartition]:
@@ -56,9 +57,9 @@ class Intake:
 
     def start(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read each log from an offset; from its first record where none is given."""
-        for partition in self.logs:
-            if partition in offsets:
-                self._consumer.seek(partition, offsets[partition])
+        self._started = {partition: offsets[partition] for partition in self.logs if partition in offsets}
+        for partition, offset in self._started.items():
+            self._consumer.seek(partition, offset)
 
     def records(self, knows: Callable[[int], bool]) -> Iterator[tuple[TopicPartition, Record]]:
         """Poll once and hand over, in order, what is certain to be next; `knows` tells whether an item id has come."""
@@ -114,6 +115,7 @@ class Intake:
     def _poll(self) -> None:
         self._hold_back()
         polled = self._consumer.poll(POLL_MS, max_records=self._settings.trainer.poll_records)
+        self._check_log(polled)
         now_ms = self._clock.now_ms()
         for partition, records in polled.items():
             self._heard_ms[partition] = now_ms
@@ -122,6 +124,23 @@ class Intake:
                     self._receive(partition, record)
                 except BadEvent as error:
                     self._reject(record, error)
+
+    def _check_log(self, polled: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
+        """The embedded broker says nothing to a fetch beyond the end; others send the client back to the beginning.
+
+        Raises:
+            SettingsError: the log is another one than the one that was read before.
+
+        """
+        for partition, offset in self._started.items():
+            end = self._consumer.highwater(partition)
+            records = polled.get(partition)
+            if (end is not None and end < offset) or (records and records[0].offset < offset):
+                raise SettingsError(
+                    f"The trainer's checkpoint includes {partition.topic} partition {partition.partition} up to offset "
+                    f"{offset}, where the broker has no such log: take the broker that it came from, or move "
+                    f"{self._settings.state / 'trainer'} away to learn anew."
+                )
 
     def _receive(self, partition: TopicPartition, record: ConsumerRecord) -> None:
         """Put a record where it belongs.

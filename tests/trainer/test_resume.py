@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.settings import Settings
+from contracts.settings import Settings, SettingsError
 from contracts.snapshot import live
 from tests.trainer.conftest import MakeRig
 from tests.trainer.trainer_cases import START_MS, make_item, markov_examples, small_settings
@@ -101,6 +101,20 @@ def test_what_the_log_lost_after_the_checkpoint_is_said(tmp_path: Path, make_rig
     lost = sum(rig.log.first - learned[name] for name in learned if learned[name] < rig.log.first)
     assert lost > 0
     assert again.value("trainer_lost_examples_total") == lost
+
+
+def test_a_log_that_is_another_one_is_refused(tmp_path: Path, make_rig: MakeRig) -> None:
+    settings = small_settings(tmp_path)
+    rig = make_rig(settings)
+    fill(rig.log)
+    run(rig)
+    rig.worker.finish()
+    rig.close()
+    again = make_rig(settings)
+    again.add_items(3)
+    again.worker.resume()
+    with pytest.raises(SettingsError, match="where the broker has no such log"):
+        again.steps(1)
 
 
 def test_a_stop_keeps_what_was_learned(tmp_path: Path, make_rig: MakeRig) -> None:
