@@ -45,6 +45,10 @@ class Swapper:
     async def check(self, service: Recall) -> None:
         """Bring in whatever is live and not loaded."""
         live = {name: self._pointer(name) for name in self._names}
+        for name in self._names:
+            with contextlib.suppress(OSError):  # there is none yet, or the disk is away
+                moved_s = (self._settings.snapshots / name / snapshot.LIVE).stat().st_mtime
+                self._metrics.published.labels(name).set(moved_s)
         self._failed = {load for load in self._failed if live[load.model] == load.version}
         while True:
             loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}

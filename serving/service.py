@@ -54,6 +54,12 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self.published = Gauge(
+            "serving_snapshot_published_timestamp_seconds",
+            "When the trainer last let anything go live (Unix time): a trainer that is dead cannot say so itself",
+            ["model"],
+            registry=self.registry,
+        )
         self.swap_seconds = seconds_histogram(
             "serving_swap_seconds", "From finding a new snapshot to serving it", self.registry, ("kind",)
         )

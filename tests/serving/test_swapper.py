@@ -1,6 +1,7 @@
 """A replica's swapper on real directories: what is live gets loaded, what is damaged never does."""
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,3 +144,15 @@ def test_a_pointer_that_cannot_be_read_leaves_what_is_held(rig: Rig) -> None:
     asyncio.run(rig.swapper.check(SERVICE))
     assert rig.swapper.models["two_tower"] is before
     assert rig.value("serving_failed_loads_total") == 1
+
+
+def test_when_the_trainer_last_published_is_told_by_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path, monkeypatch)
+    told = "serving_snapshot_published_timestamp_seconds"
+    asyncio.run(rig.swapper.check(SERVICE))
+    assert rig.metrics.registry.get_sample_value(told, {"model": "two_tower"}) is None
+    rig.write(0)
+    (tmp_path / "two_tower" / "LIVE").write_text("v000001")
+    os.utime(tmp_path / "two_tower" / "LIVE", (1000.0, 1234.5))
+    asyncio.run(rig.swapper.check(SERVICE))
+    assert rig.metrics.registry.get_sample_value(told, {"model": "two_tower"}) == 1234.5
