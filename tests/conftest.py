@@ -52,10 +52,15 @@ def apache_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def apache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def apache_of_its_own(tmp_path: Path) -> Iterator[Server]:
     """An Apache Kafka that the test may kill; its cluster's id begins with a dash, as one in 64 does."""
-    monkeypatch.setattr(apache_kafka.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))
-    yield from serve(lambda: apache_kafka.start(apache_kafka.default_home(), tmp_path / "kafka"))
+
+    def start() -> Server:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(apache_kafka.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))
+            return apache_kafka.start(apache_kafka.default_home(), tmp_path / "kafka")
+
+    yield from serve(start)
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,7 @@ def backfill(
                 )
         else:
             engine.begin({f"{tp.topic}:{tp.partition}": shelf.start for tp, shelf in archive.shelves.items()})
+            worker.begin()
         before, whole = engine.tested, archive.left
         while not stop.is_set() and (archive.left or worker.waiting):
             worker.step()

@@ -3,9 +3,9 @@
 Order within one step:
   (1) hand the records that are certain to be next to the engine (`trainer.intake`);
   (2) write the snapshots that fall due on the way, and publish those that passed the gate;
-  (3) wait until the broker has the dead letters; without that there is neither (4) nor (5);
-  (4) write a checkpoint, if enough was learned since the last one: all state and its offsets, in one atomic rename;
-  (5) commit the offsets up to which the engine has taken the examples, which is how others see progress.
+  (3) where enough was learned since the last checkpoint, write one: all state and its offsets, in one atomic rename;
+  (4) commit the offsets up to which the engine has taken the examples, which is how others see progress.
+Before (3) and (4) the broker must have the dead letters.
 A restarted trainer goes on from its newest checkpoint and reads again what came after it. So it writes some snapshots a
 second time, which leaves the equal ones on the disk as they are, and sends some dead letters twice.
 """
@@ -100,6 +100,7 @@ class TrainerWorker:
                 self._engine.take_item(entry.value, entry.time_ms, source, entry.offset)
             else:
                 self._publisher.publish(self._engine.take(entry.value, source, entry.offset))
+                self._keep_up()
             if self._stop.is_set():
                 break
         if self.snapshots_due.is_set():
@@ -108,11 +109,14 @@ class TrainerWorker:
         if self.deltas_due.is_set():
             self.deltas_due.clear()
             self._publisher.publish(self._engine.deltas())
-        if not self._settled():
-            return
-        if self._engine.tested - self._kept >= self._settings.trainer.checkpoint_every_examples:
+        if self._settled():
+            self._commit()
+
+    def _keep_up(self) -> None:
+        """Write the checkpoint that is due."""
+        due = self._engine.tested - self._kept >= self._settings.trainer.checkpoint_every_examples
+        if due and self._settled():
             self.keep()
-        self._commit()
 
     def finish(self) -> None:
         """Keep what was learned, once the broker has the dead letters of what it was learned from."""
@@ -122,6 +126,10 @@ class TrainerWorker:
     def publish_now(self) -> None:
         """Publish what is new."""
         self._publisher.publish(self._engine.snapshots())
+
+    def begin(self) -> None:
+        """Write the first checkpoint, before anything is learned: a restart gives snapshots the same versions."""
+        self._checkpoints.write(self._engine.state())
 
     def keep(self) -> None:
         """Write a checkpoint, where anything was learned since the last one."""
@@ -188,7 +196,8 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
     producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
     worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop)
-    worker.resume()
+    if not worker.resume():
+        worker.begin()
     scheduler = BackgroundScheduler()
     for due, every_s in (
         (worker.snapshots_due, settings.trainer.publish_every_s),

@@ -49,7 +49,7 @@ def live_through(learner: Learner, catalogue: Catalogue, examples: list[Example]
         learner.follow(catalogue)
         known = [e for e in part if catalogue.items.get(e.item_id) >= 0]
         batch = encode(known, catalogue, SETTINGS.window)
-        ranks.append(learner.evaluate(batch))
+        ranks.append(learner.evaluate(batch).ranks)
         assert learner.learn(batch)
     return ranks
 
