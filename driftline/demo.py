@@ -112,7 +112,7 @@ def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings
         state=directory / "state",
         seed=seed,
         stream=StreamSettings(allowed_lateness_ms=2 * HOUR_MS),
-        trainer=TrainerSettings(),
+        trainer=TrainerSettings(keep_snapshots=10_000),  # the summary counts them
         experiment=Experiment(
             name="t2diff-against-two-tower",
             salt=f"t2diff-against-two-tower-{seed}",
