@@ -32,8 +32,8 @@ def stop_on_signal() -> threading.Event:
     return stop
 
 
-def configure_logs() -> None:
-    """One JSON object a line on standard error, those of the libraries too."""
+def configure_logs(*, quiet: bool = False) -> None:
+    """One JSON object a line on standard error, those of the libraries too; quiet: warnings and worse alone."""
     common: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
@@ -42,6 +42,7 @@ def configure_logs() -> None:
     structlog.configure(
         processors=[*common, structlog.processors.JSONRenderer()],
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.NOTSET),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -202,7 +202,7 @@ class _Course:
         rows, mask, lag, targets = (torch.from_numpy(a[part]).to(self.device) for a in arrays)
         autocast = self.device.type == "cuda" if self.plan.autocast is None else self.plan.autocast
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            loss = self.model.loss(Inputs(rows, mask, lag), targets, self.generator)
+            loss = self.model.loss(Inputs(rows, mask, lag), targets, self.generator).mean
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)

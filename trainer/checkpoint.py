@@ -23,6 +23,7 @@ import structlog
 import torch
 
 from contracts.settings import Settings, SettingsError
+from trainer.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
 FORMAT = 1
@@ -30,15 +31,22 @@ KEPT = 2
 _ARRAY, _BYTES = "__array__", "__bytes__"  # tags of what `torch.load` would not take as plain
 
 
-class Checkpoints:
-    """The checkpoints of one trainer; nobody else uses them as long as it lives."""
+class DivergedError(Exception):
+    """The ranks of a trainer are no longer in one state."""
 
-    def __init__(self, settings: Settings, arrived: Callable[[str], None] = lambda _: None) -> None:
+
+class Checkpoints:
+    """The checkpoints of one trainer; nobody else uses them as long as it lives. Of its ranks, the leader writes."""
+
+    def __init__(
+        self, settings: Settings, arrived: Callable[[str], None] = lambda _: None, ranks: Ranks = ALONE
+    ) -> None:
         """Take possession of the directory.
 
         Args:
             settings: whose `state` says where, and whose models a checkpoint must fit.
             arrived: is told of each step of a commit; for tests that end there.
+            ranks: the trainer's processes, which all must have one.
 
         Raises:
             SettingsError: another trainer has it.
@@ -47,8 +55,9 @@ class Checkpoints:
         self._home = settings.state / "trainer"
         self._fits = fingerprint(settings)
         self._arrived = arrived
-        self._home.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._home)
+        self._ranks = ranks
+        self._lock: TextIO | None = None
+        ranks.lead(self._take)
 
     def newest(self) -> dict[str, Any] | None:
         """The state in the newest checkpoint that is whole; None where there is none.
@@ -57,6 +66,9 @@ class Checkpoints:
             SettingsError: it was made with other settings.
 
         """
+        return self._ranks.lead(self._newest)
+
+    def _newest(self) -> dict[str, Any] | None:
         for number in sorted(self._numbers(), reverse=True):
             try:
                 return self._read(number)
@@ -65,13 +77,24 @@ class Checkpoints:
         return None
 
     def write(self, state: dict[str, Any]) -> None:
-        """Make a checkpoint, in the order given at the top."""
+        """Make a checkpoint, in the order given at the top.
+
+        Raises:
+            DivergedError: the ranks' states differ, so there is none to keep.
+
+        """
+        content = dumps(state)
+        digest = hashlib.sha256(content).hexdigest()
+        if len(set(self._ranks.gather(digest))) > 1:
+            raise DivergedError("The trainer's processes have come to different states; the last checkpoint is whole.")
+        self._ranks.lead(lambda: self._write(content, digest))
+
+    def _write(self, content: bytes, digest: str) -> None:
         number = max(self._numbers(), default=0) + 1
         target, hidden = self._home / f"{number:08d}", self._home / f".{number:08d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
-        content = dumps(state)
-        manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
+        manifest = {"format": FORMAT, "settings": self._fits, "sha256": digest}
         _write_synced(hidden / "state.pt", content)
         _write_synced(hidden / "manifest.json", json.dumps(manifest, indent=1).encode())
         self._arrived("written")
@@ -87,7 +110,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Let go of the directory."""
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
+
+    def _take(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._home)
 
     def _numbers(self) -> list[int]:
         return [int(entry.name) for entry in self._home.iterdir() if entry.name.isdigit()]

@@ -21,6 +21,7 @@ from trainer.catalogue import Announced, Catalogue
 from trainer.meters import Meters
 from trainer.publish import Boundaries
 from trainer.pupil import Pupil, Reached
+from trainer.ranks import ALONE, Ranks
 
 Publication: TypeAlias = Snapshot | Delta
 
@@ -59,12 +60,12 @@ def choose_device(wanted: str) -> torch.device:
 class Engine:
     """Tests and teaches all models on one stream of examples."""
 
-    def __init__(self, settings: Settings, meters: Meters) -> None:
+    def __init__(self, settings: Settings, meters: Meters, ranks: Ranks = ALONE) -> None:
         self._settings = settings
         self._meters = meters
         self._catalogue = Catalogue()
         device = choose_device(settings.trainer.device)
-        self.pupils = [Pupil(name, settings, device, meters) for name in settings.trainer.models]
+        self.pupils = [Pupil(name, settings, device, meters, ranks) for name in settings.trainer.models]
         self._boundaries = Boundaries(settings.trainer.publish_every_ms)
         self._batch: list[Example] = []
         self._offsets: dict[str, int] = {}  # of the examples that have been taken

@@ -17,6 +17,7 @@ from trainer.foresight import Foresight
 from trainer.gate import Comparison, Verdict, compare, flaw, heals, judge, loud
 from trainer.incumbent import Incumbent
 from trainer.learner import Learner
+from trainer.ranks import ALONE, Ranks
 
 ASKED_AT_ONCE = 256
 
@@ -30,7 +31,9 @@ class Gatekeeper:
     `seat`.
     """
 
-    def __init__(self, settings: GateSettings, window: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, settings: GateSettings, window: int, seed: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
         """Open a gate without an incumbent.
 
         Args:
@@ -38,11 +41,13 @@ class Gatekeeper:
             window: of the model.
             seed: of the anchor.
             device: where the incumbent scores.
+            ranks: the processes that share the work.
 
         """
         self._settings = settings
         self._window = window
         self._device = device
+        self._ranks = ranks
         self._incumbent: Incumbent | None = None
         self._fresh: deque[_Pair] = deque(maxlen=settings.window)
         self._anchor, self._waiting = (
@@ -78,7 +83,7 @@ class Gatekeeper:
         if not self._settings.enabled:
             return
         if self._incumbent is not None:
-            self._fresh.extend(self._pairs(batch, foresight, self._incumbent.evaluate(batch, catalogue)))
+            self._fresh.extend(self._pairs(batch, foresight, self._answered(self._incumbent, batch, catalogue)))
         self._users.extend(batch.user_ids.tolist())
         for example in examples:
             self._waiting.offer(self._offered, example.time_ms, example.SerializeToString())
@@ -168,7 +173,10 @@ class Gatekeeper:
         examples = [example for example in everything if example.item_id in catalogue]
         for start in range(0, len(examples), ASKED_AT_ONCE):
             batch = encode(examples[start : start + ASKED_AT_ONCE], catalogue, self._window)
-            yield self._pairs(batch, learner.evaluate(batch), incumbent.evaluate(batch, catalogue))
+            yield self._pairs(batch, learner.evaluate(batch), self._answered(incumbent, batch, catalogue))
+
+    def _answered(self, incumbent: Incumbent, batch: Batch, catalogue: Catalogue) -> Foresight:
+        return self._ranks.foresee(batch, lambda part: incumbent.evaluate(part, catalogue))
 
     def _pairs(self, batch: Batch, mine: Foresight, theirs: Foresight) -> list[_Pair]:
         hits = ((foresight.ranks <= self._settings.k).tolist() for foresight in (mine, theirs))

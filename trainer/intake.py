@@ -20,6 +20,7 @@ from contracts.settings import Settings, SettingsError
 from contracts.wire.events_pb2 import Example
 from trainer.catalogue import Announced
 from trainer.merge import Entry, Merge
+from trainer.ranks import ALONE, Ranks
 
 POLL_MS = 200
 SILENCE_MS = 1000  # after so long at its end, a partition's next record is not waited for
@@ -33,20 +34,28 @@ class Intake:
     """Consumes items and examples, and puts them in order; what cannot be used is rejected."""
 
     def __init__(
-        self, settings: Settings, consumer: KafkaConsumer, reject: Reject, clock: Clock, stop: threading.Event
+        self,
+        settings: Settings,
+        consumer: KafkaConsumer,
+        reject: Reject,
+        clock: Clock,
+        stop: threading.Event,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._settings = settings
         self._consumer = consumer
         self._reject = reject
         self._clock = clock
         self._stop = stop
+        self._ranks = ranks
         (self._item_log,) = bus.partitions_of(settings.kafka, [bus.ITEMS])
         self._example_logs: dict[int, TopicPartition] = {
             tp.partition: tp for tp in bus.partitions_of(settings.kafka, [bus.EXAMPLES])
         }
         self._items: deque[Record] = deque()
         self._merge = Merge[tuple[int, Example]](self._example_logs)
-        self._heard_ms = dict.fromkeys(self.logs, clock.now_ms())
+        self._now_ms = ranks.lead(clock.now_ms)  # at the last poll, so that all ranks take the same time for now
+        self._heard_ms = dict.fromkeys(self.logs, self._now_ms)
         self._looked_ms = 0  # when an item was last looked for in vain
         self._started: dict[TopicPartition, int] = {}  # where reading began, other than at the first record
 
@@ -93,7 +102,7 @@ class Intake:
                 break
             self._poll()
         # The stream had read it before it made the example, so it is there; but a fetch may still be on its way.
-        begun_ms = self._clock.now_ms()
+        begun_ms = self._now_ms
         while not self._stop.is_set() and not knows(item_id) and (self._items or self._may_come(begun_ms)):
             if self._items:
                 yield self._items.popleft()
@@ -102,23 +111,23 @@ class Intake:
 
     def _may_come(self, begun_ms: int) -> bool:
         """Whether an item may still be on its way; at most every `SILENCE_MS` one is waited for in vain."""
-        now_ms = self._clock.now_ms()
         if not self._at_end(self._item_log):
             return True
         if begun_ms - self._looked_ms < SILENCE_MS:
             return False
-        if now_ms - begun_ms < SILENCE_MS:
+        if self._now_ms - begun_ms < SILENCE_MS:
             return True
-        self._looked_ms = now_ms
+        self._looked_ms = self._now_ms
         return False
 
     def _poll(self) -> None:
         self._hold_back()
         polled = self._consumer.poll(POLL_MS, max_records=self._settings.trainer.poll_records)
         self._check_log(polled)
-        now_ms = self._clock.now_ms()
+        self._now_ms = self._ranks.lead(self._clock.now_ms)
+        self._ranks.hear()
         for partition, records in polled.items():
-            self._heard_ms[partition] = now_ms
+            self._heard_ms[partition] = self._now_ms
             for record in records:
                 try:
                     self._receive(partition, record)
@@ -172,7 +181,7 @@ class Intake:
         return [number for number, partition in self._example_logs.items() if self._is_silent(partition)]
 
     def _is_silent(self, partition: TopicPartition) -> bool:
-        return self._clock.now_ms() - self._heard_ms[partition] >= SILENCE_MS and self._at_end(partition)
+        return self._now_ms - self._heard_ms[partition] >= SILENCE_MS and self._at_end(partition)
 
     def _at_end(self, partition: TopicPartition) -> bool:
         end = self._consumer.highwater(partition)  # `end_offsets` is wrong on the embedded broker

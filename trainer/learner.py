@@ -18,6 +18,7 @@ from trainer.frequency import Frequency
 from trainer.model import Model
 from trainer.models.base import Inputs
 from trainer.negatives import Negatives, draw
+from trainer.ranks import ALONE, Ranks
 from trainer.tables import moved
 
 MAX_ITEMS = 20_000  # above, the full softmax costs more than it is worth
@@ -31,21 +32,25 @@ class CatalogueTooLargeError(Exception):
 class Learner:
     """A user encoder and an item tower that learn together; deterministic, given the seed and the batches in order."""
 
-    def __init__(self, name: str, settings: TrainerSettings, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, name: str, settings: TrainerSettings, seed: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
         self.name = name
         self.settings = settings.model
         self.sampling_seed = seed  # of the noise that `evaluate` gives each user, as a replica would
         self.model = Model(name, settings.model, seed, settings.vocabulary.admit_after).to(device)
         self._device = device
+        self._ranks = ranks
         self._generator = torch.Generator().manual_seed(seed)
         self._sampled = settings.softmax == "sampled"
         self._negatives = settings.negatives
         self._frequency = Frequency(settings.frequency_half_life)
         rate, ids = settings.model.learning_rate, self.model.items.ids
         dense = [weight for weight in self.model.parameters() if not (self._sampled and weight is ids)]
+        self._dense, self._sparse = dense, [ids] if self._sampled else []
         self._optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=rate, fused=True)]
-        if self._sampled:
-            self._optimizers.append(torch.optim.SparseAdam([ids], lr=rate))
+        if self._sparse:
+            self._optimizers.append(torch.optim.SparseAdam(self._sparse, lr=rate))
 
     def follow(self, catalogue: Catalogue) -> None:
         """Take the catalogue's changes over.
@@ -73,6 +78,9 @@ class Learner:
 
     def evaluate(self, batch: Batch) -> Foresight:
         """What is foreseen of each example among the whole catalogue, as a replica would answer now."""
+        return self._ranks.foresee(batch, self._evaluate)
+
+    def _evaluate(self, batch: Batch) -> Foresight:
         self.model.eval()
         with torch.no_grad():
             vectors = self.model.vectors()
@@ -86,14 +94,11 @@ class Learner:
 
     def learn(self, batch: Batch) -> bool:
         """One step on a batch; False where its loss or gradient was no number and the step was not taken."""
-        targets = self._tensor(batch.targets)
-        self.model.train()
-        with self._dropout():
-            loss = self.model.loss(self._inputs(batch), targets, self._generator, self._drawn(batch))
-        self.model.items.count(targets)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        loss, weight = self._derive(self._ranks.part(batch), self._drawn(batch))
+        self.model.items.count(self._tensor(batch.targets))
+        loss = self._ranks.average(self._dense, self._sparse, loss, weight)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             return False
@@ -142,14 +147,25 @@ class Learner:
         self._frequency.add(targets)
         return drawn
 
+    def _derive(self, part: Batch, drawn: Negatives | None) -> tuple[Tensor, int]:
+        """Gradients of this rank's part; its mean loss, and over how many places."""
+        generator = self._ranks.own(self._generator)
+        if not len(part):
+            return torch.zeros((), device=self._device), 0
+        self.model.train()
+        with self._dropout(generator):
+            loss, places = self.model.loss(self._inputs(part), self._tensor(part.targets), generator, drawn)
+        torch.autograd.backward(loss)
+        return loss, places
+
     @contextmanager
-    def _dropout(self) -> Iterator[None]:
+    def _dropout(self, generator: torch.Generator) -> Iterator[None]:
         """Dropout draws from torch's own generators; within this their seed is drawn from the learner's."""
         if not self.settings.dropout:
             yield
             return
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             yield
 
     def _inputs(self, batch: Batch) -> Inputs:

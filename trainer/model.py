@@ -3,6 +3,8 @@
 The online learner and the offline evaluation both hold one; neither Kafka nor epochs are known here.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,13 @@ from trainer.models import create
 from trainer.models.base import Inputs
 from trainer.negatives import Negatives, sampled_loss
 from trainer.softmax import catalogue_loss
+
+
+class Loss(NamedTuple):
+    """Of a batch."""
+
+    mean: Tensor  # ()
+    places: int  # that the softmax was taken at
 
 
 class Model(nn.Module):
@@ -42,8 +51,8 @@ class Model(nn.Module):
 
     def loss(
         self, inputs: Inputs, targets: Tensor, generator: torch.Generator, negatives: Negatives | None = None
-    ) -> Tensor:
-        """Softmax at every place that the encoder learns from, plus its extra loss; ().
+    ) -> Loss:
+        """Softmax at every place that the encoder learns from, plus its extra loss.
 
         Args:
             inputs: B users.
@@ -68,7 +77,7 @@ class Model(nn.Module):
             loss = catalogue_loss(step.user, vectors, wanted, self.precision)
         else:
             loss = sampled_loss(step.user, vectors, wanted, candidates, negatives.log_weight.to(vectors.device))
-        return loss + step.extra_loss
+        return Loss(loss + step.extra_loss, len(wanted))
 
 
 def _renumbered(inputs: Inputs, targets: Tensor, candidates: Tensor) -> tuple[Tensor, Inputs, Tensor, Tensor]:

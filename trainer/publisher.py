@@ -10,6 +10,7 @@ from contracts.settings import Settings
 from contracts.snapshot import Manifest, Snapshot, SnapshotExistsError, Version, publish, write
 from trainer.engine import Engine, Publication
 from trainer.meters import Meters
+from trainer.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
 
@@ -21,12 +22,13 @@ class Publisher:
     live, whatever is published, and as nothing new is served then, there are no deltas either.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, meters: Meters, clock: Clock) -> None:
+    def __init__(self, settings: Settings, engine: Engine, meters: Meters, clock: Clock, ranks: Ranks = ALONE) -> None:
         self._root = settings.snapshots
         self._settings = settings.trainer
         self._engine = engine
         self._meters = meters
         self._clock = clock
+        self._ranks = ranks
 
     def publish(self, publications: list[Publication]) -> None:
         """Write snapshots and deltas in their order, and let them go live."""
@@ -38,7 +40,7 @@ class Publisher:
 
     def _snapshot(self, made: Snapshot) -> None:
         try:
-            write(self._root, made)
+            self._ranks.lead(lambda: write(self._root, made))
         except SnapshotExistsError:  # published by the clock before a restart, so at another moment
             self._snapshot(self._engine.renumber(made))
         else:
@@ -47,7 +49,7 @@ class Publisher:
     def _delta(self, made: Delta) -> None:
         manifest = made.manifest
         try:
-            delta.write(self._root, made)
+            self._ranks.lead(lambda: delta.write(self._root, made))
         except (GapError, SnapshotExistsError) as error:
             log.warning("a delta does not fit what is on the disk; a snapshot follows", reason=str(error))
             self._engine.not_served(manifest.model)
@@ -59,12 +61,12 @@ class Publisher:
         model, version = manifest.model, manifest.version
         if manifest.rejected:
             log.warning("snapshot rejected", model=model, version=version, reason=manifest.gate["reason"])
-        elif publish(self._root, model, version):
+        elif self._ranks.lead(lambda: publish(self._root, model, version)):
             self._went_live(manifest)
         else:
             log.warning("snapshot written, but another is held live", model=model, version=version)
             self._engine.not_served(model)
-        prune(self._root, model, self._settings.keep_snapshots, self._settings.keep_rejected)
+        self._ranks.lead(lambda: prune(self._root, model, self._settings.keep_snapshots, self._settings.keep_rejected))
 
     def _went_live(self, manifest: Manifest) -> None:
         place = Version.parse(manifest.version)

@@ -25,6 +25,7 @@ from trainer.learner import Learner
 from trainer.meters import Meters
 from trainer.progress import Progress
 from trainer.publish import EvenSample, manifest_of, next_version, sampling_seed, snapshot_of, versions_on_disk
+from trainer.ranks import Ranks
 
 DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
 
@@ -40,21 +41,22 @@ class Reached:
 class Pupil:
     """A learner and everything about it that is tested, judged and published."""
 
-    def __init__(self, name: str, settings: Settings, device: torch.device, meters: Meters) -> None:
+    def __init__(self, name: str, settings: Settings, device: torch.device, meters: Meters, ranks: Ranks) -> None:
         model = settings.trainer.model
         self._settings = settings
         self._meters = meters
-        self.learner = Learner(name, settings.trainer, settings.seed, device)
+        self._ranks = ranks
+        self.learner = Learner(name, settings.trainer, settings.seed, device, ranks)
         self._template = TowerTemplate(self.learner.model.encoder, model.dim, model.window)
         self._progress = Progress()
         self._drift = DriftDetector()
-        self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device)
+        self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
         self.shares: Counter[str] = Counter()  # examples by arm
         self._arrivals = EvenSample()
         self.unpublished = 0  # learned from since the last snapshot
         self.unsent = 0  # learned from since the last snapshot or delta
         self._served: Snapshot | None = None  # what the next delta is based on
-        self.number(next_version(versions_on_disk(settings.snapshots, name)))
+        self.number(self._free_number())
         self._take_over()
 
     @property
@@ -136,7 +138,7 @@ class Pupil:
 
     def renumber(self, made: Snapshot) -> Snapshot:
         """The same snapshot under the next version that is free on the disk."""
-        self.number(next_version(versions_on_disk(self._settings.snapshots, self.name)))
+        self.number(self._free_number())
         named = replace(made.manifest, version=version_name(self._version), sampling_seed=self.learner.sampling_seed)
         renumbered = replace(made, manifest=named)
         if self._served is made:
@@ -178,14 +180,17 @@ class Pupil:
 
     def _take_over(self) -> None:
         """What is live must not give way to a worse one, even if nothing else is left of the trainer that made it."""
-        version = live(self._settings.snapshots, self.name)
+        version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
         found = None if version is None else self._read(version)
         if found is not None:
             self._gate.seat(found)
 
+    def _free_number(self) -> int:
+        return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshots, self.name)))
+
     def _read(self, version: str) -> Snapshot | None:
         with contextlib.suppress(SnapshotError):  # replicas refuse a damaged one, too: any other is better
-            return delta.read(self._settings.snapshots, self.name, version)
+            return self._ranks.lead(lambda: delta.read(self._settings.snapshots, self.name, version))
         return None
 
     def _manifest(self, like: Manifest, reached: Reached) -> Manifest:

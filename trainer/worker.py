@@ -34,6 +34,8 @@ from trainer.engine import Engine
 from trainer.intake import Intake
 from trainer.meters import Meters
 from trainer.publisher import Publisher
+from trainer.ranks import ALONE, Ranks, assemble
+from trainer.ranks_consumer import RanksConsumer
 
 log = structlog.get_logger()
 BROKER_MS = 5_000  # how long a step waits for a broker that is away; the next one tries again
@@ -52,6 +54,7 @@ class TrainerWorker:
         meters: Meters,
         clock: Clock,
         stop: threading.Event,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._settings = settings
         self._consumer = consumer
@@ -61,12 +64,14 @@ class TrainerWorker:
         self._meters = meters
         self._clock = clock
         self._stop = stop
-        self._publisher = Publisher(settings, engine, meters, clock)
-        self._intake = Intake(settings, consumer, self._reject, clock, stop)
+        self._ranks = ranks
+        self._publisher = Publisher(settings, engine, meters, clock, ranks)
+        self._intake = Intake(settings, consumer, self._reject, clock, stop, ranks)
         self._letters: list[tuple[ConsumerRecord, BadEvent, Any]] = []  # that the broker may not have yet
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._kept = 0  # examples in the newest checkpoint
         self.snapshots_due, self.deltas_due = threading.Event(), threading.Event()  # set by the clock
+        self._snapshots_due, self._deltas_due = ranks.heard(self.snapshots_due), ranks.heard(self.deltas_due)
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint; False where there is none.
@@ -103,11 +108,11 @@ class TrainerWorker:
                 self._keep_up()
             if self._stop.is_set():
                 break
-        if self.snapshots_due.is_set():
-            self.snapshots_due.clear()
+        if self._snapshots_due.is_set():
+            self._snapshots_due.clear()
             self.publish_now()
-        if self.deltas_due.is_set():
-            self.deltas_due.clear()
+        if self._deltas_due.is_set():
+            self._deltas_due.clear()
             self._publisher.publish(self._engine.deltas())
         if self._settled():
             self._commit()
@@ -150,11 +155,16 @@ class TrainerWorker:
                 )  # fmt: skip
 
     def _reject(self, record: ConsumerRecord, error: BadEvent) -> None:
+        if not self._ranks.leads:
+            return
         self._letters.append((record, error, bus.send_dead_letter(self._producer, self._settings.kafka, error, record)))
         self._meters.dead_letters.labels(str(error.reason)).inc()
 
     def _settled(self) -> bool:
         """Whether the broker has all dead letters; those that did not reach it are sent again."""
+        return self._ranks.lead(self._delivered)
+
+    def _delivered(self) -> bool:
         if not self._letters:
             return True
         try:
@@ -183,37 +193,43 @@ class TrainerWorker:
 
 
 def run(settings: Settings, ready_file: Path | None) -> None:
-    """Run the worker until a signal stops it."""
-    configure_logs()
-    stop = stop_on_signal()
+    """Run the worker until a signal stops it; under torchrun, each of its processes."""
+    ranks = assemble(settings.kafka.partitions)
+    configure_logs(quiet=not ranks.leads)
+    stop = ranks.heard(stop_on_signal())
     torch.set_num_threads(settings.trainer.threads)
     torch.manual_seed(settings.seed)
     faiss.omp_set_num_threads(settings.trainer.threads)
-    checkpoints = Checkpoints(settings)
+    checkpoints = Checkpoints(settings, ranks=ranks)
     meters = Meters()
-    engine = Engine(settings, meters)
+    engine = Engine(settings, meters, ranks)
     consumer = bus.consumer(settings.kafka, [bus.ITEMS, bus.EXAMPLES], settings.kafka.topic_prefix + "trainer")
+    if ranks.size > 1:
+        consumer = RanksConsumer(consumer, bus.partitions_of(settings.kafka, [bus.ITEMS, bus.EXAMPLES]), ranks)
     # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
     producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
-    worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop)
+    worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop, ranks)
     if not worker.resume():
         worker.begin()
     scheduler = BackgroundScheduler()
-    for due, every_s in (
-        (worker.snapshots_due, settings.trainer.publish_every_s),
-        (worker.deltas_due, settings.trainer.deltas_every_s),
-    ):
-        if every_s is not None:
-            scheduler.add_job(due.set, "interval", seconds=every_s)
-    scheduler.start()
-    port = serve_metrics(meters.registry)
-    log.info("trainer ready", metrics_port=port)
-    announce(ready_file, {"metrics_port": port})
+    if ranks.leads:
+        for due, every_s in (
+            (worker.snapshots_due, settings.trainer.publish_every_s),
+            (worker.deltas_due, settings.trainer.deltas_every_s),
+        ):
+            if every_s is not None:
+                scheduler.add_job(due.set, "interval", seconds=every_s)
+        scheduler.start()
+        port = serve_metrics(meters.registry)
+        log.info("trainer ready", metrics_port=port, processes=ranks.size)
+        announce(ready_file, {"metrics_port": port})
     while not stop.is_set():
         worker.step()
-    scheduler.shutdown()
+    if ranks.leads:
+        scheduler.shutdown()
     worker.finish()
     consumer.close()
     producer.close()
     checkpoints.close()
+    ranks.close()
     log.info("trainer stopped")

@@ -32,7 +32,7 @@ def test_narrow_vectors_learn_under_dropout(name: str, dim: int) -> None:
     model.items.follow(make_catalogue(5))
     mask = torch.tensor([[0.0] * 6, [0.0] * 4 + [1.0] * 2])
     inputs = Inputs(torch.tensor([[0] * 6, [0, 0, 0, 0, 1, 2]]), mask, LAG)
-    model.loss(inputs, torch.tensor([3, 4]), torch.Generator().manual_seed(0)).backward()
+    model.loss(inputs, torch.tensor([3, 4]), torch.Generator().manual_seed(0)).mean.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(torch.isfinite(g).all() for g in gradients)
     assert model.items.ids.grad is not None

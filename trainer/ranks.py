@@ -1,0 +1,188 @@
+"""The processes of one trainer: `torchrun` starts them, each has a rank, rank 0 leads.
+
+Every rank holds the whole state and makes every decision, from the same records in the same order, so they agree
+without asking. What they share is the work: each fetches its own partitions (`trainer.ranks_consumer`), and tests and
+derives gradients of its own part of every batch. What only one of them can know comes to all by `gather` or `lead`.
+
+`Ranks` itself is a trainer of one process, for which all of this is nothing.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from threading import Event
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from contracts.settings import SettingsError
+from trainer.batches import Batch
+from trainer.foresight import Foresight
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """One process alone."""
+
+    rank, size = 0, 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one writes, publishes and shows metrics."""
+        return self.rank == 0
+
+    def part(self, batch: Batch) -> Batch:
+        """What of a batch is this rank's; the parts differ by one example at most."""
+        return batch
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, by rank, on all."""
+        return [value]
+
+    def lead(self, act: Callable[[], T]) -> T:
+        """Let the leader act; its result, or its exception, on all."""
+        return act()
+
+    def heard(self, event: Event) -> Event:
+        """An event that is set on all ranks at once, in `hear`, after this one was set on any."""
+        return event
+
+    def hear(self) -> None:
+        """Learn of the events that were set; only here they change."""
+
+    def own(self, generator: torch.Generator) -> torch.Generator:
+        """A generator for this rank's part, from one that all ranks have alike."""
+        return generator
+
+    def foresee(self, batch: Batch, judge: Callable[[Batch], Foresight]) -> Foresight:
+        """What `judge` says of a batch, each rank judging its part."""
+        return judge(batch)
+
+    def average(
+        self, dense: Iterable[nn.Parameter], sparse: Iterable[nn.Parameter], loss: Tensor, weight: int
+    ) -> Tensor:
+        """Turn each rank's gradients into those of the whole batch.
+
+        Args:
+            dense: parameters whose gradients are dense or missing.
+            sparse: parameters whose gradients are sparse or missing.
+            loss: (), a mean; the gradients are its own.
+            weight: over how much it is a mean; 0: this rank had nothing to do, and no gradients.
+
+        Returns:
+            the mean over all ranks, ().
+
+        """
+        del dense, sparse, weight
+        return loss
+
+    def close(self) -> None:
+        """Leave the others."""
+
+
+ALONE = Ranks()
+
+
+class TorchRanks(Ranks):
+    """One of several processes, joined by `torch.distributed`: gloo for the CPU, NCCL for gradients on GPUs."""
+
+    def __init__(self, **how: Any) -> None:
+        """Join the others; `how` is that of `init_process_group`, by default the environment that torchrun makes."""
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", **how)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._events: list[tuple[Event, Event]] = []
+
+    def part(self, batch: Batch) -> Batch:
+        return batch.only(np.arange(len(batch)) * self.size // max(len(batch), 1) == self.rank)
+
+    def gather(self, value: T) -> list[T]:
+        gathered: list[T | None] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered  # type: ignore[return-value]  # all of them have come
+
+    def lead(self, act: Callable[[], T]) -> T:
+        told: list[Any] = [None, None]
+        if self.leads:
+            try:
+                told[0] = act()
+            except Exception as error:  # noqa: BLE001  whatever it is, all of them meet it
+                told[1] = error
+        dist.broadcast_object_list(told, src=0)
+        if told[1] is not None:
+            raise told[1]
+        return told[0]  # type: ignore[no-any-return]
+
+    def heard(self, event: Event) -> Event:
+        self._events.append((event, Event()))
+        return self._events[-1][1]
+
+    def hear(self) -> None:
+        for (here, everywhere), flags in zip(
+            self._events, zip(*self.gather([event.is_set() for event, _ in self._events]), strict=True), strict=True
+        ):
+            if any(flags):
+                here.clear()
+                everywhere.set()
+
+    def own(self, generator: torch.Generator) -> torch.Generator:
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return torch.Generator().manual_seed(seed + self.rank)
+
+    def foresee(self, batch: Batch, judge: Callable[[Batch], Foresight]) -> Foresight:
+        part = self.part(batch)
+        found = self.gather(judge(part) if len(part) else None)
+        return Foresight(*map(np.concatenate, zip(*(one for one in found if one is not None), strict=True)))
+
+    def average(
+        self, dense: Iterable[nn.Parameter], sparse: Iterable[nn.Parameter], loss: Tensor, weight: int
+    ) -> Tensor:
+        dense = [*dense]
+        there = torch.tensor([float(weight), *(float(p.grad is not None) for p in dense)], device=loss.device)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad * weight for p in dense]
+        flat = torch.cat([loss.detach().reshape(1) * weight, there, *(g.flatten() for g in gradients)])
+        dist.all_reduce(flat)
+        total = flat[1]
+        means = torch.split(flat[1 + len(there) :] / total, [p.numel() for p in dense])
+        for parameter, mean, ranks in zip(dense, means, flat[2 : 1 + len(there)].tolist(), strict=True):
+            # What no rank has a gradient of must stay without: Adam passes it over then.
+            parameter.grad = mean.view_as(parameter) if ranks else None
+        for parameter in sparse:
+            parameter.grad = (self._summed(parameter, weight) / total.cpu()).to(parameter.device)
+        return flat[0] / total
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+    def _summed(self, parameter: nn.Parameter, weight: int) -> Tensor:
+        """A sparse gradient over all ranks, on the CPU: NCCL has none."""
+        gradient = parameter.grad
+        if gradient is None:
+            gradient = torch.sparse_coo_tensor(
+                torch.empty(1, 0, dtype=torch.int64), torch.empty(0, *parameter.shape[1:]), parameter.shape
+            )
+        gradient = (gradient * weight).coalesce().cpu()
+        dist.all_reduce(gradient)
+        return gradient.coalesce()
+
+
+def assemble(partitions: int) -> Ranks:
+    """The ranks that torchrun has started, or one process alone.
+
+    Raises:
+        SettingsError: there are more processes than partitions of examples.
+
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE
+    if size > partitions:
+        raise SettingsError(
+            f"{size} processes, and the examples have {partitions} partitions (kafka.partitions): some would have "
+            "nothing to read."
+        )
+    return TorchRanks()
