@@ -83,18 +83,16 @@ class Checkpoints:
             DivergedError: the ranks' states differ, so there is none to keep.
 
         """
-        content = dumps(state)
-        digest = hashlib.sha256(content).hexdigest()
-        if len(set(self._ranks.gather(digest))) > 1:
+        if self._ranks.size > 1 and len(set(self._ranks.gather(digest(state)))) > 1:
             raise DivergedError("The trainer's processes have come to different states; the last checkpoint is whole.")
-        self._ranks.lead(lambda: self._write(content, digest))
+        self._ranks.lead(lambda: self._write(dumps(state)))
 
-    def _write(self, content: bytes, digest: str) -> None:
+    def _write(self, content: bytes) -> None:
         number = max(self._numbers(), default=0) + 1
         target, hidden = self._home / f"{number:08d}", self._home / f".{number:08d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
-        manifest = {"format": FORMAT, "settings": self._fits, "sha256": digest}
+        manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
         _write_synced(hidden / "state.pt", content)
         _write_synced(hidden / "manifest.json", json.dumps(manifest, indent=1).encode())
         self._arrived("written")
@@ -160,6 +158,33 @@ def loads(content: bytes) -> dict[str, Any]:
     """
     state: dict[str, Any] = _back(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
     return state
+
+
+def digest(state: dict[str, Any]) -> bytes:
+    """The same for equal states; what `dumps` gives may differ even then.
+
+    >>> digest({"a": np.arange(2)}) == digest({"a": np.arange(2)}), digest({"a": 1}) == digest({"a": 2})
+    (True, False)
+    """
+    found = hashlib.sha256()
+
+    def take(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.cpu().contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                take(key)
+                take(part)
+        elif isinstance(value, list | tuple):
+            found.update(str(len(value)).encode())
+            for part in value:
+                take(part)
+        else:
+            found.update(repr(value).encode())
+
+    take(_plain(state))
+    return found.digest()
 
 
 def _plain(value: Any) -> Any:

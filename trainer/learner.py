@@ -48,6 +48,8 @@ class Learner:
         rate, ids = settings.model.learning_rate, self.model.items.ids
         dense = [weight for weight in self.model.parameters() if not (self._sampled and weight is ids)]
         self._dense, self._sparse = dense, [ids] if self._sampled else []
+        kept = self.model.encoder.state_dict(keep_vars=True).values()
+        self._running = [t for t in kept if not isinstance(t, torch.nn.Parameter) and t.is_floating_point()]
         self._optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=rate, fused=True)]
         if self._sparse:
             self._optimizers.append(torch.optim.SparseAdam(self._sparse, lr=rate))
@@ -98,7 +100,7 @@ class Learner:
             optimizer.zero_grad(set_to_none=True)
         loss, weight = self._derive(self._ranks.part(batch), self._drawn(batch))
         self.model.items.count(self._tensor(batch.targets))
-        loss = self._ranks.average(self._dense, self._sparse, loss, weight)
+        loss = self._ranks.average(self._dense, self._sparse, self._running, loss, weight)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             return False

@@ -8,7 +8,7 @@ derives gradients of its own part of every batch. What only one of them can know
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Any, TypeVar
 
@@ -62,13 +62,19 @@ class Ranks:
         return judge(batch)
 
     def average(
-        self, dense: Iterable[nn.Parameter], sparse: Iterable[nn.Parameter], loss: Tensor, weight: int
+        self,
+        dense: Sequence[nn.Parameter],
+        sparse: Sequence[nn.Parameter],
+        running: Sequence[Tensor],
+        loss: Tensor,
+        weight: int,
     ) -> Tensor:
-        """Turn each rank's gradients into those of the whole batch.
+        """Turn what each rank found in its part into what the whole batch gives.
 
         Args:
             dense: parameters whose gradients are dense or missing.
             sparse: parameters whose gradients are sparse or missing.
+            running: float buffers that follow the batches, such as running means.
             loss: (), a mean; the gradients are its own.
             weight: over how much it is a mean; 0: this rank had nothing to do, and no gradients.
 
@@ -76,7 +82,7 @@ class Ranks:
             the mean over all ranks, ().
 
         """
-        del dense, sparse, weight
+        del dense, sparse, running, weight
         return loss
 
     def close(self) -> None:
@@ -139,21 +145,28 @@ class TorchRanks(Ranks):
         return Foresight(*map(np.concatenate, zip(*(one for one in found if one is not None), strict=True)))
 
     def average(
-        self, dense: Iterable[nn.Parameter], sparse: Iterable[nn.Parameter], loss: Tensor, weight: int
+        self,
+        dense: Sequence[nn.Parameter],
+        sparse: Sequence[nn.Parameter],
+        running: Sequence[Tensor],
+        loss: Tensor,
+        weight: int,
     ) -> Tensor:
-        dense = [*dense]
-        there = torch.tensor([float(weight), *(float(p.grad is not None) for p in dense)], device=loss.device)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad * weight for p in dense]
-        flat = torch.cat([loss.detach().reshape(1) * weight, there, *(g.flatten() for g in gradients)])
-        dist.all_reduce(flat)
-        total = flat[1]
-        means = torch.split(flat[1 + len(there) :] / total, [p.numel() for p in dense])
-        for parameter, mean, ranks in zip(dense, means, flat[2 : 1 + len(there)].tolist(), strict=True):
+        missing = loss.new_tensor([parameter.grad is None for parameter in dense])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
+        parts = [loss.detach().reshape(1), *(t.flatten() for t in (*gradients, *running))]
+        flat = torch.cat([loss.new_tensor([1.0]), *parts]) * weight
+        dist.all_reduce(flat := torch.cat([missing, flat]))
+        missing, total, rest = flat[: len(dense)], flat[len(dense)], flat[len(dense) + 1 :]
+        mean, *means = torch.split(rest / total, [part.numel() for part in parts])
+        for parameter, found, lack in zip(dense, means[: len(dense)], missing.tolist(), strict=True):
             # What no rank has a gradient of must stay without: Adam passes it over then.
-            parameter.grad = mean.view_as(parameter) if ranks else None
+            parameter.grad = found.view_as(parameter) if lack < self.size else None
+        for buffer, found in zip(running, means[len(dense) :], strict=True):
+            buffer.copy_(found.view_as(buffer))
         for parameter in sparse:
             parameter.grad = (self._summed(parameter, weight) / total.cpu()).to(parameter.device)
-        return flat[0] / total
+        return mean.squeeze(0)
 
     def close(self) -> None:
         dist.destroy_process_group()

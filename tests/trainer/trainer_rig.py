@@ -15,6 +15,8 @@ from tests.trainer.trainer_cases import START_MS, make_item
 from trainer.checkpoint import Checkpoints
 from trainer.engine import Engine
 from trainer.meters import Meters
+from trainer.ranks import ALONE, Ranks
+from trainer.ranks_consumer import RanksConsumer
 from trainer.worker import TrainerWorker
 
 ITEMS = TopicPartition("driftline.items", 0)
@@ -31,6 +33,7 @@ class MemoryLog:
             tp: [] for tp in (ITEMS, *EXAMPLES)
         }
         self._position = dict.fromkeys(self._records, 0)
+        self._assigned = [*self._records]
         self._paused: set[TopicPartition] = set()
         self._hanging: TopicPartition | None = None
         self._turn = 0
@@ -44,7 +47,7 @@ class MemoryLog:
         self._records[partition].append((value, logged_ms, key))
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
-        partitions = list(self._records)
+        partitions = self._assigned
         for _ in partitions:
             tp = partitions[self._turn % len(partitions)]
             self._turn += 1
@@ -55,6 +58,12 @@ class MemoryLog:
                 return {tp: [_record(tp, start + i, *value) for i, value in enumerate(values)]}
         self.clock.advance(timeout_ms)
         return {}
+
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        self._assigned = partitions
+
+    def seek_to_beginning(self) -> None:
+        self._position = dict.fromkeys(self._records, 0)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._position[partition] = offset
@@ -118,13 +127,17 @@ class Outbox:
 class Rig:
     """A worker with everything around it in memory."""
 
-    def __init__(self, settings: Settings, per_poll: int = 50, log: MemoryLog | None = None) -> None:
+    def __init__(
+        self, settings: Settings, per_poll: int = 50, log: MemoryLog | None = None, ranks: Ranks = ALONE
+    ) -> None:
         self.settings = settings
         self.clock, self.stop = log.clock if log else ManualClock(START_MS), threading.Event()
         self.log = log or MemoryLog(per_poll, self.clock)
         self.outbox, self.meters = Outbox(), Meters()
-        self.engine, self.checkpoints = Engine(settings, self.meters), Checkpoints(settings)
-        parts: Any = (self.log, self.outbox, self.engine, self.checkpoints, self.meters, self.clock, self.stop)
+        self.engine, self.checkpoints = Engine(settings, self.meters, ranks), Checkpoints(settings, ranks=ranks)
+        consumer = self.log if ranks is ALONE else RanksConsumer(self.log, [ITEMS, *EXAMPLES], ranks)
+        stop = ranks.heard(self.stop)
+        parts: Any = (consumer, self.outbox, self.engine, self.checkpoints, self.meters, self.clock, stop, ranks)
         self.worker = TrainerWorker(settings, *parts)
 
     def add_items(self, count: int) -> None:
