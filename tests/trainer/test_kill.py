@@ -1,6 +1,7 @@
 """kill -9, on a real process and a real broker: the weights are those of a trainer that was never disturbed."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -45,21 +46,27 @@ def fill(kafka: KafkaSettings) -> None:
 
 
 class Trainer:
-    """The process, and what it leaves on the disk."""
+    """The process, or with `processes` > 1 torchrun and those, and what it leaves on the disk."""
 
-    def __init__(self, root: Path, kafka: KafkaSettings) -> None:
+    def __init__(self, root: Path, kafka: KafkaSettings, processes: int = 1) -> None:
         self.settings: Settings = small_settings(root, checkpoint_every_examples=16).model_copy(update={"kafka": kafka})
         self._file, self._log, self._ready = (root / name for name in ("settings.yaml", "trainer.log", "ready.json"))
         root.mkdir(exist_ok=True)
         dump(self.settings, self._file)
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        self._python = [sys.executable, *(torchrun if processes > 1 else [])]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._ready.unlink(missing_ok=True)
-            command = [sys.executable, "-m", "driftline", "trainer", "-s", str(self._file)]
+            command = [*self._python, "-m", "driftline", "trainer", "-s", str(self._file)]
             command += ["--ready-file", str(self._ready)]
             self._process = subprocess.Popen(command, stderr=log, stdout=log)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready.exists()
 
     def steps(self) -> set[str]:
         """Names of all that has come and gone on the disk so far, half-written things too."""
@@ -75,19 +82,20 @@ class Trainer:
             time.sleep(0.0005)
 
     def close(self) -> None:
-        if self._process:
-            self._process.kill()
+        if self._process and self._process.poll() is None:
+            self._process.terminate()  # torchrun takes its processes with it
             self._process.wait(PATIENCE_S)
 
     def end(self, how: signal.Signals) -> None:
+        """Send a signal to the trainer, or to the first of its processes."""
         assert self._process
-        self._process.send_signal(how)
+        os.kill(json.loads(self._ready.read_text())["pid"] if self._ready.exists() else self._process.pid, how)
         self._process.wait(PATIENCE_S)
 
     def finish(self) -> dict[str, Any]:
         """Run to the end of the log, stop, and give the state that is left."""
         self.start()
-        self.wait(self._ready.exists)
+        self.wait(lambda: self.ready)
         port = int(json.loads(self._ready.read_text())["metrics_port"])
         self.wait(lambda: scrape.read([port]).total("trainer_tested_examples") == COUNT)
         self.end(signal.SIGTERM)
@@ -133,6 +141,43 @@ def compare(root: Path, kafka: KafkaSettings, kills: int, seed: int) -> int:
 
 def test_killed_three_times_it_comes_to_the_same_weights(tmp_path: Path, kafka: KafkaSettings) -> None:
     assert compare(tmp_path, kafka, kills=3, seed=0) >= 2
+
+
+def kill_one_of_two(trainer: Trainer) -> dict[str, Any]:
+    """Under torchrun: the state after one of the processes has died half-way and both were started again."""
+    trainer.start()
+    seen: set[str] = set()
+    trainer.wait(lambda: trainer.ready and _moved(trainer, seen, 25))
+    assert not trainer.steps() >= LAST
+    trainer.end(signal.SIGKILL)
+    return trainer.finish()
+
+
+def test_two_processes_of_which_one_is_killed_learn_from_each_example_once(
+    tmp_path: Path, embedded: KafkaSettings
+) -> None:
+    fill(embedded)
+    with closing(Trainer(tmp_path, embedded, processes=2)) as trainer:
+        found = kill_one_of_two(trainer)
+    for pupil in found["pupils"].values():
+        assert pupil["progress"]["sums"]["all"][0] == COUNT
+    assert sum(found["learned_offsets"].values()) == COUNT
+
+
+@pytest.mark.proof
+def test_two_processes_of_which_one_is_killed_come_to_what_undisturbed_ones_come_to(
+    tmp_path: Path, kafka: KafkaSettings
+) -> None:
+    fill(kafka)
+    with closing(Trainer(tmp_path / "killed", kafka, processes=2)) as killed:
+        found = kill_one_of_two(killed)
+    with closing(Trainer(tmp_path / "calm", kafka, processes=2)) as calm:
+        assert_equal(calm.finish(), found)
+    assert files(calm.settings) == files(killed.settings)
+    with closing(Trainer(tmp_path / "alone", kafka)) as alone:
+        by_one = alone.finish()
+    for name in ("tested", "learned_offsets", "item_offsets", "catalogue"):
+        assert_equal(by_one[name], found[name], at_least=1)
 
 
 @pytest.mark.proof
