@@ -181,6 +181,9 @@ def rollback(
             raise UsageError(f"There is no full snapshot of {model} before {was or 'the first publication'}.")
     else:
         target = _version(root, model, version)
+        for each in entries(root, model):
+            if each.version == target and "rejected" in each.states:
+                typer.echo(f"{target} was rejected by the gate; `driftline snapshots show` says why.")
     with _snapshot_errors():
         retention.roll_back(root, model, str(target), reason)
     typer.echo(f"{model}: {target} is live (it was {was or 'none'}) and held: {reason}.")

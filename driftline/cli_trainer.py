@@ -1,5 +1,6 @@
 """`driftline trainer`: run the online trainer, or let it learn from the archive first."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from contracts.settings import load
 from driftline.errors import UsageError
 from driftline.options import DATE_FORMATS, ReadyFile, SettingsOption
 
-app = typer.Typer(help="The online trainer: test each example, learn from it, publish snapshots.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
@@ -25,6 +26,8 @@ def trainer(
     """Run the online trainer: test each example, learn from it, publish snapshots.
 
     It goes on from its newest checkpoint; without one it begins with the first record of its topics.
+
+    `torchrun --standalone --nproc-per-node 2 -m driftline trainer -s FILE` shares the work between two processes.
     """
     if context.invoked_subcommand is not None:
         if settings is not None:
@@ -70,6 +73,8 @@ def backfill(
     loaded = load(settings)
     if start and end and start >= end:
         raise UsageError("--from must be before --to.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("A backfill runs in one process, without torchrun.")
     from rich.console import Console
     from rich.progress import Progress
 

@@ -65,6 +65,11 @@ class Gatekeeper:
         """Whether the newest candidate was held."""
         return self._held_from_ms is not None
 
+    @property
+    def incumbent(self) -> str | None:
+        """Version of the snapshot that candidates are compared with."""
+        return None if self._incumbent is None else self._incumbent.version
+
     def seat(self, snapshot: Snapshot) -> None:
         """Make a snapshot the incumbent, whatever it is worth."""
         self._incumbent = Incumbent.of(snapshot, self._device)

@@ -147,8 +147,12 @@ class Pupil:
         return renumbered
 
     def not_served(self) -> None:
-        """Note that replicas do not serve what was published last: the next publication is a full snapshot."""
+        """Note that replicas do not serve what was published last.
+
+        The next publication is a full snapshot, and what is live is what it has to be as good as.
+        """
         self._served = None
+        self._take_over()
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -179,9 +183,9 @@ class Pupil:
         self._served = None if state["served"] is None else self._read(state["served"])
 
     def _take_over(self) -> None:
-        """What is live must not give way to a worse one, even if nothing else is left of the trainer that made it."""
+        """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
         version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
-        found = None if version is None else self._read(version)
+        found = None if version in (None, self._gate.incumbent) else self._read(version)
         if found is not None:
             self._gate.seat(found)
 

@@ -154,6 +154,7 @@ def test_rollback_goes_before_the_live_one_past_a_rejected_one_and_holds(command
     assert "next publication goes live" in command.text("release", "two_tower")
     assert "is not held" in command.text("release", "two_tower")
     assert snapshot.publish(command.root, "two_tower", "v000003")
+    assert "v000002 was rejected by the gate" in command.text("rollback", "two_tower", "v000002")
 
 
 def test_rollback_to_what_is_damaged_moves_nothing(command: Command) -> None:
