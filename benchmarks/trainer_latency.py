@@ -10,7 +10,8 @@ snapshot. The answer that shows it is the moment, so figures are too large by up
 
 The sender never waits for the trainer, so one that is too slow falls behind, and its figures say so: `lag` counts
 examples that are sent and not yet tested. It goes on at its pace after the measured time until all that was sent in it
-is served. Both models learn from every example, as from traffic outside any experiment.
+is served. Users are in the arms of an experiment, so both models foresee every example and each learns from its own
+half; with --outside they are in none, and both learn from everything.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from evaluation import costs
 from feature_repo.store import UserRow, UserSequences, apply
 from trainer.engine import choose_device
 
-BEAT_S = 0.5
+BEAT_S = 1.0
 READY_S, DRAIN_S = 300.0, 120.0  # for the first snapshots, and for the last examples to be served
 SHOWN = ("served_vectors_p50_s", "served_vectors_p99_s", "served_tower_p50_s", "served_tower_p99_s")
 
@@ -58,6 +59,7 @@ def settings_for(kafka: KafkaSettings, directory: Path, asked: argparse.Namespac
         trainer=TrainerSettings(
             publish_every_s=asked.publish_every,
             deltas_every_s=asked.deltas_every,
+            checkpoint_every_examples=asked.checkpoint_every,
             gate=GateSettings(anchor=asked.anchor),
             device=asked.device,
             threads=asked.threads,
@@ -147,10 +149,10 @@ class Run:
         return self._told(first, last, [*lags, last.lag])
 
     def _told(self, first: Reading, last: Reading, lags: Sequence[int]) -> dict[str, Any]:
-        sent, seconds = self._sender.log(), last.at_s - first.at_s
+        seconds = last.at_s - first.at_s
         models: dict[str, dict[str, Any]] = {}
         for model in self._models:
-            told = models[model] = {}
+            sent, told = self._sender.log(model), models.setdefault(model, {})
             for what in ("vectors", "tower"):
                 served = [(live.at_s, getattr(live, what)) for live in self._watch.seen[model]]
                 found = waits(sent, served, first.at_s, last.at_s)
@@ -245,7 +247,7 @@ def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]
         trainer = supervisor.start_worker("trainer", ["trainer"], scratch / "settings.yaml")
         replica = supervisor.start_worker("replica", ["serve"], scratch / "settings.yaml")
         supervisor.wait_ready([trainer, replica])
-        sender = Sender(kafka, crowd, asked.rate, clock)
+        sender = Sender(kafka, crowd, asked.rate, None if asked.outside else settings.experiment, clock)
         watch = Watch(f"127.0.0.1:{replica.facts['port']}", users, settings.snapshots, clock)
         found = Run(settings, supervisor, sender, watch, trainer).measure(asked.warm_up, asked.seconds, say)
         model = settings.trainer.model
@@ -256,11 +258,13 @@ def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]
         "kept_up": found["lag_at_end"] <= asked.rate * asked.deltas_every,
         **found,
         "broker": asked.broker,
+        "in_an_experiment": not asked.outside,
         "publish_every_s": asked.publish_every,
         "deltas_every_s": asked.deltas_every,
         "shape": {
             "items": crowd.items, "users": crowd.users, "dim": model.dim, "window": model.window,
             "batch": model.batch_size, "softmax": settings.trainer.softmax, "anchor": asked.anchor,
+            "checkpoint_every_examples": asked.checkpoint_every,
         },
         "device": costs.device_name(choose_device(asked.device)),
         "threads": asked.threads,
@@ -277,8 +281,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--publish-every", type=float, default=20, help="seconds between snapshots")
     parser.add_argument("--deltas-every", type=float, default=5, help="seconds between deltas")
     parser.add_argument("--anchor", type=int, default=1000, help="`trainer.gate.anchor`")
+    parser.add_argument("--checkpoint-every", type=int, default=2000, help="`trainer.checkpoint_every_examples`")
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--outside", action="store_true", help="of any experiment: each model learns from everything")
     parser.add_argument("--broker", default="embedded", help="`embedded`, `apache`, or HOST:PORT of a running one")
     parser.add_argument("--threads", type=int, default=1, help="of the trainer")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import grpc
 import numpy as np
 
+from abtest.assignment import assign
 from benchmarks.trainer_crowd import Crowd, dated, examples
 from contracts import bus
 from contracts.clock import Clock
 from contracts.features import Floats, Ints
-from contracts.settings import KafkaSettings
+from contracts.settings import Experiment, KafkaSettings
 from contracts.snapshot import Version, read_manifest
 from contracts.wire.recall_pb2 import RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 
 TICK_S = 0.01  # of the sender
-ASK_S = 0.05  # between two rounds of asking
+ASK_S = 0.06  # between two rounds of asking
 LONGEST_S = 10.0  # that an answer may take
 
 
@@ -84,12 +85,25 @@ def quantiles(found: Floats) -> dict[str, float | None]:
 class Sender:
     """Sends examples at a rate, and waits for nobody; `run` is for a thread of its own."""
 
-    def __init__(self, kafka: KafkaSettings, crowd: Crowd, rate: float, clock: Clock) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, crowd: Crowd, rate: float, experiment: Experiment | None, clock: Clock
+    ) -> None:
+        """Open a sender.
+
+        Args:
+            kafka: where to.
+            crowd: whose examples.
+            rate: examples a second.
+            experiment: whose arms the users are in; None: they are in none.
+            clock: of the notes.
+
+        """
         self._kafka = kafka
         self._crowd = crowd
         self._rate = rate
+        self._experiment = experiment
         self._clock = clock
-        self._sends: list[tuple[int, float, Any]] = []  # partition, when, what the producer says of it
+        self._sends: list[tuple[int, str, float, Any]] = []  # partition, arm, when, what the producer says of it
         self.counts = dict.fromkeys(range(kafka.partitions), 0)  # by partition
         self.stop = threading.Event()
 
@@ -104,19 +118,25 @@ class Sender:
             for example in islice(rows, due - len(self._sends)):
                 now_ms, at_s = self._clock.now_ms(), self._clock.elapsed_s()
                 partition = bus.partition_of(example.user_id, self._kafka.partitions)
+                if self._experiment:
+                    example.arm = assign(self._experiment, example.user_id)
                 value, key = dated(example, now_ms).SerializeToString(), bus.key_of(example.user_id)
                 told = producer.send(topic, value, key, partition=partition, timestamp_ms=now_ms)
-                self._sends.append((partition, at_s, told))
+                self._sends.append((partition, example.arm, at_s, told))
                 self.counts[partition] += 1
             self.stop.wait(TICK_S)
         producer.flush()
         producer.close()
 
-    def log(self) -> dict[int, Sent]:
-        """All that was sent, once `run` has returned."""
+    def log(self, model: str) -> dict[int, Sent]:
+        """All that was sent for this model to learn from, by partition, once `run` has returned."""
+        arms = {""}
+        if self._experiment:
+            arms = {arm for arm, of_arm in self._experiment.arms.items() if of_arm.model == model}
         out = {}
         for number in self.counts:
-            pairs = sorted((told.get().offset, at_s) for partition, at_s, told in self._sends if partition == number)
+            mine = (s for s in self._sends if s[0] == number and s[1] in arms)
+            pairs = sorted((told.get().offset, at_s) for _, _, at_s, told in mine)
             out[number] = Sent(np.array([o for o, _ in pairs], np.int64), np.array([at for _, at in pairs], np.float64))
         return out
 
