@@ -1,6 +1,6 @@
 """Deltas beside full snapshots: bytes on the disk, over the last day of a log.
 
-    python -m benchmarks.trainer_deltas --data KUAIRAND_PURE [--beats 1 10 60] [--batch-sizes 16 128]
+    python -m benchmarks.trainer_deltas --data KUAIRAND_PURE [--beats 1 10 60] [--batch-sizes 128]
 
 A learner takes the effective views of KuaiRand-Pure in the order of their events. On the last day a delta is due
 whenever event time enters another minute, ten minutes or hour, and is made where anything was learned since the last
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the KuaiRand-Pure folder")
     parser.add_argument("--beats", type=int, nargs="+", default=[1, 10, 60], help="minutes between deltas")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 128], help="the last is told as the default")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128], help="the last is told above")
     parser.add_argument("--last", type=int, help="views of the log to learn from, its last; by default all")
     parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000], help="catalogues of the crowd")
     parser.add_argument("--begun", type=int, default=300, help="steps of the crowd's learner before its first delta")

@@ -1,6 +1,6 @@
 """From an event to an answer that knows of it: a real broker, trainer and replica, and a sender that keeps its pace.
 
-    python -m benchmarks.trainer_latency [--rate 500] [--seconds 120] [--publish-every 20] [--deltas-every 5]
+    python -m benchmarks.trainer_latency [--rate 500] [--seconds 120] [--publish-every 12] [--deltas-every 4]
 
 The sender notes when it sent each example, and where in the log it lies. The replica is asked all the time, a user of
 each arm in turn, which version answers; its manifest says up to which offsets it has learned. So it is known of every
@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +138,19 @@ class Run:
             self._until(lambda: self._clock.elapsed_s() - begun_s >= warm_up_s, warm_up_s + READY_S)
             first = self._read()
             say(f"measuring; {first.lag:,} examples behind")
-            lags = [first.lag]
+            readings = [first]
             while self._clock.elapsed_s() - first.at_s < seconds:
                 self._beat()
-                lags.append(self._read().lag)
-            last = self._read()
+                readings.append(self._read())
+            last = readings[-1]
             say(f"waiting for what was sent to be served; {last.lag:,} examples behind")
             self._until(lambda: all(self._watch.includes(model, last.sent) for model in self._models), DRAIN_S)
         for thread in self._threads:
             thread.result()
-        return self._told(first, last, [*lags, last.lag])
+        return self._told(readings)
 
-    def _told(self, first: Reading, last: Reading, lags: Sequence[int]) -> dict[str, Any]:
+    def _told(self, readings: Sequence[Reading]) -> dict[str, Any]:
+        first, last = readings[0], readings[-1]
         seconds = last.at_s - first.at_s
         models: dict[str, dict[str, Any]] = {}
         for model in self._models:
@@ -175,7 +177,7 @@ class Run:
             "sent_per_s": round((sum(last.sent.values()) - sum(first.sent.values())) / seconds, 1),
             "tested_per_s": round(self._grown(first, last, "trainer_tested_examples") / seconds, 1),
             "lag_at_start": first.lag,
-            "lag_max": max(lags),
+            "lag_max": max(reading.lag for reading in readings),
             "lag_at_end": last.lag,
             "seconds": round(seconds, 1),
             "publications": sum(sum(told["went_live"].values()) for told in models.values()),
@@ -187,6 +189,7 @@ class Run:
                 "p99": round(float(np.quantile(self._watch.gaps_s, 0.99)), 3),
             },
             "models": models,
+            "holds": holds(readings),
         }
 
     def _grown(self, first: Reading, last: Reading, name: str, **labels: str) -> float:
@@ -211,6 +214,26 @@ class Run:
             if thread.done():
                 thread.result()
         self._pause.wait(BEAT_S)
+
+
+def holds(readings: Sequence[Reading]) -> list[dict[str, Any]]:
+    """When the gate held what, and by what it did: the estimates, with their bounds, of the difference in recall.
+
+    Of several holds of a model between two readings the last is told.
+    """
+    out = []
+    for before, after in pairwise(readings):
+        were, are = (each.metrics.values("trainer_snapshots_rejected_total", "model") for each in (before, after))
+        for model in (name for name, count in are.items() if count > were.get(name, 0)):
+            told: dict[str, Any] = {"second": round(after.at_s - readings[0].at_s), "model": model}
+            for on in ("fresh", "anchor"):
+                found = (
+                    after.metrics.total("trainer_gate_difference", model=model, on=on, what=what)
+                    for what in ("difference", "low", "high")
+                )
+                told[on] = [round(value, 4) for value in found]
+            out.append(told)
+    return out
 
 
 def worst(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -278,8 +301,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, default=500, help="examples a second")
     parser.add_argument("--seconds", type=float, default=120, help="to measure")
     parser.add_argument("--warm-up", type=float, default=60, help="seconds before that at least")
-    parser.add_argument("--publish-every", type=float, default=20, help="seconds between snapshots")
-    parser.add_argument("--deltas-every", type=float, default=5, help="seconds between deltas")
+    parser.add_argument("--publish-every", type=float, default=12, help="seconds between snapshots")
+    parser.add_argument("--deltas-every", type=float, default=4, help="seconds between deltas")
     parser.add_argument("--anchor", type=int, default=1000, help="`trainer.gate.anchor`")
     parser.add_argument("--checkpoint-every", type=int, default=2000, help="`trainer.checkpoint_every_examples`")
     parser.add_argument("--items", type=int, default=10_000)
