@@ -166,9 +166,19 @@ def weighed(line: Line, full_bytes: int) -> dict[str, Any]:
     }
 
 
-def crowd(name: str, softmax: Softmax, items: int, steps: tuple[int, int], device: torch.device) -> dict[str, Any]:
-    """The same of a made-up crowd's catalogue, by steps between deltas."""
-    settings = TrainerSettings(softmax=softmax)
+def crowd(
+    name: str, settings: TrainerSettings, items: int, steps: tuple[int, int], device: torch.device
+) -> dict[str, Any]:
+    """The same of a made-up crowd's catalogue, by steps between deltas.
+
+    Args:
+        name: of the model.
+        settings: of the learner.
+        items: of the catalogue.
+        steps: how many before the first delta, and how many in which deltas are made.
+        device: where.
+
+    """
     many = Crowd(items=items)
     catalogue = Catalogue()
     for item in crowd_catalogue(many):
@@ -210,7 +220,7 @@ def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]
     for softmax in SOFTMAXES:
         for batch_size in asked.batch_sizes:
             model = ModelSettings(batch_size=batch_size)
-            settings = TrainerSettings(model=model, softmax=softmax)
+            settings = TrainerSettings(model=model, softmax=softmax, delta_tolerance=asked.tolerance)
             starts = [*range(0, len(queries) + 1, batch_size)]  # what does not fill a batch is not learned
             parts = [queries[start:end] for start, end in pairwise(starts)]
             batches = [(part[-1].time_ms, batch_of(part, model.window)) for part in parts]
@@ -224,7 +234,8 @@ def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]
         for items in (each for each in asked.items if softmax == "sampled" or each <= MAX_ITEMS):
             for name in MODELS:
                 say(f"{name}, {softmax} softmax, {items:,} items")
-                found = crowd(name, softmax, items, (asked.begun, asked.followed), device)
+                settings = TrainerSettings(softmax=softmax, delta_tolerance=asked.tolerance)
+                found = crowd(name, settings, items, (asked.begun, asked.followed), device)
                 crowds.setdefault(softmax, {}).setdefault(str(items), {})[name] = found
     default = log["full"][str(asked.batch_sizes[-1])]
     beats = [default[name]["beats"][str(asked.beats[0])] for name in MODELS]
@@ -232,7 +243,7 @@ def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]
         # Both models', as the trainer is set by default, at the shortest beat.
         "delta_bytes_per_min": sum(told["bytes_per_min"] for told in beats),
         "full_bytes_per_min": sum(told["full_bytes_per_min"] for told in beats),
-        "delta_tolerance": TrainerSettings().delta_tolerance,
+        "delta_tolerance": asked.tolerance,
         "full_every_h": TrainerSettings().publish_every_ms / HOUR_MS,
         "items": len(catalogue),
         "views_learned": len(queries),
@@ -248,6 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the KuaiRand-Pure folder")
     parser.add_argument("--beats", type=int, nargs="+", default=[1, 10, 60], help="minutes between deltas")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128], help="the last is told above")
+    parser.add_argument(
+        "--tolerance", type=float, default=TrainerSettings().delta_tolerance, help="`trainer.delta_tolerance`"
+    )
     parser.add_argument("--last", type=int, help="views of the log to learn from, its last; by default all")
     parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000], help="catalogues of the crowd")
     parser.add_argument("--begun", type=int, default=300, help="steps of the crowd's learner before its first delta")
