@@ -1,9 +1,11 @@
 """The trainer's figures as one JSON object.
 
-    python -m benchmarks.trainer --json [--parts speed sync] [--data KUAIRAND_PURE] [--quick]
+    python -m benchmarks.trainer --json [--parts speed sync latency deltas] [--data KUAIRAND_PURE] [--quick]
 
-    speed   examples per second beside a mainstream library's SASRec (`benchmarks.trainer_speed`)
-    sync    quality by how often what serves is synced (`benchmarks.trainer_sync`); needs the KuaiRand-Pure folder
+    speed    examples per second beside a mainstream library's SASRec (`benchmarks.trainer_speed`)
+    sync     quality by how often what serves is synced (`benchmarks.trainer_sync`); needs the KuaiRand-Pure folder
+    latency  from an event to an answer that knows of it, on a live broker (`benchmarks.trainer_latency`)
+    deltas   what deltas weigh over a day (`benchmarks.trainer_deltas`); needs the KuaiRand-Pure folder
 
 Each part is a command of its own as well, with more to say about it. The peer needs `make bench-trainer`.
 """
@@ -15,8 +17,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PARTS = ("speed", "sync")
-QUICK = {"speed": ["--rounds", "1", "--windows", "32"], "sync": ["--seeds", "1", "--batch-sizes", "128"]}
+PARTS = ("speed", "sync", "latency", "deltas")
+OF_THE_LOG = ("sync", "deltas")
+QUICK = {
+    "speed": ["--rounds", "1", "--windows", "32"],
+    "sync": ["--seeds", "1", "--batch-sizes", "128"],
+    "latency": [
+        *("--rate", "100", "--seconds", "5", "--warm-up", "5", "--items", "500"),
+        *("--publish-every", "4", "--deltas-every", "2"),
+    ],
+    "deltas": ["--batch-sizes", "128", "--last", "8000", "--items", "--begun", "20", "--followed", "10"],
+}
+FIGURES = {
+    "speed": ("control_ratio_to_peer", "t2diff_ratio_to_peer"),
+    "latency": ("served_vectors_p99_s", "served_tower_p99_s"),
+    "deltas": ("delta_bytes_per_min",),
+}
 
 
 def part(name: str, *arguments: object) -> dict[str, Any]:
@@ -30,20 +46,22 @@ def part(name: str, *arguments: object) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--data", type=Path, help="the KuaiRand-Pure folder; without it `sync` is left out")
+    parser.add_argument(
+        "--data", type=Path, help="the KuaiRand-Pure folder; without it `sync` and `deltas` are left out"
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true", help="the least of everything: does it run?")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     asked = parser.parse_args()
     parts: dict[str, Any] = {}
     for name in asked.parts:
-        if name == "sync" and asked.data is None:
+        if name in OF_THE_LOG and asked.data is None:
             continue
-        data = ["--data", asked.data] if name == "sync" else []
+        data = ["--data", asked.data] if name in OF_THE_LOG else []
         parts[name] = part(name, *data, "--device", asked.device, *(QUICK[name] if asked.quick else []))
     found: dict[str, Any] = {"device": next((told["device"] for told in parts.values()), None)}
-    for key in ("control_ratio_to_peer", "t2diff_ratio_to_peer"):
-        found[key] = parts.get("speed", {}).get(key)
+    for name, keys in FIGURES.items():
+        found |= {key: parts.get(name, {}).get(key) for key in keys}
     found["parts"] = parts
     if asked.json:
         sys.stdout.write(json.dumps(found) + "\n")
