@@ -39,9 +39,9 @@ from trainer.catalogue import Catalogue
 from trainer.drift import DriftDetector
 from trainer.export import TowerTemplate
 from trainer.gatekeeper import Gatekeeper
-from trainer.incumbent import Incumbent
 from trainer.learner import Learner
 from trainer.publish import manifest_of, sampling_seed, snapshot_of
+from trainer.served import Served
 
 SCENARIOS = ("clean", "shuffled", "bot", "farm", "drift")
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ class Told:
 class Line:
     """What is live, with the gate or without, and how well it does on clean examples."""
 
-    live: Incumbent
+    live: Served
     ranks: list[Ints]
 
     def recall(self, k: int, part: slice) -> float:
@@ -220,7 +220,7 @@ def warm(model: str, examples: Sequence[Example], catalogue: Catalogue, gate: Ga
 def ask(lines: Sequence[Line], examples: Sequence[Example], course: Course) -> None:
     """Ask what is live in each line; what is live in several is asked once."""
     batch = encode(examples, course.catalogue, course.settings.window)
-    ranks = {live: live.evaluate(batch, course.catalogue).ranks for live in {line.live for line in lines}}
+    ranks = {live: live.ranks(batch, course.catalogue) for live in {line.live for line in lines}}
     for line in lines:
         line.ranks.append(ranks[line.live])
 
@@ -229,7 +229,7 @@ def run(scenario: str, course: Course, clean: Sequence[Example], plan: Plan, ite
     """One scenario, from the warm-up on."""
     begun = time.perf_counter()
     told = retold(scenario, clean, plan, item_ids)
-    first = Incumbent.of(course.snapshot(), CPU)
+    first = Served.of(course.snapshot(), CPU)
     gated, ungated = Line(first, []), Line(first, [])
     publications: list[dict[str, Any]] = []
     drifts: list[int] = []
@@ -242,7 +242,7 @@ def run(scenario: str, course: Course, clean: Sequence[Example], plan: Plan, ite
             drifts += [start] * course.learn([each.told for each in few])
         snapshot = course.snapshot()
         verdict = course.gate.judge(snapshot, course.learner, course.catalogue)
-        candidate = Incumbent.of(snapshot, CPU)
+        candidate = Served.of(snapshot, CPU)
         ungated.live = candidate
         gated.live = candidate if verdict.passed else gated.live
         publications.append(

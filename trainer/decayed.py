@@ -47,7 +47,11 @@ class DecayedSample(Generic[Value]):
 
     def values(self) -> list[Value]:
         """What is in the sample, by serial number."""
-        return [entry.value for entry in sorted(self._heap, key=lambda entry: entry.serial)]
+        return [value for _, value in self.entries()]
+
+    def entries(self) -> list[tuple[int, Value]]:
+        """The same with the serial numbers."""
+        return sorted(((entry.serial, entry.value) for entry in self._heap), key=lambda entry: entry[0])
 
     def absorb(self, other: "DecayedSample[Value]") -> None:
         """Become the sample of what both were offered; the other one is empty afterwards."""

@@ -32,15 +32,30 @@ def foresee(scores: Tensor, targets: Tensor, seen: tuple[Ints, ...]) -> Foresigh
         seen: B arrays of columns.
 
     """
+    wanted = _without_seen(scores, targets, seen)
+    total = scores.logsumexp(1, keepdim=True)
+    losses = (total - wanted).squeeze(1).nan_to_num(nan=WORST_LOSS).clamp(max=WORST_LOSS)
+    best = scores.topk(min(LIST, scores.shape[1])).values
+    chances = (best - total).exp().sum(1).nan_to_num(nan=1.0).clamp(max=1)
+    return Foresight(_ranks(scores, wanted), losses.cpu().numpy(), chances.cpu().numpy())
+
+
+def ranks_of(scores: Tensor, targets: Tensor, seen: tuple[Ints, ...]) -> Ints:
+    """The ranks (B,) that `foresee` gives, at half its cost; the arguments are the same."""
+    return _ranks(scores, _without_seen(scores, targets, seen))
+
+
+def _without_seen(scores: Tensor, targets: Tensor, seen: tuple[Ints, ...]) -> Tensor:
+    """Take what was seen out of the competition, in place; scores of the targets, (B, 1)."""
     at = targets.unsqueeze(1)
     wanted = scores.gather(1, at)
     users = np.repeat(np.arange(len(seen)), [len(columns) for columns in seen])
     places = (torch.from_numpy(part).to(scores.device) for part in (users, np.concatenate(seen)))
     scores[tuple(places)] = -torch.inf
     scores.scatter_(1, at, wanted)
+    return wanted
+
+
+def _ranks(scores: Tensor, wanted: Tensor) -> Ints:
     ranks: Ints = (~(scores < wanted)).sum(1).cpu().numpy()
-    total = scores.logsumexp(1, keepdim=True)
-    losses = (total - wanted).squeeze(1).nan_to_num(nan=WORST_LOSS).clamp(max=WORST_LOSS)
-    best = scores.topk(min(LIST, scores.shape[1])).values
-    chances = (best - total).exp().sum(1).nan_to_num(nan=1.0).clamp(max=1)
-    return Foresight(ranks, losses.cpu().numpy(), chances.cpu().numpy())
+    return ranks

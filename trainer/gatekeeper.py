@@ -1,12 +1,13 @@
 """Keeps what the gate asks for: the incumbent beside the learner, their fresh hits, and the anchor."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from contracts.features import Ints
 from contracts.settings import GateSettings
 from contracts.snapshot import Snapshot
 from contracts.wire.events_pb2 import Example
@@ -15,9 +16,9 @@ from trainer.catalogue import Catalogue
 from trainer.decayed import DecayedSample
 from trainer.foresight import Foresight
 from trainer.gate import Comparison, Verdict, compare, flaw, heals, judge, loud
-from trainer.incumbent import Incumbent
 from trainer.learner import Learner
 from trainer.ranks import ALONE, Ranks
+from trainer.served import Served
 
 ASKED_AT_ONCE = 256
 
@@ -48,7 +49,8 @@ class Gatekeeper:
         self._window = window
         self._device = device
         self._ranks = ranks
-        self._incumbent: Incumbent | None = None
+        self._incumbent: Served | None = None
+        self._hits: dict[int, bool] = {}  # of the incumbent on the anchor, by serial number
         self._fresh: deque[_Pair] = deque(maxlen=settings.window)
         self._anchor, self._waiting = (
             DecayedSample[bytes](settings.anchor, settings.anchor_half_life_ms, seed) for _ in range(2)
@@ -72,8 +74,7 @@ class Gatekeeper:
 
     def seat(self, snapshot: Snapshot) -> None:
         """Make a snapshot the incumbent, whatever it is worth."""
-        self._incumbent = Incumbent.of(snapshot, self._device)
-        self._fresh.clear()
+        self._seat(Served.of(snapshot, self._device), {})
 
     def watch(self, examples: Sequence[Example], batch: Batch, foresight: Foresight, catalogue: Catalogue) -> None:
         """Take what the learner foresaw of a batch, before it learns from it.
@@ -88,7 +89,8 @@ class Gatekeeper:
         if not self._settings.enabled:
             return
         if self._incumbent is not None:
-            self._fresh.extend(self._pairs(batch, foresight, self._answered(self._incumbent, batch, catalogue)))
+            theirs = self._hit(self._incumbent, batch, catalogue)
+            self._fresh.extend(zip(batch.user_ids.tolist(), self._among_k(foresight.ranks), theirs, strict=True))
         self._users.extend(batch.user_ids.tolist())
         for example in examples:
             self._waiting.offer(self._offered, example.time_ms, example.SerializeToString())
@@ -99,14 +101,23 @@ class Gatekeeper:
         """Whether the snapshot that was just made of the learner goes live; one that does may be the next incumbent."""
         if not self._settings.enabled:
             return Verdict(passed=True, reason="the gate is off")
-        verdict = self._verdict(candidate, learner, catalogue)
+        wrong = self._wrong(candidate, learner)
+        if wrong is not None:
+            self._hold()
+            return Verdict(passed=False, reason=wrong)
+        served, hits = Served.of(candidate, self._device), dict[int, bool]()
+        verdict = self._verdict(served, hits, catalogue)
         if verdict.passed:
-            self._pass(candidate, verdict)
+            self._pass(served, hits, verdict)
         else:
             self._hold()
         return verdict
 
-    def _pass(self, candidate: Snapshot, verdict: Verdict) -> None:
+    def _seat(self, served: Served, hits: dict[int, bool]) -> None:
+        self._incumbent, self._hits = served, hits
+        self._fresh.clear()
+
+    def _pass(self, candidate: Served, hits: dict[int, bool], verdict: Verdict) -> None:
         if self.held:
             self._waiting.clear()  # nobody knows which of these were poison
         self._anchor.absorb(self._waiting)
@@ -114,7 +125,7 @@ class Gatekeeper:
             found = verdict.fresh.incumbent
             self._usual = found if self._usual is None else (self._usual + found) / 2
         if self._incumbent is None or self.held or verdict.anchor is None or verdict.anchor.difference >= 0:
-            self.seat(candidate)
+            self._seat(candidate, hits)
         self._held_from_ms = None
 
     def _hold(self) -> None:
@@ -127,6 +138,7 @@ class Gatekeeper:
         """The incumbent too, as it is served."""
         return {
             "incumbent": None if self._incumbent is None else self._incumbent.state(),
+            "hits": np.array([*self._hits.items()], np.int64).reshape(-1, 2),
             "fresh": list(self._fresh),
             "users": list(self._users),
             "anchor": self._anchor.state(),
@@ -141,7 +153,8 @@ class Gatekeeper:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         incumbent = state["incumbent"]
-        self._incumbent = None if incumbent is None else Incumbent(**incumbent, device=self._device)
+        self._incumbent = None if incumbent is None else Served(**incumbent, device=self._device)
+        self._hits = {serial: hit > 0 for serial, hit in state["hits"].tolist()}
         self._fresh = deque(map(tuple, state["fresh"]), maxlen=self._settings.window)
         self._users = deque(state["users"], maxlen=self._settings.window)
         self._anchor.restore(state["anchor"])
@@ -150,17 +163,18 @@ class Gatekeeper:
         self._held_from_ms, self._heals_from = state["held_from_ms"], state["heals_from"]
         self._usual = state["usual"]
 
-    def _verdict(self, candidate: Snapshot, learner: Learner, catalogue: Catalogue) -> Verdict:
+    def _wrong(self, candidate: Snapshot, learner: Learner) -> str | None:
         wrong = flaw(candidate.item_vectors)
         if wrong is None and not all(bool(weight.isfinite().all()) for weight in learner.model.parameters()):
             wrong = "a weight is not finite"
-        wrong = wrong or loud(np.array(self._users, np.int64), self._settings)
-        if wrong is not None:
-            return Verdict(passed=False, reason=wrong)
+        return wrong or loud(np.array(self._users, np.int64), self._settings)
+
+    def _verdict(self, candidate: Served, hits: dict[int, bool], catalogue: Catalogue) -> Verdict:
+        """Judge a candidate without a flaw; its `hits` on the anchor are noted by serial number."""
         if self._incumbent is None:
             return Verdict(passed=True, reason="it is the first")
-        fresh = self._compare([self._fresh])
-        anchor = self._compare(self._ask(learner, self._incumbent, catalogue))
+        fresh = self._compare(self._fresh)
+        anchor = self._compare(self._ask(candidate, hits, self._incumbent, catalogue))
         healed = self._healed(fresh)
         return judge(self._incumbent.version, fresh, anchor, self._settings, held=self.held, healed=healed)
 
@@ -172,21 +186,29 @@ class Gatekeeper:
             self._heals_from = self._offered
         return self._heals_from is not None and self._offered - self._heals_from >= self._settings.window
 
-    def _ask(self, learner: Learner, incumbent: Incumbent, catalogue: Catalogue) -> Iterator[list[_Pair]]:
-        """Ask both for the anchor, as far as its items are still in the catalogue."""
-        everything = (Example.FromString(content) for content in self._anchor.values())
-        examples = [example for example in everything if example.item_id in catalogue]
-        for start in range(0, len(examples), ASKED_AT_ONCE):
-            batch = encode(examples[start : start + ASKED_AT_ONCE], catalogue, self._window)
-            yield self._pairs(batch, learner.evaluate(batch), self._answered(incumbent, batch, catalogue))
+    def _ask(
+        self, candidate: Served, hits: dict[int, bool], incumbent: Served, catalogue: Catalogue
+    ) -> Iterable[_Pair]:
+        """Ask both for the anchor, as far as its items are still in the catalogue; the incumbent only what is new."""
+        entries = [(serial, Example.FromString(content)) for serial, content in self._anchor.entries()]
+        entries = [(serial, example) for serial, example in entries if example.item_id in catalogue]
+        for start in range(0, len(entries), ASKED_AT_ONCE):
+            serials, examples = zip(*entries[start : start + ASKED_AT_ONCE], strict=True)
+            batch = encode(examples, catalogue, self._window)
+            hits.update(zip(serials, self._hit(candidate, batch, catalogue), strict=True))
+            new = np.array([serial not in self._hits for serial in serials])
+            found = self._hit(incumbent, batch.only(new), catalogue) if new.any() else []
+            self._hits.update(zip(np.array(serials)[new].tolist(), found, strict=True))
+        self._hits = {serial: self._hits[serial] for serial, _ in entries}
+        return ((example.user_id, hits[serial], self._hits[serial]) for serial, example in entries)
 
-    def _answered(self, incumbent: Incumbent, batch: Batch, catalogue: Catalogue) -> Foresight:
-        return self._ranks.foresee(batch, lambda part: incumbent.evaluate(part, catalogue))
+    def _hit(self, served: Served, batch: Batch, catalogue: Catalogue) -> list[bool]:
+        return self._among_k(self._ranks.spread(batch, lambda part: served.ranks(part, catalogue)))
 
-    def _pairs(self, batch: Batch, mine: Foresight, theirs: Foresight) -> list[_Pair]:
-        hits = ((foresight.ranks <= self._settings.k).tolist() for foresight in (mine, theirs))
-        return list(zip(batch.user_ids.tolist(), *hits, strict=True))
+    def _among_k(self, ranks: Ints) -> list[bool]:
+        found: list[bool] = (ranks <= self._settings.k).tolist()
+        return found
 
-    def _compare(self, parts: Iterable[Iterable[_Pair]]) -> Comparison | None:
-        pairs = np.array([pair for part in parts for pair in part], np.int64).reshape(-1, 3)
-        return compare(pairs[:, 0], pairs[:, 1] > 0, pairs[:, 2] > 0, self._settings.confidence)
+    def _compare(self, pairs: Iterable[_Pair]) -> Comparison | None:
+        table = np.array([*pairs], np.int64).reshape(-1, 3)
+        return compare(table[:, 0], table[:, 1] > 0, table[:, 2] > 0, self._settings.confidence)

@@ -80,7 +80,7 @@ class Learner:
 
     def evaluate(self, batch: Batch) -> Foresight:
         """What is foreseen of each example among the whole catalogue, as a replica would answer now."""
-        return self._ranks.foresee(batch, self._evaluate)
+        return self._ranks.spread(batch, self._evaluate)
 
     def _evaluate(self, batch: Batch) -> Foresight:
         self.model.eval()

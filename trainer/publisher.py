@@ -48,6 +48,9 @@ class Publisher:
 
     def _delta(self, made: Delta) -> None:
         manifest = made.manifest
+        if manifest.rejected:  # the next one holds what this one would have
+            log.warning("delta held", model=manifest.model, version=manifest.version, reason=manifest.gate["reason"])
+            return
         try:
             self._ranks.lead(lambda: delta.write(self._root, made))
         except (GapError, SnapshotExistsError) as error:

@@ -108,7 +108,7 @@ class Pupil:
         return made
 
     def delta(self, catalogue: Catalogue, reached: Reached) -> Delta | None:
-        """What has moved since the last publication; None where nothing has, or the gate holds it."""
+        """What has moved since the last publication; None where nothing has. Its manifest has the gate's verdict."""
         place = Version.parse(self._served.manifest.version) if self._served else None
         if self._served is None or place is None:
             return None
@@ -129,11 +129,10 @@ class Pupil:
         manifest = self._manifest(replace(served.manifest, version=version), reached)
         after = delta.apply(served, Delta(manifest, changes))
         verdict = self._judge(after, catalogue)
-        if not verdict.passed:
-            return None
         manifest = replace(manifest, gate=verdict.figures())
-        self._served = replace(after, manifest=manifest)
-        self.unsent = 0
+        if verdict.passed:
+            self._served = replace(after, manifest=manifest)
+        self.unsent = 0  # of one that is held, too: the next beat tries again, with all that this one has
         return Delta(manifest, changes)
 
     def renumber(self, made: Snapshot) -> Snapshot:

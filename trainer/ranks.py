@@ -17,11 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from contracts.features import Ints
 from contracts.settings import SettingsError
 from trainer.batches import Batch
 from trainer.foresight import Foresight
 
 T = TypeVar("T")
+F = TypeVar("F", Foresight, Ints)
 
 
 class Ranks:
@@ -57,7 +59,7 @@ class Ranks:
         """A generator for this rank's part, from one that all ranks have alike."""
         return generator
 
-    def foresee(self, batch: Batch, judge: Callable[[Batch], Foresight]) -> Foresight:
+    def spread(self, batch: Batch, judge: Callable[[Batch], F]) -> F:
         """What `judge` says of a batch, each rank judging its part."""
         return judge(batch)
 
@@ -139,10 +141,12 @@ class TorchRanks(Ranks):
         seed = int(torch.randint(2**62, (), generator=generator))
         return torch.Generator().manual_seed(seed + self.rank)
 
-    def foresee(self, batch: Batch, judge: Callable[[Batch], Foresight]) -> Foresight:
+    def spread(self, batch: Batch, judge: Callable[[Batch], F]) -> F:
         part = self.part(batch)
-        found = self.gather(judge(part) if len(part) else None)
-        return Foresight(*map(np.concatenate, zip(*(one for one in found if one is not None), strict=True)))
+        found = [one for one in self.gather(judge(part) if len(part) else None) if one is not None]
+        if isinstance(found[0], Foresight):
+            return Foresight(*map(np.concatenate, zip(*found, strict=True)))
+        return np.concatenate(found)
 
     def average(
         self,

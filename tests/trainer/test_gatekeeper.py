@@ -1,6 +1,7 @@
 """The gate on small streams that go wrong: a chain of items, of which a model knows the next one."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,24 @@ def test_a_gate_goes_on_from_its_state_as_if_undisturbed(rig: Rig, template: Tow
     assert found[0] == found[1]
     assert found[0][0].fresh is not None
     assert not found[0][0].passed
+
+
+def test_a_candidate_is_judged_by_what_would_be_served_and_not_by_the_learner(rig: Rig) -> None:
+    """As with a delta, whose vectors are served under the tower of its base."""
+    rig.warm()
+    made = rig.snapshot()
+    verdict = rig.gate.judge(replace(made, item_vectors=made.item_vectors[::-1].copy()), rig.learner, rig.catalogue)
+    assert not verdict.passed
+    assert "on the anchor" in verdict.reason
+
+
+def test_what_the_incumbent_is_known_to_hit_is_what_it_hits_when_asked_again(rig: Rig, template: TowerTemplate) -> None:
+    rig.warm()
+    rig.learn(rig.next(EVERY))
+    twin = Rig(template)
+    state = rig.gate.state()
+    assert len(state["hits"]) > 100
+    twin.gate.restore(state | {"hits": state["hits"][:0]})
+    made = rig.snapshot()
+    known, asked = (gate.judge(made, rig.learner, rig.catalogue) for gate in (rig.gate, twin.gate))
+    assert known == asked

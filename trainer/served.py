@@ -1,4 +1,4 @@
-"""A published snapshot that is tested beside the learner, by the graph and the vectors that replicas serve."""
+"""A snapshot that is tested beside the learner, by the graph and the vectors that replicas serve."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from contracts.features import Floats, Ints, gather, rows_of, sampling_noise
 from contracts.snapshot import Snapshot
 from trainer.batches import Batch
 from trainer.catalogue import Catalogue
-from trainer.foresight import WORST_LOSS, Foresight, foresee
+from trainer.foresight import ranks_of
 
 NEVER = 2**62  # the rank of an item that the snapshot does not have
 _KEPT = ("version", "sampling_seed", "noise_shape", "tower", "item_ids", "item_vectors")
 
 
-class Incumbent:
+class Served:
     """Answers examples as a replica with this snapshot would, whatever the learner has become since."""
 
     def __init__(
@@ -46,8 +46,8 @@ class Incumbent:
         self._inputs = {entry.name for entry in self._tower.get_inputs()}
 
     @classmethod
-    def of(cls, snapshot: Snapshot, device: torch.device) -> "Incumbent":
-        """The incumbent that serves this snapshot."""
+    def of(cls, snapshot: Snapshot, device: torch.device) -> "Served":
+        """A snapshot, as a replica has it."""
         manifest = snapshot.manifest
         return cls(
             manifest.version,
@@ -60,11 +60,11 @@ class Incumbent:
         )
 
     def state(self) -> dict[str, Any]:
-        """The snapshot, as far as it is needed here; `Incumbent(**state, device=…)` is the same one again."""
+        """The snapshot, as far as it is needed here; `Served(**state, device=…)` is the same one again."""
         return dict(self._state)
 
-    def evaluate(self, batch: Batch, catalogue: Catalogue) -> Foresight:
-        """As `Learner.evaluate`, over the snapshot's own items; a target that is not among them is never found.
+    def ranks(self, batch: Batch, catalogue: Catalogue) -> Ints:
+        """As those of `Learner.evaluate`, (B,), over the snapshot's own items; what is not among them is never found.
 
         Args:
             batch: B examples in rows of the catalogue.
@@ -72,18 +72,14 @@ class Incumbent:
 
         """
         if not self._item_ids.size:
-            nothing = np.zeros(len(batch), np.float32)
-            return Foresight(np.full(len(batch), NEVER), nothing + np.float32(WORST_LOSS), nothing)
+            return np.full(len(batch), NEVER)
         column_of = np.empty(len(catalogue), np.int64)
         column_of[catalogue.arrival] = rows_of(catalogue.item_ids, self._item_ids)
         targets = column_of[batch.targets]
         seen = tuple(columns[columns >= 0] for columns in (column_of[rows] for rows in batch.seen))
         scores = torch.from_numpy(self._users(batch, column_of)).to(self._device) @ self._matrix.T
-        known = targets >= 0
-        found = foresee(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)
-        return Foresight(
-            np.where(known, found.ranks, NEVER), np.where(known, found.losses, np.float32(WORST_LOSS)), found.chances
-        )
+        found = ranks_of(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)
+        return np.where(targets >= 0, found, NEVER)
 
     def _users(self, batch: Batch, column_of: Ints) -> Floats:
         """User vectors (B, d)."""
