@@ -51,7 +51,7 @@ class Trainer:
     def __init__(self, root: Path, kafka: KafkaSettings, processes: int = 1) -> None:
         self.settings: Settings = small_settings(root, checkpoint_every_examples=16).model_copy(update={"kafka": kafka})
         self._file, self._log, self._ready = (root / name for name in ("settings.yaml", "trainer.log", "ready.json"))
-        root.mkdir(exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         dump(self.settings, self._file)
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         self._python = [sys.executable, *(torchrun if processes > 1 else [])]
