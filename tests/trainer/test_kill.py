@@ -139,8 +139,9 @@ def compare(root: Path, kafka: KafkaSettings, kills: int, seed: int) -> int:
     return deaths
 
 
-def test_killed_three_times_it_comes_to_the_same_weights(tmp_path: Path, kafka: KafkaSettings) -> None:
-    assert compare(tmp_path, kafka, kills=3, seed=0) >= 2
+def test_killed_three_times_it_comes_to_the_same_weights(tmp_path: Path, embedded: KafkaSettings) -> None:
+    """On Apache Kafka it is killed by the proof below."""
+    assert compare(tmp_path, embedded, kills=3, seed=0) >= 2
 
 
 def kill_one_of_two(trainer: Trainer) -> dict[str, Any]:
