@@ -50,6 +50,24 @@ def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapp
     return np.array([arm in served for arm in arms], bool)
 
 
+def neutral_to(model: str, arms: Sequence[str], of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
+    """By which examples the gate may judge a model, by the arm that showed each; (B,).
+
+    In the arms that a model serves it is its live snapshot that chose what could be watched. Where no arm is another
+    model's, there is nothing else to judge by.
+
+    >>> arms = {"a": Arm(weight=1, model="t2diff"), "b": Arm(weight=1, model="two_tower")}
+    >>> neutral_to("t2diff", ["", "a", "b"], arms).tolist()
+    [True, False, True]
+    >>> neutral_to("t2diff", ["", "a", "c"], {"a": arms["a"], "c": arms["a"]}).tolist()
+    [True, True, True]
+    """
+    own = {arm for arm, of_arm in of.items() if of_arm.model == model}
+    if len(own) == len(of):
+        return np.ones(len(arms), bool)
+    return np.array([arm not in own for arm in arms], bool)
+
+
 def choose_device(wanted: str) -> torch.device:
     """The device that settings ask for; "auto" is CUDA where there is some."""
     if wanted == "auto":
@@ -198,7 +216,7 @@ class Engine:
             policy, arms = self._settings.trainer.learn_from, self._settings.experiment.arms
             for pupil in self.pupils:
                 with self._meters.train_seconds.labels(pupil.name).time():
-                    pupil.foresee(examples, batch, self._catalogue)
+                    pupil.foresee(examples, batch, self._catalogue, neutral_to(pupil.name, batch.arms, arms))
                     pupil.learn(examples, batch, learns_from(pupil.name, batch.arms, policy, arms))
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)

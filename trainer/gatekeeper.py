@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from contracts.features import Ints
@@ -56,7 +57,7 @@ class Gatekeeper:
             DecayedSample[bytes](settings.anchor, settings.anchor_half_life_ms, seed) for _ in range(2)
         )
         self._users: deque[int] = deque(maxlen=settings.window)  # of the newest examples
-        self._offered = 0
+        self._offered = 0  # neutral examples
         self._now_ms = 0  # event time
         self._held_from_ms: int | None = None
         self._heals_from: int | None = None  # how many examples had been offered then
@@ -76,7 +77,14 @@ class Gatekeeper:
         """Make a snapshot the incumbent, whatever it is worth."""
         self._seat(Served.of(snapshot, self._device), {})
 
-    def watch(self, examples: Sequence[Example], batch: Batch, foresight: Foresight, catalogue: Catalogue) -> None:
+    def watch(
+        self,
+        examples: Sequence[Example],
+        batch: Batch,
+        foresight: Foresight,
+        catalogue: Catalogue,
+        neutral: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         """Take what the learner foresaw of a batch, before it learns from it.
 
         Args:
@@ -84,18 +92,27 @@ class Gatekeeper:
             batch: the same, encoded.
             foresight: the learner's.
             catalogue: whose rows the batch has.
+            neutral: (B,) which examples may judge; all, if it is not given. An item that the incumbent itself chose to
+                show is one that it ranks high: on such examples nobody else can win.
 
         """
         if not self._settings.enabled:
             return
+        self._users.extend(batch.user_ids.tolist())
+        self._now_ms = max(self._now_ms, *(example.time_ms for example in examples))
+        if neutral is not None:
+            batch, ranks = batch.only(neutral), foresight.ranks[neutral]
+            examples = [example for example, may_judge in zip(examples, neutral, strict=True) if may_judge]
+        else:
+            ranks = foresight.ranks
+        if not examples:
+            return
         if self._incumbent is not None:
             theirs = self._hit(self._incumbent, batch, catalogue)
-            self._fresh.extend(zip(batch.user_ids.tolist(), self._among_k(foresight.ranks), theirs, strict=True))
-        self._users.extend(batch.user_ids.tolist())
+            self._fresh.extend(zip(batch.user_ids.tolist(), self._among_k(ranks), theirs, strict=True))
         for example in examples:
             self._waiting.offer(self._offered, example.time_ms, example.SerializeToString())
             self._offered += 1
-            self._now_ms = max(self._now_ms, example.time_ms)
 
     def judge(self, candidate: Snapshot, learner: Learner, catalogue: Catalogue) -> Verdict:
         """Whether the snapshot that was just made of the learner goes live; one that does may be the next incumbent."""

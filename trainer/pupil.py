@@ -69,13 +69,15 @@ class Pupil:
         self._version = version
         self.learner.sampling_seed = sampling_seed(self._settings.seed, version)
 
-    def foresee(self, examples: Sequence[Example], batch: Batch, catalogue: Catalogue) -> None:
-        """Be tested on a batch; `examples` are the same, not encoded."""
+    def foresee(
+        self, examples: Sequence[Example], batch: Batch, catalogue: Catalogue, neutral: npt.NDArray[np.bool_]
+    ) -> None:
+        """Be tested on a batch; `examples` are the same, not encoded, and `neutral` (B,) those that may judge."""
         self.learner.follow(catalogue)
         foresight = self.learner.evaluate(batch)
         self._progress.add(foresight, batch.arms, self.learner.learned(batch.targets))
         self._meters.count_drifts(self.name, self._drift.add(foresight.ranks <= DRIFT_AT))
-        self._gate.watch(examples, batch, foresight, catalogue)
+        self._gate.watch(examples, batch, foresight, catalogue, neutral)
         self._meters.show(self.name, self._progress, self._drift)
 
     def learn(self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_]) -> None:

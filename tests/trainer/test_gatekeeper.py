@@ -228,3 +228,22 @@ def test_what_the_incumbent_is_known_to_hit_is_what_it_hits_when_asked_again(rig
     made = rig.snapshot()
     known, asked = (gate.judge(made, rig.learner, rig.catalogue) for gate in (rig.gate, twin.gate))
     assert known == asked
+
+
+def test_what_the_incumbent_chose_itself_does_not_judge(rig: Rig) -> None:
+    """Half of the traffic is what the incumbent would show; a better candidate passes only if that half is left out."""
+    rig.warm()
+    settings = GATE.model_copy(update={"anchor": 1})
+    verdicts = []
+    for may_judge in (False, True):
+        gate = Gatekeeper(settings, SETTINGS.window, 0, torch.device("cpu"))
+        gate.seat(rig.snapshot())
+        examples = rig.next(GATE.window)
+        own = np.arange(len(examples)) % 2 == 0
+        batch = encode(examples, rig.catalogue, SETTINGS.window)
+        foresight = rig.learner.evaluate(batch)
+        ranks = np.where(own, 1000, foresight.ranks)  # of another list than the one that was shown
+        gate.watch(examples, batch, foresight._replace(ranks=ranks), rig.catalogue, None if may_judge else ~own)
+        verdicts.append(gate.judge(rig.snapshot(), rig.learner, rig.catalogue))
+    assert [verdict.passed for verdict in verdicts] == [True, False]
+    assert "on fresh examples" in verdicts[1].reason
