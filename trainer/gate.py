@@ -114,7 +114,7 @@ def judge(
         fresh: what was found on the newest examples; None: too few users to tell, which holds nothing.
         anchor: the same on the anchor.
         settings: margin and confidence.
-        held: whether the candidate before was held.
+        held: whether the candidate before was held, so that this one has to prove itself.
         healed: whether the stream has.
 
     >>> worse = Comparison(users=900, incumbent=0.30, difference=-0.03, low=-0.04, high=-0.02)

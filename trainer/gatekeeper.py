@@ -22,6 +22,7 @@ from trainer.ranks import ALONE, Ranks
 from trainer.served import Served
 
 ASKED_AT_ONCE = 256
+HALF_LIVES = 2  # after which an example is no longer asked, however few have come since
 
 _Pair = tuple[int, bool, bool]  # user, whether the learner hit, whether the incumbent did
 
@@ -67,6 +68,10 @@ class Gatekeeper:
     def held(self) -> bool:
         """Whether the newest candidate was held."""
         return self._held_from_ms is not None
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return self._held_from_ms is not None and self._now_ms - self._held_from_ms >= self._settings.patience_ms
 
     @property
     def incumbent(self) -> str | None:
@@ -148,7 +153,7 @@ class Gatekeeper:
     def _hold(self) -> None:
         if self._held_from_ms is None:
             self._held_from_ms, self._heals_from = self._now_ms, None
-        if self._now_ms - self._held_from_ms >= self._settings.patience_ms:
+        if self._out_of_patience:
             self._anchor.absorb(self._waiting)
 
     def state(self) -> dict[str, Any]:
@@ -193,7 +198,8 @@ class Gatekeeper:
         fresh = self._compare(self._fresh)
         anchor = self._compare(self._ask(candidate, hits, self._incumbent, catalogue))
         healed = self._healed(fresh)
-        return judge(self._incumbent.version, fresh, anchor, self._settings, held=self.held, healed=healed)
+        suspect = self.held and not self._out_of_patience
+        return judge(self._incumbent.version, fresh, anchor, self._settings, held=suspect, healed=healed)
 
     def _healed(self, fresh: Comparison | None) -> bool:
         """Whether the stream has been itself again for a whole window."""
@@ -206,9 +212,13 @@ class Gatekeeper:
     def _ask(
         self, candidate: Served, hits: dict[int, bool], incumbent: Served, catalogue: Catalogue
     ) -> Iterable[_Pair]:
-        """Ask both for the anchor, as far as its items are still in the catalogue; the incumbent only what is new."""
-        entries = [(serial, Example.FromString(content)) for serial, content in self._anchor.entries()]
-        entries = [(serial, example) for serial, example in entries if example.item_id in catalogue]
+        """Ask both for the anchor, as far as it is not too old and its items are there; the incumbent what is new."""
+        # While a hold is young nothing new comes in, so nothing grows too old.
+        young = None if self._out_of_patience else self._held_from_ms
+        until_ms = self._now_ms if young is None else young
+        since_ms = until_ms - HALF_LIVES * self._settings.anchor_half_life_ms
+        everything = ((serial, Example.FromString(content)) for serial, content in self._anchor.entries())
+        entries = [(n, e) for n, e in everything if e.time_ms >= since_ms and e.item_id in catalogue]
         for start in range(0, len(entries), ASKED_AT_ONCE):
             serials, examples = zip(*entries[start : start + ASKED_AT_ONCE], strict=True)
             batch = encode(examples, catalogue, self._window)
