@@ -61,7 +61,7 @@ def settings_for(kafka: KafkaSettings, directory: Path, asked: argparse.Namespac
             publish_every_s=asked.publish_every,
             deltas_every_s=asked.deltas_every,
             checkpoint_every_examples=asked.checkpoint_every,
-            gate=GateSettings(anchor=asked.anchor),
+            gate=GateSettings(anchor=asked.anchor, enabled=not asked.no_gate),
             device=asked.device,
             threads=asked.threads,
         ),
@@ -287,7 +287,7 @@ def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]
         "shape": {
             "items": crowd.items, "users": crowd.users, "dim": model.dim, "window": model.window,
             "batch": model.batch_size, "softmax": settings.trainer.softmax, "anchor": asked.anchor,
-            "checkpoint_every_examples": asked.checkpoint_every,
+            "gate": not asked.no_gate, "checkpoint_every_examples": asked.checkpoint_every,
         },
         "device": costs.device_name(choose_device(asked.device)),
         "threads": asked.threads,
@@ -304,6 +304,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--publish-every", type=float, default=12, help="seconds between snapshots")
     parser.add_argument("--deltas-every", type=float, default=4, help="seconds between deltas")
     parser.add_argument("--anchor", type=int, default=1000, help="`trainer.gate.anchor`")
+    parser.add_argument("--no-gate", action="store_true", help="let everything go live: what the path itself takes")
     parser.add_argument("--checkpoint-every", type=int, default=2000, help="`trainer.checkpoint_every_examples`")
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--users", type=int, default=20_000)
