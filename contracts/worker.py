@@ -33,7 +33,7 @@ def stop_on_signal() -> threading.Event:
 
 
 def configure_logs(*, quiet: bool = False) -> None:
-    """One JSON object a line on standard error, those of the libraries too; quiet: warnings and worse alone."""
+    """One JSON object a line on standard error, those of the libraries too; quiet: errors alone."""
     common: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
@@ -42,7 +42,7 @@ def configure_logs(*, quiet: bool = False) -> None:
     structlog.configure(
         processors=[*common, structlog.processors.JSONRenderer()],
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.NOTSET),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR if quiet else logging.NOTSET),
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

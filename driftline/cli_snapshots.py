@@ -86,8 +86,10 @@ def show(settings: SettingsOption, model: Model, version: VersionOrLive = None, 
     if as_json:
         typer.echo(json.dumps(_as_json(found, now_ms) | {"items": items, "manifest": asdict(found.manifest)}))
         return
-    for name, fact in _facts(root, found, items, now_ms).items():
-        typer.echo(f"{name:<14}{fact}")
+    facts = _facts(root, found, items, now_ms)
+    width = max(map(len, facts)) + 2
+    for name, fact in facts.items():
+        typer.echo(f"{name:<{width}}{fact}")
 
 
 @app.command()

