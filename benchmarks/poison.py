@@ -90,28 +90,25 @@ class Course:
         self.catalogue = catalogue
         self.seed = seed
         self.gate_settings = gate
-        self.learner = Learner(model, TrainerSettings(model=self.settings), seed, CPU)
+        self.model = model
+        self.learner = self.new_learner()
         self.template = TowerTemplate(self.learner.model.encoder, self.settings.dim, self.settings.window)
         self.learner.follow(catalogue)
         self.gate = self.new_gate()
         self.drift = DriftDetector()
         self.version = 0
 
+    def new_learner(self) -> Learner:
+        return Learner(self.model, TrainerSettings(model=self.settings), self.seed, CPU)
+
     def new_gate(self) -> Gatekeeper:
         return Gatekeeper(self.gate_settings, self.settings.window, self.seed, CPU)
 
     def fork(self) -> "Course":
         twin = copy.copy(self)
-        twin.learner = copy.copy(self.learner)
-        twin.learner.__dict__ |= {
-            "model": copy.deepcopy(self.learner.model),
-            "_counts": self.learner._counts.copy(),  # noqa: SLF001
-            "_generator": torch.Generator().manual_seed(self.seed),
-        }
-        twin.learner._optimizer = torch.optim.Adam(  # noqa: SLF001
-            twin.learner.model.parameters(), lr=self.settings.learning_rate, fused=True
-        )
-        twin.learner._optimizer.load_state_dict(copy.deepcopy(self.learner._optimizer.state_dict()))  # noqa: SLF001
+        twin.learner = self.new_learner()
+        twin.learner.restore(self.learner.state())
+        twin.learner.follow(self.catalogue)
         twin.gate = self.new_gate()
         twin.gate.restore(self.gate.state())
         twin.drift = DriftDetector()
