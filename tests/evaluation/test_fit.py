@@ -8,7 +8,7 @@ from contracts.settings import ModelSettings
 from evaluation import fit as fit_module
 from evaluation.data import Catalogue, Examples, Query, Sequence, encode
 from evaluation.fit import DivergedError, Fitted, Plan, fit, ranks, validate
-from trainer.model import Model
+from trainer.model import Loss, Model
 from trainer.models import REGISTRY
 
 ITEMS = 12
@@ -69,7 +69,7 @@ def test_training_ends_when_its_seconds_are_spent_and_still_validates() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Model, "loss", lambda self, *_: self.items.mix.bias.sum() * torch.nan)
+    monkeypatch.setattr(Model, "loss", lambda self, *_: Loss(self.items.mix.bias.sum() * torch.nan, 1))
     with pytest.raises(DivergedError, match=r"The loss is nan in epoch 1, step 1\."):
         trained()
 
