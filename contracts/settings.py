@@ -152,21 +152,70 @@ class TrainerSettings(_Section):
     poll_records: Positive = 500
 
 
+class TlsSettings(_Section):
+    """Encryption of a replica's port; all are PEM files."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None  # clients must show a certificate that this authority has signed (mutual TLS)
+
+
 class ServingSettings(_Section):
     """One replica."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free port; the ready file says which
+    tls: TlsSettings | None = None  # None: not encrypted
+    token_file: Path | None = None  # clients must send its content as a bearer token; None: anybody may ask
     max_k: Positive = 500
+    max_batch_requests: Positive = 100  # of one RecallBatch
+    max_message_bytes: Positive = 4 * 1024 * 1024
+    queue_requests: Positive = 256  # may wait; more are turned away at once
+    batch_requests: Positive = 32  # answered together at most
+    latency_budget_ms: Annotated[float, Field(gt=0)] = 10.0  # that answering a batch may take: it is cut to fit
+    feature_timeout_ms: Annotated[float, Field(gt=0)] = 50.0  # features later than this: the last known serve
+    last_known_users: Positive = 10_000  # rows kept for that
+    cached_vectors: Annotated[int, Field(ge=0)] = 10_000  # user vectors kept by each snapshot; 0: none
+    exposure_buffer: Positive = 10_000  # exposures that wait for Kafka; what comes then is lost, and counted
     pointer_poll_ms: Positive = 100
     drain_s: Annotated[float, Field(ge=0)] = 5.0
 
 
+SourceName = ModelName | Literal["popular"]
+
+
+class Source(_Section):
+    """One candidate source of an arm: a model, or the items with the most positives."""
+
+    source: SourceName
+    share: Annotated[float, Field(gt=0)] = 1.0  # of the k items, relative to the other sources' shares
+
+
 class Arm(_Section):
-    """One arm: its share of the users and the model that serves it."""
+    """One arm: its share of the users and what serves them.
+
+    `sources`: where its candidates come from, with quotas by their shares ("quota") or taking turns ("team-draft");
+    () is the model alone.
+    """
 
     weight: Annotated[float, Field(gt=0)]
     model: ModelName
+    sources: tuple[Source, ...] = ()
+    blend: Literal["quota", "team-draft"] = "quota"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Arm":
+        names = [each.source for each in self.sources]
+        if names and self.model not in names:
+            raise ValueError(f"the arm's model '{self.model}' is not among its sources {names}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"a source stands twice in {names}")
+        return self
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that its candidates come from, its own first."""
+        return (self.model, *(each.source for each in self.sources if each.source not in {self.model, "popular"}))
 
 
 class Experiment(_Section):

@@ -123,7 +123,7 @@ class Monitor:
 
     async def snapshots_loaded(self) -> None:
         """Wait until every replica serves a snapshot of every model."""
-        models = {arm.model for arm in self._settings.experiment.arms.values()}
+        models = {model for arm in self._settings.experiment.arms.values() for model in arm.models}
         while True:
             readings = await asyncio.to_thread(read, self._workers)
             served = [metrics.values("serving_snapshot_version", "model") for metrics in readings.each_replica]

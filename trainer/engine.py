@@ -44,7 +44,7 @@ def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapp
     """
     if learn_from == "pooled":
         return np.ones(len(arms), bool)
-    served = {arm for arm, of_arm in of.items() if of_arm.model == model}
+    served = {arm for arm, of_arm in of.items() if model in of_arm.models}
     if learn_from == "own":
         served.add("")
     return np.array([arm in served for arm in arms], bool)
@@ -62,7 +62,7 @@ def neutral_to(model: str, arms: Sequence[str], of: Mapping[str, Arm]) -> npt.ND
     >>> neutral_to("t2diff", ["", "a", "c"], {"a": arms["a"], "c": arms["a"]}).tolist()
     [True, True, True]
     """
-    own = {arm for arm, of_arm in of.items() if of_arm.model == model}
+    own = {arm for arm, of_arm in of.items() if model in of_arm.models}
     if len(own) == len(of):
         return np.ones(len(arms), bool)
     return np.array([arm not in own for arm in arms], bool)

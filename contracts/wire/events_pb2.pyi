@@ -7,19 +7,30 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Item(_message.Message):
-    __slots__ = ("schema_version", "item_id", "category_ids", "duration_ms")
+    __slots__ = ("schema_version", "item_id", "category_ids", "duration_ms", "expires_ms", "blocked")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_IDS_FIELD_NUMBER: _ClassVar[int]
     DURATION_MS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     item_id: int
     category_ids: _containers.RepeatedScalarFieldContainer[int]
     duration_ms: int
-    def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ...) -> None: ...
+    expires_ms: int
+    blocked: bool
+    def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., blocked: _Optional[bool] = ...) -> None: ...
 
 class Exposure(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions")
+    class SnapshotVersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +42,7 @@ class Exposure(_message.Message):
     SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -42,7 +54,8 @@ class Exposure(_message.Message):
     snapshot_version: str
     items: _containers.RepeatedCompositeFieldContainer[ExposedItem]
     simulated: bool
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: _Optional[bool] = ...) -> None: ...
+    snapshot_versions: _containers.ScalarMap[str, str]
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: _Optional[bool] = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExposedItem(_message.Message):
     __slots__ = ("item_id", "source", "score")

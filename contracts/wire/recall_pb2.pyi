@@ -7,29 +7,33 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecallRequest(_message.Message):
-    __slots__ = ("user_id", "k", "context", "request_id")
+    __slots__ = ("user_id", "k", "context", "request_id", "exclude_item_ids")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     user_id: int
     k: int
     context: Context
     request_id: str
-    def __init__(self, user_id: _Optional[int] = ..., k: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    exclude_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, user_id: _Optional[int] = ..., k: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., request_id: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Context(_message.Message):
-    __slots__ = ("time_ms", "simulated", "explain")
+    __slots__ = ("time_ms", "simulated", "explain", "recent_item_ids")
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    RECENT_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     time_ms: int
     simulated: bool
     explain: bool
-    def __init__(self, time_ms: _Optional[int] = ..., simulated: _Optional[bool] = ..., explain: _Optional[bool] = ...) -> None: ...
+    recent_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, time_ms: _Optional[int] = ..., simulated: _Optional[bool] = ..., explain: _Optional[bool] = ..., recent_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RecallReply(_message.Message):
-    __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector")
+    __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     ARM_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +42,7 @@ class RecallReply(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     FALLBACK_FIELD_NUMBER: _ClassVar[int]
     USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     experiment: str
     arm: str
@@ -46,7 +51,8 @@ class RecallReply(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[RecalledItem]
     fallback: str
     user_vector: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ...) -> None: ...
+    sources: _containers.RepeatedCompositeFieldContainer[SourceReport]
+    def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[SourceReport, _Mapping]]] = ...) -> None: ...
 
 class RecalledItem(_message.Message):
     __slots__ = ("item_id", "score", "source")
@@ -57,3 +63,67 @@ class RecalledItem(_message.Message):
     score: float
     source: str
     def __init__(self, item_id: _Optional[int] = ..., score: _Optional[float] = ..., source: _Optional[str] = ...) -> None: ...
+
+class SourceReport(_message.Message):
+    __slots__ = ("source", "model", "snapshot_version", "user_vector")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    model: str
+    snapshot_version: str
+    user_vector: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, source: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class RecallBatchRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[RecallRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[RecallRequest, _Mapping]]] = ...) -> None: ...
+
+class RecallBatchReply(_message.Message):
+    __slots__ = ("outcomes",)
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedCompositeFieldContainer[RecallOutcome]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[RecallOutcome, _Mapping]]] = ...) -> None: ...
+
+class RecallOutcome(_message.Message):
+    __slots__ = ("reply", "code", "message")
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reply: RecallReply
+    code: int
+    message: str
+    def __init__(self, reply: _Optional[_Union[RecallReply, _Mapping]] = ..., code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("models", "waiting", "draining")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
+    waiting: int
+    draining: bool
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., waiting: _Optional[int] = ..., draining: _Optional[bool] = ...) -> None: ...
+
+class ModelStatus(_message.Message):
+    __slots__ = ("model", "snapshot_version", "live_version", "error", "items", "index")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    snapshot_version: str
+    live_version: str
+    error: str
+    items: int
+    index: str
+    def __init__(self, model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., live_version: _Optional[str] = ..., error: _Optional[str] = ..., items: _Optional[int] = ..., index: _Optional[str] = ...) -> None: ...

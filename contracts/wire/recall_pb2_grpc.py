@@ -39,16 +39,48 @@ class RecallServiceStub:
                 request_serializer=contracts_dot_wire_dot_recall__pb2.RecallRequest.SerializeToString,
                 response_deserializer=contracts_dot_wire_dot_recall__pb2.RecallReply.FromString,
                 _registered_method=True)
+        self.RecallBatch = channel.unary_unary(
+                '/driftline.v1.RecallService/RecallBatch',
+                request_serializer=contracts_dot_wire_dot_recall__pb2.RecallBatchRequest.SerializeToString,
+                response_deserializer=contracts_dot_wire_dot_recall__pb2.RecallBatchReply.FromString,
+                _registered_method=True)
+        self.Status = channel.unary_unary(
+                '/driftline.v1.RecallService/Status',
+                request_serializer=contracts_dot_wire_dot_recall__pb2.StatusRequest.SerializeToString,
+                response_deserializer=contracts_dot_wire_dot_recall__pb2.StatusReply.FromString,
+                _registered_method=True)
 
 
 class RecallServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Recall(self, request, context):
-        """Recall returns up to k items for a user, best first.
+        """Recall returns up to k items for a user, best first, and logs them as an exposure.
 
-        Status codes: INVALID_ARGUMENT  k <= 0, k over the limit, user_id <= 0;
-        UNAVAILABLE       no snapshot of any model is loaded, or the catalogue is empty.
+        Asking twice with the same request_id is safe: the second exposure is dropped as a duplicate of the first.
+
+        Status codes: INVALID_ARGUMENT    a field is out of its range; the message names it;
+        UNAUTHENTICATED     the replica wants a bearer token, and this was none or another;
+        RESOURCE_EXHAUSTED  too many requests are waiting, or the message is too large: ask another replica;
+        DEADLINE_EXCEEDED   the deadline passed before the answer; work not yet begun is not done;
+        UNAVAILABLE         no snapshot that could answer is loaded, or the replica is shutting down.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecallBatch(self, request, context):
+        """RecallBatch answers several requests in one message; each has its own outcome.
+
+        Status codes of the call: INVALID_ARGUMENT for no request or too many; otherwise as of Recall, and only where they
+        concern all requests (UNAUTHENTICATED, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Status(self, request, context):
+        """Status says what a replica serves, and what it could not load and why. It logs nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +93,16 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     servicer.Recall,
                     request_deserializer=contracts_dot_wire_dot_recall__pb2.RecallRequest.FromString,
                     response_serializer=contracts_dot_wire_dot_recall__pb2.RecallReply.SerializeToString,
+            ),
+            'RecallBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecallBatch,
+                    request_deserializer=contracts_dot_wire_dot_recall__pb2.RecallBatchRequest.FromString,
+                    response_serializer=contracts_dot_wire_dot_recall__pb2.RecallBatchReply.SerializeToString,
+            ),
+            'Status': grpc.unary_unary_rpc_method_handler(
+                    servicer.Status,
+                    request_deserializer=contracts_dot_wire_dot_recall__pb2.StatusRequest.FromString,
+                    response_serializer=contracts_dot_wire_dot_recall__pb2.StatusReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +132,60 @@ class RecallService:
             '/driftline.v1.RecallService/Recall',
             contracts_dot_wire_dot_recall__pb2.RecallRequest.SerializeToString,
             contracts_dot_wire_dot_recall__pb2.RecallReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecallBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/driftline.v1.RecallService/RecallBatch',
+            contracts_dot_wire_dot_recall__pb2.RecallBatchRequest.SerializeToString,
+            contracts_dot_wire_dot_recall__pb2.RecallBatchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Status(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/driftline.v1.RecallService/Status',
+            contracts_dot_wire_dot_recall__pb2.StatusRequest.SerializeToString,
+            contracts_dot_wire_dot_recall__pb2.StatusReply.FromString,
             options,
             channel_credentials,
             insecure,
