@@ -30,6 +30,7 @@ from serving.swapper import Swapper
 
 log = structlog.get_logger()
 SERVICE = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
+QUIET_S = 0.1  # without a new request: nobody asks any more
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -38,9 +39,11 @@ class Replica:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         serving = settings.serving
+        self._clock = clock
         self.settings = serving
         self.metrics = Metrics()
         self.catalogue = CatalogueReader(settings.kafka)
+        self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
         self.features = Features(
             UserSequences(settings.feature_repo), serving.feature_timeout_ms / 1000, serving.last_known_users
@@ -91,10 +94,21 @@ class Replica:
         finally:
             self.service.draining = True
             await self.health.enter_graceful_shutdown()
+            await self._quiet()
             await server.stop(self.settings.drain_s)
             answering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await answering
+
+    async def _quiet(self) -> None:
+        """Answer on until nobody asks any more: clients that watch health go elsewhere, and gRPC would cancel calls
+        that are on their way when its server stops.
+        """
+        deadline_s = self._clock.elapsed_s() + self.settings.drain_s
+        begun = -1
+        while begun != self.service.begun and self._clock.elapsed_s() < deadline_s:
+            begun = self.service.begun
+            await asyncio.sleep(QUIET_S)
 
     async def tell_health(self) -> None:
         """Say whether there is anything to answer from, and by model whether what is live serves."""
