@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from contracts import bus
 from contracts.clock import Clock, SystemClock
 from contracts.settings import Settings
-from contracts.wire import recall_pb2, recall_pb2_grpc
+from contracts.wire import recall_pb2
 from contracts.worker import announce, configure_logs, serve_metrics
 from feature_repo.store import UserSequences
 from serving.answerer import Answerer
@@ -24,12 +24,14 @@ from serving.batcher import Batcher, BatchSize
 from serving.catalogue import CatalogueReader
 from serving.exposures import ExposureLog
 from serving.features import Features
+from serving.handlers import handlers
 from serving.metrics import Metrics
 from serving.service import Recall
 from serving.swapper import Swapper
 
 log = structlog.get_logger()
-SERVICE = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
+DESCRIPTOR = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
+SERVICE = DESCRIPTOR.full_name
 QUIET_S = 0.1  # without a new request: nobody asks any more
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -82,7 +84,7 @@ class Replica:
     async def server(self) -> AsyncIterator[int]:
         """The gRPC server, on the port that it gives; on the way out it takes nothing new and lets requests end."""
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", self.settings.max_message_bytes)])
-        recall_pb2_grpc.add_RecallServiceServicer_to_server(self.service, server)
+        server.add_generic_rpc_handlers((handlers(DESCRIPTOR, self.service),))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         port = server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
