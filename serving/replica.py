@@ -18,7 +18,7 @@ from contracts.clock import Clock, SystemClock
 from contracts.settings import Settings
 from contracts.wire import recall_pb2
 from contracts.worker import announce, configure_logs, serve_metrics
-from feature_repo.store import UserSequences
+from feature_repo.online import reader
 from serving.answerer import Answerer
 from serving.batcher import Batcher, BatchSize
 from serving.catalogue import CatalogueReader
@@ -47,9 +47,8 @@ class Replica:
         self.catalogue = CatalogueReader(settings.kafka)
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
-        self.features = Features(
-            UserSequences(settings.feature_repo), serving.feature_timeout_ms / 1000, serving.last_known_users
-        )
+        timeout_s = serving.feature_timeout_ms / 1000
+        self.features = Features(reader(settings.feature_repo, timeout_s), timeout_s, serving.last_known_users)
         self._answerer = Answerer(
             settings.experiment,
             self.swapper.models,

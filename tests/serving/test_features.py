@@ -26,6 +26,9 @@ class Store:
             raise FeaturesUnavailable("Redis is away")
         return [row(user_id, self.reads) if user_id < 10 else None for user_id in user_ids]
 
+    def close(self) -> None:
+        self.closed = True
+
 
 def row(user_id: int, read: int) -> UserRow:
     return UserRow(user_id, [], [], [], [], [], [], read, 0)
