@@ -229,7 +229,7 @@ class _Redis:
             connection.send_packed_command([commands])
             replies = [connection.read_response(disable_decoding=True) for _ in user_ids]
         except BaseException:
-            connection.disconnect()  # or replies that nobody has read would answer the next read
+            connection.disconnect()  # a reply that is still to come must not answer the next read
             raise
         finally:
             self._pool.release(connection)
