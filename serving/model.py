@@ -5,16 +5,16 @@ different snapshots.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 import onnxruntime
 
 from contracts import delta
 from contracts.delta import Delta
 from contracts.features import Floats, Ints, Positives, gather, sampling_noise, tower_inputs
+from contracts.index import Index
 from contracts.snapshot import Manifest, Snapshot
 
 
@@ -31,19 +31,20 @@ class LoadedModel:
     """One snapshot, ready to answer.
 
     Raises:
-        RuntimeError: the tower or the index cannot be loaded.
+        RuntimeError: the tower cannot be loaded.
+        ValueError: the index cannot be.
 
     """
 
     def __init__(self, snapshot: Snapshot, tower: onnxruntime.InferenceSession | None = None) -> None:
         self._tower = tower or _session(snapshot.tower)
         self._wanted = {entry.name for entry in self._tower.get_inputs()}
-        self._index = faiss.deserialize_index(np.frombuffer(snapshot.index, np.uint8))
+        self._index = Index.load(snapshot.index, snapshot.item_ids, snapshot.item_vectors)
         self._item_ids = snapshot.item_ids
         self._vectors = snapshot.item_vectors
         self._popular = np.argsort(-snapshot.item_counts, kind="stable")
         self._counts = snapshot.item_counts
-        self._snapshot = replace(snapshot, index=b"")  # what deltas are applied to; they bring an index of their own
+        self._snapshot = snapshot  # what deltas are applied to
         self.manifest: Manifest = snapshot.manifest
 
     def updated(self, deltas: Sequence[Delta]) -> "LoadedModel":
@@ -79,11 +80,9 @@ class LoadedModel:
         vector = self.user_vector(user_id, positives, now_ms)
         # Seen items are filtered after the search, so that many more are asked for: k is still filled.
         reach = min(k + int(seen.size), self.items)
-        scores, rows = self._index.search(vector[None, :], reach)
-        found = rows[0][rows[0] >= 0]
-        ids = self._item_ids[found]
-        fresh = ~np.isin(ids, seen)
-        return Candidates(ids[fresh][:k], scores[0][: found.size][fresh][:k], vector)
+        scores, ids = self._index.search(vector[None, :], reach)
+        fresh = (ids[0] >= 0) & ~np.isin(ids[0], seen)
+        return Candidates(ids[0][fresh][:k], scores[0][fresh][:k], vector)
 
     def popular(self, seen: Ints, k: int) -> Candidates:
         """The k items with the most positives that the user has not seen."""
