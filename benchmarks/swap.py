@@ -24,7 +24,7 @@ import torch
 from contracts import delta, snapshot
 from contracts.clock import SystemClock
 from contracts.delta import Delta
-from contracts.index import flat_index
+from contracts.index import EXACT
 from contracts.settings import Arm, Experiment, KafkaSettings, ModelSettings, Settings
 from contracts.snapshot import Manifest, Snapshot, version_name
 from serving.metrics import Metrics
@@ -53,7 +53,7 @@ def full(items: int, dim: int) -> Snapshot:
         event_time_ms=0,
         metrics={},
     )
-    return Snapshot(manifest, tower, np.arange(1, items + 1), vectors, np.ones(items, np.float32), flat_index(vectors))
+    return Snapshot(manifest, tower, np.arange(1, items + 1), vectors, np.ones(items, np.float32), EXACT)
 
 
 def moved(base: Snapshot, touched: float, sequence: int) -> Delta:

@@ -12,6 +12,7 @@ import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from contracts import bus
 from contracts.clock import Clock, SystemClock
@@ -143,4 +144,6 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
 def run(settings: Settings, ready_file: Path | None) -> None:
     """Run a replica until a signal stops it."""
     configure_logs()
-    uvloop.run(serve(settings, ready_file))
+    # Replicas scale by processes: threads of Faiss and BLAS would only take turns with those that answer.
+    with threadpool_limits(1):
+        uvloop.run(serve(settings, ready_file))
