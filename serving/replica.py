@@ -23,6 +23,7 @@ from contracts.snapshot import Version
 from contracts.wire import recall_pb2, recall_pb2_grpc
 from contracts.worker import announce, configure_logs, serve_metrics
 from feature_repo.store import UserSequences
+from serving import security
 from serving.model import LoadedModel
 from serving.service import Metrics, Recall
 from serving.swap import Load, to_load
@@ -100,17 +101,19 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    server = grpc.aio.server(
+        interceptors=security.interceptors(settings.serving), options=security.options(settings.serving)
+    )
+    port = security.bind(server, settings.serving)
     clock = SystemClock()
     metrics = Metrics()
     swapper = Swapper(settings, metrics, clock)
     producer = bus.producer(settings.kafka, max_block_ms=1000)
     service = Recall(settings, swapper.models, UserSequences(settings.feature_repo), producer, clock, metrics)
-    server = grpc.aio.server()
     recall_pb2_grpc.add_RecallServiceServicer_to_server(service, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    port = server.add_insecure_port(f"{settings.serving.host}:{settings.serving.port}")
     await server.start()
     await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)  # until there is something to answer from
     metrics_port = serve_metrics(metrics.registry)
