@@ -72,6 +72,9 @@ def options(settings: ServingSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # A connection that ends makes a client look its DNS name up again: so it finds replicas that have been added.
+        ("grpc.max_connection_age_ms", 10 * 60_000),
+        ("grpc.max_connection_age_grace_ms", 30_000),
     ]
 
 
