@@ -1,6 +1,7 @@
 """Replicas to ask: real processes that share a store and a snapshot, and servers that do what no real one would."""
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from serving.calls import SERVICE
 from tests.serving.serving_cases import make_snapshot
 
 KNOWN_USER = 11
-NEVER_S = 60.0  # what is waited for so long does not come
+LONG_S = 30.0  # what has not come by then does not come, on a busy machine too
 
 Answer = Callable[[RecallRequest, grpc.ServicerContext], RecallReply]
 
@@ -77,7 +78,7 @@ class Cluster:
 
     def forget(self, child: Child) -> None:
         """Wait until a replica that was told to end, or was killed, has ended."""
-        child.process.wait(NEVER_S)
+        child.process.wait(LONG_S)
         self._supervisor.children.remove(child)
 
 
@@ -86,6 +87,19 @@ def cluster(directory: Path) -> Iterator[Cluster]:
     """A cluster without replicas; on the way out everything is stopped."""
     with Supervisor(directory / "logs", SystemClock()) as supervisor:
         yield Cluster(supervisor, directory)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Ask again and again: what is waited for comes about by the asking, or by another thread."""
+    clock = SystemClock()
+    deadline = clock.elapsed_s() + LONG_S
+    while not holds():
+        assert clock.elapsed_s() < deadline
+
+
+def driftline(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "driftline", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def address_of(child: Child) -> str:

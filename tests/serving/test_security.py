@@ -17,10 +17,9 @@ from driftline.supervise import Child
 from serving import security
 from serving.calls import SERVICE
 from serving.client import ClientTls, RecallClient, RecallError
-from tests.serving.replicas import KNOWN_USER, Authority, Cluster, Pair, address_of, cluster
+from tests.serving.replicas import KNOWN_USER, LONG_S, Authority, Cluster, Pair, address_of, cluster
 
 TOKEN = "s3cret-of-the-callers"  # noqa: S105
-LONG_S = 30.0
 
 
 @dataclass
