@@ -61,10 +61,14 @@ def test_a_replica_that_is_not_ready_or_drains_gets_no_calls() -> None:
 def test_what_one_replica_refuses_another_answers_under_the_same_id(host: str, code: grpc.StatusCode) -> None:
     """On one channel (addresses) by gRPC's own attempts, and on one for each name by ours."""
     with stands("a", "b") as (a, b):
-        a.answer = refuse(code)
-        with RecallClient([f"{host}:{a.port}", f"{host}:{b.port}"], deadline_s=LONG_S, attempts=5) as client:
-            until(lambda: bool(client.recall(1, 1)) and len(a.asked) > 0)
-        assert {each.request_id for each in a.asked} <= {each.request_id for each in b.asked}
+        with RecallClient([f"{host}:{a.port}", f"{host}:{b.port}"], deadline_s=LONG_S) as client:
+            until(lambda: {client.recall(1, 1).model for _ in range(4)} == {"a", "b"})
+            before = len(a.asked)
+            a.answer = refuse(code)
+            assert {client.recall(1, 1).model for _ in range(10)} == {"b"}
+        refused = {each.request_id for each in a.asked[before:]}
+        assert refused
+        assert refused <= {each.request_id for each in b.asked}
 
 
 def breaks_off(stand: Stand) -> None:
@@ -224,6 +228,7 @@ def test_the_command_shows_the_status_of_replicas() -> None:
 
 
 def test_a_slow_answer_is_asked_for_elsewhere_and_given_up() -> None:
+    clock = SystemClock()
     given_up = threading.Event()
 
     def hang(request: RecallRequest, context: grpc.ServicerContext) -> RecallReply:
@@ -234,12 +239,14 @@ def test_a_slow_answer_is_asked_for_elsewhere_and_given_up() -> None:
     async def ask(addresses: list[str], a: Stand) -> None:
         async with AsyncRecallClient(addresses, deadline_s=LONG_S, hedge_after_s=0.05) as client:
             while not a.asked:
+                began_s = clock.elapsed_s()
                 assert (await client.recall(1, 1)).model == "b"
+                assert clock.elapsed_s() - began_s < LONG_S / 2
+            assert await asyncio.to_thread(given_up.wait, LONG_S)
 
     with stands("a", "b") as (a, b):
         a.answer = hang
         asyncio.run(ask([a.address, b.address], a))
-        assert given_up.wait(LONG_S)
         assert a.asked[0].request_id in {each.request_id for each in b.asked}
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from contracts import bus
 from contracts.wire.events_pb2 import Exposure
+from contracts.wire.recall_pb2 import StatusReply
 from driftline.supervise import Child
-from serving.client import AsyncRecallClient, Item, RecallClient, RecallError
+from serving.client import Ask, AsyncRecallClient, Item, RecallClient, Recalled, RecallError
 from tests.serving.replicas import KNOWN_USER, LONG_S, Cluster, address_of, answered_by, cluster, driftline, until
 
 CALLERS = 16
@@ -57,6 +58,23 @@ def test_a_wrong_request_is_a_typed_error(replicas: tuple[Cluster, list[Child]])
     assert (error.code, error.request_id) == (grpc.StatusCode.INVALID_ARGUMENT, "mine")
     assert str(error) == "INVALID_ARGUMENT: k is 51; 1 to 50 are allowed."
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301
+
+
+@pytest.mark.xfail(strict=True, reason="The replica does not answer Status and RecallBatch yet.")
+def test_replicas_say_what_they_serve_and_answer_batches(replicas: tuple[Cluster, list[Child]]) -> None:
+    _, (a, b, *_) = replicas
+    addresses = [address_of(a), address_of(b)]
+    with RecallClient(addresses, deadline_s=LONG_S) as client:
+        first, second = client.recall_batch([Ask(KNOWN_USER, 3, time_ms=1000), Ask(KNOWN_USER, 51, request_id="wrong")])
+        assert isinstance(first, Recalled)
+        assert [item.item_id for item in first.items] == [2, 3, 4]
+        assert isinstance(second, RecallError)
+        assert str(second) == "INVALID_ARGUMENT: k is 51; 1 to 50 are allowed."
+        for status in client.status(deadline_s=LONG_S).values():
+            assert isinstance(status, StatusReply)
+            (model,) = status.models
+            assert (model.model, model.snapshot_version, model.live_version) == ("two_tower", "v000001", "v000001")
+            assert (model.items, model.error, status.draining) == (6, "", False)
 
 
 def test_the_command_asks_through_the_client(replicas: tuple[Cluster, list[Child]]) -> None:

@@ -1,10 +1,10 @@
 """Who gets through to a replica: certificates, tokens, ports. What cannot be used is a sentence at the start."""
 
 import asyncio
+import json
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -17,7 +17,7 @@ from driftline.supervise import Child
 from serving import security
 from serving.calls import SERVICE
 from serving.client import ClientTls, RecallClient, RecallError
-from tests.serving.replicas import KNOWN_USER, LONG_S, Authority, Cluster, Pair, address_of, cluster
+from tests.serving.replicas import KNOWN_USER, LONG_S, Authority, Cluster, Pair, address_of, cluster, driftline
 
 TOKEN = "s3cret-of-the-callers"  # noqa: S105
 
@@ -89,13 +89,28 @@ def test_no_certificate_or_a_stranger_s_does_not_get_through(replica: Guarded, t
 def test_a_client_does_not_talk_to_a_replica_that_it_does_not_know(replica: Guarded, tmp_path: Path) -> None:
     other = Authority(tmp_path / "other").own.certificate
     with pytest.raises(RecallError, match="UNAVAILABLE"):
-        _first_answer(replica, ClientTls(other, replica.tls.certificate, replica.tls.key))
+        _first_answer(replica, replace(replica.tls, ca=other))
+    with pytest.raises(RecallError, match="UNAVAILABLE"):
+        _first_answer(replica, replace(replica.tls, server_name="another.example"))
+    assert replica.recall(tls=replace(replica.tls, server_name="localhost")) == "v000001"
 
 
 def _first_answer(replica: Guarded, tls: ClientTls) -> None:
     address = address_of(replica.child)
     with RecallClient([address], deadline_s=LONG_S, tls=tls, token=TOKEN, wait_for_ready=False) as client:
         client.recall(KNOWN_USER, 3)
+
+
+def test_the_command_shows_certificate_and_token(replica: Guarded, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "wrong").write_text("wrong")
+    tls = ("--ca", str(replica.tls.ca), "--cert", str(replica.tls.certificate), "--key", str(replica.tls.key))
+    ask = ("recall", str(KNOWN_USER), "--target", address_of(replica.child), *tls)
+    assert json.loads(driftline(*ask, "--token-file", str(tmp_path / "token")).stdout)["snapshot_version"] == "v000001"
+    refused = driftline(*ask, "--token-file", str(tmp_path / "wrong"))
+    assert (refused.returncode, refused.stderr) == (2, f"driftline: UNAUTHENTICATED: {security.DENIED}\n")
+    absent = driftline(*ask, "--token-file", str(tmp_path / "absent"))
+    assert (absent.returncode, len(absent.stderr.splitlines())) == (2, 1)
 
 
 def test_health_needs_no_token_but_reflection_does(replica: Guarded) -> None:
@@ -117,8 +132,7 @@ def test_a_port_that_is_taken_ends_a_second_replica_with_one_sentence(replica: G
     settings = replica.cluster.settings
     port = int(replica.child.facts["port"])
     dump(settings.model_copy(update={"serving": ServingSettings(port=port)}), tmp_path / "settings.yaml")
-    command = [sys.executable, "-m", "driftline", "serve", "--settings", str(tmp_path / "settings.yaml")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    ended = driftline("serve", "--settings", str(tmp_path / "settings.yaml"))
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1] == f"driftline: serving.port: port {port} of 127.0.0.1 is taken."
     assert "Traceback" not in ended.stderr
