@@ -20,6 +20,7 @@ from contracts.settings import Settings
 from contracts.wire import recall_pb2
 from contracts.worker import announce, configure_logs, serve_metrics
 from feature_repo.online import reader
+from serving import security
 from serving.answerer import Answerer
 from serving.batcher import Batcher, BatchSize
 from serving.catalogue import CatalogueReader
@@ -81,18 +82,16 @@ class Replica:
             self.catalogue.close()
 
     @asynccontextmanager
-    async def server(self) -> AsyncIterator[int]:
-        """The gRPC server, on the port that it gives; on the way out it takes nothing new and lets requests end."""
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", self.settings.max_message_bytes)])
+    async def behind(self, server: grpc.aio.Server) -> AsyncIterator[None]:
+        """The server serves; on the way out it takes nothing new and lets requests end."""
         server.add_generic_rpc_handlers((handlers(DESCRIPTOR, self.service),))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        port = server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
         await self.tell_health()
         await server.start()
         answering = asyncio.create_task(self.batcher.run())
         try:
-            yield port
+            yield
         finally:
             self.service.draining = True
             await self.health.enter_graceful_shutdown()
@@ -126,9 +125,14 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    # The port comes first: a replica that cannot have it should say so before it does anything else.
+    server = grpc.aio.server(
+        interceptors=security.interceptors(settings.serving), options=security.options(settings.serving)
+    )
+    port = security.bind(server, settings.serving)
     replica = Replica(settings, SystemClock())
     with replica.threads():
-        async with replica.server() as port:
+        async with replica.behind(server):
             metrics_port = serve_metrics(replica.metrics.registry)
             log.info("replica ready", port=port, metrics_port=metrics_port)
             announce(ready_file, {"port": port, "metrics_port": metrics_port})
