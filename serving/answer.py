@@ -1,17 +1,27 @@
-"""One Recall, decided: which arm, which model, which items, and why. Pure but for the models it is handed."""
+"""Recalls, decided: which arm, which sources, which items, and why. Pure but for the models it is handed.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+Requests are answered many at a time, because a tower and an index are; what one gets does not depend on the others.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from abtest.assignment import active, assign
-from contracts.features import Ints, Positives, positives
-from contracts.settings import Experiment
+from contracts.features import Positives, positives
+from contracts.settings import Arm, Experiment
 from feature_repo.store import UserRow
-from serving.model import Candidates, LoadedModel
+from serving.blend import Pick, quota, team_draft
+from serving.catalogue import Hides
+from serving.model import NOTHING_KEPT, Candidates, LoadedModel, Want
 
 POPULAR = "popular"
+UNKNOWN = "unknown user"
+FROM_CONTEXT = "unknown user, from context"
+LATE = "features late, last known"
+LATE_UNKNOWN = "features late, none known"
 
 
 class NoAnswer(Exception):
@@ -19,55 +29,101 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
+class Ask:
+    """One request, with what is known of its user."""
+
+    user_id: int
+    time_ms: int
+    k: int
+    row: UserRow | None
+    late: bool = False  # the row is the last one that this replica has seen, not the store's
+    exclude: Sequence[int] = ()
+    recent: Sequence[int] = ()  # what the caller says that the user has just watched, oldest first
+
+    @property
+    def want(self) -> Want:
+        """What it wants of each model."""
+        if self.row is None:
+            moments = np.full(len(self.recent), self.time_ms, np.int64)
+            watched = Positives(np.array(self.recent, np.int64), moments)
+            return Want(
+                self.user_id, watched, NOTHING_KEPT, self.time_ms, self.k, frozenset((*self.exclude, *self.recent))
+            )
+        row = self.row
+        seen = set(row.item_ids.tolist() if isinstance(row.item_ids, np.ndarray) else row.item_ids)
+        seen.update(self.exclude)
+        return Want(self.user_id, positives_of(row), row.written_us, self.time_ms, self.k, seen)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A candidate source that took part in an answer: its name, the snapshot behind it and what it found."""
+
+    name: str
+    model: LoadedModel
+    candidates: Candidates
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What a Recall replies and what its exposure says."""
+    """What a Recall replies and what its exposure says. The first source is the arm's own model or its stand-in."""
 
     experiment: str
     arm: str
-    model: LoadedModel
-    candidates: Candidates
-    source: str
-    fallback: str
+    picks: Sequence[Pick]
+    sources: Sequence[Source]
+    fallbacks: Sequence[str]  # why the arm's own model and the user's features did not answer alone
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model whose snapshot answered."""
+        return self.sources[0].model
 
 
-def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str, str]:
-    """The (experiment, arm, model) of a request; experiment and arm are empty outside its period."""
+@dataclass
+class _Draft:
+    """An answer in the making."""
+
+    experiment: str
+    arm: str
+    blend: Arm
+    models: dict[str, LoadedModel]  # by source, the arm's own first
+    want: Want
+    fallbacks: list[str]
+    found: dict[str, Candidates] = field(default_factory=dict)
+
+
+def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str, Arm]:
+    """The (experiment, arm, definition) of a request; experiment and arm are empty outside its period."""
     if active(experiment, time_ms):
         arm = assign(experiment, user_id)
-        return experiment.name, arm, experiment.arms[arm].model
-    return "", "", experiment.arms[experiment.control].model
+        return experiment.name, arm, experiment.arms[arm]
+    return "", "", experiment.arms[experiment.control]
 
 
 def answer(
-    experiment: Experiment,
-    models: Mapping[str, LoadedModel],
-    user_id: int,
-    row: UserRow | None,
-    time_ms: int,
-    k: int,
-) -> Answer:
-    """Answer one request from what is loaded.
+    experiment: Experiment, models: Mapping[str, LoadedModel], asks: Sequence[Ask], hides: Hides
+) -> list[Answer | NoAnswer]:
+    """Answer requests from what is loaded, each by itself.
 
-    Fallbacks, in order: the arm's model has no snapshot → the control's; the user is unknown → popular items.
-
-    Raises:
-        NoAnswer: nothing is loaded, or the catalogue is empty.
-
+    Fallbacks, in order, of which each is named: the arm's model has no snapshot → the control's stands in for it; the
+    features are late → the last ones known; the user is unknown → what the context says → popular items.
     """
-    name, arm, wanted = place(experiment, user_id, time_ms)
-    model = models.get(wanted)
-    fallback = ""
-    if model is None:
-        model = models.get(experiment.arms[experiment.control].model)
-        fallback = f"no snapshot of {wanted}"
-    if model is None:
-        raise NoAnswer(f"no snapshot of {wanted} or of the control's model is loaded yet")
-    if not model.items:
-        raise NoAnswer(f"the catalogue of snapshot {model.manifest.version} is empty")
-    if row is None:
-        return Answer(name, arm, model, model.popular(_none(), k), POPULAR, fallback or "unknown user")
-    candidates = model.recall(user_id, positives_of(row), np.asarray(row.item_ids), time_ms, k)
-    return Answer(name, arm, model, candidates, model.manifest.model, fallback)
+    drafts = [_draft(experiment, models, ask, hides) for ask in asks]
+    batches: dict[int, list[tuple[_Draft, str]]] = defaultdict(list)
+    for draft in drafts:
+        if isinstance(draft, NoAnswer):
+            continue
+        for source, model in draft.models.items():
+            if source == POPULAR:
+                draft.found[source] = model.popular(draft.want)
+            else:
+                batches[id(model)].append((draft, source))
+    for batch in batches.values():
+        model = batch[0][0].models[batch[0][1]]
+        for (draft, source), candidates in zip(batch, model.recall([draft.want for draft, _ in batch]), strict=True):
+            draft.found[source] = candidates
+    return [draft if isinstance(draft, NoAnswer) else _finished(draft) for draft in drafts]
 
 
 def positives_of(row: UserRow) -> Positives:
@@ -79,5 +135,48 @@ def positives_of(row: UserRow) -> Positives:
     )
 
 
-def _none() -> Ints:
-    return np.empty(0, np.int64)
+def _draft(experiment: Experiment, models: Mapping[str, LoadedModel], ask: Ask, hides: Hides) -> "_Draft | NoAnswer":
+    name, arm, definition = place(experiment, ask.user_id, ask.time_ms)
+    control = experiment.arms[experiment.control].model
+    source: str = definition.model if definition.model in models else control
+    own = models.get(source)
+    if own is None:
+        return NoAnswer(f"no snapshot of {definition.model} or of the control's model is loaded yet")
+    if not own.items:
+        return NoAnswer(f"the catalogue of snapshot {own.manifest.version} is empty")
+    nothing_known = ask.row is None and not ask.recent
+    fallbacks = [f"no snapshot of {each}" for each in definition.models if each not in models]
+    if ask.late:
+        fallbacks.append(LATE if ask.row else LATE_UNKNOWN)
+    elif ask.row is None:
+        fallbacks.append(UNKNOWN if nothing_known else FROM_CONTEXT)
+    sources = {POPULAR: own} if nothing_known else {source: own} | _others(definition, models, own)
+    want = ask.want._replace(hidden=hides(ask.time_ms))
+    return _Draft(name, arm, definition, sources, want, fallbacks)
+
+
+def _others(definition: Arm, models: Mapping[str, LoadedModel], own: LoadedModel) -> dict[str, LoadedModel]:
+    """The sources of an arm that there is something of; what is popular is as the arm's own model has counted it."""
+    there = {POPULAR: own, **models}
+    return {each.source: there[each.source] for each in definition.sources if each.source in there}
+
+
+def _finished(draft: _Draft) -> Answer:
+    found = {source: list(zip(each.item_ids, each.scores, strict=True)) for source, each in draft.found.items()}
+    if len(found) == 1:
+        ((source, ranked),) = found.items()
+        picks = [Pick(item, score, source) for item, score in ranked]
+    elif draft.blend.blend == "team-draft":
+        picks = team_draft(found, draft.want.k, _coin(draft))
+    else:
+        shares: dict[str, float] = {each.source: each.share for each in draft.blend.sources}
+        # Where the control stands in, it has the share of the arm's own model.
+        picks = quota(found, {name: shares.get(name, shares[draft.blend.model]) for name in draft.models}, draft.want.k)
+    sources = [Source(source, model, draft.found[source]) for source, model in draft.models.items()]
+    return Answer(draft.experiment, draft.arm, picks, sources, draft.fallbacks)
+
+
+def _coin(draft: _Draft) -> np.random.Generator:
+    """Throws that are a function of the user and the snapshots: asking twice gives one answer."""
+    seeds = [model.manifest.sampling_seed for model in draft.models.values()]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([draft.want.user_id, *seeds])))

@@ -1,13 +1,10 @@
-"""One replica: a gRPC server, and a swapper that brings new snapshots in beside the old ones.
-
-A swap: (1) find that LIVE moved, (2) read and verify the snapshot, or the deltas that are missing, (3) load it and warm
-it up, all in a thread beside the one that answers, (4) assign one reference. What fails in (2) or (3) never serves; the
-old one stays.
-"""
+"""One replica: a process with a gRPC server, and around it what feeds it. Starts, serves, drains."""
 
 import asyncio
 import contextlib
 import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -16,83 +13,96 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from contracts import bus, delta, snapshot
+from contracts import bus
 from contracts.clock import Clock, SystemClock
 from contracts.settings import Settings
-from contracts.snapshot import Version
 from contracts.wire import recall_pb2, recall_pb2_grpc
 from contracts.worker import announce, configure_logs, serve_metrics
 from feature_repo.store import UserSequences
-from serving.model import LoadedModel
-from serving.service import Metrics, Recall
-from serving.swap import Load, to_load
+from serving.answerer import Answerer
+from serving.batcher import Batcher, BatchSize
+from serving.catalogue import CatalogueReader
+from serving.exposures import ExposureLog
+from serving.features import Features
+from serving.metrics import Metrics
+from serving.service import Recall
+from serving.swapper import Swapper
 
 log = structlog.get_logger()
 SERVICE = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class Swapper:
-    """Keeps `models` at what the LIVE pointers name."""
+class Replica:
+    """The parts of a replica, put together."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, clock: Clock) -> None:
-        self.models: dict[str, LoadedModel] = {}
-        self._settings = settings
-        self._metrics = metrics
-        self._clock = clock
-        self._names: list[str] = sorted({arm.model for arm in settings.experiment.arms.values()})
-        self._failed: set[Load] = set()
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        serving = settings.serving
+        self.settings = serving
+        self.metrics = Metrics()
+        self.catalogue = CatalogueReader(settings.kafka)
+        self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
+        self.features = Features(
+            UserSequences(settings.feature_repo), serving.feature_timeout_ms / 1000, serving.last_known_users
+        )
+        self._answerer = Answerer(
+            settings.experiment,
+            self.swapper.models,
+            self.features,
+            self.catalogue.withdrawn.at,
+            clock,
+            self.metrics,
+        )
+        size = BatchSize(serving.batch_requests, serving.latency_budget_ms / 1000)
+        self.batcher = Batcher(self._answerer, size, serving.queue_requests, clock)
+        self.exposures = ExposureLog(
+            bus.producer(settings.kafka), settings.kafka, serving.exposure_buffer, clock, self.metrics
+        )
+        self.service = Recall(serving, self.batcher, self.exposures, self.swapper.status, clock, self.metrics)
+        self.health = health.aio.HealthServicer()
 
-    async def check(self, service: Recall) -> None:
-        """Bring in whatever is live and not loaded."""
-        live = {name: self._pointer(name) for name in self._names}
-        for name in self._names:
-            with contextlib.suppress(OSError):  # there is none yet, or the disk is away
-                moved_s = (self._settings.snapshots / name / snapshot.LIVE).stat().st_mtime
-                self._metrics.published.labels(name).set(moved_s)
-        self._failed = {load for load in self._failed if live[load.model] == load.version}
-        while True:
-            loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
-            found = to_load(live, loaded, self._failed)
-            if not found:
-                return
-            await self._bring_in(found[0], service)
-
-    def _pointer(self, name: str) -> str | None:
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """What runs beside the server, from its start until it has drained."""
+        self.catalogue.start()
+        self.exposures.start()
         try:
-            return snapshot.live(self._settings.snapshots, name)
-        except OSError as error:  # a disk that is away for a while; what is loaded serves on
-            self._metrics.failed_loads.labels(name).inc()
-            log.warning("pointer not readable", model=name, error=str(error))
-            return None
+            yield
+        finally:
+            self.swapper.close()
+            self.batcher.close()
+            self.features.close()
+            self.exposures.close()
+            self.catalogue.close()
 
-    async def _bring_in(self, load: Load, service: Recall) -> None:
-        began = self._clock.elapsed_s()
-        kind = "delta" if load.deltas else "full"
+    @asynccontextmanager
+    async def server(self) -> AsyncIterator[int]:
+        """The gRPC server, on the port that it gives; on the way out it takes nothing new and lets requests end."""
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", self.settings.max_message_bytes)])
+        recall_pb2_grpc.add_RecallServiceServicer_to_server(self.service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        port = server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
+        await self.tell_health()
+        await server.start()
+        answering = asyncio.create_task(self.batcher.run())
         try:
-            model = await asyncio.to_thread(self._load, load, service)
-        # A damaged ONNX or Faiss file raises whatever those libraries raise; the old snapshot must serve on.
-        except Exception:
-            self._failed.add(load)
-            self._metrics.failed_loads.labels(load.model).inc()
-            log.exception("snapshot not loaded", model=load.model, version=load.version, kind=kind)
-            return
-        self.models[load.model] = model
-        version = Version.parse(load.version) or Version(0)
-        self._metrics.swaps.labels(load.model).inc()
-        self._metrics.version.labels(load.model).set(version.number)
-        self._metrics.sequence.labels(load.model).set(version.sequence)
-        self._metrics.swap_seconds.labels(kind).observe(self._clock.elapsed_s() - began)
-        log.info("snapshot swapped in", model=load.model, version=load.version, kind=kind)
+            yield port
+        finally:
+            self.service.draining = True
+            await self.health.enter_graceful_shutdown()
+            await server.stop(self.settings.drain_s)
+            answering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await answering
 
-    def _load(self, load: Load, service: Recall) -> LoadedModel:
-        root = self._settings.snapshots
-        if load.deltas:
-            missing = [delta.read_delta(root, load.model, name) for name in load.deltas]
-            model = self.models[load.model].updated(missing)
-        else:
-            model = LoadedModel(delta.read(root, load.model, load.version))
-        model.warm_up(list(service.recorded))
-        return model
+    async def tell_health(self) -> None:
+        """Say whether there is anything to answer from, and by model whether what is live serves."""
+        ready = bool(self.swapper.models) and self.catalogue.caught_up.is_set()
+        await self.health.set(SERVICE, SERVING if ready else NOT_SERVING)
+        for model in self.swapper.status():
+            fine = model.snapshot_version and not model.error
+            await self.health.set(f"{SERVICE}/{model.model}", SERVING if fine else NOT_SERVING)
 
 
 async def serve(settings: Settings, ready_file: Path | None) -> None:
@@ -100,31 +110,18 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    clock = SystemClock()
-    metrics = Metrics()
-    swapper = Swapper(settings, metrics, clock)
-    producer = bus.producer(settings.kafka, max_block_ms=1000)
-    service = Recall(settings, swapper.models, UserSequences(settings.feature_repo), producer, clock, metrics)
-    server = grpc.aio.server()
-    recall_pb2_grpc.add_RecallServiceServicer_to_server(service, server)
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    port = server.add_insecure_port(f"{settings.serving.host}:{settings.serving.port}")
-    await server.start()
-    await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)  # until there is something to answer from
-    metrics_port = serve_metrics(metrics.registry)
-    log.info("replica ready", port=port, metrics_port=metrics_port)
-    announce(ready_file, {"port": port, "metrics_port": metrics_port})
-    while not stop.is_set():
-        await swapper.check(service)
-        if swapper.models:
-            await status.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
-    await status.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
-    await server.stop(settings.serving.drain_s)
-    await asyncio.to_thread(producer.close)
+    replica = Replica(settings, SystemClock())
+    with replica.threads():
+        async with replica.server() as port:
+            metrics_port = serve_metrics(replica.metrics.registry)
+            log.info("replica ready", port=port, metrics_port=metrics_port)
+            announce(ready_file, {"port": port, "metrics_port": metrics_port})
+            while not stop.is_set():
+                await replica.swapper.check()
+                await replica.tell_health()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
+            log.info("replica draining")
     log.info("replica stopped")
 
 

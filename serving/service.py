@@ -1,168 +1,129 @@
-"""The gRPC face of a replica: checks requests, answers them, logs the exposure, counts everything."""
+"""The gRPC face of a replica: checks requests, hands them to the batcher, logs the exposure, counts everything."""
 
-import uuid
-from collections import deque
+from collections.abc import Callable
+from typing import NoReturn
 
 import grpc
 import structlog
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from contracts import bus
 from contracts.clock import Clock
-from contracts.events import SCHEMA_VERSION
-from contracts.features import Positives
-from contracts.settings import Settings
-from contracts.snapshot import Manifest
-from contracts.wire.events_pb2 import ExposedItem, Exposure
-from contracts.wire.recall_pb2 import RecalledItem, RecallReply, RecallRequest
+from contracts.settings import ServingSettings
+from contracts.wire.recall_pb2 import (
+    ModelStatus,
+    RecallBatchReply,
+    RecallBatchRequest,
+    RecallOutcome,
+    RecallReply,
+    RecallRequest,
+    StatusReply,
+    StatusRequest,
+)
 from contracts.wire.recall_pb2_grpc import RecallServiceServicer
-from contracts.worker import seconds_histogram
-from feature_repo.store import UserSequences
-from serving.answer import Answer, NoAnswer, answer, positives_of
-from serving.model import LoadedModel
+from serving.answerer import Asked, Outcome, Refusal
+from serving.batcher import Batcher, Expired, Overloaded
+from serving.exposures import ExposureLog, Shown
+from serving.metrics import Metrics
 
 log = structlog.get_logger()
-RECORDED_REQUESTS = 16  # kept to warm the next snapshot up with
 
-
-class Metrics:
-    """A replica's Prometheus metrics."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.recalls = Counter(
-            "serving_recalls", "Recalls by arm and status code", ["arm", "code"], registry=self.registry
-        )
-        self.fallbacks = Counter(
-            "serving_fallbacks", "Answers not from the arm's own model", ["why"], registry=self.registry
-        )
-        self.latency = seconds_histogram(
-            "serving_recall_seconds", "Time spent in the server per Recall", self.registry, ("arm",)
-        )
-        self.swaps = Counter("serving_swaps", "Snapshots swapped in", ["model"], registry=self.registry)
-        self.failed_loads = Counter(
-            "serving_failed_loads", "Snapshots that could not be loaded", ["model"], registry=self.registry
-        )
-        self.version = Gauge(
-            "serving_snapshot_version", "Number of the snapshot that serves", ["model"], registry=self.registry
-        )
-        self.sequence = Gauge(
-            "serving_snapshot_delta",
-            "Number of the newest delta on the snapshot that serves; 0: none",
-            ["model"],
-            registry=self.registry,
-        )
-        self.published = Gauge(
-            "serving_snapshot_published_timestamp_seconds",
-            "When the trainer last let anything go live (Unix time): a trainer that is dead cannot say so itself",
-            ["model"],
-            registry=self.registry,
-        )
-        self.swap_seconds = seconds_histogram(
-            "serving_swap_seconds", "From finding a new snapshot to serving it", self.registry, ("kind",)
-        )
-        self.event_to_answer = seconds_histogram(
-            "serving_event_to_answer_seconds",
-            "From sending feedback to the first answer from a snapshot that learned from it",
-            self.registry,
-            ("model",),
-        )
-        self.exposures_lost = Counter(
-            "serving_exposures_lost", "Exposures that Kafka did not take", registry=self.registry
-        )
+LATEST_MS = 1 << 53  # of event times: a float holds it exactly, and it is 285,000 years away
 
 
 class Recall(RecallServiceServicer):
-    """Answers `Recall` from the models in `models`, which the swapper replaces one reference at a time."""
+    """Answers `Recall`, `RecallBatch` and `Status`; status codes as in recall.proto."""
 
     def __init__(
         self,
-        settings: Settings,
-        models: dict[str, LoadedModel],
-        features: UserSequences,
-        producer: KafkaProducer,
+        settings: ServingSettings,
+        batcher: Batcher[Asked, Outcome],
+        exposures: ExposureLog,
+        status: Callable[[], list[ModelStatus]],
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
-        self._models = models
-        self._features = features
-        self._producer = producer
+        self._batcher = batcher
+        self._exposures = exposures
+        self._status = status
         self._clock = clock
         self._metrics = metrics
-        self._answered_from: dict[str, str] = {}
-        self.recorded: deque[tuple[int, Positives, int]] = deque(maxlen=RECORDED_REQUESTS)
+        self.draining = False
 
     async def Recall(  # noqa: N802  (the name in the proto)
         self, request: RecallRequest, context: grpc.aio.ServicerContext
     ) -> RecallReply:
-        """Answer one request; status codes as in recall.proto."""
+        """Answer one request."""
         began = self._clock.elapsed_s()
-        complaint = complaint_about(request, self._settings.serving.max_k)
-        if complaint:
-            self._metrics.recalls.labels("", "INVALID_ARGUMENT").inc()
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, complaint)
-        time_ms = request.context.time_ms if request.context.HasField("time_ms") else self._clock.now_ms()
-        (row,) = self._features.read([request.user_id])
-        try:
-            found = answer(self._settings.experiment, dict(self._models), request.user_id, row, time_ms, request.k)
-        except NoAnswer as error:
-            self._metrics.recalls.labels("", "UNAVAILABLE").inc()
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"Cannot recall: {error}.")
-        if row is not None:
-            self.recorded.append((request.user_id, positives_of(row), time_ms))
-        reply = _reply(request, found)
-        self._log_exposure(request, reply, time_ms)
-        self._observe(found, began)
-        return reply
+        (outcome,) = await self._outcomes([request], context)
+        if isinstance(outcome, Refusal):
+            await _refuse(context, outcome.code, outcome.message)
+        self._metrics.latency.labels(outcome.arm).observe(self._clock.elapsed_s() - began)
+        return outcome
 
-    def _log_exposure(self, request: RecallRequest, reply: RecallReply, time_ms: int) -> None:
-        exposure = Exposure(
-            schema_version=SCHEMA_VERSION,
-            event_id=reply.request_id,
-            request_id=reply.request_id,
-            user_id=request.user_id,
-            time_ms=time_ms,
-            experiment=reply.experiment,
-            arm=reply.arm,
-            model=reply.model,
-            snapshot_version=reply.snapshot_version,
-            items=[ExposedItem(item_id=i.item_id, source=i.source, score=i.score) for i in reply.items],
-            simulated=request.context.simulated,
+    async def RecallBatch(  # noqa: N802
+        self, request: RecallBatchRequest, context: grpc.aio.ServicerContext
+    ) -> RecallBatchReply:
+        """Answer several requests, each with an outcome of its own."""
+        count, most = len(request.requests), self._settings.max_batch_requests
+        if not 1 <= count <= most:
+            await _refuse(
+                context, grpc.StatusCode.INVALID_ARGUMENT, f"There are {count} requests; 1 to {most} are allowed."
+            )
+        began = self._clock.elapsed_s()
+        outcomes = await self._outcomes(list(request.requests), context)
+        self._metrics.latency.labels("").observe(self._clock.elapsed_s() - began)
+        return RecallBatchReply(
+            outcomes=[
+                RecallOutcome(code=outcome.code.value[0], message=outcome.message)
+                if isinstance(outcome, Refusal)
+                else RecallOutcome(reply=outcome)
+                for outcome in outcomes
+            ]
         )
-        kafka = self._settings.kafka
+
+    async def Status(  # noqa: N802
+        self, request: StatusRequest, context: grpc.aio.ServicerContext
+    ) -> StatusReply:
+        """Say what is served, and what could not be loaded and why."""
+        del request, context
+        return StatusReply(models=self._status(), waiting=self._batcher.waiting, draining=self.draining)
+
+    async def _outcomes(self, requests: list[RecallRequest], context: grpc.aio.ServicerContext) -> list[Outcome]:
+        """What becomes of each request, counted and, where items are shown, logged as an exposure."""
+        now_ms = self._clock.now_ms()
+        complaints = [complaint_about(request, self._settings.max_k) for request in requests]
+        asked = [
+            Asked(request, request.context.time_ms if request.context.HasField("time_ms") else now_ms)
+            for request, complaint in zip(requests, complaints, strict=True)
+            if not complaint
+        ]
+        self._metrics.waiting.set(self._batcher.waiting)
         try:
-            self._producer.send(
-                kafka.topic(bus.EXPOSURES),
-                key=bus.key_of(request.user_id),
-                value=exposure.SerializeToString(),
-                partition=bus.partition_of(request.user_id, kafka.partitions),
-                timestamp_ms=time_ms,
-                headers=[(bus.SENT_AT, str(self._clock.now_ms()).encode())],
-            ).add_errback(self._lost)
-        except KafkaError as error:
-            self._lost(error)
+            answered = iter(await self._batcher.submit(asked, context.time_remaining()))
+        except Overloaded as error:
+            self._metrics.recalls.labels("", "RESOURCE_EXHAUSTED").inc(len(requests))
+            await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"Too busy: {error}.")
+        except Expired as error:
+            self._metrics.recalls.labels("", "DEADLINE_EXCEEDED").inc(len(requests))
+            await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, f"Too late: {error}.")
+        outcomes: list[Outcome] = [
+            Refusal(grpc.StatusCode.INVALID_ARGUMENT, complaint) if complaint else next(answered)
+            for complaint in complaints
+        ]
+        times = iter(asked)
+        for request, complaint, outcome in zip(requests, complaints, outcomes, strict=True):
+            time_ms = now_ms if complaint else next(times).time_ms
+            if isinstance(outcome, Refusal):
+                self._metrics.recalls.labels("", outcome.code.name).inc()
+            else:
+                self._metrics.recalls.labels(outcome.arm, "OK").inc()
+                self._exposures.offer(Shown(request.user_id, time_ms, request.context.simulated, outcome))
+        return outcomes
 
-    def _lost(self, error: BaseException) -> None:
-        self._metrics.exposures_lost.inc()
-        log.error("exposure lost", error=str(error))
 
-    def _observe(self, found: Answer, began_s: float) -> None:
-        self._metrics.recalls.labels(found.arm, "OK").inc()
-        self._metrics.latency.labels(found.arm).observe(self._clock.elapsed_s() - began_s)
-        if found.fallback:
-            self._metrics.fallbacks.labels(found.fallback).inc()
-        manifest = found.model.manifest
-        if self._answered_from.get(manifest.model) != manifest.version and not found.fallback:
-            self._answered_from[manifest.model] = manifest.version
-            self._observe_freshness(manifest)
-
-    def _observe_freshness(self, manifest: Manifest) -> None:
-        now = self._clock.now_ms()
-        for sent_at in manifest.sent_at_ms:
-            self._metrics.event_to_answer.labels(manifest.model).observe(max(now - sent_at, 0) / 1000)
+async def _refuse(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
+    await context.abort(code, message)
+    raise AssertionError  # abort has raised
 
 
 def complaint_about(request: RecallRequest, max_k: int) -> str:
@@ -175,24 +136,6 @@ def complaint_about(request: RecallRequest, max_k: int) -> str:
         return f"k is {request.k}; 1 to {max_k} are allowed."
     if request.user_id <= 0:
         return f"user_id is {request.user_id}; it must be above 0."
-    if request.context.HasField("time_ms") and request.context.time_ms <= 0:
-        return f"context.time_ms is {request.context.time_ms}; it must be above 0."
+    if request.context.HasField("time_ms") and not 0 < request.context.time_ms <= LATEST_MS:
+        return f"context.time_ms is {request.context.time_ms}; 1 to {LATEST_MS} are allowed."
     return ""
-
-
-def _reply(request: RecallRequest, found: Answer) -> RecallReply:
-    candidates = found.candidates
-    vector = candidates.user_vector
-    return RecallReply(
-        request_id=request.request_id or uuid.uuid4().hex,
-        experiment=found.experiment,
-        arm=found.arm,
-        model=found.model.manifest.model,
-        snapshot_version=found.model.manifest.version,
-        items=[
-            RecalledItem(item_id=item_id, score=score, source=found.source)
-            for item_id, score in zip(candidates.item_ids.tolist(), candidates.scores.tolist(), strict=True)
-        ],
-        fallback=found.fallback,
-        user_vector=vector.tolist() if request.context.explain and vector is not None else (),
-    )

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -177,3 +178,15 @@ def test_any_session_length_works(session_length: int) -> None:
     model = create("t2diff-paper", PAPER.model_copy(update={"session_length": session_length}), seed=0).eval()
     user = model(*arguments(2), torch.randn(2, *model.noise_shape))
     assert torch.isfinite(user).all()
+
+
+@pytest.mark.parametrize("learn_at", ["last", "every"])
+def test_what_is_served_is_the_last_of_the_places_that_are_learned_from(learn_at: Literal["last", "every"]) -> None:
+    """Serving leaves out the work for the other places; the vectors are the same, for an empty history too."""
+    encoder = create("t2diff", ModelSettings(dim=8, window=6, learn_at=learn_at), 0)
+    assert isinstance(encoder, T2Diff)
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.tensor([[1.0] * 6, [0.0] * 3 + [1.0] * 3, [0.0] * 6])
+    sequence = torch.randn(3, 6, 8, generator=generator) * mask.unsqueeze(-1)
+    lag = torch.rand(3, 6, generator=generator).cumsum(1).flip(1) * mask
+    torch.testing.assert_close(encoder._state(sequence, mask, lag), encoder._states(sequence, mask, lag)[:, -1])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.settings import ModelSettings
-from trainer.models.base import TrainingStep, UserEncoder, normal
+from trainer.models.base import TrainingStep, UserEncoder, masked_mean, normal
 from trainer.models.diffusion import Schedule, diffuse
 from trainer.models.layers import Transformer, heads_for, next_places
 from trainer.models.unet import sinusoids
@@ -74,7 +74,7 @@ class T2Diff(UserEncoder):
 
     def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
         """See `UserEncoder.forward`."""
-        return self._user(self._states(sequence, mask, lag)[:, -1], sequence[:, -1], noise)
+        return self._user(self._state(sequence, mask, lag), sequence[:, -1], noise)
 
     def training_step(
         self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
@@ -123,17 +123,27 @@ class T2Diff(UserEncoder):
 
     def _states(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
         """(B, n, d): at each place what is known when the next behaviour is asked for, its moment included."""
-        tokens = sequence
-        if "waits" not in self._without:
-            age = torch.expm1(lag)
-            wait = torch.log1p((age - functional.pad(age[:, 1:], (0, 1))).clamp(min=0))
-            bucket = (BUCKETS_PER_E * wait).long().clamp(max=BUCKETS - 1)
-            tokens = tokens + self.waits[bucket] * mask.unsqueeze(-1)
-        states: Tensor = self.body(tokens, mask)
+        states: Tensor = self.body(self._tokens(sequence, mask, lag), mask)
         if not self._every_place:
             mean = sequence.cumsum(1) / mask.cumsum(1).clamp(min=1).unsqueeze(-1)
             states = states + self.mean(mean) + self.last(sequence)
         return states
+
+    def _state(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
+        """The last place of `_states`, (B, d)."""
+        state: Tensor = self.body.last(self._tokens(sequence, mask, lag), mask)
+        if not self._every_place:
+            state = state + self.mean(masked_mean(sequence, mask)) + self.last(sequence[:, -1])
+        return state
+
+    def _tokens(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
+        """(B, n, d): the behaviours, each with the wait until what followed it."""
+        if "waits" in self._without:
+            return sequence
+        age = torch.expm1(lag)
+        wait = torch.log1p((age - functional.pad(age[:, 1:], (0, 1))).clamp(min=0))
+        bucket = (BUCKETS_PER_E * wait).long().clamp(max=BUCKETS - 1)
+        return sequence + self.waits[bucket] * mask.unsqueeze(-1)
 
     def _measure(self, x: Tensor) -> None:
         """Let the running scale follow the root mean square of the behaviours' vectors."""

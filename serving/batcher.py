@@ -1,0 +1,150 @@
+"""Requests that wait, and one worker that answers together whatever waits.
+
+waiting ──taken──► answered            a batch is what waits, no timer: alone, a request is answered at once
+   │ └──deadline passed──► dropped     nobody waits for it any more, so it is not worked on
+   └──no room──► turned away           at once and in words, rather than late
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from contracts.clock import Clock
+
+A = TypeVar("A")  # what is asked
+R = TypeVar("R")  # what is replied
+
+MEMORY = 0.8  # of the running cost per request, per batch
+
+
+class Overloaded(Exception):
+    """More requests wait than may."""
+
+
+class Expired(Exception):
+    """The deadline passed before the work began."""
+
+
+class BatchSize:
+    """How many requests fit the latency budget, by what the last batches took.
+
+    >>> size = BatchSize(most=32, budget_s=0.010)
+    >>> size.limit
+    32
+    >>> for _ in range(30):
+    ...     size.took(requests=10, seconds=0.020)
+    >>> size.limit
+    5
+
+    """
+
+    def __init__(self, most: int, budget_s: float) -> None:
+        self._most = most
+        self._budget_s = budget_s
+        self._each_s = 0.0
+
+    @property
+    def limit(self) -> int:
+        """At least one: a budget below what one request takes cannot be kept."""
+        if self._each_s * self._most <= self._budget_s:
+            return self._most
+        return max(1, round(self._budget_s / self._each_s))
+
+    def took(self, requests: int, seconds: float) -> None:
+        """Learn from a batch."""
+        each = seconds / requests
+        self._each_s = each if not self._each_s else MEMORY * self._each_s + (1 - MEMORY) * each
+
+
+@dataclass
+class _Waiting(Generic[A, R]):
+    ask: A
+    deadline_s: float | None  # by the clock's elapsed time
+    reply: asyncio.Future[R]
+
+
+class Batcher(Generic[A, R]):
+    """Answers what is submitted, many at a time, in a thread of its own.
+
+    The thread leaves the event loop free to take requests in and to send replies while tower and index, which hold no
+    lock of Python's, are at work.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[A]], Sequence[R]], size: BatchSize, room: int, clock: Clock) -> None:
+        """`answer` gives a reply for each of what it is handed; it must not raise."""
+        self._answer = answer
+        self._size = size
+        self._room = room
+        self._clock = clock
+        self._queue: deque[_Waiting[A, R]] = deque()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "answers")
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are in the queue."""
+        return len(self._queue)
+
+    async def submit(self, asks: Sequence[A], timeout_s: float | None) -> list[R]:
+        """The replies, in order.
+
+        Raises:
+            Overloaded: there is no room for all of them.
+            Expired: the time was over before the work on one of them began.
+
+        """
+        if len(self._queue) + len(asks) > max(self._room, len(asks)):
+            raise Overloaded(f"{len(self._queue)} requests are waiting, and {self._room} may")
+        loop = asyncio.get_running_loop()
+        deadline_s = None if timeout_s is None else self._clock.elapsed_s() + timeout_s
+        waiting = [_Waiting[A, R](ask, deadline_s, loop.create_future()) for ask in asks]
+        self._queue.extend(waiting)
+        self._arrived.set()
+        try:
+            return [await each.reply for each in waiting]
+        finally:
+            for each in waiting:
+                each.reply.cancel()  # of a caller who has gone away, or of the rest of a batch that has failed
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if not self._queue:
+                self._arrived.clear()
+            if not batch:
+                continue
+            began = self._clock.elapsed_s()
+            try:
+                replies = await loop.run_in_executor(self._thread, self._answer, [each.ask for each in batch])
+            except Exception as error:  # noqa: BLE001  (a fault of ours must not leave callers waiting, nor end the worker)
+                for each in batch:
+                    if not each.reply.done():
+                        each.reply.set_exception(error)
+                continue
+            self._size.took(len(batch), self._clock.elapsed_s() - began)
+            for each, reply in zip(batch, replies, strict=True):
+                if not each.reply.done():
+                    each.reply.set_result(reply)
+
+    def close(self) -> None:
+        """Let the thread end with what it is at."""
+        self._thread.shutdown(wait=True)
+
+    def _take(self) -> list[_Waiting[A, R]]:
+        now, limit = self._clock.elapsed_s(), self._size.limit
+        batch: list[_Waiting[A, R]] = []
+        while self._queue and len(batch) < limit:
+            each = self._queue.popleft()
+            if each.reply.done():
+                continue
+            if each.deadline_s is not None and each.deadline_s <= now:
+                each.reply.set_exception(Expired("the deadline passed while the request was waiting"))
+            else:
+                batch.append(each)
+        return batch

@@ -1,0 +1,105 @@
+"""Items that nobody gets any more, as the `items` topic says: deleted, blocked or expired, before any snapshot knows.
+
+A snapshot is as old as its publication; what is withdrawn must not wait for the next. A replica therefore reads the
+catalogue's topic beside its snapshots, and keeps only what is withdrawn or will expire.
+"""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+from google.protobuf.message import DecodeError
+from kafka.errors import KafkaError
+
+from contracts import bus
+from contracts.settings import KafkaSettings
+from contracts.wire.events_pb2 import Item
+
+log = structlog.get_logger()
+
+Hides = Callable[[int], Callable[[int], bool]]  # a time (Unix ms) to: whether an item is withdrawn then
+POLL_MS = 500
+
+
+class Withdrawn:
+    """Which items are withdrawn. Written by one thread, read by another; each entry changes at once.
+
+    >>> withdrawn = Withdrawn()
+    >>> withdrawn.take(b"7", Item(item_id=7, expires_ms=100).SerializeToString())
+    >>> withdrawn.take(b"8", None)
+    >>> [(withdrawn.at(now)(7), withdrawn.at(now)(8)) for now in (99, 100)]
+    [(False, True), (True, True)]
+    >>> withdrawn.take(b"8", Item(item_id=8).SerializeToString())
+    >>> withdrawn.at(99)(8)
+    False
+
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[int, int] = {}  # item -> time from which on it is withdrawn; 0: it is now
+
+    def take(self, key: bytes | None, value: bytes | None) -> None:
+        """Take in one record of the topic. What is no item is left to the stream worker, who dead-letters it."""
+        try:
+            item_id = int(key or b"")
+            item = Item.FromString(value) if value else None
+        except (ValueError, DecodeError):
+            return
+        if item is None or item.blocked:
+            self._until[item_id] = 0
+        elif item.HasField("expires_ms"):
+            self._until[item_id] = item.expires_ms
+        else:
+            self._until.pop(item_id, None)
+
+    def at(self, time_ms: int) -> Callable[[int], bool]:
+        """Whether an item is withdrawn at a time."""
+        until = self._until
+        if not until:
+            return _nothing
+        return lambda item_id: until.get(item_id, time_ms + 1) <= time_ms
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+
+class CatalogueReader:
+    """A thread that keeps a `Withdrawn` at what the topic says."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.withdrawn = Withdrawn()
+        self.caught_up = threading.Event()  # everything that was in the topic at the start has been read
+        self._stop = threading.Event()
+        (self._partition,) = bus.partitions_of(settings, [bus.ITEMS])
+        self._consumer = bus.consumer(settings, [bus.ITEMS], None)
+        self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._read()
+            except KafkaError as error:  # a broker that is away for a while; what is known stays in force
+                log.warning("catalogue not readable", error=str(error))
+                self._stop.wait(POLL_MS / 1000)
+        self._consumer.close()
+
+    def _read(self) -> None:
+        for records in self._consumer.poll(POLL_MS).values():
+            for record in records:
+                self.withdrawn.take(record.key, record.value)
+        end = self._consumer.highwater(self._partition)
+        if end is not None and self._consumer.position(self._partition) >= end:
+            self.caught_up.set()
+
+
+def _nothing(_item_id: int) -> bool:
+    return False

@@ -1,0 +1,115 @@
+"""The exposure log: every reply to Kafka, beside the requests and never in their way.
+
+A request only puts its exposure into a bounded queue. A thread sends; a stop in good order sends and confirms all that
+is in the queue. What finds the queue full, or what Kafka does not take, is lost, counted and said.
+"""
+
+import queue
+import threading
+from dataclasses import dataclass
+
+import structlog
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from contracts import bus
+from contracts.clock import Clock
+from contracts.events import SCHEMA_VERSION
+from contracts.settings import KafkaSettings
+from contracts.wire.events_pb2 import ExposedItem, Exposure
+from contracts.wire.recall_pb2 import RecallReply
+from serving.metrics import Metrics
+
+log = structlog.get_logger()
+FLUSH_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A reply, and what of its request the exposure says."""
+
+    user_id: int
+    time_ms: int
+    simulated: bool
+    reply: RecallReply
+
+
+class ExposureLog:
+    """A thread that sends exposures."""
+
+    def __init__(
+        self, producer: KafkaProducer, settings: KafkaSettings, room: int, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._producer = producer
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._losses = 0
+        self._queue: queue.Queue[Shown | None] = queue.Queue(room)
+        self._thread = threading.Thread(target=self._run, name="exposures", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def offer(self, shown: Shown) -> None:
+        """Take an exposure in, or lose it where there is no room; never waits. A reply without items shows nothing."""
+        if not shown.reply.items:
+            return
+        try:
+            self._queue.put_nowait(shown)
+        except queue.Full:
+            self._lost("the buffer is full")
+
+    def close(self) -> None:
+        """Send all that was taken in, and wait until Kafka has confirmed it."""
+        self._queue.put(None)
+        self._thread.join()
+        try:
+            self._producer.flush(FLUSH_TIMEOUT_S)
+        except KafkaError:  # what is not confirmed by now comes to `_lost` when the producer closes
+            log.exception("exposures not confirmed in time")
+        self._producer.close(timeout=1)
+
+    def _run(self) -> None:
+        while (shown := self._queue.get()) is not None:
+            try:
+                self._send(shown)
+            except KafkaError as error:
+                self._lost(str(error))
+
+    def _send(self, shown: Shown) -> None:
+        topic = self._settings.topic(bus.EXPOSURES)
+        self._producer.send(
+            topic,
+            key=bus.key_of(shown.user_id),
+            value=exposure_of(shown).SerializeToString(),
+            partition=bus.partition_of(shown.user_id, self._settings.partitions),
+            timestamp_ms=shown.time_ms,
+            headers=[(bus.SENT_AT, str(self._clock.now_ms()).encode())],
+        ).add_errback(lambda error: self._lost(str(error)))
+
+    def _lost(self, why: str) -> None:
+        self._metrics.exposures_lost.inc()
+        self._losses += 1
+        if self._losses & (self._losses - 1) == 0:  # 1, 2, 4, 8 …: said at once, and not a thousand times a second
+            log.error("exposures lost", why=why, since_start=self._losses)
+
+
+def exposure_of(shown: Shown) -> Exposure:
+    """The exposure of a reply. Its event id is the request's, so that a request asked twice is exposed once."""
+    reply = shown.reply
+    return Exposure(
+        schema_version=SCHEMA_VERSION,
+        event_id=reply.request_id,
+        request_id=reply.request_id,
+        user_id=shown.user_id,
+        time_ms=shown.time_ms,
+        experiment=reply.experiment,
+        arm=reply.arm,
+        model=reply.model,
+        snapshot_version=reply.snapshot_version,
+        items=[ExposedItem(item_id=each.item_id, source=each.source, score=each.score) for each in reply.items],
+        simulated=shown.simulated,
+        snapshot_versions={each.source: each.snapshot_version for each in reply.sources},
+    )
