@@ -7,18 +7,20 @@ so that what else the machine does falls on both. `cpu_ms` is the CPU time of th
 all threads) in a round over the requests of the round; what a replica uses while nobody asks is told beside it and not
 taken off. Every answer is computed: no user vectors are kept. With py-spy (`make bench-serving`) and the right to
 attach to a process, a flame graph of each replica under that load goes to --out, and the functions that time is spent
-in, native ones too, into the JSON.
+in into the JSON. Waiting is left out, but for that of the event loop, which samples cannot tell from gRPC's own work:
+both are `Runner.run` among Python's functions.
 """
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +31,55 @@ from benchmarks.serving_rig import NOW_MS, Replica, cpu_s, rig
 
 MODELS = ("t2diff", "two_tower")
 SAMPLES_PER_S = 200
-SHOWN = 25
+SHOWN = 30
+# Frames of threads that wait: py-spy cannot always tell. A condition variable's wait has no symbol in glibc.
+WAITS = re.compile(
+    r"(epoll_p?wait|poll|select|futex\w*|pthread_cond_\w*wait|0x[0-9a-f]+) \(libc"
+    r"|\S*select \(selectors\.py|_worker \(concurrent|\S*wait \(threading\.py|Thread\.run \(threading\.py"
+)
+# What is sampled: by Python's functions, to which the native code that they call is counted, and by native ones too.
+KINDS = {"python": ("raw", "--function"), "native": ("raw", "--native"), "svg": ("flamegraph", "--function")}
 
 
-def self_times(stacks: Iterable[str]) -> list[tuple[str, float]]:
-    """The share of the samples that each function was on top of, the largest first.
+def working(stacks: Iterable[str]) -> Iterator[tuple[list[str], int]]:
+    """The frames, outermost first, and the count of each folded stack that does not wait.
 
-    Args:
-        stacks: lines of folded stacks, "outermost;…;innermost COUNT".
-
-    >>> self_times(["a;b 3", "a 1"])
-    [('b', 0.75), ('a', 0.25)]
-
+    >>> list(working(["a (x.py);b (libc.so.6) 3", "a (x.py);epoll_wait (libc.so.6) 9"]))
+    [(['a (x.py)', 'b (libc.so.6)'], 3)]
     """
-    tops: Counter[str] = Counter()
     for stack in stacks:
         names, _, count = stack.strip().rpartition(" ")
-        tops[names.rpartition(";")[2]] += int(count)
-    total = sum(tops.values()) or 1
-    return [(name, round(count / total, 4)) for name, count in tops.most_common(SHOWN)]
+        frames = names.split(";")
+        if not WAITS.match(frames[-1]):
+            yield frames, int(count)
 
 
-def shares(stacks: Iterable[str]) -> list[tuple[str, float]]:
-    """The share of the samples in which each function was anywhere on the stack, the largest first.
+def table(stacks: Iterable[str]) -> dict[str, list[tuple[str, float]]]:
+    """Shares of the samples that do not wait, the largest first: of the innermost function, and of any on the stack.
 
-    >>> shares(["a;b;b 3", "a 1"])
-    [('a', 1.0), ('b', 0.75)]
+    >>> table(["a (x.py);b (libc.so.6) 3", "a (x.py) 1"])["innermost"]
+    [('b (libc.so.6)', 0.75), ('a (x.py)', 0.25)]
     """
-    found: Counter[str] = Counter()
-    total = 0
-    for stack in stacks:
-        names, _, count = stack.strip().rpartition(" ")
-        total += int(count)
-        for name in set(names.split(";")):
-            found[name] += int(count)
-    return [(name, round(count / (total or 1), 4)) for name, count in found.most_common(SHOWN)]
+    found: dict[str, Counter[str]] = {"innermost": Counter(), "within": Counter()}
+    for frames, count in working(stacks):
+        found["innermost"][frames[-1]] += count
+        for frame in set(frames):
+            found["within"][frame] += count
+    total = sum(found["innermost"].values()) or 1
+    return {
+        by: [(name, round(count / total, 4)) for name, count in counts.most_common(SHOWN)]
+        for by, counts in found.items()
+    }
 
 
 def profile(load: Generator, replica: Replica, shot: Shot, seconds: float, to: Path) -> dict[str, Any]:
     """Sample a replica under load; why not, where that is impossible."""
     to.parent.mkdir(parents=True, exist_ok=True)
     told: dict[str, Any] = {}
-    for kind, suffix in (("raw", ".folded"), ("flamegraph", ".svg")):
-        path = to.with_suffix(suffix)
-        where = ["--pid", str(replica.process.pid), "--output", str(path), "--format", kind]
-        how = ["--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_S), "--native"]
+    for name, (form, way) in KINDS.items():
+        path = to.with_suffix(".svg" if form == "flamegraph" else f".{name}.folded")
+        where = ["--pid", str(replica.process.pid), "--output", str(path), "--format", form]
+        how = ["--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_S), way]
         load.begin(Shot(**vars(shot) | {"seconds": seconds + 2}))
         try:
             done = subprocess.run([OVERLAY / "bin" / "py-spy", "record", *how, *where], capture_output=True, check=False)
@@ -84,9 +90,8 @@ def profile(load: Generator, replica: Replica, shot: Shot, seconds: float, to: P
             load.finish()
         if failed:
             return {"not_profiled": failed.splitlines()[-1]}
-        told[kind] = str(path)
-    stacks = Path(told["raw"]).read_text().splitlines()
-    return told | {"self": self_times(stacks), "within": shares(stacks)}
+        told[name] = str(path) if form == "flamegraph" else table(path.read_text().splitlines())
+    return told
 
 
 def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
