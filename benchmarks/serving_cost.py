@@ -82,7 +82,9 @@ def profile(load: Generator, replica: Replica, shot: Shot, seconds: float, to: P
         how = ["--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_S), way]
         load.begin(Shot(**vars(shot) | {"seconds": seconds + 2}))
         try:
-            done = subprocess.run([OVERLAY / "bin" / "py-spy", "record", *how, *where], capture_output=True, check=False)
+            done = subprocess.run(
+                [OVERLAY / "bin" / "py-spy", "record", *how, *where], capture_output=True, check=False
+            )
             failed = done.stderr.decode(errors="replace").strip() if done.returncode else ""
         except OSError as error:
             failed = str(error)

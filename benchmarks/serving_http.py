@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 
 import aiohttp
 
@@ -11,14 +12,14 @@ async def post(
 ) -> list[Callable[[bytes], Awaitable[bytes]]]:
     """For each address a function that posts a body to its /recall and returns what was answered.
 
-    Connections are kept open, and there are as many as there are requests under way.
+    Connections are kept open, and there are as many as there are requests under way. An answer that is no 200 raises
+    an OSError.
     """
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=deadline_s),
             headers={"content-type": "application/json"},
-            raise_for_status=True,
         )
     )
 
@@ -27,6 +28,8 @@ async def post(
 
         async def ask(body: bytes) -> bytes:
             async with session.post(url, data=body) as reply:
+                if reply.status != HTTPStatus.OK:
+                    raise OSError(f"{url} answered {reply.status}")
                 return await reply.read()
 
         return ask

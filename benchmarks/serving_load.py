@@ -34,7 +34,7 @@ OK = 0
 VERSION = re.compile(rb"\x2a.v(\d{6})(?:\+(\d{3}))?")  # field 5 of a reply, which comes before its items
 TICK_S = 0.001
 BURST = 8  # requests that leave at once before answers get a turn
-TIMED_OUT = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+TIMED_OUT, UNAVAILABLE = (code.value[0] for code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE))
 OVERLAY = Path(".bench-serving")  # what `make bench-serving` lays over driftline's environment
 BALANCED = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -92,7 +92,7 @@ class Requests(NamedTuple):
     due_s: Floats
     sent_s: Floats
     done_s: Floats
-    code: Ints  # gRPC's; of "http" an HTTP status that is not 200
+    code: Ints  # gRPC's; whatever goes wrong over HTTP is UNAVAILABLE, but for a deadline
     version: Ints  # 1000 · number + sequence of the snapshot that answered; 0 where none is named
     user: Ints
     server: Ints  # place among the addresses; -1 where somebody else chose
@@ -168,8 +168,7 @@ async def _fire(shot: Shot) -> dict[str, Any]:
     kept: IO[bytes] | None = None
     async with AsyncExitStack() as stack:
         if shot.out:
-            Path(shot.out).mkdir(parents=True, exist_ok=True)
-            kept = stack.enter_context((Path(shot.out) / "replies.bin").open("wb"))  # noqa: ASYNC230  (buffered)
+            kept = stack.enter_context((Path(shot.out) / "replies.bin").open("wb"))
         ask = await _asker(shot, table, stack)
         began = _cpu_s()
         table.due_s[:] += time.perf_counter() + TICK_S
@@ -186,17 +185,7 @@ async def _send(table: Requests, ask: Ask, kept: IO[bytes] | None) -> None:
 
     async def one(place: int) -> None:
         table.sent_s[place] = clock()
-        try:
-            reply = await ask(place)
-        except grpc.RpcError as error:
-            table.code[place] = error.code().value[0]
-            reply = b""
-        except TimeoutError:
-            table.code[place] = TIMED_OUT
-            reply = b""
-        except OSError:
-            table.code[place] = grpc.StatusCode.UNAVAILABLE.value[0]
-            reply = b""
+        table.code[place], reply = await _outcome(ask(place))
         table.done_s[place] = clock()
         if named := VERSION.search(reply, 0, 400):
             table.version[place] = 1000 * int(named[1]) + int(named[2] or 0)
@@ -215,6 +204,19 @@ async def _send(table: Requests, ask: Ask, kept: IO[bytes] | None) -> None:
         task.add_done_callback(under_way.discard)
     if under_way:
         await asyncio.gather(*under_way)
+
+
+async def _outcome(asked: Awaitable[bytes]) -> tuple[int, bytes]:
+    """The code, and the reply where there is one."""
+    try:
+        return OK, await asked
+    except grpc.RpcError as error:
+        code: int = error.code().value[0]
+        return code, b""
+    except TimeoutError:
+        return TIMED_OUT, b""
+    except OSError:  # HTTP, and everything that is no 200
+        return UNAVAILABLE, b""
 
 
 async def _asker(shot: Shot, table: Requests, stack: AsyncExitStack) -> Ask:
@@ -280,6 +282,8 @@ def main() -> None:
     for line in sys.stdin:
         told = json.loads(line)
         shot = Shot(**told | {"addresses": tuple(told["addresses"])})
+        if shot.out:
+            Path(shot.out).mkdir(parents=True, exist_ok=True)
         sys.stdout.write(json.dumps(uvloop.run(_fire(shot))) + "\n")
         sys.stdout.flush()
 

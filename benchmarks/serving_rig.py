@@ -197,8 +197,7 @@ class Rig:
         settings = self.settings(arms, **serving)
         started: list[Replica] = []
         try:
-            for number in range(count):
-                started.append(self.start(f"replica-{number}", settings))
+            started.extend(self.start(f"replica-{number}", settings) for number in range(count))
             yield started
         finally:
             for replica in started:
