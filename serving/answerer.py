@@ -10,7 +10,7 @@ import grpc
 from contracts.clock import Clock
 from contracts.settings import Experiment
 from contracts.snapshot import Manifest
-from contracts.wire.recall_pb2 import RecalledItem, RecallReply, RecallRequest, SourceReport
+from contracts.wire.recall_pb2 import RecallReply, RecallRequest, SourceReport
 from serving.answer import Answer, Ask, NoAnswer, answer
 from serving.catalogue import Hides
 from serving.features import Features
@@ -120,14 +120,17 @@ def reply_to(request: RecallRequest, found: Answer) -> RecallReply:
         )
         for source in found.sources
     ]
-    return RecallReply(
+    reply = RecallReply(
         request_id=request.request_id or uuid.uuid4().hex,
         experiment=found.experiment,
         arm=found.arm,
         model=found.model.manifest.model,
         snapshot_version=found.model.manifest.version,
-        items=[RecalledItem(item_id=item, score=score, source=source) for item, score, source in found.picks],
         fallback=", ".join(found.fallbacks),
         user_vector=reports[0].user_vector,
         sources=reports,
     )
+    add = reply.items.add  # half the time of making items first and handing them over
+    for item_id, score, source in found.picks:
+        add(item_id=item_id, score=score, source=source)
+    return reply

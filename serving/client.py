@@ -88,6 +88,11 @@ class _Client:
     def _shared(self) -> bool:
         return len(self._targets) == 1
 
+    @property
+    def _alone(self) -> bool:
+        """Whether there is one replica; a DNS name may be many."""
+        return len(self._addresses) == 1 and not self._targets[0].startswith("dns:")
+
     def _start(self, request_id: str, deadline_s: float | None) -> Attempts:
         deadline_s = self._deadline_s if deadline_s is None else deadline_s
         return Attempts(
@@ -290,7 +295,7 @@ class AsyncRecallClient(_Client):
     async def _call(self, method: str, message: object, attempts: Attempts) -> Any:
         while True:
             try:
-                if self._hedge_after_s is None or self._shared:
+                if self._hedge_after_s is None or self._alone:
                     return await self._send(method, message, attempts, 0)
                 return await self._hedged(method, message, attempts, self._hedge_after_s)
             except grpc.RpcError as error:

@@ -16,7 +16,7 @@ from contracts import bus
 from contracts.clock import Clock
 from contracts.events import SCHEMA_VERSION
 from contracts.settings import KafkaSettings
-from contracts.wire.events_pb2 import ExposedItem, Exposure
+from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import RecallReply
 from serving.metrics import Metrics
 
@@ -99,7 +99,7 @@ class ExposureLog:
 def exposure_of(shown: Shown) -> Exposure:
     """The exposure of a reply. Its event id is the request's, so that a request asked twice is exposed once."""
     reply = shown.reply
-    return Exposure(
+    exposure = Exposure(
         schema_version=SCHEMA_VERSION,
         event_id=reply.request_id,
         request_id=reply.request_id,
@@ -109,7 +109,10 @@ def exposure_of(shown: Shown) -> Exposure:
         arm=reply.arm,
         model=reply.model,
         snapshot_version=reply.snapshot_version,
-        items=[ExposedItem(item_id=each.item_id, source=each.source, score=each.score) for each in reply.items],
         simulated=shown.simulated,
         snapshot_versions={each.source: each.snapshot_version for each in reply.sources},
     )
+    add = exposure.items.add
+    for each in reply.items:
+        add(item_id=each.item_id, source=each.source, score=each.score)
+    return exposure

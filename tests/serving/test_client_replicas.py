@@ -21,9 +21,9 @@ CALLERS = 16
 
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, list[Child]]]:
-    """Three of them; the tests that end one come last and leave the first."""
+    """Four of them; the tests that end one come last and leave the first."""
     with cluster(tmp_path_factory.mktemp("cluster")) as made:
-        yield made, made.start("stays", "drained", "killed")
+        yield made, made.start("stays", "drained", "killed", "killed by name")
 
 
 def test_calls_are_balanced_and_are_exposures_of_one_id(replicas: tuple[Cluster, list[Child]]) -> None:
@@ -108,16 +108,23 @@ async def under_load(addresses: list[str], at_half: Callable[[], None], answers:
     return answered, failed
 
 
-@pytest.mark.parametrize(("victim", "signum"), [("killed", signal.SIGKILL), ("drained", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("victim", "signum", "host"),
+    [
+        ("killed", signal.SIGKILL, "127.0.0.1"),
+        ("killed by name", signal.SIGKILL, "localhost"),
+        ("drained", signal.SIGTERM, "127.0.0.1"),
+    ],
+)
 def test_a_replica_that_ends_under_load_reaches_no_caller(
-    replicas: tuple[Cluster, list[Child]], victim: str, signum: signal.Signals
+    replicas: tuple[Cluster, list[Child]], victim: str, signum: signal.Signals, host: str
 ) -> None:
+    """By address all share one channel of gRPC's, by name each has one of its own."""
     made, children = replicas
     stays, ends = children[0], next(child for child in children if child.name == victim)
     before = answered_by(stays)
-    answers, failed = asyncio.run(
-        under_load([address_of(stays), address_of(ends)], lambda: ends.process.send_signal(signum), 600)
-    )
+    addresses = [f"{host}:{each.facts['port']}" for each in (stays, ends)]
+    answers, failed = asyncio.run(under_load(addresses, lambda: ends.process.send_signal(signum), 600))
     made.forget(ends)
     assert failed == []
     # The other one has had its share until halfway, and all but what was on its way then has come from this one.
