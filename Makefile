@@ -72,7 +72,7 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format .
 
 proto: $(READY) ## generate contracts/wire from proto/
-	$(BIN)/python -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 --python_out=. --pyi_out=. contracts/wire/events.proto contracts/wire/recall.proto contracts/wire/stream_state.proto
+	$(BIN)/python -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 --python_out=. --pyi_out=. contracts/wire/events.proto contracts/wire/feast_value.proto contracts/wire/recall.proto contracts/wire/stream_state.proto
 	$(BIN)/python -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 --grpc_python_out=. contracts/wire/recall.proto
 
 constraints: $(READY) ## pin the newest versions that fit pyproject.toml

@@ -15,8 +15,7 @@ import statistics
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import structlog
@@ -25,11 +24,11 @@ import torch
 from contracts import delta, snapshot
 from contracts.clock import SystemClock
 from contracts.delta import Delta
-from contracts.index import flat_index
+from contracts.index import EXACT
 from contracts.settings import Arm, Experiment, KafkaSettings, ModelSettings, Settings
 from contracts.snapshot import Manifest, Snapshot, version_name
-from serving.replica import Swapper
-from serving.service import Metrics, Recall
+from serving.metrics import Metrics
+from serving.swapper import Swapper
 from trainer.export import TowerTemplate
 from trainer.model import Model
 
@@ -54,7 +53,7 @@ def full(items: int, dim: int) -> Snapshot:
         event_time_ms=0,
         metrics={},
     )
-    return Snapshot(manifest, tower, np.arange(1, items + 1), vectors, np.ones(items, np.float32), flat_index(vectors))
+    return Snapshot(manifest, tower, np.arange(1, items + 1), vectors, np.ones(items, np.float32), EXACT)
 
 
 def moved(base: Snapshot, touched: float, sequence: int) -> Delta:
@@ -84,13 +83,12 @@ def timed(root: Path, versions: list[str]) -> list[float]:
         experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=1, arms=arms, control="a"),
     )
     clock = SystemClock()
-    swapper = Swapper(settings, Metrics(), clock)
-    service = cast(Recall, SimpleNamespace(recorded=()))
+    swapper = Swapper(settings, list, Metrics(), clock)
 
     async def swap(version: str) -> float:
         snapshot.publish(root, "t2diff", version)
         began = clock.elapsed_s()
-        await swapper.check(service)
+        await swapper.check()
         if swapper.models["t2diff"].manifest.version != version:
             raise SystemExit(f"{version} was not swapped in")
         return clock.elapsed_s() - began

@@ -23,9 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contracts import snapshot
+from contracts import index, snapshot
 from contracts.features import Floats, Ints, rows_of
-from contracts.index import flat_index
 from contracts.snapshot import Manifest, Snapshot, SnapshotError, Version, npy
 
 
@@ -101,7 +100,7 @@ def difference(
 
 
 def apply(base: Snapshot, *deltas: Delta) -> Snapshot:
-    """A snapshot with the deltas that follow it, in their order: new arrays, a new index, the tower that it had.
+    """A snapshot with the deltas that follow it, in their order: new arrays, its index updated, the tower that it had.
 
     Raises:
         GapError: a delta does not follow, or is based on another snapshot.
@@ -114,7 +113,9 @@ def apply(base: Snapshot, *deltas: Delta) -> Snapshot:
         _follows(manifest, delta.manifest)
         arrays = _merged(*arrays, delta)
         manifest = delta.manifest
-    return Snapshot(manifest, base.tower, *arrays, flat_index(arrays[1]))
+    touched = np.unique(np.concatenate([delta.changes.item_ids for delta in deltas]))
+    ids, vectors, _ = arrays
+    return Snapshot(manifest, base.tower, *arrays, index.updated(base.index, base.item_ids, ids, vectors, touched))
 
 
 def write(root: Path, delta: Delta) -> Path:

@@ -5,7 +5,7 @@
                              item_ids.npy       (N,) int64, sorted
                              item_vectors.npy   (N, d) float32, row i belongs to item_ids[i]
                              item_counts.npy    (N,) float32, positives seen so far: what "popular" means
-                             index.faiss        inner-product index over item_vectors
+                             index.npz          how item_vectors are searched (contracts/index.py); absent: exactly
     <root>/<model>/<version>+<sequence>/        a delta on it (contracts/delta.py), such as v000010+003
     <root>/<model>/LIVE                         the version that replicas should serve; it may be a delta's
     <root>/<model>/HELD, PINNED                 what people have decided (contracts/retention.py)
@@ -30,8 +30,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from contracts.features import Floats, Ints
+from contracts.index import EXACT
 
-FORMAT = 2
+FORMAT = 3
 LIVE = "LIVE"
 HELD = "HELD"
 MANIFEST = "manifest.json"
@@ -117,7 +118,7 @@ class Snapshot:
     item_ids: Ints  # (N,)
     item_vectors: Floats  # (N, d)
     item_counts: Floats  # (N,)
-    index: bytes  # faiss.serialize_index
+    index: bytes  # contracts/index.py
 
 
 def version_name(number: int, sequence: int = 0) -> str:
@@ -156,8 +157,8 @@ def write(root: Path, snapshot: Snapshot) -> Path:
             "item_ids.npy": npy(snapshot.item_ids),
             "item_vectors.npy": npy(snapshot.item_vectors),
             "item_counts.npy": npy(snapshot.item_counts),
-            "index.faiss": snapshot.index,
-        },
+        }
+        | ({"index.npz": snapshot.index} if snapshot.index else {}),
     )
 
 
@@ -176,7 +177,7 @@ def read(root: Path, model: str, version: str) -> Snapshot:
             array(content["item_ids.npy"], np.int64),
             array(content["item_vectors.npy"], np.float32),
             array(content["item_counts.npy"], np.float32),
-            content["index.faiss"],
+            content.get("index.npz", EXACT),
         )
     except (KeyError, ValueError) as error:
         raise SnapshotError(f"Snapshot {model}/{version} is no full snapshot: {error}.") from error

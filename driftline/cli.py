@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from contracts.settings import load
-from driftline import cli_deadletters, cli_evaluate, cli_servers, cli_snapshots, cli_trainer
+from driftline import cli_deadletters, cli_evaluate, cli_servers, cli_serving, cli_snapshots, cli_trainer
 from driftline.errors import USER_ERRORS, RunError, UsageError
 from driftline.options import ReadyFile, SettingsOption
 
@@ -25,6 +25,8 @@ app.add_typer(cli_deadletters.app, name="deadletters")
 app.add_typer(cli_snapshots.app, name="snapshots")
 app.add_typer(cli_trainer.app, name="trainer")
 app.command()(cli_evaluate.evaluate)
+app.command()(cli_serving.recall)
+app.command()(cli_serving.status)
 
 
 @app.command()
@@ -122,27 +124,6 @@ def serve(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     from serving.replica import run
 
     run(loaded, ready_file)
-
-
-@app.command()
-def recall(
-    user_id: Annotated[int, typer.Argument(help="Whom to recommend to.")],
-    target: Annotated[str, typer.Option(help="HOST:PORT of a replica.")],
-    k: Annotated[int, typer.Option(help="How many items.")] = 10,
-) -> None:
-    """Ask a replica for items and print the reply as JSON. (This logs an exposure, as every Recall does.)"""
-    import grpc
-    from google.protobuf.json_format import MessageToJson
-
-    from contracts.wire.recall_pb2 import RecallRequest
-    from contracts.wire.recall_pb2_grpc import RecallServiceStub
-
-    with grpc.insecure_channel(target) as channel:
-        try:
-            reply = RecallServiceStub(channel).Recall(RecallRequest(user_id=user_id, k=k), timeout=10)
-        except grpc.RpcError as error:
-            raise UsageError(f"{error.code().name}: {error.details()}") from error
-    typer.echo(MessageToJson(reply, preserving_proto_field_name=True))
 
 
 @experiment.command()

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.settings import SettingsError
+from feature_repo import row
 
+SEQUENCES = row.SEQUENCES
 _ints = pa.list_(pa.int64())
-SEQUENCES = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
 SCHEMA = pa.schema(
     [
         ("user_id", pa.int64()),

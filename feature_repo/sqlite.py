@@ -11,7 +11,7 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-VERSION = "written_us"
+from feature_repo.row import VERSION
 
 
 def allow_readers(database: Path) -> None:

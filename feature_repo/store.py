@@ -9,7 +9,6 @@ import runpy
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,66 +24,18 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from redis import RedisError
 
-from contracts.features import Ints
 from contracts.settings import SettingsError
-from contracts.wire.events_pb2 import History
 from feature_repo import offline
-from feature_repo.offline import SEQUENCES
-from feature_repo.sqlite import VERSION, Versions, allow_readers
+from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VERSION, VIEW, UserRow
+from feature_repo.sqlite import Versions, allow_readers
 
-VIEW = "user_sequence"
+__all__ = ["SERVICE", "VIEW", "HistoricalSequences", "UserRow", "UserSequences", "apply", "to_feast"]
+
 SERVICE = "recall_features"
-NUMBERS = ("session_start", "last_event_ms", "feedback_offset", VERSION)
-CONFIG = "feature_store.yaml"
 REDIS_ADDRESS = re.compile(r"[^:,=]+:\d+(,|$)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Feasted = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-
-
-@dataclass(frozen=True)
-class UserRow:
-    """One user's features. The six sequences (m,) run in parallel, oldest behaviour first."""
-
-    user_id: int
-    item_ids: Sequence[int] | Ints
-    times_ms: Sequence[int] | Ints
-    play_times_ms: Sequence[int] | Ints
-    effective_views: Sequence[int] | Ints
-    follows: Sequence[int] | Ints
-    sessions: Sequence[int] | Ints
-    last_event_ms: int
-    feedback_offset: int
-    session_start: int = 0  # position of the first behaviour of the open session; m where none is open
-    # Version of the row and its event time in Feast; 0: that of `last_event_ms`. A late event does not move
-    # `last_event_ms`, but it makes a newer row.
-    written_us: int = field(default=0, compare=False)
-
-    @classmethod
-    def of(
-        cls,
-        user_id: int,
-        history: History,
-        *,
-        session_start: int,
-        last_event_ms: int,
-        feedback_offset: int,
-        written_us: int,
-    ) -> "UserRow":
-        """The row of a history, which is not copied: write the row before the history changes."""
-        return cls(
-            user_id,
-            history.item_ids,
-            history.times_ms,
-            history.play_times_ms,
-            bytes(history.effective_views),  # a sequence of 0 and 1, which protobuf takes as numbers
-            bytes(history.follows),
-            history.sessions,
-            last_event_ms=last_event_ms,
-            feedback_offset=feedback_offset,
-            session_start=session_start,
-            written_us=written_us,
-        )
 
 
 def apply(target: Path, redis: str | None = None) -> None:

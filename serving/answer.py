@@ -12,7 +12,7 @@ import numpy as np
 from abtest.assignment import active, assign
 from contracts.features import Positives, positives
 from contracts.settings import Arm, Experiment
-from feature_repo.store import UserRow
+from feature_repo.row import UserRow
 from serving.blend import Pick, quota, team_draft
 from serving.catalogue import Hides
 from serving.model import NOTHING_KEPT, Candidates, LoadedModel, Want

@@ -4,26 +4,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
+from feature_repo.online import SequenceReader
 from feature_repo.row import FeaturesUnavailable, UserRow
 
 log = structlog.get_logger()
-
-
-class Reader(Protocol):
-    """What reads the store."""
-
-    def read(self, user_ids: Sequence[int]) -> list[UserRow | None]:
-        """Rows in the order asked for; None for a user without one.
-
-        Raises:
-            FeaturesUnavailable: the store does not answer.
-
-        """
-        ...
 
 
 class Known(NamedTuple):
@@ -40,7 +28,7 @@ class Features:
     answers go on from the rows known last.
     """
 
-    def __init__(self, reader: Reader, timeout_s: float, last_known: int) -> None:
+    def __init__(self, reader: SequenceReader, timeout_s: float, last_known: int) -> None:
         self._reader = reader
         self._timeout_s = timeout_s
         self._limit = last_known
@@ -62,8 +50,9 @@ class Features:
         return [Known(row, late=False) for row in rows]
 
     def close(self) -> None:
-        """Wait for no more reads."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Let go of the store once the read that is under way has ended; it is not waited for."""
+        self._thread.submit(self._reader.close)
+        self._thread.shutdown(wait=False)
 
     def _in_time(self, user_ids: Sequence[int]) -> list[UserRow | None] | None:
         if self._reading is not None and not self._reading.done():

@@ -62,3 +62,6 @@ class Metrics:
         self.towers_run = Counter(
             "serving_user_vectors", "User vectors that a tower was run for; others were kept", registry=self.registry
         )
+        self.withdrawn = Gauge(
+            "serving_withdrawn_items", "Items that are withdrawn, or will expire", registry=self.registry
+        )

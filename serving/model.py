@@ -5,16 +5,15 @@ A request is answered by one `LoadedModel`, so that tower and index cannot be of
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 import onnxruntime
 
 from contracts import delta
 from contracts.delta import Delta
 from contracts.features import Floats, Ints, Positives, gather, sampling_noise, tower_inputs
+from contracts.index import Index
 from contracts.snapshot import Manifest, Snapshot
 
 MOMENTS = 64  # to a factor of e: how finely the wait since the last behaviour is told apart
@@ -48,7 +47,8 @@ class LoadedModel:
     """One snapshot, ready to answer. Its answers are for one thread at a time.
 
     Raises:
-        RuntimeError: the tower or the index cannot be loaded.
+        RuntimeError: the tower cannot be loaded.
+        ValueError: the index cannot be.
 
     """
 
@@ -57,12 +57,12 @@ class LoadedModel:
     ) -> None:
         self._tower = tower or _session(snapshot.tower)
         self._wanted = {entry.name for entry in self._tower.get_inputs()}
-        self._index = faiss.deserialize_index(np.frombuffer(snapshot.index, np.uint8))
+        self._index = Index.load(snapshot.index, snapshot.item_ids, snapshot.item_vectors)
         self._item_ids = snapshot.item_ids
         self._vectors = snapshot.item_vectors
         self._popular = np.argsort(-snapshot.item_counts, kind="stable")
         self._counts = snapshot.item_counts
-        self._snapshot = replace(snapshot, index=b"")  # what deltas are applied to; they bring an index of their own
+        self._snapshot = snapshot  # what deltas are applied to
         self._kept: OrderedDict[tuple[int, int, int], Floats] = OrderedDict()
         self._kept_vectors = kept_vectors
         self.manifest: Manifest = snapshot.manifest
@@ -85,7 +85,7 @@ class LoadedModel:
     @property
     def index(self) -> str:
         """How its items are searched."""
-        return "flat"
+        return self._index.describe()
 
     def recall(self, wants: Sequence[Want]) -> list[Candidates]:
         """For each the k items nearest to the user's vector that may be returned; fewer only where there are none."""
@@ -160,15 +160,12 @@ class LoadedModel:
         short = list(range(len(wants)))
         while short:
             reach = min(reach, self.items)
-            scores, rows = self._index.search(np.ascontiguousarray(vectors[short]), reach)
-            ids = self._item_ids[rows]
-            for i, of_ids, of_scores, of_rows in zip(short, ids.tolist(), scores.tolist(), rows.tolist(), strict=True):
+            scores, ids = self._index.search(np.ascontiguousarray(vectors[short]), reach)
+            for i, of_ids, of_scores in zip(short, ids.tolist(), scores.tolist(), strict=True):
                 want = wants[i]
                 seen, hidden = want.seen, want.hidden
                 kept = [
-                    place
-                    for place, item in enumerate(of_ids)
-                    if item not in seen and of_rows[place] >= 0 and not hidden(item)
+                    place for place, item in enumerate(of_ids) if item not in seen and item >= 0 and not hidden(item)
                 ][: want.k]
                 found[i] = Candidates([of_ids[j] for j in kept], [of_scores[j] for j in kept], vectors[i])
             short = [i for i in short if len(found[i].item_ids) < wants[i].k] if reach < self.items else []

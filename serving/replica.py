@@ -12,24 +12,29 @@ import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from contracts import bus
 from contracts.clock import Clock, SystemClock
 from contracts.settings import Settings
-from contracts.wire import recall_pb2, recall_pb2_grpc
+from contracts.wire import recall_pb2
 from contracts.worker import announce, configure_logs, serve_metrics
-from feature_repo.store import UserSequences
+from feature_repo.online import reader
+from serving import security
 from serving.answerer import Answerer
 from serving.batcher import Batcher, BatchSize
 from serving.catalogue import CatalogueReader
 from serving.exposures import ExposureLog
 from serving.features import Features
+from serving.handlers import handlers
 from serving.metrics import Metrics
 from serving.service import Recall
 from serving.swapper import Swapper
 
 log = structlog.get_logger()
-SERVICE = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
+DESCRIPTOR = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
+SERVICE = DESCRIPTOR.full_name
+QUIET_S = 0.1  # without a new request: nobody asks any more
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -38,13 +43,14 @@ class Replica:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         serving = settings.serving
+        self._clock = clock
         self.settings = serving
         self.metrics = Metrics()
         self.catalogue = CatalogueReader(settings.kafka)
+        self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
-        self.features = Features(
-            UserSequences(settings.feature_repo), serving.feature_timeout_ms / 1000, serving.last_known_users
-        )
+        timeout_s = serving.feature_timeout_ms / 1000
+        self.features = Features(reader(settings.feature_repo, timeout_s), timeout_s, serving.last_known_users)
         self._answerer = Answerer(
             settings.experiment,
             self.swapper.models,
@@ -76,25 +82,34 @@ class Replica:
             self.catalogue.close()
 
     @asynccontextmanager
-    async def server(self) -> AsyncIterator[int]:
-        """The gRPC server, on the port that it gives; on the way out it takes nothing new and lets requests end."""
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", self.settings.max_message_bytes)])
-        recall_pb2_grpc.add_RecallServiceServicer_to_server(self.service, server)
+    async def behind(self, server: grpc.aio.Server) -> AsyncIterator[None]:
+        """The server serves; on the way out it takes nothing new and lets requests end."""
+        server.add_generic_rpc_handlers((handlers(DESCRIPTOR, self.service),))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        port = server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
         await self.tell_health()
         await server.start()
         answering = asyncio.create_task(self.batcher.run())
         try:
-            yield port
+            yield
         finally:
             self.service.draining = True
             await self.health.enter_graceful_shutdown()
+            await self._quiet()
             await server.stop(self.settings.drain_s)
             answering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await answering
+
+    async def _quiet(self) -> None:
+        """Answer on until nobody asks any more: clients that watch health go elsewhere, and gRPC would cancel calls
+        that are on their way when its server stops.
+        """
+        deadline_s = self._clock.elapsed_s() + self.settings.drain_s
+        begun = -1
+        while begun != self.service.begun and self._clock.elapsed_s() < deadline_s:
+            begun = self.service.begun
+            await asyncio.sleep(QUIET_S)
 
     async def tell_health(self) -> None:
         """Say whether there is anything to answer from, and by model whether what is live serves."""
@@ -110,9 +125,14 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    # The port comes first: a replica that cannot have it should say so before it does anything else.
+    server = grpc.aio.server(
+        interceptors=security.interceptors(settings.serving), options=security.options(settings.serving)
+    )
+    port = security.bind(server, settings.serving)
     replica = Replica(settings, SystemClock())
     with replica.threads():
-        async with replica.server() as port:
+        async with replica.behind(server):
             metrics_port = serve_metrics(replica.metrics.registry)
             log.info("replica ready", port=port, metrics_port=metrics_port)
             announce(ready_file, {"port": port, "metrics_port": metrics_port})
@@ -128,4 +148,6 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
 def run(settings: Settings, ready_file: Path | None) -> None:
     """Run a replica until a signal stops it."""
     configure_logs()
-    uvloop.run(serve(settings, ready_file))
+    # Replicas scale by processes: threads of Faiss and BLAS would only take turns with those that answer.
+    with threadpool_limits(1):
+        uvloop.run(serve(settings, ready_file))

@@ -7,6 +7,7 @@ import grpc
 import structlog
 
 from contracts.clock import Clock
+from contracts.events import MAX_TIME_MS
 from contracts.settings import ServingSettings
 from contracts.wire.recall_pb2 import (
     ModelStatus,
@@ -26,7 +27,7 @@ from serving.metrics import Metrics
 
 log = structlog.get_logger()
 
-LATEST_MS = 1 << 53  # of event times: a float holds it exactly, and it is 285,000 years away
+LONGEST_REQUEST_ID = 256
 
 
 class Recall(RecallServiceServicer):
@@ -48,6 +49,7 @@ class Recall(RecallServiceServicer):
         self._clock = clock
         self._metrics = metrics
         self.draining = False
+        self.begun = 0  # requests and batches so far
 
     async def Recall(  # noqa: N802  (the name in the proto)
         self, request: RecallRequest, context: grpc.aio.ServicerContext
@@ -90,6 +92,7 @@ class Recall(RecallServiceServicer):
 
     async def _outcomes(self, requests: list[RecallRequest], context: grpc.aio.ServicerContext) -> list[Outcome]:
         """What becomes of each request, counted and, where items are shown, logged as an exposure."""
+        self.begun += 1
         now_ms = self._clock.now_ms()
         complaints = [complaint_about(request, self._settings.max_k) for request in requests]
         asked = [
@@ -136,6 +139,8 @@ def complaint_about(request: RecallRequest, max_k: int) -> str:
         return f"k is {request.k}; 1 to {max_k} are allowed."
     if request.user_id <= 0:
         return f"user_id is {request.user_id}; it must be above 0."
-    if request.context.HasField("time_ms") and not 0 < request.context.time_ms <= LATEST_MS:
-        return f"context.time_ms is {request.context.time_ms}; 1 to {LATEST_MS} are allowed."
+    if request.context.HasField("time_ms") and not 0 < request.context.time_ms < MAX_TIME_MS:
+        return f"context.time_ms is {request.context.time_ms}; 1 to {MAX_TIME_MS - 1} are allowed."
+    if len(request.request_id) > LONGEST_REQUEST_ID:
+        return f"request_id has {len(request.request_id)} characters; up to {LONGEST_REQUEST_ID} are allowed."
     return ""

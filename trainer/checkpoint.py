@@ -26,7 +26,7 @@ from contracts.settings import Settings, SettingsError
 from trainer.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 _ARRAY, _BYTES = "__array__", "__bytes__"  # tags of what `torch.load` would not take as plain
 

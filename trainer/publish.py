@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from contracts.index import flat_index
+from contracts.index import EXACT
 from contracts.snapshot import Manifest, Snapshot, version_name
 from trainer.catalogue import Catalogue
 from trainer.export import TowerTemplate
@@ -128,13 +128,12 @@ def manifest_of(learner: Learner, version: int) -> Manifest:
 
 
 def snapshot_of(learner: Learner, catalogue: Catalogue, template: TowerTemplate, manifest: Manifest) -> Snapshot:
-    """Everything that a replica needs to answer with what the learner knows now."""
-    vectors = learner.item_vectors(catalogue)
+    """Everything that a replica needs to answer with what the learner knows now; it is searched exactly."""
     return Snapshot(
         manifest=manifest,
         tower=template.fill(learner.model.encoder),
         item_ids=catalogue.item_ids,
-        item_vectors=vectors,
+        item_vectors=learner.item_vectors(catalogue),
         item_counts=learner.item_counts(catalogue),
-        index=flat_index(vectors),
+        index=EXACT,
     )

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contracts import delta
+from contracts import delta, index
 from contracts.delta import Delta, difference
+from contracts.index import EXACT, EXACT_BELOW
 from contracts.settings import Settings
 from contracts.snapshot import Manifest, Snapshot, SnapshotError, Version, live, version_name
 from contracts.wire.events_pb2 import Example
+from trainer.askers import Askers
 from trainer.batches import Batch
 from trainer.catalogue import Catalogue
 from trainer.drift import DriftDetector
@@ -51,6 +53,7 @@ class Pupil:
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
+        self._askers = Askers(model.window, device)
         self.shares: Counter[str] = Counter()  # examples by arm
         self._arrivals = EvenSample()
         self.unpublished = 0  # learned from since the last snapshot
@@ -78,6 +81,8 @@ class Pupil:
         self._progress.add(foresight, batch.arms, self.learner.learned(batch.targets))
         self._meters.count_drifts(self.name, self._drift.add(foresight.ranks <= DRIFT_AT))
         self._gate.watch(examples, batch, foresight, catalogue, neutral)
+        if len(catalogue) >= EXACT_BELOW:
+            self._askers.note(examples)
         self._meters.show(self.name, self._progress, self._drift)
 
     def learn(self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_]) -> None:
@@ -100,7 +105,7 @@ class Pupil:
         """A full snapshot of what was learned; its manifest says whether the gate has passed it."""
         self.learner.follow(catalogue)
         manifest = self._manifest(manifest_of(self.learner, self._version), reached)
-        made = snapshot_of(self.learner, catalogue, self._template, manifest)
+        made = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
         verdict = self._judge(made, catalogue)
         made = replace(made, manifest=replace(manifest, gate=verdict.figures()))
         if verdict.passed:
@@ -129,7 +134,7 @@ class Pupil:
             return None
         version = version_name(place.number, place.sequence + 1)
         manifest = self._manifest(replace(served.manifest, version=version), reached)
-        after = delta.apply(served, Delta(manifest, changes))
+        after = delta.apply(replace(served, index=EXACT), Delta(manifest, changes))  # only replicas search
         verdict = self._judge(after, catalogue)
         manifest = replace(manifest, gate=verdict.figures())
         if verdict.passed:
@@ -162,6 +167,7 @@ class Pupil:
             "progress": self._progress.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
+            "askers": self._askers.state(),
             "shares": dict(self.shares),
             "arrivals": self._arrivals.state(),
             "version": self._version,
@@ -177,6 +183,7 @@ class Pupil:
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
+        self._askers.restore(state["askers"])
         self.shares = Counter(state["shares"])
         self._arrivals.restore(state["arrivals"])
         self.number(state["version"])
@@ -210,6 +217,16 @@ class Pupil:
             learn_from=self._settings.trainer.learn_from,
             gate={},
         )
+
+    def _indexed(self, made: Snapshot, catalogue: Catalogue) -> Snapshot:
+        """A snapshot with the index of its items."""
+        if len(catalogue) < EXACT_BELOW:
+            return made
+
+        def build() -> bytes:
+            return index.build(made.item_vectors, self._askers.vectors(made, catalogue), seed=self._settings.seed)
+
+        return replace(made, index=self._ranks.lead(build))
 
     def _judge(self, made: Snapshot, catalogue: Catalogue) -> Verdict:
         verdict = self._gate.judge(made, self.learner, catalogue)

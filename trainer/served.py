@@ -73,16 +73,24 @@ class Served:
         """
         if not self._item_ids.size:
             return np.full(len(batch), NEVER)
-        column_of = np.empty(len(catalogue), np.int64)
-        column_of[catalogue.arrival] = rows_of(catalogue.item_ids, self._item_ids)
+        column_of = self._columns(catalogue)
         targets = column_of[batch.targets]
         seen = tuple(columns[columns >= 0] for columns in (column_of[rows] for rows in batch.seen))
         scores = torch.from_numpy(self._users(batch, column_of)).to(self._device) @ self._matrix.T
         found = ranks_of(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)
         return np.where(targets >= 0, found, NEVER)
 
+    def users(self, batch: Batch, catalogue: Catalogue) -> Floats:
+        """The user vectors (B, d) that find the answers; the arguments are those of `ranks`."""
+        return self._users(batch, self._columns(catalogue))
+
+    def _columns(self, catalogue: Catalogue) -> Ints:
+        """(N,) the snapshot's row of each of the catalogue's, -1 where it has none."""
+        column_of = np.empty(len(catalogue), np.int64)
+        column_of[catalogue.arrival] = rows_of(catalogue.item_ids, self._item_ids)
+        return column_of
+
     def _users(self, batch: Batch, column_of: Ints) -> Floats:
-        """User vectors (B, d)."""
         columns = np.where(batch.mask > 0, column_of[np.maximum(batch.rows, 0)], -1)
         order = np.argsort(columns >= 0, axis=1, kind="stable")  # behaviours of unknown items give way to padding
         columns, lag = np.take_along_axis(columns, order, 1), np.take_along_axis(batch.lag, order, 1)

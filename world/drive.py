@@ -24,7 +24,7 @@ from contracts.events import SCHEMA_VERSION
 from contracts.features import Floats, Ints, rows_of
 from contracts.settings import MINUTE_MS, KafkaSettings, Settings
 from contracts.wire.events_pb2 import Item
-from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
+from contracts.wire.recall_pb2 import Context, RecalledItem, RecallReply, RecallRequest, SourceReport
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 from world.agenda import Agenda
 from world.base import Catalogue, Visit, World
@@ -62,16 +62,25 @@ class VersionCheck:
         self._named = lru_cache(SNAPSHOTS_KEPT)(self._load)
 
     def mixed(self, reply: RecallReply) -> bool:
-        """True where a score is not (user vector) · (item vector of the named snapshot).
+        """True where a score is not (user vector) · (item vector) of the snapshot that the item's source names.
 
         Every full snapshot moves all item vectors, so an item from another version's index does not pass.
         """
-        item_ids, vectors, counts = self._named(reply.model, reply.snapshot_version)
-        rows = rows_of(np.array([item.item_id for item in reply.items], np.int64), item_ids)
+        sources = {source.source: source for source in reply.sources}
+        if any(item.source not in sources for item in reply.items):
+            return True
+        return any(
+            self._other(source, [item for item in reply.items if item.source == name])
+            for name, source in sources.items()
+        )
+
+    def _other(self, source: SourceReport, items: Sequence[RecalledItem]) -> bool:
+        item_ids, vectors, counts = self._named(source.model, source.snapshot_version)
+        rows = rows_of(np.array([item.item_id for item in items], np.int64), item_ids)
         if (rows < 0).any():
             return True
-        scores = np.array([item.score for item in reply.items], np.float32)
-        user = np.array(reply.user_vector, np.float32)
+        scores = np.array([item.score for item in items], np.float32)
+        user = np.array(source.user_vector, np.float32)
         expected = vectors[rows] @ user if user.size else counts[rows]
         return not np.allclose(scores, expected, rtol=1e-4, atol=1e-4)
 

@@ -12,7 +12,7 @@ import pytest
 
 from contracts import delta, snapshot
 from contracts.delta import Changes, Delta
-from contracts.index import flat_index
+from contracts.index import EXACT
 from contracts.snapshot import Manifest, Snapshot, Version
 
 
@@ -39,7 +39,7 @@ def make(version: str = "v000001", rows: int = 3) -> Snapshot:
     """Items 1..rows, all in one place."""
     vectors = np.ones((rows, 2), np.float32)
     counts = np.zeros(rows, np.float32)
-    return Snapshot(make_manifest(version), b"tower", np.arange(1, rows + 1), vectors, counts, flat_index(vectors))
+    return Snapshot(make_manifest(version), b"tower", np.arange(1, rows + 1), vectors, counts, EXACT)
 
 
 def make_delta(version: str, items: list[int], removed: list[int] | None = None) -> Delta:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from contracts import delta, snapshot
 from contracts.delta import Changes, Delta, GapError
 from contracts.features import Floats, Ints, rows_of
-from contracts.index import flat_index
+from contracts.index import EXACT, Index
 from contracts.snapshot import Snapshot, SnapshotError, SnapshotExistsError
 from tests.contracts.snapshot_cases import damage, dies_at_each_step, make, make_delta, make_manifest, write_line
 
@@ -31,7 +30,7 @@ def items(draw: st.DrawFn) -> Items:
 
 
 def as_snapshot(found: Items) -> Snapshot:
-    return Snapshot(make_manifest("v000001"), b"tower", *found, flat_index(found[1]))
+    return Snapshot(make_manifest("v000001"), b"tower", *found, EXACT)
 
 
 def in_line(changes: Changes, sequence: int) -> Delta:
@@ -50,7 +49,7 @@ def test_deltas_without_tolerance_give_exactly_what_each_state_was(states: list[
         assert np.array_equal(served.item_ids, ids)
         assert np.array_equal(served.item_vectors, vectors)
         assert np.array_equal(served.item_counts, counts)
-        assert served.index == flat_index(vectors)
+        assert served.index == EXACT
     at_once = delta.apply(base, *line)
     assert (at_once.manifest, at_once.index) == (served.manifest, served.index)
     assert np.array_equal(at_once.item_counts, served.item_counts)
@@ -93,8 +92,8 @@ def test_a_snapshot_with_deltas_is_read_as_one(tmp_path: Path) -> None:
     assert read.tower == b"tower"
     assert read.item_ids.tolist() == [1, 2, 3, 11, 12]
     assert read.item_vectors[:, 0].tolist() == [3, 1, 1, 2, 3]
-    found = faiss.deserialize_index(np.frombuffer(read.index, np.uint8)).search(np.float32([[1, 1]]), 2)[1]
-    assert sorted(found[0].tolist()) == [0, 4]
+    _, found = Index.load(read.index, read.item_ids, read.item_vectors).search(np.float32([[1, 1]]), 2)
+    assert found.tolist() == [[1, 12]]
     assert delta.read(tmp_path, "two_tower", "v000001").item_ids.tolist() == [1, 2, 3]
 
 

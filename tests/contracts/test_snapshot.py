@@ -7,19 +7,26 @@ import numpy as np
 import pytest
 
 from contracts import snapshot
+from contracts.index import EXACT
 from contracts.snapshot import SnapshotError, SnapshotExistsError, Version
 from tests.contracts.snapshot_cases import damage, dies_at_each_step, make
 
-FILES = ["tower.onnx", "item_ids.npy", "item_vectors.npy", "item_counts.npy", "index.faiss", "manifest.json"]
+LISTS = b"what contracts.index has written"
+FILES = ["tower.onnx", "item_ids.npy", "item_vectors.npy", "item_counts.npy", "index.npz", "manifest.json"]
 
 
 def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    written = make()
+    written = replace(make(), index=LISTS)
     snapshot.write(tmp_path, written)
     read = snapshot.read(tmp_path, "two_tower", "v000001")
     assert replace(read.manifest, checksums={}) == written.manifest
     assert (read.tower, read.index) == (written.tower, written.index)
     assert np.array_equal(read.item_vectors, written.item_vectors)
+
+
+def test_one_that_is_searched_exactly_has_no_file_for_that(tmp_path: Path) -> None:
+    assert not (snapshot.write(tmp_path, make()) / "index.npz").exists()
+    assert snapshot.read(tmp_path, "two_tower", "v000001").index == EXACT
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -51,7 +58,7 @@ def test_a_version_is_never_written_twice_unless_it_is_the_same(tmp_path: Path) 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("how", ["flip", "truncate", "remove"])
 def test_damage_is_found_before_anything_is_loaded(tmp_path: Path, name: str, how: str) -> None:
-    damage(snapshot.write(tmp_path, make()) / name, how)
+    damage(snapshot.write(tmp_path, replace(make(), index=LISTS)) / name, how)
     with pytest.raises(SnapshotError, match=name):
         snapshot.read(tmp_path, "two_tower", "v000001")
 
@@ -70,10 +77,10 @@ def test_no_byte_of_a_manifest_changes_in_silence(tmp_path: Path) -> None:
 def test_a_manifest_of_another_format_or_none_is_named(tmp_path: Path) -> None:
     manifest = snapshot.write(tmp_path, make()) / "manifest.json"
     for text, complaint in (
-        ('{"format": 1}', "format 1; this build reads 2"),
+        ('{"format": 1}', "format 1; this build reads 3"),
         ("[]", "format None"),
         ("{", "not JSON"),
-        ('{"format": 2}', "does not match its checksum"),
+        ('{"format": 3}', "does not match its checksum"),
     ):
         manifest.write_text(text)
         with pytest.raises(SnapshotError, match=complaint):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from serving.service import Metrics
+from serving.metrics import Metrics
 from trainer.meters import Meters
 
 RULES = Path(__file__).parents[2] / "deploy" / "alerts.yaml"

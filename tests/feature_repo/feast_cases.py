@@ -1,10 +1,13 @@
-"""Feast as a user of a repository has it: its command line, and historical features as rows to compare."""
+"""Feast as a user of a repository has it: its command line, its Redis, and historical features as rows to compare."""
 
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import redis
+
+from driftline.servers import Server
 from feature_repo.store import HistoricalSequences, UserRow
 
 
@@ -22,3 +25,11 @@ def historical(repo: Path, users: Sequence[int], times_ms: Sequence[int]) -> lis
     None where the user had no behaviour. `feedback_offset` is 0: the offline store has none.
     """
     return HistoricalSequences(repo).read(users, times_ms)
+
+
+def redis_address(server: Server, db: int) -> str:
+    """Feast's connection string of a database of a Redis, which is emptied."""
+    host, port = server.address.split(":")
+    with redis.Redis(host=host, port=int(port), db=db) as client:
+        client.flushdb()
+    return f"{server.address},db={db}"

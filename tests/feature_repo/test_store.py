@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import redis
 import yaml
 from feast import FeatureStore
 from feast.types import Array, Int64
@@ -14,10 +13,9 @@ from feast.types import Array, Int64
 import feature_repo
 from contracts.settings import SettingsError
 from contracts.wire.events_pb2 import History
-from driftline.servers import Server
 from feature_repo import offline
 from feature_repo.store import SERVICE, VIEW, UserRow, UserSequences, apply
-from tests.feature_repo.feast_cases import feast, historical
+from tests.feature_repo.feast_cases import feast, historical, redis_address
 
 REDIS_DB = 9  # of this module's tests
 
@@ -28,16 +26,9 @@ def repo(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "sqlite":
         apply(tmp_path)
     else:
-        address = redis_address(request.getfixturevalue("redis_server"))
+        address = redis_address(request.getfixturevalue("redis_server"), REDIS_DB)
         apply(tmp_path, address)
     return tmp_path
-
-
-def redis_address(server: Server) -> str:
-    host, port = server.address.split(":")
-    with redis.Redis(host=host, port=int(port), db=REDIS_DB) as client:
-        client.flushdb()
-    return f"{server.address},db={REDIS_DB}"
 
 
 def history(*item_ids: int) -> History:

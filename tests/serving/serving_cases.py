@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from contracts import snapshot
 from contracts.delta import Changes, Delta
-from contracts.index import flat_index
+from contracts.index import EXACT
 from contracts.snapshot import Manifest, Snapshot
 
 
@@ -51,7 +51,7 @@ def make_snapshot(model: str = "two_tower", number: int = 1, rows: int = 6, scal
         metrics={},
     )
     counts = np.arange(1, rows + 1, dtype=np.float32)
-    return Snapshot(manifest, tower(scale), np.arange(1, rows + 1), vectors, counts, flat_index(vectors))
+    return Snapshot(manifest, tower(scale), np.arange(1, rows + 1), vectors, counts, EXACT)
 
 
 def make_delta(model: str = "two_tower", number: int = 1, sequence: int = 1) -> Delta:

@@ -1,59 +1,181 @@
-"""Which arm, which model, which fallback: literal requests, literal answers."""
+"""Which arm, which sources, which fallback: literal requests, literal answers."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
 from abtest.assignment import assign
-from contracts.settings import Arm, Experiment
-from feature_repo.store import UserRow
-from serving.answer import POPULAR, NoAnswer, answer
+from contracts.settings import Arm, Experiment, Source
+from contracts.wire.events_pb2 import Item
+from feature_repo.row import UserRow
+from serving.answer import POPULAR, Answer, Ask, NoAnswer, answer
+from serving.catalogue import Withdrawn
 from serving.model import LoadedModel
 from tests.serving.serving_cases import make_snapshot
 
-EXPERIMENT = Experiment(
-    name="e",
-    salt="s",
-    start_ms=100,
-    end_ms=200,
-    arms={"control": Arm(weight=1, model="two_tower"), "treatment": Arm(weight=1, model="t2diff")},
-    control="control",
-)
+T2DIFF, TWO_TOWER, POPULAR_ITEMS = Source(source="t2diff"), Source(source="two_tower"), Source(source="popular")
 BOTH = {name: LoadedModel(make_snapshot(name)) for name in ("two_tower", "t2diff")}
-TREATED = next(user for user in range(1, 100) if assign(EXPERIMENT, user) == "treatment")
 
 
-def row(user_id: int, items: list[int], views: list[int]) -> UserRow:
+def experiment(*sources: Source, blend: str = "quota") -> Experiment:
+    """The treatment's sources are these."""
+    return Experiment.model_validate(
+        {
+            "name": "e",
+            "salt": "s",
+            "start_ms": 100,
+            "end_ms": 200,
+            "arms": {
+                "control": {"weight": 1, "model": "two_tower"},
+                "treatment": {"weight": 1, "model": "t2diff", "sources": sources, "blend": blend},
+            },
+            "control": "control",
+        }
+    )
+
+
+PLAIN = experiment()
+TREATED = next(user for user in range(1, 100) if assign(PLAIN, user) == "treatment")
+
+
+def row(items: Sequence[int], user_id: int = TREATED) -> UserRow:
     times = list(range(len(items)))
-    return UserRow(user_id, items, times, times, views, [0] * len(items), [0] * len(items), 1, 1)
+    return UserRow(user_id, items, times, times, [1] * len(items), [0] * len(items), [0] * len(items), 1, 1)
+
+
+WATCHED_ONE = row([1])
+
+
+def ask(known: UserRow | None = WATCHED_ONE, k: int = 2, time_ms: int = 150, **options: object) -> Ask:
+    return Ask(TREATED, time_ms, k, known, **options)  # type: ignore[arg-type]
+
+
+def answered(
+    definition: Experiment, models: dict[str, LoadedModel], *asks: Ask, withdrawn: Withdrawn | None = None
+) -> Answer:
+    (found,) = answer(definition, models, asks, (withdrawn or Withdrawn()).at)
+    assert isinstance(found, Answer)
+    return found
+
+
+def items(found: Answer) -> list[int]:
+    return [pick.item_id for pick in found.picks]
+
+
+def sources(found: Answer) -> list[str]:
+    return [pick.source for pick in found.picks]
 
 
 def test_the_arm_decides_the_model() -> None:
-    found = answer(EXPERIMENT, BOTH, TREATED, row(TREATED, [1], [1]), 150, 2)
-    assert (found.experiment, found.arm, found.source, found.fallback) == ("e", "treatment", "t2diff", "")
+    found = answered(PLAIN, BOTH, ask())
+    assert (found.experiment, found.arm, found.fallbacks) == ("e", "treatment", [])
     assert found.model is BOTH["t2diff"]
-    assert found.candidates.item_ids.tolist() == [2, 3]
+    assert (items(found), sources(found)) == ([2, 3], ["t2diff", "t2diff"])
 
 
-def test_outside_the_period_the_control_serves_everyone_in_no_arm() -> None:
-    for time_ms in (99, 200):
-        found = answer(EXPERIMENT, BOTH, TREATED, row(TREATED, [1], [1]), time_ms, 1)
-        assert (found.experiment, found.arm, found.source) == ("", "", "two_tower")
+@pytest.mark.parametrize("time_ms", [99, 200])
+def test_outside_the_period_the_control_serves_everyone_in_no_arm(time_ms: int) -> None:
+    found = answered(PLAIN, BOTH, ask(time_ms=time_ms))
+    assert (found.experiment, found.arm, sources(found)) == ("", "", ["two_tower"] * 2)
 
 
 def test_an_unknown_user_gets_popular_items_and_is_told() -> None:
-    found = answer(EXPERIMENT, BOTH, TREATED, None, 150, 2)
-    assert (found.source, found.fallback) == (POPULAR, "unknown user")
-    assert found.candidates.item_ids.tolist() == [6, 5]
+    found = answered(PLAIN, BOTH, ask(None))
+    assert (sources(found), found.fallbacks) == ([POPULAR] * 2, ["unknown user"])
+    assert items(found) == [6, 5]
+    assert found.sources[0].candidates.user_vector is None
+
+
+def test_an_unknown_user_of_whom_the_caller_knows_something_is_answered_by_the_tower() -> None:
+    found = answered(PLAIN, BOTH, ask(None, recent=[1]))
+    assert (sources(found), found.fallbacks) == (["t2diff"] * 2, ["unknown user, from context"])
+    assert items(found) == [2, 3], "what was just watched is not returned"
+
+
+def test_what_the_caller_knows_is_ignored_where_there_are_features() -> None:
+    assert items(answered(PLAIN, BOTH, ask(recent=[6]))) == items(answered(PLAIN, BOTH, ask()))
+
+
+def test_late_features_are_told_of() -> None:
+    assert answered(PLAIN, BOTH, ask(late=True)).fallbacks == ["features late, last known"]
+    nothing = answered(PLAIN, BOTH, ask(None, late=True))
+    assert (nothing.fallbacks, sources(nothing)) == (["features late, none known"], [POPULAR] * 2)
 
 
 def test_an_arm_without_a_snapshot_is_served_by_the_control_and_is_told() -> None:
-    only = {"two_tower": BOTH["two_tower"]}
-    found = answer(EXPERIMENT, only, TREATED, row(TREATED, [1], [1]), 150, 2)
-    assert (found.arm, found.source, found.fallback) == ("treatment", "two_tower", "no snapshot of t2diff")
+    found = answered(PLAIN, {"two_tower": BOTH["two_tower"]}, ask())
+    assert (found.arm, sources(found), found.fallbacks) == ("treatment", ["two_tower"] * 2, ["no snapshot of t2diff"])
 
 
 def test_nothing_loaded_and_an_empty_catalogue_are_no_answer() -> None:
-    with pytest.raises(NoAnswer, match="no snapshot"):
-        answer(EXPERIMENT, {}, TREATED, None, 150, 2)
-    empty = {"t2diff": LoadedModel(make_snapshot("t2diff", rows=0))}
-    with pytest.raises(NoAnswer, match="catalogue"):
-        answer(EXPERIMENT, empty, TREATED, None, 150, 2)
+    hides = Withdrawn().at
+    (nothing,) = answer(PLAIN, {}, [ask()], hides)
+    assert isinstance(nothing, NoAnswer)
+    assert "no snapshot" in str(nothing)
+    (empty,) = answer(PLAIN, {"t2diff": LoadedModel(make_snapshot("t2diff", rows=0))}, [ask()], hides)
+    assert isinstance(empty, NoAnswer)
+    assert "catalogue" in str(empty)
+
+
+def test_what_is_excluded_or_withdrawn_is_not_returned_and_k_is_filled() -> None:
+    withdrawn = Withdrawn()
+    withdrawn.take(b"3", Item(item_id=3, blocked=True).SerializeToString())
+    withdrawn.take(b"4", Item(item_id=4, expires_ms=150).SerializeToString())
+    withdrawn.take(b"5", Item(item_id=5, expires_ms=151).SerializeToString())
+    assert items(answered(PLAIN, BOTH, ask(exclude=[2]), withdrawn=withdrawn)) == [5, 6]
+    assert items(answered(PLAIN, BOTH, ask(None, exclude=[6]), withdrawn=withdrawn)) == [5, 2], "popular items too"
+
+
+def test_sources_have_their_quotas_and_every_item_says_its_source() -> None:
+    found = answered(experiment(T2DIFF, POPULAR_ITEMS), BOTH, ask(k=4))
+    assert list(zip(items(found), sources(found), strict=True)) == [
+        (2, "t2diff"),
+        (6, "popular"),
+        (3, "t2diff"),
+        (5, "popular"),
+    ]
+    assert [(source.name, source.model) for source in found.sources] == [
+        ("t2diff", BOTH["t2diff"]),
+        ("popular", BOTH["t2diff"]),
+    ]
+
+
+def test_shares_are_relative() -> None:
+    three_to_one = experiment(Source(source="t2diff", share=3), Source(source="two_tower", share=1))
+    assert sources(answered(three_to_one, BOTH, ask(k=4))).count("t2diff") == 3
+
+
+def test_a_draft_is_a_function_of_user_and_snapshots() -> None:
+    drafted = experiment(T2DIFF, POPULAR_ITEMS, blend="team-draft")
+    first, second = (answered(drafted, BOTH, ask(k=5)) for _ in range(2))
+    assert list(first.picks) == list(second.picks)
+    assert sorted(items(first)) == [2, 3, 4, 5, 6], "each item once, whoever picks it"
+
+
+def test_a_source_without_a_snapshot_leaves_its_places_to_the_others() -> None:
+    found = answered(experiment(T2DIFF, TWO_TOWER), {"t2diff": BOTH["t2diff"]}, ask(k=4))
+    assert (sources(found), found.fallbacks) == (["t2diff"] * 4, ["no snapshot of two_tower"])
+
+
+def test_where_the_control_stands_in_it_has_the_share_of_the_arms_own_model() -> None:
+    arm = experiment(Source(source="t2diff", share=3), POPULAR_ITEMS)
+    found = answered(arm, {"two_tower": BOTH["two_tower"]}, ask(k=4))
+    assert (sources(found).count("two_tower"), sources(found).count(POPULAR)) == (3, 1)
+
+
+def test_what_one_gets_does_not_depend_on_the_others_of_the_batch() -> None:
+    asks = [ask(k=3), ask(None, k=1), ask(row([1, 2, 3, 4, 5, 6]), k=2), ask(row([6]), k=5)]
+    together = answer(PLAIN, BOTH, asks, Withdrawn().at)
+    for each, found in zip(asks, together, strict=True):
+        alone = answered(PLAIN, BOTH, each)
+        assert isinstance(found, Answer)
+        assert items(found) == items(alone)
+        np.testing.assert_allclose([p.score for p in found.picks], [p.score for p in alone.picks], rtol=1e-6)
+
+
+def test_an_arm_whose_sources_leave_out_its_model_or_repeat_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="'t2diff' is not among its sources"):
+        Arm(weight=1, model="t2diff", sources=(TWO_TOWER,))
+    with pytest.raises(ValueError, match="a source stands twice"):
+        Arm(weight=1, model="t2diff", sources=(T2DIFF, T2DIFF))

@@ -1,7 +1,7 @@
 """A real replica process: broker, Feast and gRPC are the real ones; only the towers are small."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -11,81 +11,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from contracts import bus, delta, snapshot
-from contracts.clock import SystemClock
-from contracts.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
-from contracts.wire.events_pb2 import Exposure
-from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
-from contracts.wire.recall_pb2_grpc import RecallServiceStub
+from contracts.settings import KafkaSettings
+from contracts.wire.events_pb2 import Item
+from contracts.wire.recall_pb2 import RecallBatchRequest, RecallRequest, StatusRequest
 from driftline import scrape
-from driftline.supervise import Child, Supervisor
-from feature_repo.store import UserRow, UserSequences, apply
+from tests.serving.replica_cases import DEADLINE_S, KNOWN_USER, Replica, running
 from tests.serving.serving_cases import make_delta, make_snapshot
-
-KNOWN_USER = 11
-DEADLINE_S = 30.0
-
-
-@dataclass
-class Replica:
-    """A running replica and what it stands on."""
-
-    settings: Settings
-    stub: RecallServiceStub
-    channel: grpc.Channel
-    child: Child
-
-    def recall(self, user_id: int = KNOWN_USER, k: int = 3, **context: object) -> RecallReply:
-        request = RecallRequest(user_id=user_id, k=k, context=Context(time_ms=1000, explain=True, **context))
-        reply: RecallReply = self.stub.Recall(request, timeout=10)
-        return reply
-
-    def status_of(self, **request: int) -> tuple[grpc.StatusCode, str]:
-        with pytest.raises(grpc.RpcError) as caught:
-            self.recall(**request)
-        return caught.value.code(), caught.value.details()
-
-    def publish(self, number: int, *, model: str = "two_tower", rows: int = 6, scale: float = 1.0) -> Path:
-        made = make_snapshot(model, number, rows, scale)
-        path = snapshot.write(self.settings.snapshots, made)
-        snapshot.publish(self.settings.snapshots, model, made.manifest.version)
-        return path
-
-    def wait_for(self, name: str, value: float, **labels: str) -> None:
-        """Wait until a metric has reached a value: the swap is the replica's own doing."""
-        clock, port = SystemClock(), int(self.child.facts["metrics_port"])
-        deadline = clock.elapsed_s() + DEADLINE_S
-        while scrape.read([port]).total(name, **labels) < value:
-            assert clock.elapsed_s() < deadline, f"{name} did not reach {value}"
 
 
 @pytest.fixture
 def replica(tmp_path: Path, kafka: KafkaSettings) -> Iterator[Replica]:
-    clock = SystemClock()
-    with Supervisor(tmp_path / "logs", clock) as supervisor:
-        settings = Settings(
-            kafka=kafka,
-            feature_repo=tmp_path / "features",
-            snapshots=tmp_path / "snapshots",
-            state=tmp_path / "state",
-            serving=ServingSettings(max_k=50, pointer_poll_ms=10),
-            experiment=Experiment(
-                name="e",
-                salt="s",
-                start_ms=0,
-                end_ms=10_000,
-                arms={"a": Arm(weight=1, model="two_tower"), "b": Arm(weight=1, model="two_tower")},
-                control="a",
-            ),
-        )
-        apply(settings.feature_repo)
-        UserSequences(settings.feature_repo).write(
-            [UserRow(KNOWN_USER, [1, 6], [10, 20], [5, 5], [1, 0], [0, 0], [0, 0], 20, 2)]
-        )
-        dump(settings, tmp_path / "settings.yaml")
-        child = supervisor.start_worker("replica", ["serve"], tmp_path / "settings.yaml")
-        supervisor.wait_ready([child])
-        with grpc.insecure_channel(f"127.0.0.1:{child.facts['port']}") as channel:
-            yield Replica(settings, RecallServiceStub(channel), channel, child)
+    with running(tmp_path, kafka) as replica:
+        yield replica
 
 
 def test_a_replica_from_no_snapshot_to_a_damaged_one(replica: Replica) -> None:
@@ -143,26 +80,22 @@ def test_a_replica_from_no_snapshot_to_a_damaged_one(replica: Replica) -> None:
     replica.wait_for("serving_failed_loads_total", 1)
     assert replica.recall().snapshot_version == "v000003+001"
     assert "does not match its checksum" in replica.child.log.read_text()
+    (status,) = replica.stub.Status(StatusRequest(), timeout=10).models
+    assert (status.snapshot_version, status.live_version, status.items) == ("v000003+001", "v000004", 7)
+    assert "does not match its checksum" in status.error
 
 
 def test_every_reply_is_logged_as_an_exposure(replica: Replica) -> None:
     replica.publish(1)
     replica.wait_for("serving_swaps_total", 1)
     replies = {reply.request_id: reply for reply in (replica.recall(user_id=u) for u in (KNOWN_USER, 12))}
-    consumer = bus.consumer(replica.settings.kafka, [bus.EXPOSURES], None)
-    logged: dict[str, Exposure] = {}
-    while len(logged) < len(replies):
-        for records in consumer.poll(100).values():
-            for record in records:
-                exposure = Exposure.FromString(record.value)
-                logged[exposure.request_id] = exposure
-                assert record.timestamp == exposure.time_ms == 1000
-                assert bus.sent_at_ms(record.headers, 0) > 1000
-    consumer.close()
+    logged = {exposure.request_id: exposure for exposure in replica.exposures(len(replies))}
     for request_id, reply in replies.items():
         exposure = logged[request_id]
         assert [item.item_id for item in exposure.items] == [item.item_id for item in reply.items]
         assert (exposure.arm, exposure.snapshot_version) == (reply.arm, reply.snapshot_version)
+        assert exposure.time_ms == 1000
+        assert exposure.snapshot_versions == {reply.items[0].source: "v000001"}
 
 
 def test_health_follows_the_first_snapshot_and_reflection_answers(replica: Replica) -> None:
@@ -174,4 +107,83 @@ def test_health_follows_the_first_snapshot_and_reflection_answers(replica: Repli
     replica.publish(1)
     assert next(changes).status == health_pb2.HealthCheckResponse.SERVING
     changes.cancel()
+    of_model = health_pb2.HealthCheckRequest(service=f"{request.service}/two_tower")
+    assert health.Check(of_model, timeout=10).status == health_pb2.HealthCheckResponse.SERVING
     assert request.service in ProtoReflectionDescriptorDatabase(replica.channel).get_services()
+
+
+def test_a_batch_has_an_outcome_for_each_of_its_requests(replica: Replica) -> None:
+    replica.publish(1)
+    replica.wait_for("serving_swaps_total", 1)
+    requests = [RecallRequest(user_id=user, k=k) for user, k in ((KNOWN_USER, 2), (KNOWN_USER, 0), (999, 1))]
+    first, refused, unknown = replica.stub.RecallBatch(RecallBatchRequest(requests=requests), timeout=10).outcomes
+    assert [item.item_id for item in first.reply.items] == [2, 3]
+    assert (refused.code, refused.message) == (3, "k is 0; 1 to 50 are allowed.")
+    assert not refused.HasField("reply")
+    assert unknown.reply.fallback == "unknown user"
+    assert len(replica.exposures(2)) == 2
+    for wrong in (0, 101):
+        with pytest.raises(grpc.RpcError) as caught:
+            replica.stub.RecallBatch(RecallBatchRequest(requests=requests[:1] * wrong), timeout=10)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_item_that_the_catalogue_withdraws_is_gone_at_once(replica: Replica) -> None:
+    replica.publish(1)
+    replica.wait_for("serving_swaps_total", 1)
+    assert [item.item_id for item in replica.recall().items] == [2, 3, 4]
+    producer = bus.producer(replica.settings.kafka)
+    topic = replica.settings.kafka.topic(bus.ITEMS)
+    producer.send(topic, key=b"2", value=Item(schema_version=1, item_id=2, blocked=True).SerializeToString())
+    producer.send(topic, key=b"3", value=None)
+    producer.close()
+    replica.wait_for("serving_withdrawn_items", 2)
+    assert [item.item_id for item in replica.recall().items] == [4, 5]
+
+
+def test_a_stop_in_good_order_loses_neither_a_request_nor_an_exposure(tmp_path: Path, embedded: KafkaSettings) -> None:
+    with running(tmp_path, embedded, queue_requests=400) as replica:
+        replica.publish(1)
+        replica.wait_for("serving_swaps_total", 1)
+        requests = [RecallRequest(user_id=1 + n, k=3, request_id=f"r{n}") for n in range(400)]
+        calls = [replica.stub.Recall.future(request, timeout=20) for request in requests]
+        calls[0].result()  # the others are under way
+        replica.supervisor.stop(replica.child)
+        assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+        assert {each.request_id for each in replica.exposures(400)} == {request.request_id for request in requests}
+
+
+def test_too_many_at_once_are_turned_away_and_the_others_answered(tmp_path: Path, embedded: KafkaSettings) -> None:
+    with running(tmp_path, embedded, queue_requests=1) as replica:
+        replica.publish(1)
+        replica.wait_for("serving_swaps_total", 1)
+        calls = [replica.stub.Recall.future(RecallRequest(user_id=1, k=3), timeout=20) for _ in range(400)]
+        codes = Counter(call.code() for call in calls)
+        assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert (
+            scrape.read([int(replica.child.facts["metrics_port"])]).total(
+                "serving_recalls_total", code="RESOURCE_EXHAUSTED"
+            )
+            == codes[grpc.StatusCode.RESOURCE_EXHAUSTED]
+        )
+
+
+def test_an_arm_of_several_sources_says_where_each_item_is_from(tmp_path: Path, embedded: KafkaSettings) -> None:
+    arm = {"model": "two_tower", "sources": [{"source": "two_tower"}, {"source": "t2diff"}, {"source": "popular"}]}
+    with running(tmp_path, embedded, arm) as replica:
+        for number, model in enumerate(("two_tower", "t2diff"), start=1):
+            replica.publish(number, model=model)
+        replica.wait_for("serving_swaps_total", 2)
+        reply = replica.recall(k=3)
+        assert [(item.item_id, item.source) for item in reply.items] == [
+            (2, "two_tower"),
+            (3, "t2diff"),
+            (5, "popular"),
+        ]
+        assert [(each.source, each.snapshot_version) for each in reply.sources] == [
+            ("two_tower", "v000001"),
+            ("t2diff", "v000002"),
+            ("popular", "v000001"),
+        ]
+        (exposure,) = replica.exposures(1)
+        assert exposure.snapshot_versions == {each.source: each.snapshot_version for each in reply.sources}

@@ -1,11 +1,11 @@
 """A replica's swapper on real directories: what is live gets loaded, what is damaged never does."""
 
 import asyncio
+import gc
 import os
+import weakref
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import onnxruntime
@@ -16,13 +16,10 @@ from contracts.clock import ManualClock
 from contracts.features import Positives
 from contracts.settings import Arm, Experiment, KafkaSettings, Settings
 from serving import model as serving_model
-from serving.model import LoadedModel
-from serving.replica import Swapper
-from serving.service import Metrics, Recall
+from serving.metrics import Metrics
+from serving.model import NOTHING_KEPT, LoadedModel, Want
+from serving.swapper import Swapper
 from tests.serving.serving_cases import make_delta, make_snapshot
-
-NOBODY = np.empty(0, np.int64)
-SERVICE = cast(Recall, SimpleNamespace(recorded=()))
 
 
 class Rig:
@@ -39,7 +36,7 @@ class Rig:
         )
         self.root = root
         self.metrics = Metrics()
-        self.swapper = Swapper(settings, self.metrics, ManualClock())
+        self.swapper = Swapper(settings, list, self.metrics, ManualClock())
         self.sessions = 0
         real = serving_model.onnxruntime.InferenceSession
 
@@ -64,7 +61,7 @@ class Rig:
         """Move the pointer, let the swapper look twice, and give what serves then."""
         (self.root / "two_tower" / "LIVE").write_text(version)
         for _ in range(2):
-            asyncio.run(self.swapper.check(SERVICE))
+            asyncio.run(self.swapper.check())
         return self.swapper.models["two_tower"]
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -86,9 +83,9 @@ def test_only_missing_deltas_are_read_and_the_session_stays(rig: Rig) -> None:
     assert rig.sessions == 1
     assert second.manifest.version == "v000001+003"
     assert (first.items, second.items) == (7, 9), "the one that answers meanwhile stays as it was"
-    assert second.popular(NOBODY, 2).scores.tolist() == [30, 6]
-    watched = Positives(np.array([1]), np.array([0]))
-    assert second.recall(1, watched, NOBODY, 0, 2).item_ids.tolist() == [103, 102]
+    watched = Want(1, Positives(np.array([1]), np.array([0])), NOTHING_KEPT, 0, 2, ())
+    assert second.popular(watched).scores == [30, 6]
+    assert second.recall([watched])[0].item_ids == [103, 102]
     assert (rig.value("serving_snapshot_version"), rig.value("serving_snapshot_delta")) == (1, 3)
     assert (rig.value("serving_swaps_total"), rig.value("serving_failed_loads_total")) == (2, None)
     assert rig.metrics.registry.get_sample_value("serving_swap_seconds_count", {"kind": "delta"}) == 1
@@ -141,7 +138,7 @@ def test_a_pointer_that_cannot_be_read_leaves_what_is_held(rig: Rig) -> None:
     before = rig.serve("v000001")
     (rig.root / "two_tower" / "LIVE").unlink()
     (rig.root / "two_tower" / "LIVE").mkdir()
-    asyncio.run(rig.swapper.check(SERVICE))
+    asyncio.run(rig.swapper.check())
     assert rig.swapper.models["two_tower"] is before
     assert rig.value("serving_failed_loads_total") == 1
 
@@ -149,10 +146,37 @@ def test_a_pointer_that_cannot_be_read_leaves_what_is_held(rig: Rig) -> None:
 def test_when_the_trainer_last_published_is_told_by_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path, monkeypatch)
     told = "serving_snapshot_published_timestamp_seconds"
-    asyncio.run(rig.swapper.check(SERVICE))
+    asyncio.run(rig.swapper.check())
     assert rig.metrics.registry.get_sample_value(told, {"model": "two_tower"}) is None
     rig.write(0)
     (tmp_path / "two_tower" / "LIVE").write_text("v000001")
     os.utime(tmp_path / "two_tower" / "LIVE", (1000.0, 1234.5))
-    asyncio.run(rig.swapper.check(SERVICE))
+    asyncio.run(rig.swapper.check())
     assert rig.metrics.registry.get_sample_value(told, {"model": "two_tower"}) == 1234.5
+
+
+def test_what_cannot_be_loaded_is_told_until_something_else_is_live(rig: Rig) -> None:
+    rig.serve("v000001")
+    (fine,) = rig.swapper.status()
+    assert (fine.snapshot_version, fine.live_version, fine.error, fine.items) == ("v000001", "v000001", "", 6)
+    rig.write(0, number=2)
+    rig.damage("v000002/tower.onnx")
+    rig.serve("v000002")
+    (stuck,) = rig.swapper.status()
+    assert (stuck.snapshot_version, stuck.live_version) == ("v000001", "v000002")
+    assert stuck.error == "Snapshot two_tower/v000002: tower.onnx does not match its checksum."
+    rig.serve("v000001")
+    assert rig.swapper.status()[0].error == "", "a rollback is a swap like any other"
+
+
+def test_the_old_one_goes_when_its_last_user_does(rig: Rig) -> None:
+    rig.serve("v000001")
+    pinned = dict(rig.swapper.models)  # as a batch does
+    gone = weakref.ref(rig.swapper.models["two_tower"])
+    rig.write(0, number=2)
+    rig.serve("v000002")
+    gc.collect()
+    assert gone() is pinned["two_tower"]
+    del pinned
+    gc.collect()
+    assert gone() is None

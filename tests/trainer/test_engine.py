@@ -1,7 +1,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 import torch
@@ -47,7 +46,7 @@ def test_snapshots_are_a_function_of_the_log(tmp_path: Path) -> None:
         homes.append(settings.snapshots)
     files = [sorted(p.relative_to(home) for p in home.rglob("*") if p.is_file()) for home in homes]
     assert files[0] == files[1]
-    assert len(files[0]) == 6 * 6
+    assert len(files[0]) == 6 * 5
     for file in files[0]:
         assert (homes[0] / file).read_bytes() == (homes[1] / file).read_bytes(), file
 
@@ -196,7 +195,6 @@ def test_a_removed_item_is_in_no_later_snapshot_and_a_tester_of_nothing(tmp_path
         left = [1, *range(4, ITEMS + 1)]
         assert snapshot.item_ids.tolist() == left
         assert snapshot.item_vectors.shape == (len(left), 8)
-        assert faiss.deserialize_index(np.frombuffer(snapshot.index, np.uint8)).ntotal == len(left)
         assert snapshot.item_counts.tolist() == [0] * len(left)
     assert meters.registry.get_sample_value("trainer_skipped_examples_total") == 1  # it waited when its item went
 

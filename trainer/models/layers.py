@@ -65,7 +65,8 @@ class Layer(nn.Module):
 
     def _split(self, h: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, n, parts · d) to so many of (B, heads, n, d / heads)."""
-        return h.unflatten(2, (parts, self._heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        split: Tensor = h.unflatten(2, (parts, self._heads, -1))  # type: ignore[no-untyped-call]
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         out: Tensor = self.mix(functional.scaled_dot_product_attention(q, k, v, bias).transpose(1, 2).flatten(2))
@@ -106,7 +107,9 @@ class Transformer(nn.Module):
         h, bias = self._enter(x, mask)
         for layer in self.layers[:-1]:
             h = layer(h, bias)
-        out: Tensor = self.norm(self.layers[-1].last(h, bias)[:, 0])
+        top = self.layers[-1]
+        assert isinstance(top, Layer)
+        out: Tensor = self.norm(top.last(h, bias)[:, 0])
         return out
 
     def _enter(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

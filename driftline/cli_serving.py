@@ -1,0 +1,170 @@
+"""`driftline recall` and `driftline status`: ask serving replicas, as a production service would."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from driftline import tables
+from driftline.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from contracts.wire.recall_pb2 import StatusReply
+    from serving.client import RecallClient, Status
+
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File with the bearer token, where replicas have `serving.token_file`.")
+]
+Tls = Annotated[bool, typer.Option("--tls", help="Encrypt. [implied by --ca and --cert]")]
+Ca = Annotated[
+    Path | None,
+    typer.Option(help="PEM file with the authority of the replicas' certificates. Without it: those gRPC ships with."),
+]
+Cert = Annotated[
+    Path | None, typer.Option(help="PEM file with a certificate to show, where replicas have `serving.tls.client_ca`.")
+]
+Key = Annotated[Path | None, typer.Option(help="PEM file with the key of --cert.")]
+ServerName = Annotated[
+    str | None, typer.Option(help="The name in the replicas' certificates, where it is not the host in HOST:PORT.")
+]
+Deadline = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for an answer.")]
+COLUMNS = {
+    "replica": False,
+    "state": False,
+    "waiting": True,
+    "model": False,
+    "serves": False,
+    "live": False,
+    "items": True,
+    "index": False,
+    "problem": False,
+}
+
+
+def recall(
+    user_id: Annotated[int, typer.Argument(help="Whom to recommend to.")],
+    target: Annotated[list[str], typer.Option(help="HOST:PORT of a replica, or of a DNS name of many; repeatable.")],
+    k: Annotated[int, typer.Option(help="How many items.")] = 10,
+    deadline: Deadline = 10.0,
+    token_file: TokenFile = None,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    server_name: ServerName = None,
+) -> None:
+    """Ask the replicas for items and print the reply as JSON. (This logs an exposure, as every Recall does.)
+
+    With several targets one replica answers, and another one takes over where it cannot.
+    """
+    from serving.client import RecallError
+
+    with _client(target, deadline, token_file, (tls, ca, cert, key, server_name)) as client:
+        try:
+            found = client.recall(user_id, k)
+        except RecallError as error:
+            raise _failure(error.code.name, str(error)) from error
+    typer.echo(json.dumps(asdict(found) | {"items": [item._asdict() for item in found.items]}, indent=2))
+
+
+def status(
+    replicas: Annotated[list[str], typer.Argument(metavar="HOST:PORT", help="The replicas.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a replica instead of a table.")] = False,
+    deadline: Deadline = 2.0,
+    token_file: TokenFile = None,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    server_name: ServerName = None,
+) -> None:
+    """Show what replicas serve, and what they could not load and why.
+
+    `serves` is the snapshot that answers, `live` the one that the trainer's pointer names. Exit code 1 where a replica
+    does not answer.
+    """
+    from serving.client import RecallError
+
+    with _client(replicas, deadline, token_file, (tls, ca, cert, key, server_name)) as client:
+        found = client.status(deadline_s=deadline)
+    if as_json:
+        for replica, said in found.items():
+            typer.echo(json.dumps({"replica": replica} | _as_json(said)))
+    else:
+        shown = tables.table(COLUMNS, wraps="problem")
+        for row in rows(found):
+            shown.add_row(*row)
+        tables.show(shown)
+    if any(isinstance(said, RecallError) for said in found.values()):
+        raise typer.Exit(1)
+
+
+def rows(found: "Mapping[str, Status]") -> Iterator[tuple[str, ...]]:
+    """The table of what replicas said: a line for each model of each replica, under COLUMNS."""
+    from serving.client import RecallError
+
+    for replica, said in found.items():
+        if isinstance(said, RecallError):
+            yield replica, "no answer", *[""] * 6, str(said)
+            continue
+        about = replica, _state(said), f"{said.waiting:,}"
+        if not said.models:
+            yield *about, *[""] * 6
+        for model in said.models:
+            items = f"{model.items:,}" if model.snapshot_version else ""
+            serves, live = model.snapshot_version or "-", model.live_version or "-"
+            yield *about, model.model, serves, live, items, model.index, model.error
+
+
+def _state(said: "StatusReply") -> str:
+    if said.draining:
+        return "draining"
+    return "serving" if any(model.snapshot_version for model in said.models) else "not ready"
+
+
+def _as_json(said: "Status") -> dict[str, Any]:
+    from serving.client import RecallError
+
+    if isinstance(said, RecallError):
+        return {"error": str(said)}
+    fields = ("model", "snapshot_version", "live_version", "error", "items", "index")
+    models = [{field: getattr(model, field) for field in fields} for model in said.models]
+    return {"models": models, "waiting": said.waiting, "draining": said.draining}
+
+
+@contextmanager
+def _client(
+    addresses: list[str],
+    deadline_s: float,
+    token_file: Path | None,
+    tls: tuple[bool, Path | None, Path | None, Path | None, str | None],
+) -> "Iterator[RecallClient]":
+    from serving.client import ClientTls, RecallClient
+
+    wanted, ca, certificate, key, server_name = tls
+    encrypted = wanted or ca or certificate or key
+    try:
+        token = None if token_file is None else token_file.read_text().strip()
+        client = RecallClient(
+            addresses,
+            deadline_s=deadline_s,
+            tls=ClientTls(ca, certificate, key, server_name) if encrypted else None,
+            token=token,
+            wait_for_ready=False,  # somebody sits before it: better say at once that nothing is there
+        )
+    except OSError as error:
+        raise UsageError(f"Cannot read {token_file}: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"{token_file} holds no token.") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    with client:
+        yield client
+
+
+def _failure(code: str, said: str) -> UsageError | RunError:
+    return UsageError(said) if code in {"INVALID_ARGUMENT", "UNAUTHENTICATED"} else RunError(said)
