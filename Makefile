@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test proofs bench bench-trainer tables lint format proto constraints clean
+.PHONY: help setup servers demo test proofs bench bench-trainer bench-serving tables lint format proto constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,15 @@ bench-trainer: .bench-trainer/.ready ## measure the trainer beside its peer; ARG
 	$(BIN)/uv pip install -q --no-deps --python $(BIN)/python --target .bench-trainer -r $<
 	@touch $@
 
+bench-serving: .bench-serving/.ready ## measure serving beside its peer; ARGS="--quick --only qps cost"
+	$(BIN)/python -m benchmarks.serving --json $(ARGS)
+
+# As for the trainer's peer.
+.bench-serving/.ready: benchmarks/serving-requirements.txt $(READY)
+	rm -rf .bench-serving
+	$(BIN)/uv pip install -q --no-deps --python $(BIN)/python --target .bench-serving -r $<
+	@touch $@
+
 tables: $(READY) ## write docs/reproduction.md and its pictures from the results in docs/results
 	$(BIN)/python -m evaluation.reproduction --results docs/results --out docs
 
@@ -70,4 +79,4 @@ constraints: $(READY) ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile -q --universal --upgrade --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml -o constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .venv-bench .bench-trainer .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .bench-trainer .bench-serving .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -33,6 +33,7 @@ METHOD = "/driftline.v1.RecallService/Recall"
 OK = 0
 VERSION = re.compile(rb"\x2a.v(\d{6})(?:\+(\d{3}))?")  # field 5 of a reply, which comes before its items
 TICK_S = 0.001
+WARM_SEED = 1_000_000
 BURST = 8  # requests that leave at once before answers get a turn
 TIMED_OUT, UNAVAILABLE = (code.value[0] for code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE))
 OVERLAY = Path(".bench-serving")  # what `make bench-serving` lays over driftline's environment
@@ -157,7 +158,8 @@ def replies_of(shot: Shot) -> Iterator[tuple[int, bytes]]:
 
 async def _fire(shot: Shot) -> dict[str, Any]:
     rng = np.random.default_rng(shot.seed)
-    due = schedule(shot.rate, shot.warm_s + shot.seconds, shot.seed)
+    warm = schedule(shot.rate, shot.warm_s, shot.seed + WARM_SEED)
+    due = np.concatenate((warm, shot.warm_s + schedule(shot.rate, shot.seconds, shot.seed)))
     users = np.concatenate([rng.permutation(shot.users) + 1 for _ in range(len(due) // shot.users + 1)])[: len(due)]
     servers = np.arange(len(due)) % len(shot.addresses)
     if shot.kind in {"balanced", "client"}:

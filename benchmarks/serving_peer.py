@@ -68,14 +68,14 @@ def bento(made: Rig, model: str, workers: int, k: int) -> Iterator[str]:
         ],
     )
     try:
-        wait_ready(made, f"http://{address}/readyz")
+        wait_ready(made, address)
         yield address
     finally:
         made.supervisor.stop(child)
 
 
-def wait_ready(made: Rig, url: str) -> None:
-    """Wait until an HTTP server says that it is ready.
+def wait_ready(made: Rig, address: str) -> None:
+    """Wait until the peer says that it is ready.
 
     Raises:
         TimeoutError: it did not in time.
@@ -87,11 +87,11 @@ def wait_ready(made: Rig, url: str) -> None:
     while clock.elapsed_s() < deadline:
         made.supervisor.check()
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             pause.wait(0.2)
-    raise TimeoutError(f"{url} was not ready after {READY_S:.0f} s")
+    raise TimeoutError(f"{address} was not ready after {READY_S:.0f} s")
 
 
 def shot_at(addresses: Sequence[str], kind: Any, asked: argparse.Namespace) -> Shot:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import grpc
@@ -99,6 +100,12 @@ def encoder(model: str, seed: int) -> UserEncoder:
     return made
 
 
+@lru_cache
+def template(model: str) -> TowerTemplate:
+    """The graph of a model, which is traced once."""
+    return TowerTemplate(encoder(model, 1), DIM, WINDOW)
+
+
 def full(world: World, model: str, number: int) -> Snapshot:
     """A full snapshot; its tower and its item vectors are those of no other number."""
     torch.set_num_threads(1)
@@ -117,7 +124,7 @@ def full(world: World, model: str, number: int) -> Snapshot:
         metrics={},
     )
     counts = np.arange(1, world.items + 1, dtype=np.float32)
-    tower = TowerTemplate(made, DIM, WINDOW).fill(made)
+    tower = template(model).fill(made)
     return Snapshot(manifest, tower, np.arange(1, world.items + 1), vectors, counts, flat_index(vectors))
 
 
