@@ -24,12 +24,13 @@ from contracts import delta, snapshot
 from contracts.clock import SystemClock
 from contracts.delta import Delta
 from contracts.features import Floats, Ints, Positives
-from contracts.index import flat_index
+from contracts.index import EXACT, QUERIES, build
 from contracts.settings import Arm, Experiment, KafkaSettings, ModelName, ModelSettings, ServingSettings, Settings, dump
 from contracts.snapshot import Manifest, Snapshot, version_name
 from driftline import broker
 from driftline.supervise import Child, Supervisor
 from feature_repo.store import UserRow, UserSequences, apply
+from serving.model import NOTHING_KEPT, LoadedModel, Want
 from trainer.export import TowerTemplate
 from trainer.model import Model
 from trainer.models.base import UserEncoder
@@ -125,7 +126,12 @@ def full(world: World, model: str, number: int) -> Snapshot:
     )
     counts = np.arange(1, world.items + 1, dtype=np.float32)
     tower = template(model).fill(made)
-    return Snapshot(manifest, tower, np.arange(1, world.items + 1), vectors, counts, flat_index(vectors))
+    exact = Snapshot(manifest, tower, np.arange(1, world.items + 1), vectors, counts, EXACT)
+    # As the trainer does: the index's recall is measured by users.
+    users = range(world.users, max(world.users - QUERIES, 0), -1)
+    wants = [Want(user, world.watched(user), NOTHING_KEPT, NOW_MS, 1, ()) for user in users]
+    queries = LoadedModel(exact).user_vectors(wants)
+    return replace(exact, index=build(vectors, queries, seed=number))
 
 
 def moved(base: Snapshot, share: float, sequence: int) -> Delta:
