@@ -120,10 +120,10 @@ class ClientTls:
 
 @dataclass
 class Attempts:
-    """The attempts at one call: what comes next, how long it may take, and when to give up.
+    """The attempts at one call: where the next one goes, how long it may take, and when to give up.
 
     `turn` is the number of the call: calls begin at one channel after the other. `shared`: there is one channel for
-    all replicas, on which gRPC makes attempts of its own.
+    all replicas, on which gRPC makes attempts of its own and waits for a replica by itself.
     """
 
     request_id: str
@@ -134,6 +134,7 @@ class Attempts:
     wait_for_ready: bool
     turn: int
     made: int = 0
+    tried: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._began_s = self.clock.elapsed_s()
@@ -143,10 +144,14 @@ class Attempts:
         """Seconds until the deadline, never below 0."""
         return max(self.deadline_s - (self.clock.elapsed_s() - self._began_s), 0.0)
 
-    @property
-    def waits(self) -> bool:
-        """Whether to wait for a connection: with several channels, only where no other one is to be tried."""
-        return self.wait_for_ready and (self.shared or self.made + 1 >= self.most)
+    def waits(self, ready: Sequence[bool]) -> bool:
+        """Whether to wait until one of several channels is connected to a replica that answers."""
+        return self.wait_for_ready and not self.shared and not any(ready) and self.left_s > 0
+
+    def next(self, ready: Sequence[bool]) -> int:
+        """The channel that the next attempt goes to."""
+        self.tried.append(choose(ready, self.tried, self.turn))
+        return self.tried[-1]
 
     def failed(self, error: grpc.RpcError) -> None:
         """Count an attempt that failed.
@@ -178,16 +183,18 @@ def again(code: grpc.StatusCode, made: int, most: int, *, shared: bool) -> bool:
     return code in ELSEWHERE and made < most
 
 
-def choose(ready: Sequence[bool], turn: int) -> int:
-    """The channel of a turn: the next one that is connected to a replica that answers; else whose turn it is.
+def choose(ready: Sequence[bool], tried: Sequence[int], turn: int) -> int:
+    """The channel to try: the least tried; of those one that is connected to a replica that answers; from `turn` on.
 
-    >>> [choose([True, False, True], turn) for turn in range(4)]
+    Having been tried comes first: that a connection has broken is known here a moment later.
+
+    >>> [choose([True, False, True], [], turn) for turn in range(4)]
     [0, 2, 2, 0]
-    >>> choose([False, False], 3)
-    1
+    >>> choose([True, False], [0], 0), choose([False, True], [0, 1], 0)
+    (1, 1)
     """
     order = [(turn + n) % len(ready) for n in range(len(ready))]
-    return next((n for n in order if ready[n]), order[0])
+    return min(order, key=lambda n: (tried.count(n), not ready[n]))
 
 
 def targets(addresses: Sequence[str], *, apart: bool) -> list[str]:

@@ -12,6 +12,7 @@ the messages and the clock, nothing of a replica.
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 STATUS_DEADLINE_S = 2.0
+POLL_S = 0.01
 Status: TypeAlias = StatusReply | RecallError
 
 
@@ -77,6 +79,8 @@ class _Client:
         if tls is not None and self._name is None and len(hosts) == 1:
             self._name = hosts.pop()
         self._metadata = () if token is None else (("authorization", f"Bearer {_checked(token)}"),)
+        # With several channels none waits for its own replica: another channel may have one.
+        self._about = {"metadata": self._metadata, "wait_for_ready": wait_for_ready and self._shared}
         self._clock = clock or SystemClock()
         self._turns = itertools.count()
         self._connect()
@@ -114,6 +118,8 @@ class _Client:
             ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 2_000),
+            # A channel that nobody has used for long would let its connections go, and the first call wait for them.
+            ("grpc.client_idle_timeout_ms", 2**31 - 1),
         ]
         if self._name:
             options += [("grpc.ssl_target_name_override", self._name), ("grpc.default_authority", self._name)]
@@ -150,6 +156,7 @@ class RecallClient(_Client):
         self._channels = [self._channel(target, balanced=True) for target in self._targets]
         self._stubs = [RecallServiceStub(channel) for channel in self._channels]
         self._ready = [False] * len(self._channels)
+        self._pause = threading.Event()
         if not self._shared:
             for n, channel in enumerate(self._channels):
                 channel.subscribe(self._watch(n), try_to_connect=True)
@@ -215,11 +222,11 @@ class RecallClient(_Client):
 
     def _call(self, method: str, message: object, attempts: Attempts) -> Any:
         while True:
-            stub = self._stubs[calls.choose(self._ready, attempts.turn + attempts.made)]
+            while attempts.waits(self._ready):
+                self._pause.wait(POLL_S)
+            stub = self._stubs[attempts.next(self._ready)]
             try:
-                return getattr(stub, method)(
-                    message, timeout=attempts.left_s, metadata=self._metadata, wait_for_ready=attempts.waits
-                )
+                return getattr(stub, method)(message, timeout=attempts.left_s, **self._about)
             except grpc.RpcError as error:
                 attempts.failed(error)
 
@@ -296,26 +303,29 @@ class AsyncRecallClient(_Client):
         while True:
             try:
                 if self._hedge_after_s is None or self._alone:
-                    return await self._send(method, message, attempts, 0)
+                    return await self._send(method, message, attempts)
                 return await self._hedged(method, message, attempts, self._hedge_after_s)
             except grpc.RpcError as error:
                 attempts.failed(error)
 
-    async def _send(self, method: str, message: object, attempts: Attempts, beside: int) -> Any:
-        # gRPC's state is that of a moment ago, and costs nothing.
-        ready = [channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY for channel in self._channels]
-        stub = self._stubs[calls.choose(ready, attempts.turn + attempts.made + beside)]
-        return await getattr(stub, method)(
-            message, timeout=attempts.left_s, metadata=self._metadata, wait_for_ready=attempts.waits
-        )
+    async def _send(self, method: str, message: object, attempts: Attempts) -> Any:
+        while attempts.waits(self._ready):  # noqa: ASYNC110  (gRPC has no event for "one of them")
+            await asyncio.sleep(POLL_S)
+        stub = self._stubs[attempts.next(self._ready)]
+        return await getattr(stub, method)(message, timeout=attempts.left_s, **self._about)
+
+    @property
+    def _ready(self) -> list[bool]:
+        ready = grpc.ChannelConnectivity.READY
+        return [channel.get_state(try_to_connect=True) is ready for channel in self._channels]
 
     async def _hedged(self, method: str, message: object, attempts: Attempts, after_s: float) -> Any:
         """The first answer of two attempts; the error of the last one to fail where both do."""
-        sent = [asyncio.create_task(self._send(method, message, attempts, 0))]
+        sent = [asyncio.create_task(self._send(method, message, attempts))]
         try:
             await asyncio.wait(sent, timeout=min(after_s, attempts.left_s))
             if not sent[0].done():
-                sent.append(asyncio.create_task(self._send(method, message, attempts, 1)))
+                sent.append(asyncio.create_task(self._send(method, message, attempts)))
             for first in asyncio.as_completed(sent):
                 try:
                     return await first

@@ -60,7 +60,6 @@ def test_a_wrong_request_is_a_typed_error(replicas: tuple[Cluster, list[Child]])
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301
 
 
-@pytest.mark.xfail(strict=True, reason="The replica does not answer Status and RecallBatch yet.")
 def test_replicas_say_what_they_serve_and_answer_batches(replicas: tuple[Cluster, list[Child]]) -> None:
     _, (a, b, *_) = replicas
     addresses = [address_of(a), address_of(b)]
