@@ -1,6 +1,7 @@
 """Indexes side by side: what they cost to make, to keep and to update, how fast they answer, and what they find.
 
     python -m benchmarks.index [--items 10000 100000 1000000] [--learned 300] [--hnsw-up-to 100000] [--json]
+    python -m benchmarks.index --learned 100 --drift 1 10 50 200
 
 Vectors are `clustered`, as real catalogues are: N items around 2 √N centres, of which few are popular, at .6 of the
 centres' deviation, with lengths of a log-normal (σ .25); a user is an item plus .3 of another plus noise. At 100,000
@@ -12,6 +13,10 @@ others. `exact` and `ours` are contracts/index.py, `ours` without its least size
 The others are Faiss: flat, lists of scalar-quantized vectors (SQ8), and HNSW. `bytes` come on top of the item vectors,
 in memory. `update_s` is from a delta of 5 % of the items to an index that answers; where nothing can be moved or
 removed, that is to build it again. All is one thread's CPU time.
+
+With `--drift`, what deltas do to `ours` over 100,000 learned items: after so many further steps a delta brings all of
+them anew; `recall` is that of the users of the first tower, which deltas are served with, and `recall_without` what it
+would be if the number of visits had stayed.
 """
 
 import argparse
@@ -21,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,8 +39,8 @@ from benchmarks.trainer_crowd import Crowd, catalogue, dated, examples
 from contracts import index
 from contracts.features import Floats, Ints
 from contracts.index import Index
-from contracts.settings import ModelSettings, TrainerSettings
-from trainer.batches import encode
+from contracts.settings import ModelName, ModelSettings, TrainerSettings
+from trainer.batches import Batch, encode
 from trainer.catalogue import Catalogue
 from trainer.export import TowerTemplate
 from trainer.learner import Learner
@@ -46,6 +52,8 @@ USERS = 256  # to be measured by, and as many others
 TOUCHED = 0.05
 AT = 100_000  # items of the other vectors
 HNSW_LINKS, HNSW_BEAM = 32, 80
+
+MODELS: tuple[ModelName, ...] = ("two_tower", "t2diff")
 
 T = TypeVar("T")
 Search = Callable[[Floats, int], tuple[Floats, Ints]]
@@ -74,17 +82,17 @@ class Row:
     update_s: float
 
 
-def clustered(items: int) -> Vectors:
+def clustered(items: int, dim: int = DIM) -> Vectors:
     """See the top."""
     random = np.random.default_rng(0)
     count = round(2 * items**0.5)
     popularity = np.arange(1, count + 1) ** -0.7
-    centres = random.standard_normal((count, DIM), np.float32)
+    centres = random.standard_normal((count, dim), np.float32)
     of = random.choice(count, items, p=popularity / popularity.sum())
-    found = centres[of] + np.float32(0.6) * random.standard_normal((items, DIM), np.float32)
+    found = centres[of] + np.float32(0.6) * random.standard_normal((items, dim), np.float32)
     found *= random.lognormal(0, 0.25, (items, 1)).astype(np.float32)
     one, other = random.choice(items, (2, 2 * USERS))
-    noise = random.standard_normal((2 * USERS, DIM), np.float32)
+    noise = random.standard_normal((2 * USERS, dim), np.float32)
     return Vectors("clustered", found, found[one] + np.float32(0.3) * (found[other] + noise))
 
 
@@ -95,25 +103,75 @@ def uniform(items: int) -> Vectors:
     return Vectors("uniform", found[:items], found[items:])
 
 
+class Learned:
+    """A learner on the crowd, and users who ask its first tower, as they do while deltas are served."""
+
+    def __init__(self, model: ModelName, items: int, steps: int) -> None:
+        torch.set_num_threads(1)
+        crowd = Crowd(items=items)
+        self._known = Catalogue()
+        for item in catalogue(crowd):
+            self._known.put(item.item_id, item.category_ids)
+        self._settings = TrainerSettings(model=ModelSettings(dim=DIM), softmax="sampled")
+        self._learner = Learner(model, self._settings, 0, torch.device("cpu"))
+        self._learner.follow(self._known)
+        self._coming = (dated(example, 10**12) for example in examples(crowd))
+        self.learn(steps)
+        template = TowerTemplate(self._learner.model.encoder, DIM, self._settings.model.window)
+        made = snapshot_of(self._learner, self._known, template, manifest_of(self._learner, 1))
+        self.users = Served.of(made, torch.device("cpu")).users(self._next(2 * USERS), self._known)
+
+    def learn(self, steps: int) -> None:
+        """Take so many batches."""
+        for _ in range(steps):
+            self._learner.learn(self._next(self._settings.model.batch_size))
+
+    def vectors(self) -> Floats:
+        """The items', now."""
+        return self._learner.item_vectors(self._known)
+
+    def _next(self, count: int) -> Batch:
+        return encode([*islice(self._coming, count)], self._known, self._settings.model.window)
+
+
 def learned(items: int, steps: int) -> Vectors:
     """See the top."""
-    torch.set_num_threads(1)
-    crowd = Crowd(items=items)
-    known = Catalogue()
-    for item in catalogue(crowd):
-        known.put(item.item_id, item.category_ids)
-    settings = TrainerSettings(model=ModelSettings(dim=DIM), softmax="sampled")
-    learner = Learner("two_tower", settings, 0, torch.device("cpu"))
-    learner.follow(known)
-    coming = (dated(example, 10**12) for example in examples(crowd))
-    for _ in range(steps):
-        learner.learn(encode([*islice(coming, settings.model.batch_size)], known, settings.model.window))
-    template = TowerTemplate(learner.model.encoder, DIM, settings.model.window)
-    made = snapshot_of(learner, known, template, manifest_of(learner, 1))
-    asked = encode([*islice(coming, 2 * USERS)], known, settings.model.window)
-    return Vectors(
-        f"learned ({steps} steps)", made.item_vectors, Served.of(made, torch.device("cpu")).users(asked, known)
-    )
+    made = Learned("two_tower", items, steps)
+    return Vectors(f"learned ({steps} steps)", made.vectors(), made.users)
+
+
+def drifted(items: int, steps: int, further: list[int]) -> Iterator[dict[str, Any]]:
+    """What an index still finds when a delta brings nearly all items from so many steps further."""
+    for model in MODELS:
+        made = Learned(model, items, steps)
+        first, ids, queries = made.vectors(), np.arange(items), made.users[USERS:]
+        base = index.build(first, made.users[:USERS], seed=0, exact_below=0)
+        at = 0
+        for step in further:
+            made.learn(step - at)
+            at, now = step, made.vectors()
+            content, update_s = spent(partial(index.updated, base, ids, ids, now, ids))
+            truth = index.exact(queries, now, K)[1]
+            lengths = np.linalg.norm(first, axis=1)
+            after, kept = Index.load(content, ids, now), Index.load(with_visits_of(base, content), ids, now)
+            yield {
+                "model": model,
+                "steps": step,
+                "moved": float(np.median(np.linalg.norm(now - first, axis=1) / lengths)),
+                "before": Index.load(base, ids, first).describe(),
+                "after": after.describe(),
+                "recall": overlap(after.search(queries, K)[1], truth),
+                "recall_without": overlap(kept.search(queries, K)[1], truth),
+                "update_s": update_s,
+            }
+
+
+def with_visits_of(base: bytes, content: bytes) -> bytes:
+    """An index that visits as many lists as its base did."""
+    with np.load(BytesIO(base)) as old, np.load(BytesIO(content)) as new:
+        buffer = BytesIO()
+        np.savez(buffer, **{**new, "nprobes": old["nprobes"]})
+    return buffer.getvalue()
 
 
 def measured(vectors: Vectors, hnsw_up_to: int) -> Iterator[Row]:
@@ -227,8 +285,14 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--learned", type=int, default=0, help="steps; 0: no learned vectors")
     parser.add_argument("--hnsw-up-to", type=int, default=100_000, help="items; more take it many minutes")
+    parser.add_argument("--drift", type=int, nargs="*", default=[], help="steps after --learned; instead of the rest")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.drift:
+        for found in drifted(AT, options.learned, options.drift):
+            sys.stdout.write(f"{json.dumps(found)}\n")
+            sys.stdout.flush()
+        return
     for items in options.items:
         kinds = [partial(clustered, items)]
         if items == AT:

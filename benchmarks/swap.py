@@ -21,10 +21,10 @@ import numpy as np
 import structlog
 import torch
 
-from contracts import delta, snapshot
+from benchmarks.index import clustered
+from contracts import delta, index, snapshot
 from contracts.clock import SystemClock
 from contracts.delta import Delta
-from contracts.index import EXACT
 from contracts.settings import Arm, Experiment, KafkaSettings, ModelSettings, Settings
 from contracts.snapshot import Manifest, Snapshot, version_name
 from serving.metrics import Metrics
@@ -34,12 +34,12 @@ from trainer.model import Model
 
 
 def full(items: int, dim: int) -> Snapshot:
-    """A snapshot of random item vectors with a real tower."""
+    """A snapshot of random item vectors with a real tower, indexed as the trainer would."""
     torch.set_num_threads(1)
     settings = ModelSettings(dim=dim)
     encoder = Model("t2diff", settings, 0).encoder
     tower = TowerTemplate(encoder, dim, settings.window).fill(encoder)
-    vectors = np.random.default_rng(0).standard_normal((items, dim), np.float32)
+    made = clustered(items, dim)
     manifest = Manifest(
         model="t2diff",
         version=version_name(1),
@@ -53,7 +53,14 @@ def full(items: int, dim: int) -> Snapshot:
         event_time_ms=0,
         metrics={},
     )
-    return Snapshot(manifest, tower, np.arange(1, items + 1), vectors, np.ones(items, np.float32), EXACT)
+    return Snapshot(
+        manifest,
+        tower,
+        np.arange(1, items + 1),
+        made.items,
+        np.ones(items, np.float32),
+        index.build(made.items, made.users, seed=0),
+    )
 
 
 def moved(base: Snapshot, touched: float, sequence: int) -> Delta:
