@@ -6,6 +6,7 @@ Requests are answered many at a time, because a tower and an index are; what one
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 
@@ -162,18 +163,20 @@ def _others(definition: Arm, models: Mapping[str, LoadedModel], own: LoadedModel
 
 
 def _finished(draft: _Draft) -> Answer:
-    found = {source: list(zip(each.item_ids, each.scores, strict=True)) for source, each in draft.found.items()}
-    if len(found) == 1:
-        ((source, ranked),) = found.items()
-        picks = [Pick(item, score, source) for item, score in ranked]
-    elif draft.blend.blend == "team-draft":
-        picks = team_draft(found, draft.want.k, _coin(draft))
-    else:
-        shares: dict[str, float] = {each.source: each.share for each in draft.blend.sources}
-        # Where the control stands in, it has the share of the arm's own model.
-        picks = quota(found, {name: shares.get(name, shares[draft.blend.model]) for name in draft.models}, draft.want.k)
     sources = [Source(source, model, draft.found[source]) for source, model in draft.models.items()]
-    return Answer(draft.experiment, draft.arm, picks, sources, draft.fallbacks)
+    return Answer(draft.experiment, draft.arm, _picks(draft), sources, draft.fallbacks)
+
+
+def _picks(draft: _Draft) -> Sequence[Pick]:
+    if len(draft.found) == 1:
+        ((source, only),) = draft.found.items()
+        return list(zip(only.item_ids, only.scores, repeat(source), strict=False))
+    found = {source: list(zip(each.item_ids, each.scores, strict=True)) for source, each in draft.found.items()}
+    if draft.blend.blend == "team-draft":
+        return team_draft(found, draft.want.k, _coin(draft))
+    shares: dict[str, float] = {each.source: each.share for each in draft.blend.sources}
+    # Where the control stands in, it has the share of the arm's own model.
+    return quota(found, {name: shares.get(name, shares[draft.blend.model]) for name in draft.models}, draft.want.k)
 
 
 def _coin(draft: _Draft) -> np.random.Generator:

@@ -1,19 +1,13 @@
 """How the candidates of an arm's sources become one list. Pure; where a coin is needed, it is the caller's."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 Ranked = Sequence[tuple[int, float]]  # (item, score), best first
 
 
-class Pick(NamedTuple):
-    """An item of the blended list, and the source that contributed it."""
-
-    item_id: int
-    score: float
-    source: str
+Pick = tuple[int, float, str]  # an item of the blended list, its score, and the source that contributed it
 
 
 def quota(found: Mapping[str, Ranked], shares: Mapping[str, float], k: int) -> list[Pick]:
@@ -24,8 +18,8 @@ def quota(found: Mapping[str, Ranked], shares: Mapping[str, float], k: int) -> l
     source cannot fill, the others do. Equal need is settled by the order of `shares`.
 
     >>> found = {"a": [(1, 0.9), (2, 0.8), (3, 0.7)], "b": [(2, 5.0), (4, 4.0)]}
-    >>> [(pick.item_id, pick.source) for pick in quota(found, {"a": 2, "b": 1}, 3)]
-    [(1, 'a'), (2, 'b'), (3, 'a')]
+    >>> quota(found, {"a": 2, "b": 1}, 3)
+    [(1, 0.9, 'a'), (2, 5.0, 'b'), (3, 0.7, 'a')]
 
     """
 
@@ -46,7 +40,7 @@ def team_draft(found: Mapping[str, Ranked], k: int, coin: np.random.Generator) -
     any number of teams.
 
     >>> coin = np.random.default_rng(0)
-    >>> [pick.source for pick in team_draft({"a": [(1, .9), (2, .8)], "b": [(1, 5.), (3, 4.)]}, 4, coin)]
+    >>> [source for _, _, source in team_draft({"a": [(1, 0.9), (2, 0.8)], "b": [(1, 5.0), (3, 4.0)]}, 4, coin)]
     ['a', 'b', 'a']
 
     """
@@ -73,5 +67,5 @@ def _draw(found: Mapping[str, Ranked], turns: Iterator[str], k: int) -> list[Pic
             del left[source]
             continue
         taken.add(best[0])
-        picks.append(Pick(*best, source))
+        picks.append((*best, source))
     return picks

@@ -17,7 +17,7 @@ from contracts.wire.events_pb2 import Item
 
 log = structlog.get_logger()
 
-Hides = Callable[[int], Callable[[int], bool]]  # a time (Unix ms) to: whether an item is withdrawn then
+Hides = Callable[[int], Callable[[int], bool] | None]  # a time (Unix ms) to: whether an item is withdrawn then
 POLL_MS = 500
 
 
@@ -52,11 +52,11 @@ class Withdrawn:
         else:
             self._until.pop(item_id, None)
 
-    def at(self, time_ms: int) -> Callable[[int], bool]:
-        """Whether an item is withdrawn at a time."""
+    def at(self, time_ms: int) -> Callable[[int], bool] | None:
+        """Whether an item is withdrawn at a time; None where none is or will be."""
         until = self._until
         if not until:
-            return _nothing
+            return None
         return lambda item_id: until.get(item_id, time_ms + 1) <= time_ms
 
     def __len__(self) -> int:
@@ -99,7 +99,3 @@ class CatalogueReader:
         end = self._consumer.highwater(self._partition)
         if end is not None and self._consumer.position(self._partition) >= end:
             self.caught_up.set()
-
-
-def _nothing(_item_id: int) -> bool:
-    return False

@@ -1,17 +1,18 @@
 """A user's features in time: the store's row, or the last one known where the store does not answer soon enough."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as LateError
 from typing import NamedTuple
 
 import structlog
 
+from contracts.clock import Clock
 from feature_repo.online import SequenceReader
 from feature_repo.row import FeaturesUnavailable, UserRow
 
 log = structlog.get_logger()
+LEFT_ALONE_S = 0.5  # ten times what a read may take: a store that hangs costs a tenth of the time
 
 
 class Known(NamedTuple):
@@ -22,23 +23,21 @@ class Known(NamedTuple):
 
 
 class Features:
-    """Reads users' rows, and waits for them no longer than it may.
+    """Reads users' rows. A store that was late, or is away, is left alone for a while and not asked by every batch.
 
-    The store is read by a thread of its own. While a read is late, no other is begun: what hangs does not pile up, and
-    answers go on from the rows known last.
+    How late it may be is the reader's affair: it raises `FeaturesUnavailable` then.
     """
 
-    def __init__(self, reader: SequenceReader, timeout_s: float, last_known: int) -> None:
+    def __init__(self, reader: SequenceReader, last_known: int, clock: Clock) -> None:
         self._reader = reader
-        self._timeout_s = timeout_s
         self._limit = last_known
+        self._clock = clock
         self._last: OrderedDict[int, UserRow] = OrderedDict()
-        self._thread = ThreadPoolExecutor(1, "features")
-        self._reading: Future[list[UserRow | None]] | None = None
+        self._ask_again_s = -math.inf
 
     def read(self, user_ids: Sequence[int]) -> list[Known]:
         """What is known of each user, in the order asked for. For one thread."""
-        rows = self._in_time(user_ids)
+        rows = self._rows(user_ids)
         if rows is None:
             return [Known(self._last.get(user_id), late=True) for user_id in user_ids]
         for user_id, row in zip(user_ids, rows, strict=True):
@@ -50,18 +49,15 @@ class Features:
         return [Known(row, late=False) for row in rows]
 
     def close(self) -> None:
-        """Let go of the store once the read that is under way has ended; it is not waited for."""
-        self._thread.submit(self._reader.close)
-        self._thread.shutdown(wait=False)
+        """Let go of the store."""
+        self._reader.close()
 
-    def _in_time(self, user_ids: Sequence[int]) -> list[UserRow | None] | None:
-        if self._reading is not None and not self._reading.done():
+    def _rows(self, user_ids: Sequence[int]) -> list[UserRow | None] | None:
+        if self._clock.elapsed_s() < self._ask_again_s:
             return None
-        self._reading = self._thread.submit(self._reader.read, user_ids)
         try:
-            return self._reading.result(self._timeout_s)
-        except LateError:
-            return None
+            return self._reader.read(user_ids)
         except FeaturesUnavailable as error:
+            self._ask_again_s = self._clock.elapsed_s() + LEFT_ALONE_S
             log.warning("features not readable", error=str(error))
             return None

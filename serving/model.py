@@ -32,7 +32,7 @@ class Want(NamedTuple):
     now_ms: int
     k: int
     seen: Collection[int]  # items that are not to be returned
-    hidden: Hidden = lambda _item: False  # the same of items that nobody gets any more
+    hidden: Hidden | None = None  # the same of items that nobody gets any more
 
 
 class Candidates(NamedTuple):
@@ -96,17 +96,13 @@ class LoadedModel:
 
     def popular(self, want: Want) -> Candidates:
         """The k items with the most positives that may be returned."""
-        ids: list[int] = []
-        counts: list[float] = []
-        at, step = 0, want.k + len(want.seen)
-        while len(ids) < want.k and at < self.items:
-            rows = self._popular[at : at + step]
-            for item, count in zip(self._item_ids[rows].tolist(), self._counts[rows].tolist(), strict=True):
-                if item not in want.seen and not want.hidden(item):
-                    ids.append(item)
-                    counts.append(count)
-            at += step
-        return Candidates(ids[: want.k], counts[: want.k], None)
+        reach = want.k + len(want.seen)
+        while True:
+            rows = self._popular[:reach]
+            found = _allowed(want, self._item_ids[rows].tolist(), self._counts[rows].tolist(), None)
+            if len(found.item_ids) == want.k or reach >= self.items:
+                return found
+            reach *= WIDEN
 
     def user_vectors(self, wants: Sequence[Want]) -> Floats:
         """The users' vectors, (B, d): a function of the snapshot, the user's row and the moment of the request."""
@@ -162,15 +158,20 @@ class LoadedModel:
             reach = min(reach, self.items)
             scores, ids = self._index.search(np.ascontiguousarray(vectors[short]), reach)
             for i, of_ids, of_scores in zip(short, ids.tolist(), scores.tolist(), strict=True):
-                want = wants[i]
-                seen, hidden = want.seen, want.hidden
-                kept = [
-                    place for place, item in enumerate(of_ids) if item not in seen and item >= 0 and not hidden(item)
-                ][: want.k]
-                found[i] = Candidates([of_ids[j] for j in kept], [of_scores[j] for j in kept], vectors[i])
+                found[i] = _allowed(wants[i], of_ids, of_scores, vectors[i])
             short = [i for i in short if len(found[i].item_ids) < wants[i].k] if reach < self.items else []
             reach *= WIDEN
         return found
+
+
+def _allowed(want: Want, ids: Sequence[int], scores: Sequence[float], vector: Floats | None) -> Candidates:
+    """The first k of what was found that may be returned; -1 is no item."""
+    seen, hidden = want.seen, want.hidden
+    places = [place for place, item in enumerate(ids) if item not in seen and item >= 0]
+    if hidden:
+        places = [place for place in places if not hidden(ids[place])]
+    places = places[: want.k]
+    return Candidates([ids[place] for place in places], [scores[place] for place in places], vector)
 
 
 def moment_of(positives: Positives, now_ms: int) -> int:

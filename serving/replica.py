@@ -49,8 +49,8 @@ class Replica:
         self.catalogue = CatalogueReader(settings.kafka)
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
-        timeout_s = serving.feature_timeout_ms / 1000
-        self.features = Features(reader(settings.feature_repo, timeout_s), timeout_s, serving.last_known_users)
+        read_by = reader(settings.feature_repo, serving.feature_timeout_ms / 1000)
+        self.features = Features(read_by, serving.last_known_users, clock)
         self._answerer = Answerer(
             settings.experiment,
             self.swapper.models,

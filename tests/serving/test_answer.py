@@ -60,11 +60,11 @@ def answered(
 
 
 def items(found: Answer) -> list[int]:
-    return [pick.item_id for pick in found.picks]
+    return [item for item, _, _ in found.picks]
 
 
 def sources(found: Answer) -> list[str]:
-    return [pick.source for pick in found.picks]
+    return [source for _, _, source in found.picks]
 
 
 def test_the_arm_decides_the_model() -> None:
@@ -171,7 +171,9 @@ def test_what_one_gets_does_not_depend_on_the_others_of_the_batch() -> None:
         alone = answered(PLAIN, BOTH, each)
         assert isinstance(found, Answer)
         assert items(found) == items(alone)
-        np.testing.assert_allclose([p.score for p in found.picks], [p.score for p in alone.picks], rtol=1e-6)
+        np.testing.assert_allclose(
+            [score for _, score, _ in found.picks], [score for _, score, _ in alone.picks], rtol=1e-6
+        )
 
 
 def test_an_arm_whose_sources_leave_out_its_model_or_repeat_one_is_refused() -> None:

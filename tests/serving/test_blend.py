@@ -18,10 +18,10 @@ def test_each_item_once_k_filled_and_sources_keep_their_order(
 ) -> None:
     everything = {item for each in lists.values() for item, _ in each}
     for picks in (quota(lists, dict.fromkeys(lists, 1.0), k), team_draft(lists, k, np.random.default_rng(seed))):
-        ids = [pick.item_id for pick in picks]
+        ids = [item for item, _, _ in picks]
         assert len(set(ids)) == len(ids) == min(k, len(everything))
         for source, each in lists.items():
-            own = [pick.item_id for pick in picks if pick.source == source]
+            own = [item for item, _, picker in picks if picker == source]
             assert own == [item for item, _ in each if item in own]
 
 
@@ -30,7 +30,7 @@ def test_at_every_place_sources_have_their_shares_up_to_rounding(shares: list[fl
     lists = {str(s): [(100 * s + i, 1.0) for i in range(60)] for s in range(len(shares))}
     picks = quota(lists, {str(s): share for s, share in enumerate(shares)}, k)
     for place in range(1, k + 1):
-        taken = Counter(pick.source for pick in picks[:place])
+        taken = Counter(source for _, _, source in picks[:place])
         for s, share in enumerate(shares):
             # Webster's sequence can be off by more than one place where there are many sources, but not by two.
             assert abs(taken[str(s)] - place * share / sum(shares)) < 2
@@ -39,5 +39,5 @@ def test_at_every_place_sources_have_their_shares_up_to_rounding(shares: list[fl
 def test_in_a_draft_each_team_is_first_half_of_the_time() -> None:
     lists = {"a": [(1, 1.0), (2, 0.9)], "b": [(1, 1.0), (3, 0.9)]}
     coin = np.random.default_rng(7)
-    first = Counter(team_draft(lists, 3, coin)[0].source for _ in range(4000))
+    first = Counter(team_draft(lists, 3, coin)[0][2] for _ in range(4000))
     assert abs(first["a"] - 2000) < 4 * 32  # four standard deviations

@@ -1,33 +1,27 @@
-"""Features in time or the last known: a real thread, and a store that answers when the test lets it."""
+"""Features in time or the last known; a store that fails is left alone for a while."""
 
-import threading
 from collections.abc import Sequence
 
+from contracts.clock import ManualClock
 from feature_repo.row import FeaturesUnavailable, UserRow
-from serving.features import Features, Known
-
-BRIEFLY_S = 0.01
-LONG_S = 30.0
+from serving.features import LEFT_ALONE_S, Features, Known
 
 
 class Store:
-    """Users 1 to 9 with a row that says how often the store was read; hangs or fails when told to."""
+    """Users 1 to 9 with a row that says how often the store was read; away when told to."""
 
     def __init__(self) -> None:
         self.reads = 0
-        self.answers = threading.Event()
-        self.answers.set()
         self.away = False
 
     def read(self, user_ids: Sequence[int]) -> list[UserRow | None]:
         self.reads += 1
-        self.answers.wait(LONG_S)
         if self.away:
             raise FeaturesUnavailable("Redis is away")
         return [row(user_id, self.reads) if user_id < 10 else None for user_id in user_ids]
 
     def close(self) -> None:
-        self.closed = True
+        self.away = True
 
 
 def row(user_id: int, read: int) -> UserRow:
@@ -35,42 +29,27 @@ def row(user_id: int, read: int) -> UserRow:
 
 
 def test_rows_in_time_are_the_stores() -> None:
-    features = Features(Store(), LONG_S, 10)
+    features = Features(Store(), 10, ManualClock())
     assert features.read([1, 99]) == [Known(row(1, 1), late=False), Known(None, late=False)]
-    features.close()
 
 
-def test_late_rows_are_the_last_known_and_nothing_piles_up_behind_a_read_that_hangs() -> None:
-    store = Store()
-    features = Features(store, LONG_S, 10)
-    features.read([1])
-    features._timeout_s = BRIEFLY_S
-    store.answers.clear()
-    for _ in range(3):
-        assert features.read([1, 2]) == [Known(row(1, 1), late=True), Known(None, late=True)]
-    assert store.reads == 2, "the one that hangs, and none behind it"
-    store.answers.set()
-    assert features._reading is not None
-    features._reading.result(LONG_S)
-    features._timeout_s = LONG_S
-    assert features.read([1]) == [Known(row(1, 3), late=False)]
-    features.close()
-
-
-def test_a_store_that_fails_is_a_store_that_is_late() -> None:
-    store = Store()
-    features = Features(store, LONG_S, 10)
+def test_of_a_store_that_is_away_the_last_known_rows_serve_and_it_is_left_alone_for_a_while() -> None:
+    store, clock = Store(), ManualClock()
+    features = Features(store, 10, clock)
     features.read([1])
     store.away = True
-    assert features.read([1]) == [Known(row(1, 1), late=True)]
-    features.close()
+    for _ in range(3):
+        assert features.read([1, 2]) == [Known(row(1, 1), late=True), Known(None, late=True)]
+    assert store.reads == 2, "one more, and then none"
+    store.away = False
+    clock.advance(round(1000 * LEFT_ALONE_S))
+    assert features.read([1]) == [Known(row(1, 3), late=False)]
 
 
 def test_only_so_many_users_are_remembered_the_newest_longest() -> None:
     store = Store()
-    features = Features(store, LONG_S, 2)
+    features = Features(store, 2, ManualClock())
     for user_id in (1, 2, 1, 3):
         features.read([user_id])
     store.away = True
     assert [known.row is not None for known in features.read([1, 2, 3])] == [True, False, True]
-    features.close()
