@@ -1,7 +1,8 @@
-"""The peer's service, as users of BentoML write one: Feast's features, an ONNX tower, a Faiss index, adaptive batching.
+"""The peer's service, as users of BentoML write one: Feast's features, an ONNX tower, an index, adaptive batching.
 
-It runs in a process of its own, with driftline's environment and what `make bench-serving` lays over it; where its
-files are comes in the environment, since BentoML imports this module in every worker.
+Tower and index are the snapshot's own. It runs in a process of its own, with driftline's environment and what `make
+bench-serving` lays over it; where its files are comes in the environment, since BentoML imports this module in every
+worker.
 """
 
 import os
@@ -16,6 +17,7 @@ from feast import FeatureStore
 
 from contracts import delta, snapshot
 from contracts.features import Positives, gather, positives, sampling_noise, tower_inputs
+from contracts.index import Index
 from feature_repo.store import SERVICE
 
 MAX_BATCH = 32
@@ -36,7 +38,7 @@ class Recall:
         self._tower = onnxruntime.InferenceSession(named.tower, options, providers=["CPUExecutionProvider"])
         self._wanted = {entry.name for entry in self._tower.get_inputs()}
         faiss.omp_set_num_threads(1)
-        self._index = faiss.deserialize_index(np.frombuffer(named.index, np.uint8))
+        self._index = Index.load(named.index, named.item_ids, named.item_vectors)
         self._store = FeatureStore(repo_path=os.environ["PEER_FEATURES"])
         self._features = self._store.get_feature_service(SERVICE)
         self._k, self._now_ms = int(os.environ["PEER_K"]), int(os.environ["PEER_NOW_MS"])
@@ -52,10 +54,9 @@ class Recall:
             for items, times, views in zip(rows["item_ids"], rows["times_ms"], rows["effective_views"], strict=True)
         ]
         reach = min(self._k + max(len(each.item_ids) for each in watched), len(self._item_ids))
-        scores, places = self._index.search(self._vectors_of(user_ids, watched), reach)
+        scores, ids = self._index.search(self._vectors_of(user_ids, watched), reach)
         return [
-            self._reply(self._item_ids[of_places], of_scores, each)
-            for of_places, of_scores, each in zip(places, scores, watched, strict=True)
+            self._reply(of_user, of_scores, each) for of_user, of_scores, each in zip(ids, scores, watched, strict=True)
         ]
 
     def _vectors_of(self, user_ids: list[int], watched: list[Positives]) -> np.ndarray:

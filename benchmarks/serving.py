@@ -40,6 +40,7 @@ QUICK = {
     "soak": ["--minutes", "0.5", "--every", "2"],
 }
 SHARES = {"cost": 0.3, "swaps": 0.35, "kill": 0.25, "soak": 0.3}  # of the largest rate
+SLOWEST = 20.0  # requests a second; fewer say little
 FIGURES = {
     "qps": ("t2diff_qps_p99_25ms", "two_tower_qps_p99_25ms", "t2diff_replicas", "two_tower_replicas"),
     "cost": ("t2diff_to_two_tower_cost",),
@@ -78,7 +79,7 @@ def arguments_of(name: str, asked: argparse.Namespace, redis: str | None, larges
         told += ["--items", asked.items, "--users", asked.users, "--k", asked.k, "--out", asked.out]
         told += ["--redis", redis] if redis else []
     if name in SHARES and largest:
-        told += ["--rate", round(SHARES[name] * largest, 1)]
+        told += ["--rate", round(max(SHARES[name] * largest, SLOWEST), 1)]
     if name == "soak":
         told += ["--minutes", asked.soak]
     if name == "swaps":

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving_figures import ratio
-from benchmarks.serving_load import OVERLAY, Generator, Shot, generator
 from benchmarks.serving_options import Say, command, common, machine, world
-from benchmarks.serving_rig import NOW_MS, Replica, cpu_s, rig
+from benchmarks.serving_rig import Replica, cpu_s, rig
+from benchmarks.serving_shots import OVERLAY, Generator, Shot, generator
+from benchmarks.serving_world import NOW_MS
 
 MODELS = ("t2diff", "two_tower")
 SAMPLES_PER_S = 200

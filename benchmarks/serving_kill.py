@@ -1,15 +1,14 @@
 """A replica is killed under load: does the client notice, and how soon is the replica back?
 
-    python -m benchmarks.serving_kill [--kills 5] [--rate 100] [--client auto]
+    python -m benchmarks.serving_kill [--kills 5] [--rate 100] [--client client]
 
 Two replicas on fixed ports serve T2Diff. In turns one of them gets SIGKILL, and after a moment it is started again
-under the same settings. All requests go through a client that knows both: `serving.client` where there is one, else a
+under the same settings. All requests go through a client that knows both: `serving.client`, or (`--client balanced`) a
 plain gRPC channel with `round_robin` and a retry policy. `restart_to_ready_s` is from the new process's start until
 its health says that it serves.
 """
 
 import argparse
-import importlib.util
 import json
 import statistics
 import sys
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving_figures import percentiles
-from benchmarks.serving_load import OK, Shot, generator, requests_of
 from benchmarks.serving_options import Say, command, common, machine, world
-from benchmarks.serving_rig import NOW_MS, rig
+from benchmarks.serving_rig import rig
+from benchmarks.serving_shots import OK, Shot, generator, requests_of
+from benchmarks.serving_world import NOW_MS
 from driftline.broker import free_port
 
 MODEL = "t2diff"
@@ -30,9 +30,6 @@ MODEL = "t2diff"
 
 def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Kill and start again, as often as asked."""
-    kind = asked.client
-    if kind == "auto":
-        kind = "client" if importlib.util.find_spec("serving.client") else "balanced"
     restarts: list[float] = []
     told: list[dict[str, Any]] = []
     sent = failed = 0
@@ -56,7 +53,7 @@ def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
                 seed=number,
                 time_ms=NOW_MS,
                 deadline_s=asked.deadline,
-                kind=kind,
+                kind=asked.client,
                 out=str(Path(folder) / "shot"),
             )
             load.begin(shot)
@@ -81,7 +78,7 @@ def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
         "restart_to_ready_s": round(statistics.median(restarts), 2),
         "slowest_restart_s": round(max(restarts), 2),
         "slowest_request_ms": worst,
-        "client": kind,
+        "client": asked.client,
         "loads": told,
     } | machine(asked)
 
@@ -95,7 +92,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--down", type=float, default=2.0, help="seconds from a kill to the start of another process")
     parser.add_argument("--longest", type=float, default=25.0, help="seconds that the load waits for a restart")
     parser.add_argument("--deadline", type=float, default=2.0, help="seconds that a request may take")
-    parser.add_argument("--client", choices=["auto", "client", "balanced"], default="auto")
+    parser.add_argument("--client", choices=["client", "balanced"], default="client")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -28,15 +28,16 @@ from typing import Any
 
 import faiss
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
 from benchmarks.serving_figures import ratio
-from benchmarks.serving_load import Shot, generator
 from benchmarks.serving_options import Say, command, common, machine, world
-from benchmarks.serving_rig import DIM, NOW_MS, WINDOW, World, encoder, full, rig
-from contracts.features import Floats, Ints, Positives, TowerInputs, gather, sampling_noise, tower_inputs
+from benchmarks.serving_rig import rig
+from benchmarks.serving_shots import Shot, generator
+from benchmarks.serving_world import DIM, NOW_MS, WINDOW, Tower, World, encoder, full, prepared
+from contracts.features import Floats, Ints, Positives
+from contracts.index import Index
 from contracts.snapshot import Snapshot
 from driftline import scrape
 from feature_repo.store import UserSequences
@@ -88,7 +89,8 @@ class Plain:
         found = []
         with torch.inference_mode():
             for user in users:
-                inputs, sequence, noise = prepared(self._watched, self._snapshot, [user], self._encoder.noise_shape)
+                shape = self._encoder.noise_shape
+                inputs, sequence, noise = prepared(self._snapshot, [user], [self._watched[user]], shape)
                 arrays = (sequence, inputs.mask, inputs.lag, noise)
                 found.append(self._encoder(*(torch.from_numpy(each) for each in arrays)))
         return torch.cat(found)
@@ -107,36 +109,17 @@ class Served:
     """A snapshot's own tower and index."""
 
     def __init__(self, snapshot: Snapshot, watched: Watched, k: int) -> None:
-        self._watched, self._snapshot, self._k = watched, snapshot, k
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._tower = onnxruntime.InferenceSession(snapshot.tower, options, providers=["CPUExecutionProvider"])
-        self._wanted = {entry.name for entry in self._tower.get_inputs()}
-        self._index = faiss.deserialize_index(np.frombuffer(snapshot.index, np.uint8))
+        self._watched, self._k, self._tower = watched, k, Tower(snapshot)
+        self._index = Index.load(snapshot.index, snapshot.item_ids, snapshot.item_vectors)
 
     def step(self, users: Sequence[int]) -> Floats:
         """User vectors (B, d), all at once."""
-        inputs, sequence, noise = prepared(self._watched, self._snapshot, users, self._snapshot.manifest.noise_shape)
-        feed = {"sequence": sequence, "mask": inputs.mask, "lag": inputs.lag, "noise": noise}
-        (vectors,) = self._tower.run(["user"], {name: array for name, array in feed.items() if name in self._wanted})
-        made: Floats = vectors
-        return made
+        return self._tower(users, [self._watched[user] for user in users])
 
     def answer(self, users: Sequence[int]) -> list[list[int]]:
         """The items of each."""
-        _, rows = self._index.search(self.step(users), self._k + SEEN)
-        ids = self._snapshot.item_ids[rows]
+        _, ids = self._index.search(self.step(users), self._k + SEEN)
         return [unseen(of_user, self._watched[user], self._k) for user, of_user in zip(users, ids, strict=True)]
-
-
-def prepared(
-    watched: Watched, snapshot: Snapshot, users: Sequence[int], noise_shape: tuple[int, ...]
-) -> tuple[TowerInputs, Floats, Floats]:
-    """Users' features as a tower takes them."""
-    now, window = np.full(len(users), NOW_MS), snapshot.manifest.window
-    inputs = tower_inputs([watched[user] for user in users], now, snapshot.item_ids, window)
-    noise = np.stack([sampling_noise(user, 1, noise_shape) for user in users])
-    return inputs, gather(inputs.rows, snapshot.item_vectors), noise
 
 
 def unseen(ids: Ints, seen: Positives, k: int) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_rig import DIM, WINDOW, World
+from benchmarks.serving_world import DIM, WINDOW, World
 from evaluation import costs
 
 Say = Callable[[str], None]

@@ -8,9 +8,9 @@ needs beside over driftline's environment). Ray Serve brings a cluster, KServe w
 by a fixed timeout.
 
 The peer's service (`benchmarks/peer_bento.py`) is what its documentation leads to: one batchable API over HTTP with
-JSON, `get_online_features(…).to_dict()` for all users of a batch, then the tower and the index for all of them; one
-thread each for ONNX Runtime and Faiss, as ours. It neither assigns arms nor logs exposures nor swaps; ours does. Its
-adaptive batching has its defaults but for batches of at most 32, as ours has.
+JSON, `get_online_features(…).to_dict()` for all users of a batch, then tower and index, the very ones that ours has;
+one thread each for ONNX Runtime and Faiss, as ours. It neither assigns arms nor logs exposures nor swaps; ours does.
+Its adaptive batching has its defaults but for batches of at most 32, as ours has.
 
 `ratio_to_peer` is the largest rate at which p99 stays within 25 ms and nothing fails, ours over the peer's, each with
 the better number of processes. Where the peer never stays within 25 ms, `peer_limit_ms` is null, and its largest rate
@@ -32,10 +32,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving_figures import P99_LIMIT_MS, ratio
-from benchmarks.serving_load import OVERLAY, Generator, Shot, generator
 from benchmarks.serving_options import Say, command, common, machine, world
 from benchmarks.serving_qps import FIRST, search
-from benchmarks.serving_rig import NOW_MS, Rig, rig
+from benchmarks.serving_rig import Rig, rig
+from benchmarks.serving_shots import OVERLAY, Generator, Shot, generator
+from benchmarks.serving_world import NOW_MS
 from contracts.clock import SystemClock
 from driftline.broker import free_port
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.serving_options import Say, command
-from benchmarks.serving_rig import DIM, WINDOW
+from benchmarks.serving_world import DIM, WINDOW
 from contracts.settings import ModelSettings
 from evaluation import movielens, studies
 from evaluation.data import Catalogue, Query

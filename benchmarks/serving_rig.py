@@ -1,148 +1,31 @@
 """What the serving benchmarks stand on: broker, features, snapshots, and replicas as processes.
 
 Everything is made by the project's own tools (`feature_repo.store`, `contracts.snapshot`, `trainer.export`) and asked
-over gRPC, so nothing here depends on how a replica works inside. Towers are real exports of models whose weights were
-set, not learned: the same operations at the same cost. Item vectors lie in clusters, users watch items of a few of
-them, and the towers' weights lean towards what was watched last, so that queries fall where items are, as they do
-after training.
+over gRPC, so nothing here depends on how a replica works inside.
 """
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import grpc
-import numpy as np
 import psutil
-import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from contracts import delta, snapshot
+from benchmarks.serving_world import NOW_MS, World, full
+from contracts import snapshot
 from contracts.clock import SystemClock
-from contracts.delta import Delta
-from contracts.features import Floats, Ints, Positives
-from contracts.index import EXACT, QUERIES, build
-from contracts.settings import Arm, Experiment, KafkaSettings, ModelName, ModelSettings, ServingSettings, Settings, dump
-from contracts.snapshot import Manifest, Snapshot, version_name
+from contracts.settings import Arm, Experiment, KafkaSettings, ModelName, ServingSettings, Settings, dump
+from contracts.snapshot import Snapshot
 from driftline import broker
 from driftline.supervise import Child, Supervisor
-from feature_repo.store import UserRow, UserSequences, apply
-from serving.model import NOTHING_KEPT, LoadedModel, Want
-from trainer.export import TowerTemplate
-from trainer.model import Model
-from trainer.models.base import UserEncoder
-from trainer.models.t2diff import T2Diff
-from trainer.models.two_tower import TwoTower
+from feature_repo.store import UserSequences, apply
 
-DIM, WINDOW = 64, 50
-SHAPE = ModelSettings(dim=DIM, window=WINDOW)
-ITEMS_PER_CLUSTER = 100
-CLUSTERS_PER_USER = 3
-SPREAD = 0.5  # of a cluster, relative to the distance of its centre from 0
 ROWS_PER_WRITE = 1000
-NOW_MS = 1_750_000_000_000  # of every request: a reply can then be checked against user, item vectors and tower
-BETWEEN_MS = 3_600_000  # two behaviours of a user
 READY_S = 120.0
 SERVICE = "driftline.v1.RecallService"
-
-
-@dataclass(frozen=True)
-class World:
-    """Items 1..`items` and users 1..`users`; everything about them follows from the seed."""
-
-    items: int
-    users: int
-    seed: int = 0
-
-    @property
-    def clusters(self) -> int:
-        """How many there are; item i is in cluster i mod `clusters`."""
-        return max(self.items // ITEMS_PER_CLUSTER, 1)
-
-    def vectors(self, version: int) -> Floats:
-        """Item vectors (N, d) of a version: in every other one, all of them are elsewhere."""
-        rng = np.random.default_rng([self.seed, version])
-        centres = rng.standard_normal((self.clusters, DIM), np.float32)
-        vectors = np.float32(SPREAD) * rng.standard_normal((self.items, DIM), np.float32)
-        vectors += centres[np.arange(1, self.items + 1) % self.clusters]
-        return vectors / np.float32(DIM**0.5)
-
-    def watched(self, user_id: int) -> Positives:
-        """What a user has watched: `WINDOW` items of few clusters."""
-        rng = np.random.default_rng([self.seed, user_id])
-        clusters = rng.integers(self.clusters, size=CLUSTERS_PER_USER)[rng.integers(CLUSTERS_PER_USER, size=WINDOW)]
-        turns = rng.integers((self.items - 1) // self.clusters, size=WINDOW)
-        items = 1 + (clusters + turns * self.clusters) % self.items
-        return Positives(items, NOW_MS - BETWEEN_MS * np.arange(WINDOW, 0, -1))
-
-    def row(self, user_id: int) -> UserRow:
-        """The same as the store holds it."""
-        item_ids, times_ms = self.watched(user_id)
-        ones, zeros = np.ones(WINDOW, np.int64), np.zeros(WINDOW, np.int64)
-        return UserRow(
-            user_id, item_ids, times_ms, 10_000 * ones, ones, zeros, zeros,
-            last_event_ms=int(times_ms[-1]), feedback_offset=1,
-        )  # fmt: skip
-
-
-def encoder(model: str, seed: int) -> UserEncoder:
-    """A user encoder with weights that no training made."""
-    made = Model(model, SHAPE, seed).encoder.eval()
-    eye = 8 * torch.eye(DIM)
-    with torch.no_grad():
-        if isinstance(made, T2Diff):
-            made.last.weight += eye
-            made.read.weight.normal_(0, 0.01)
-        if isinstance(made, TwoTower):
-            made.skip.weight[:, 3 * DIM : 4 * DIM] += eye
-    return made
-
-
-@lru_cache
-def template(model: str) -> TowerTemplate:
-    """The graph of a model, which is traced once."""
-    return TowerTemplate(encoder(model, 1), DIM, WINDOW)
-
-
-def full(world: World, model: str, number: int) -> Snapshot:
-    """A full snapshot; its tower and its item vectors are those of no other number."""
-    torch.set_num_threads(1)
-    made, vectors = encoder(model, number), world.vectors(number)
-    manifest = Manifest(
-        model=model,
-        version=version_name(number),
-        dim=DIM,
-        window=WINDOW,
-        sampling_seed=number,
-        noise_shape=made.noise_shape,
-        examples=0,
-        shares={},
-        offsets={},
-        event_time_ms=0,
-        metrics={},
-    )
-    counts = np.arange(1, world.items + 1, dtype=np.float32)
-    tower = template(model).fill(made)
-    exact = Snapshot(manifest, tower, np.arange(1, world.items + 1), vectors, counts, EXACT)
-    # As the trainer does: the index's recall is measured by users.
-    users = range(world.users, max(world.users - QUERIES, 0), -1)
-    wants = [Want(user, world.watched(user), NOTHING_KEPT, NOW_MS, 1, ()) for user in users]
-    queries = LoadedModel(exact).user_vectors(wants)
-    return replace(exact, index=build(vectors, queries, seed=number))
-
-
-def moved(base: Snapshot, share: float, sequence: int) -> Delta:
-    """A delta in which a share of the items has moved by half its length."""
-    rng = np.random.default_rng(sequence)
-    ids, vectors, counts = base.item_ids, base.item_vectors.copy(), base.item_counts
-    vectors[rng.choice(len(vectors), max(round(share * len(vectors)), 1), replace=False)] *= np.float32(1.5)
-    changes = delta.difference(ids, base.item_vectors, counts, ids, vectors, counts, 0.01)
-    number = snapshot.Version.parse(base.manifest.version)
-    assert number
-    return Delta(replace(base.manifest, version=version_name(number.number, sequence)), changes)
 
 
 @dataclass
@@ -278,8 +161,3 @@ def rig(world: World, directory: Path, models: Sequence[str] = (), redis: str | 
 def cpu_s(processes: Mapping[str, psutil.Process]) -> dict[str, float]:
     """CPU seconds, of user and system, that each process has used so far."""
     return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
-
-
-def ids_of(world: World) -> Ints:
-    """All users, in an order that follows from the seed."""
-    return np.random.default_rng(world.seed).permutation(np.arange(1, world.users + 1))

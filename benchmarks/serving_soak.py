@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving_figures import ratio
-from benchmarks.serving_load import OK, Shot, generator, requests_of
 from benchmarks.serving_options import Say, command, common, machine, world
-from benchmarks.serving_rig import NOW_MS, rig
+from benchmarks.serving_rig import rig
+from benchmarks.serving_shots import OK, Shot, generator, requests_of
 from benchmarks.serving_versions import MODEL, Checker, Line
+from benchmarks.serving_world import NOW_MS
 
 FLAT = 0.03
 MEGABYTE = 1e6

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.serving_figures import overlapping, percentiles, ratio
-from benchmarks.serving_load import OK, Generator, Requests, Shot, generator, requests_of
 from benchmarks.serving_options import Say, command, common, machine, world
-from benchmarks.serving_rig import NOW_MS, Replica, rig
+from benchmarks.serving_rig import Replica, rig
+from benchmarks.serving_shots import OK, Generator, Requests, Shot, generator, requests_of
 from benchmarks.serving_versions import MODEL, Checker, Line, Swap
+from benchmarks.serving_world import NOW_MS
 from contracts.features import Floats
 from driftline import scrape
 

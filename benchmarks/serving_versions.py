@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import grpc
 import numpy as np
-import onnxruntime
 
-from benchmarks.serving_load import Requests, Shot, replies_of
-from benchmarks.serving_rig import NOW_MS, Replica, Rig, World, full, moved
+from benchmarks.serving_rig import Replica, Rig
+from benchmarks.serving_shots import Requests, Shot, replies_of
+from benchmarks.serving_world import Tower, full, moved
 from contracts import delta, snapshot
-from contracts.features import gather, rows_of, sampling_noise, tower_inputs
+from contracts.features import rows_of
 from contracts.snapshot import Snapshot, Version
 from contracts.wire.recall_pb2 import RecallReply, StatusRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
@@ -56,7 +56,7 @@ class Checker:
         scores = np.array([item.score for item in reply.items], np.float32)
         if not np.allclose(scores, named.item_vectors[rows] @ vector, rtol=1e-4, atol=1e-4):
             return True
-        expected = vector_of(named, tower, self._rig.world, user_id)
+        (expected,) = tower([user_id], [self._rig.world.watched(user_id)])
         return bool(np.linalg.norm(vector - expected) > VECTOR_TOLERANCE * np.linalg.norm(expected))
 
     def count(self, shot: Shot, table: Requests) -> tuple[int, int]:
@@ -67,25 +67,9 @@ class Checker:
             mixed += self.mixed(RecallReply.FromString(content), int(table.user[place]))
         return checked, mixed
 
-    def _load(self, model: str, version: str) -> tuple[Snapshot, onnxruntime.InferenceSession]:
+    def _load(self, model: str, version: str) -> tuple[Snapshot, Tower]:
         named = delta.read(self._rig.snapshots, model, version)
-        return named, onnxruntime.InferenceSession(named.tower, providers=["CPUExecutionProvider"])
-
-
-def vector_of(named: Snapshot, tower: onnxruntime.InferenceSession, world: World, user_id: int) -> np.ndarray:
-    """What a version's tower makes of a user, (d,)."""
-    manifest = named.manifest
-    inputs = tower_inputs([world.watched(user_id)], np.array([NOW_MS]), named.item_ids, manifest.window)
-    feed = {
-        "sequence": gather(inputs.rows, named.item_vectors),
-        "mask": inputs.mask,
-        "lag": inputs.lag,
-        "noise": sampling_noise(user_id, manifest.sampling_seed, (1, *manifest.noise_shape)),
-    }
-    wanted = {entry.name for entry in tower.get_inputs()}
-    (vectors,) = tower.run(["user"], {name: array for name, array in feed.items() if name in wanted})
-    vector: np.ndarray = vectors[0]
-    return vector
+        return named, Tower(named)
 
 
 class Line:

@@ -84,8 +84,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
-                # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=_environment(),
             )
         child = Child(name, process, log, {}, outlives)
         self.children.append(child)
@@ -151,6 +150,13 @@ class Supervisor:
 
     def _ready_file(self, name: str) -> Path:
         return self._directory / f"{name}.ready.json"
+
+
+def _environment() -> dict[str, str]:
+    # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
+    added = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # Feast sets this in whoever imports it. A child would keep its metrics in files, for all processes to share.
+    return {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROCESS_DIR"} | added
 
 
 def interrupt_on_stop_signals() -> None:

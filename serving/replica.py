@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -135,6 +136,7 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
         async with replica.behind(server):
             metrics_port = serve_metrics(replica.metrics.registry)
             log.info("replica ready", port=port, metrics_port=metrics_port)
+            gc.freeze()  # what has been imported is never garbage; looking at it again would hold requests up
             announce(ready_file, {"port": port, "metrics_port": metrics_port})
             while not stop.is_set():
                 await replica.swapper.check()

@@ -7,11 +7,12 @@ import pytest
 
 from benchmarks.serving import QUICK, arguments_of
 from benchmarks.serving_figures import Try, good, largest, next_rate, overlapping, percentiles, schedule
-from benchmarks.serving_load import Requests, Shot, figures, generator, replies_of, requests_of
-from benchmarks.serving_rig import NOW_MS, World, full, rig
+from benchmarks.serving_rig import rig
+from benchmarks.serving_shots import Requests, Shot, figures, generator, replies_of, requests_of
 from benchmarks.serving_soak import growth
 from benchmarks.serving_swaps import seen
 from benchmarks.serving_versions import MODEL, Checker, Swap
+from benchmarks.serving_world import NOW_MS, World, full
 from contracts import snapshot
 from contracts.snapshot import version_name
 from contracts.wire.recall_pb2 import RecallReply
