@@ -29,7 +29,7 @@ DIM, WINDOW = 64, 50
 SHAPE = ModelSettings(dim=DIM, window=WINDOW)
 ITEMS_PER_CLUSTER = 1000
 CLUSTERS_PER_USER = 3
-SPREAD = 1.0  # of a cluster, relative to the distance of its centre from 0
+SPREAD = 0.9  # of a cluster, relative to the distance of its centre from 0
 NOW_MS = 1_750_000_000_000  # of every request: a reply can then be checked against user, item vectors and tower
 BETWEEN_MS = 3_600_000  # two behaviours of a user
 

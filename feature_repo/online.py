@@ -159,7 +159,9 @@ def decode(user_id: int, stored: _Stored) -> UserRow | None:
 class _Sqlite:
     def __init__(self, database: Path, project: str, timeout_s: float) -> None:
         table = f"{project}_{VIEW}".replace('"', '""')
-        self._query = f'SELECT entity_key, feature_name, value FROM "{table}" WHERE entity_key IN '  # noqa: S608
+        # A line for each user, not for each feature: Python's lock is let go and taken again for every line.
+        cells = ", ".join(f"max(CASE feature_name WHEN '{name}' THEN value END)" for name in _FEATURES)
+        self._query = f'SELECT entity_key, {cells} FROM "{table}" WHERE entity_key IN '  # noqa: S608
         self._lock = threading.Lock()  # SQLite can be built without one of its own
         try:
             self._connection = sqlite3.connect(
@@ -179,12 +181,11 @@ class _Sqlite:
 
     def fetch(self, user_ids: Sequence[int]) -> list[_Stored]:
         keys = [_KEY + _ID.pack(user_id) for user_id in user_ids]
-        found: dict[bytes, dict[str, bytes]] = {key: {} for key in keys}
+        query = f"{self._query}({','.join('?' * len(keys))}) GROUP BY entity_key"
         with self._lock:
-            cells = self._connection.execute(f"{self._query}({','.join('?' * len(keys))})", keys).fetchall()
-        for key, name, value in cells:
-            found[key][name] = value
-        return list(found.values())
+            lines = self._connection.execute(query, keys).fetchall()
+        found = {key: dict(zip(_FEATURES, cells, strict=True)) for key, *cells in lines}
+        return [found.get(key, {}) for key in keys]
 
     def close(self) -> None:
         with self._lock:

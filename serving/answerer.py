@@ -1,6 +1,6 @@
 """What the answering thread does with a batch: features, answers, replies. Acts on what `serving.answer` decides."""
 
-import uuid
+import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +121,7 @@ def reply_to(request: RecallRequest, found: Answer) -> RecallReply:
         for source in found.sources
     ]
     reply = RecallReply(
-        request_id=request.request_id or uuid.uuid4().hex,
+        request_id=request.request_id or f"{random.getrandbits(128):032x}",
         experiment=found.experiment,
         arm=found.arm,
         model=found.model.manifest.model,

@@ -1,6 +1,6 @@
 """Requests that wait, and one worker that answers together whatever waits.
 
-waiting ──taken──► answered            a batch is what waits, no timer: alone, a request is answered at once
+waiting ──taken──► answered            a batch is what waits: alone, a request is answered at once
    │ └──deadline passed──► dropped     nobody waits for it any more, so it is not worked on
    └──no room──► turned away           at once and in words, rather than late
 """
@@ -73,11 +73,23 @@ class Batcher(Generic[A, R]):
     lock of Python's, are at work.
     """
 
-    def __init__(self, answer: Callable[[Sequence[A]], Sequence[R]], size: BatchSize, room: int, clock: Clock) -> None:
-        """`answer` gives a reply for each of what it is handed; it must not raise."""
+    def __init__(
+        self, answer: Callable[[Sequence[A]], Sequence[R]], size: BatchSize, room: int, wait_s: float, clock: Clock
+    ) -> None:
+        """Make it, not yet running.
+
+        Args:
+            answer: gives a reply for each of what it is handed; it must not raise.
+            size: of a batch.
+            room: how many may wait.
+            wait_s: how long a batch waits for company, if the one before had some.
+            clock: for deadlines.
+
+        """
         self._answer = answer
         self._size = size
         self._room = room
+        self._wait_s = wait_s
         self._clock = clock
         self._queue: deque[_Waiting[A, R]] = deque()
         self._arrived = asyncio.Event()
@@ -112,9 +124,13 @@ class Batcher(Generic[A, R]):
     async def run(self) -> None:
         """Answer until cancelled."""
         loop = asyncio.get_running_loop()
+        company = False
         while True:
             await self._arrived.wait()
+            if company and len(self._queue) < self._size.limit:
+                await asyncio.sleep(self._wait_s)
             batch = self._take()
+            company = len(batch) > 1
             if not self._queue:
                 self._arrived.clear()
             if not batch:

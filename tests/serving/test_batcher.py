@@ -30,7 +30,7 @@ class Desk:
 
 @asynccontextmanager
 async def at(desk: Desk, clock: ManualClock, room: int = 8, most: int = 4) -> AsyncIterator[Batcher[int, int]]:
-    batcher = Batcher(desk, BatchSize(most, budget_s=10), room, clock)
+    batcher = Batcher(desk, BatchSize(most, budget_s=10), room, 0.0, clock)
     running = asyncio.create_task(batcher.run())
     try:
         yield batcher
