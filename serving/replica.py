@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -36,7 +35,6 @@ from serving.swapper import Swapper
 log = structlog.get_logger()
 DESCRIPTOR = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
 SERVICE = DESCRIPTOR.full_name
-SWITCH_S = 0.0005  # how long a thread may keep the others from Python: the event loop waits for the answering thread
 QUIET_S = 0.1  # without a new request: nobody asks any more
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -153,6 +151,5 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     """Run a replica until a signal stops it."""
     configure_logs()
     # Replicas scale by processes: threads of Faiss and BLAS would only take turns with those that answer.
-    sys.setswitchinterval(SWITCH_S)
     with threadpool_limits(1):
         uvloop.run(serve(settings, ready_file))
