@@ -1,4 +1,4 @@
-"""What the answering thread does with a batch: features, answers, replies. Acts on what `serving.answer` decides."""
+"""What is done with a batch: features, answers, replies. Acts on what `serving.answer` decides."""
 
 import random
 from collections import deque

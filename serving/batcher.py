@@ -1,4 +1,4 @@
-"""Requests that wait, and one worker that answers together whatever waits.
+"""Requests that wait, and what answers together whatever waits.
 
 waiting ──taken──► answered            a batch is what waits: alone, a request is answered at once
    │ └──deadline passed──► dropped     nobody waits for it any more, so it is not worked on
@@ -8,7 +8,6 @@ waiting ──taken──► answered            a batch is what waits: alone, a
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -67,10 +66,10 @@ class _Waiting(Generic[A, R]):
 
 
 class Batcher(Generic[A, R]):
-    """Answers what is submitted, many at a time, in a thread of its own.
+    """Answers what is submitted, many at a time, on the event loop.
 
-    The thread leaves the event loop free to take requests in and to send replies while tower and index, which hold no
-    lock of Python's, are at work.
+    Meanwhile the loop takes nothing in, for as long as the latency budget says. A thread beside it was measured to be
+    slower: it and the loop wait for each other's turn at Python, and replicas scale by processes anyway.
     """
 
     def __init__(
@@ -93,7 +92,6 @@ class Batcher(Generic[A, R]):
         self._clock = clock
         self._queue: deque[_Waiting[A, R]] = deque()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "answers")
 
     @property
     def waiting(self) -> int:
@@ -123,34 +121,29 @@ class Batcher(Generic[A, R]):
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        loop = asyncio.get_running_loop()
         company = False
         while True:
             await self._arrived.wait()
-            if company and len(self._queue) < self._size.limit:
-                await asyncio.sleep(self._wait_s)
+            # Without a wait, too, the loop has its turn: it brings in what came meanwhile, and sends replies.
+            await asyncio.sleep(self._wait_s if company and len(self._queue) < self._size.limit else 0)
             batch = self._take()
             company = len(batch) > 1
             if not self._queue:
                 self._arrived.clear()
-            if not batch:
-                continue
-            began = self._clock.elapsed_s()
-            try:
-                replies = await loop.run_in_executor(self._thread, self._answer, [each.ask for each in batch])
-            except Exception as error:  # noqa: BLE001  (a fault of ours must not leave callers waiting, nor end the worker)
-                for each in batch:
-                    if not each.reply.done():
-                        each.reply.set_exception(error)
-                continue
-            self._size.took(len(batch), self._clock.elapsed_s() - began)
-            for each, reply in zip(batch, replies, strict=True):
-                if not each.reply.done():
-                    each.reply.set_result(reply)
+            if batch:
+                self._settle(batch)
 
-    def close(self) -> None:
-        """Let the thread end with what it is at."""
-        self._thread.shutdown(wait=True)
+    def _settle(self, batch: Sequence[_Waiting[A, R]]) -> None:
+        began = self._clock.elapsed_s()
+        try:
+            replies = self._answer([each.ask for each in batch])
+        except Exception as error:  # noqa: BLE001  (a fault of ours must not leave callers waiting, nor end the worker)
+            for each in batch:
+                each.reply.set_exception(error)
+            return
+        self._size.took(len(batch), self._clock.elapsed_s() - began)
+        for each, reply in zip(batch, replies, strict=True):
+            each.reply.set_result(reply)
 
     def _take(self) -> list[_Waiting[A, R]]:
         now, limit = self._clock.elapsed_s(), self._size.limit

@@ -36,7 +36,7 @@ class Features:
         self._ask_again_s = -math.inf
 
     def read(self, user_ids: Sequence[int]) -> list[Known]:
-        """What is known of each user, in the order asked for. For one thread."""
+        """What is known of each user, in the order asked for. Not for several threads at once."""
         rows = self._rows(user_ids)
         if rows is None:
             return [Known(self._last.get(user_id), late=True) for user_id in user_ids]

@@ -57,7 +57,7 @@ class Metrics:
         )
         self.waiting = Gauge("serving_waiting_requests", "Requests in the queue", registry=self.registry)
         self.stage_seconds = Counter(
-            "serving_stage_seconds", "Time of the answering thread by stage", ["stage"], registry=self.registry
+            "serving_stage_seconds", "Time spent on batches by stage", ["stage"], registry=self.registry
         )
         self.towers_run = Counter(
             "serving_user_vectors", "User vectors that a tower was run for; others were kept", registry=self.registry

@@ -77,7 +77,6 @@ class Replica:
             yield
         finally:
             self.swapper.close()
-            self.batcher.close()
             self.features.close()
             self.exposures.close()
             self.catalogue.close()
