@@ -1,8 +1,8 @@
 """Keeps what is loaded at what the LIVE pointers name.
 
 A swap: (1) find that LIVE moved, (2) read and verify the snapshot, or the deltas that are missing, (3) load it and warm
-it up, all in a thread beside the loop that answers, (4) assign one reference. What fails in (2) or (3) never serves; the
-old one stays. The old one goes when the last batch that it answers has ended.
+it up, all in a thread beside the loop that answers, (4) assign one reference. What fails in (2) or (3) never serves;
+the old one stays. The old one goes when the last batch that it answers has ended.
 """
 
 import asyncio
