@@ -221,7 +221,8 @@ def test_where_the_lists_no_longer_fit_the_search_is_exact_until_they_do_again()
     index = updated(lists_of(vectors), IDS, IDS, scattered, IDS)
     assert Index.load(index, IDS, scattered).describe() == "flat"
     assert recall_of(Index.load(index, IDS, scattered), IDS, scattered, users(1), 100) == 1
-    assert updated(index, IDS, IDS, vectors, IDS) == lists_of(vectors)
+    back = updated(index, IDS, IDS, vectors, IDS)
+    assert back == updated(lists_of(vectors), IDS, IDS, vectors, IDS), "where items are counts, not how they came there"
 
 
 def test_the_last_item_may_go_and_another_come() -> None:
