@@ -155,8 +155,9 @@ class Supervisor:
 def _environment() -> dict[str, str]:
     # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
     added = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    # Feast sets this in whoever imports it. A child would keep its metrics in files, for all processes to share.
-    return {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROCESS_DIR"} | added
+    # Feast sets these in whoever imports it. A child would keep its metrics in mapped files, and wait for the disk.
+    of_feast = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
+    return {name: value for name, value in os.environ.items() if name not in of_feast} | added
 
 
 def interrupt_on_stop_signals() -> None:
