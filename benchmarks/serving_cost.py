@@ -116,7 +116,7 @@ def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
             for model, replica in replicas.items()
         }
         idle_before = cpu_s(processes)
-        time.sleep(asked.idle)
+        time.sleep(asked.idle)  # what a replica uses in this time is what is measured
         idle = {model: (after - idle_before[model]) / asked.idle for model, after in cpu_s(processes).items()}
         rounds: dict[str, list[dict[str, Any]]] = {model: [] for model in MODELS}
         for number in range(asked.rounds + 1):

@@ -56,6 +56,8 @@ def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
     _require_positive(item.item_id, "item_id")
     if item.duration_ms < 0:
         raise BadEvent(Reason.OUT_OF_RANGE, f"duration_ms is {item.duration_ms}, below 0")
+    if item.HasField("expires_ms") and item.expires_ms <= 0:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"expires_ms is {item.expires_ms}, not above 0")
     if any(category <= 0 for category in item.category_ids):
         raise BadEvent(Reason.OUT_OF_RANGE, "a category id is not above 0")
     return item

@@ -68,8 +68,8 @@ class _Waiting(Generic[A, R]):
 class Batcher(Generic[A, R]):
     """Answers what is submitted, many at a time, on the event loop.
 
-    Meanwhile the loop takes nothing in, for as long as the latency budget says. A thread beside it was measured to be
-    slower: it and the loop wait for each other's turn at Python, and replicas scale by processes anyway.
+    Meanwhile the loop takes nothing in, for as long as the latency budget says. A thread beside it would wait for its
+    turn at Python as the loop would for its own, and replicas scale by processes anyway.
     """
 
     def __init__(

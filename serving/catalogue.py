@@ -4,14 +4,15 @@ A snapshot is as old as its publication; what is withdrawn must not wait for the
 catalogue's topic beside its snapshots, and keeps only what is withdrawn or will expire.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 import structlog
-from google.protobuf.message import DecodeError
 from kafka.errors import KafkaError
 
 from contracts import bus
+from contracts.events import BadEvent, decode_catalogue
 from contracts.settings import KafkaSettings
 from contracts.wire.events_pb2 import Item
 
@@ -25,11 +26,11 @@ class Withdrawn:
     """Which items are withdrawn. Written by one thread, read by another; each entry changes at once.
 
     >>> withdrawn = Withdrawn()
-    >>> withdrawn.take(b"7", Item(item_id=7, expires_ms=100).SerializeToString())
-    >>> withdrawn.take(b"8", None)
+    >>> withdrawn.take(7, Item(item_id=7, expires_ms=100))
+    >>> withdrawn.take(8, None)
     >>> [(withdrawn.at(now)(7), withdrawn.at(now)(8)) for now in (99, 100)]
     [(False, True), (True, True)]
-    >>> withdrawn.take(b"8", Item(item_id=8).SerializeToString())
+    >>> withdrawn.take(8, Item(item_id=8))
     >>> withdrawn.at(99)(8)
     False
 
@@ -38,13 +39,8 @@ class Withdrawn:
     def __init__(self) -> None:
         self._until: dict[int, int] = {}  # item -> time from which on it is withdrawn; 0: it is now
 
-    def take(self, key: bytes | None, value: bytes | None) -> None:
-        """Take in one record of the topic. What is no item is left to the stream worker, who dead-letters it."""
-        try:
-            item_id = int(key or b"")
-            item = Item.FromString(value) if value else None
-        except (ValueError, DecodeError):
-            return
+    def take(self, item_id: int, item: Item | None) -> None:
+        """Take in what the topic says of an item; None: it is deleted."""
         if item is None or item.blocked:
             self._until[item_id] = 0
         elif item.HasField("expires_ms"):
@@ -66,7 +62,9 @@ class Withdrawn:
 class CatalogueReader:
     """A thread that keeps a `Withdrawn` at what the topic says."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, max_bytes: int) -> None:
+        """`max_bytes`: of a record; a larger one is no item."""
+        self._max_bytes = max_bytes
         self.withdrawn = Withdrawn()
         self.caught_up = threading.Event()  # everything that was in the topic at the start has been read
         self._stop = threading.Event()
@@ -95,7 +93,8 @@ class CatalogueReader:
     def _read(self) -> None:
         for records in self._consumer.poll(POLL_MS).values():
             for record in records:
-                self.withdrawn.take(record.key, record.value)
+                with contextlib.suppress(BadEvent):  # the stream worker dead-letters it
+                    self.withdrawn.take(*decode_catalogue(record.key, record.value, max_bytes=self._max_bytes))
         end = self._consumer.highwater(self._partition)
         if end is not None and self._consumer.position(self._partition) >= end:
             self.caught_up.set()

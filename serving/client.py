@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -43,7 +44,7 @@ POLL_S = 0.01
 Status: TypeAlias = StatusReply | RecallError
 
 
-class _Client:
+class _Client(ABC):
     """Where the replicas are and how to ask them; the arguments are explained at `RecallClient`."""
 
     def __init__(
@@ -85,8 +86,9 @@ class _Client:
         self._turns = itertools.count()
         self._connect()
 
+    @abstractmethod
     def _connect(self) -> None:
-        raise NotImplementedError
+        """Make the channels to `self._targets`."""
 
     @property
     def _shared(self) -> bool:

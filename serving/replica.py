@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -47,7 +46,7 @@ class Replica:
         self._clock = clock
         self.settings = serving
         self.metrics = Metrics()
-        self.catalogue = CatalogueReader(settings.kafka)
+        self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes)
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
         read_by = reader(settings.feature_repo, serving.feature_timeout_ms / 1000)
@@ -135,7 +134,6 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
         async with replica.behind(server):
             metrics_port = serve_metrics(replica.metrics.registry)
             log.info("replica ready", port=port, metrics_port=metrics_port)
-            gc.freeze()  # what has been imported is never garbage; looking at it again would hold requests up
             announce(ready_file, {"port": port, "metrics_port": metrics_port})
             while not stop.is_set():
                 await replica.swapper.check()

@@ -70,10 +70,12 @@ class Swapper:
 
     def _status_of(self, name: str) -> ModelStatus:
         serves, live = self.models.get(name), self._live.get(name)
-        why = [why for load, why in self._failed.items() if load.model == name]
+        version = serves.manifest.version if serves else ""
+        # Where the deltas could not be applied, the whole chain may have been: then nothing is wrong any more.
+        why = [why for load, why in self._failed.items() if load.model == name and version != live]
         return ModelStatus(
             model=name,
-            snapshot_version=serves.manifest.version if serves else "",
+            snapshot_version=version,
             live_version=live or "",
             error=self._unreadable.get(name) or (why[-1] if why else ""),
             items=serves.items if serves else 0,

@@ -98,10 +98,14 @@ def test_an_exposure_needs_items_within_bounds() -> None:
     assert decode_exposure(exposure.SerializeToString(), **LIMITS) == exposure
 
 
-def test_an_item_needs_a_positive_id_and_positive_categories() -> None:
-    sound = Item(schema_version=1, item_id=4, category_ids=[1], duration_ms=0)
+def test_an_item_needs_a_positive_id_positive_categories_and_a_positive_end() -> None:
+    sound = Item(schema_version=1, item_id=4, category_ids=[1], duration_ms=0, expires_ms=1)
     assert decode_item(sound.SerializeToString(), max_bytes=1000) == sound
-    for broken in (Item(schema_version=1), Item(schema_version=1, item_id=4, category_ids=[0])):
+    for broken in (
+        Item(schema_version=1),
+        Item(schema_version=1, item_id=4, category_ids=[0]),
+        Item(schema_version=1, item_id=4, expires_ms=0),
+    ):
         with pytest.raises(BadEvent):
             decode_item(broken.SerializeToString(), max_bytes=1000)
 

@@ -70,9 +70,10 @@ class Replica:
         return logged
 
 
-@contextmanager
-def running(folder: Path, kafka: KafkaSettings, arm: dict[str, Any] | None = None, **serving: Any) -> Iterator[Replica]:
-    """A replica for one known user, whose both arms are `arm`; it is stopped on the way out."""
+def prepared(
+    folder: Path, kafka: KafkaSettings, arm: dict[str, Any] | None = None, redis: str | None = None, **serving: Any
+) -> Settings:
+    """Settings whose both arms are `arm`, and a Feast repository that knows one user."""
     definition = Arm(weight=1, **arm or {"model": "two_tower"})
     settings = Settings(
         kafka=kafka,
@@ -84,10 +85,17 @@ def running(folder: Path, kafka: KafkaSettings, arm: dict[str, Any] | None = Non
             name="e", salt="s", start_ms=0, end_ms=10_000, arms={"a": definition, "b": definition}, control="a"
         ),
     )
-    apply(settings.feature_repo)
+    apply(settings.feature_repo, redis)
     UserSequences(settings.feature_repo).write(
         [UserRow(KNOWN_USER, [1, 6], [10, 20], [5, 5], [1, 0], [0, 0], [0, 0], 20, 2)]
     )
+    return settings
+
+
+@contextmanager
+def running(folder: Path, kafka: KafkaSettings, **options: Any) -> Iterator[Replica]:
+    """A replica on what `prepared` makes; it is stopped on the way out."""
+    settings = prepared(folder, kafka, **options)
     dump(settings, folder / "settings.yaml")
     with Supervisor(folder / "logs", SystemClock()) as supervisor:
         child = supervisor.start_worker("replica", ["serve"], folder / "settings.yaml")

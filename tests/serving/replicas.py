@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from contracts import snapshot
 from contracts.clock import SystemClock
-from contracts.settings import Arm, Experiment, ServingSettings, Settings, dump
+from contracts.settings import dump
 from contracts.wire.recall_pb2 import (
     RecallBatchReply,
     RecallBatchRequest,
@@ -26,11 +26,10 @@ from contracts.wire.recall_pb2 import (
 from contracts.wire.recall_pb2_grpc import RecallServiceServicer, add_RecallServiceServicer_to_server
 from driftline import broker, scrape
 from driftline.supervise import Child, Supervisor
-from feature_repo.store import UserRow, UserSequences, apply
 from serving.calls import SERVICE
+from tests.serving.replica_cases import prepared
 from tests.serving.serving_cases import make_snapshot
 
-KNOWN_USER = 11
 LONG_S = 30.0  # what has not come by then does not come, on a busy machine too
 
 Answer = Callable[[RecallRequest, grpc.ServicerContext], RecallReply]
@@ -44,25 +43,7 @@ class Cluster:
         self._directory = directory
         kafka = broker.start_embedded(supervisor, SystemClock())
         broker.prepare(kafka)
-        self.settings = Settings(
-            kafka=kafka,
-            feature_repo=directory / "features",
-            snapshots=directory / "snapshots",
-            state=directory / "state",
-            serving=ServingSettings(max_k=50, pointer_poll_ms=10),
-            experiment=Experiment(
-                name="e",
-                salt="s",
-                start_ms=0,
-                end_ms=10_000,
-                arms={"a": Arm(weight=1, model="two_tower"), "b": Arm(weight=1, model="two_tower")},
-                control="a",
-            ),
-        )
-        apply(self.settings.feature_repo)
-        UserSequences(self.settings.feature_repo).write(
-            [UserRow(KNOWN_USER, [1, 6], [10, 20], [5, 5], [1, 0], [0, 0], [0, 0], 20, 2)]
-        )
+        self.settings = prepared(directory, kafka)
         made = make_snapshot()
         snapshot.write(self.settings.snapshots, made)
         snapshot.publish(self.settings.snapshots, "two_tower", made.manifest.version)

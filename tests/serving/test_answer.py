@@ -120,9 +120,9 @@ def test_nothing_loaded_and_an_empty_catalogue_are_no_answer() -> None:
 
 def test_what_is_excluded_or_withdrawn_is_not_returned_and_k_is_filled() -> None:
     withdrawn = Withdrawn()
-    withdrawn.take(b"3", Item(item_id=3, blocked=True).SerializeToString())
-    withdrawn.take(b"4", Item(item_id=4, expires_ms=150).SerializeToString())
-    withdrawn.take(b"5", Item(item_id=5, expires_ms=151).SerializeToString())
+    withdrawn.take(3, Item(item_id=3, blocked=True))
+    withdrawn.take(4, Item(item_id=4, expires_ms=150))
+    withdrawn.take(5, Item(item_id=5, expires_ms=151))
     assert items(answered(PLAIN, BOTH, ask(exclude=[2]), withdrawn=withdrawn)) == [5, 6]
     assert items(answered(PLAIN, BOTH, ask(None, exclude=[6]), withdrawn=withdrawn)) == [5, 2], "popular items too"
 

@@ -14,7 +14,8 @@ from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import StatusReply
 from driftline.supervise import Child
 from serving.client import Ask, AsyncRecallClient, Item, RecallClient, Recalled, RecallError
-from tests.serving.replicas import KNOWN_USER, LONG_S, Cluster, address_of, answered_by, cluster, driftline, until
+from tests.serving.replica_cases import KNOWN_USER
+from tests.serving.replicas import LONG_S, Cluster, address_of, answered_by, cluster, driftline, until
 
 CALLERS = 16
 

@@ -14,7 +14,9 @@ from contracts import bus, delta, snapshot
 from contracts.settings import KafkaSettings
 from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import RecallBatchRequest, RecallRequest, StatusRequest
+from driftline import redis as redis_server_of
 from driftline import scrape
+from tests.conftest import need_servers
 from tests.serving.replica_cases import DEADLINE_S, KNOWN_USER, Replica, running
 from tests.serving.serving_cases import make_delta, make_snapshot
 
@@ -168,9 +170,26 @@ def test_too_many_at_once_are_turned_away_and_the_others_answered(tmp_path: Path
         )
 
 
+def test_without_its_store_a_replica_answers_from_what_it_knew(tmp_path: Path, embedded: KafkaSettings) -> None:
+    need_servers()
+    with (
+        redis_server_of.start(redis_server_of.default_home(), tmp_path / "redis") as store,
+        running(tmp_path, embedded, redis=store.address, feature_timeout_ms=1000) as replica,
+    ):
+        replica.publish(1)
+        replica.wait_for("serving_swaps_total", 1)
+        known = replica.recall()
+        assert known.fallback == ""
+        store.kill()
+        late, unknown = replica.recall(), replica.recall(user_id=999)
+        assert late.fallback == "features late, last known"
+        assert [item.item_id for item in late.items] == [item.item_id for item in known.items]
+        assert (unknown.fallback, unknown.items[0].source) == ("features late, none known", "popular")
+
+
 def test_an_arm_of_several_sources_says_where_each_item_is_from(tmp_path: Path, embedded: KafkaSettings) -> None:
     arm = {"model": "two_tower", "sources": [{"source": "two_tower"}, {"source": "t2diff"}, {"source": "popular"}]}
-    with running(tmp_path, embedded, arm) as replica:
+    with running(tmp_path, embedded, arm=arm) as replica:
         for number, model in enumerate(("two_tower", "t2diff"), start=1):
             replica.publish(number, model=model)
         replica.wait_for("serving_swaps_total", 2)

@@ -17,7 +17,8 @@ from driftline.supervise import Child
 from serving import security
 from serving.calls import SERVICE
 from serving.client import ClientTls, RecallClient, RecallError
-from tests.serving.replicas import KNOWN_USER, LONG_S, Authority, Cluster, Pair, address_of, cluster, driftline
+from tests.serving.replica_cases import KNOWN_USER
+from tests.serving.replicas import LONG_S, Authority, Cluster, Pair, address_of, cluster, driftline
 
 TOKEN = "s3cret-of-the-callers"  # noqa: S105
 

@@ -104,6 +104,7 @@ def test_where_deltas_do_not_fit_what_is_held_the_chain_is_read_from_disk(rig: R
     rig.swapper.models["two_tower"] = LoadedModel(other)
     assert rig.serve("v000001+003").manifest.sampling_seed == 1
     assert rig.value("serving_failed_loads_total") == 1
+    assert rig.swapper.status()[0].error == "", "what is live serves"
 
 
 @pytest.mark.parametrize("damaged", ["item_vectors.npy", "manifest.json"])

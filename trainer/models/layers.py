@@ -102,7 +102,7 @@ class Transformer(nn.Module):
     def last(self, x: Tensor, mask: Tensor) -> Tensor:
         """The last place of what `forward` gives, (B, n, d) to (B, d): all that serving asks for.
 
-        The last layer's other places are not worked out, which halves the cost of a tower of two layers.
+        The last layer's other places are not worked out.
         """
         h, bias = self._enter(x, mask)
         for layer in self.layers[:-1]:
