@@ -41,7 +41,7 @@ class Child:
 
 
 class Supervisor:
-    """Starts children in sessions of their own, so that Ctrl-C reaches this process alone, and stops them all.
+    """Starts children in process groups of their own, so that Ctrl-C reaches this process alone, and stops them all.
 
     A context manager: on the way out, for whatever reason, every child is stopped. It gets SIGTERM, and SIGKILL where
     it does not end in time.
@@ -82,7 +82,9 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                # Not a session: Linux shares the processors out between sessions first (sched_autogroup), and a thread's
+                # niceness counts only within its own, so that a replica's loading thread would hold up all the others.
+                process_group=0,
                 preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
                 env=_environment(),
             )
