@@ -25,7 +25,7 @@ from serving.swap import Load, to_load
 
 log = structlog.get_logger()
 
-NICENESS = 10  # of the loading thread: on a busy machine a swap takes longer, and requests do not
+NICENESS = 19  # of the loading thread: on a busy machine a swap takes longer, and requests do not
 
 
 class Swapper:
