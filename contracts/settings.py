@@ -172,7 +172,7 @@ class ServingSettings(_Section):
     max_message_bytes: Positive = 4 * 1024 * 1024
     queue_requests: Positive = 256  # may wait; more are turned away at once
     batch_requests: Positive = 32  # answered together at most
-    batch_wait_ms: Annotated[float, Field(ge=0)] = 5.0  # for company, under load: together requests cost less each
+    batch_wait_ms: Annotated[float, Field(ge=0)] = 2.0  # for company, under load: together requests cost less each
     latency_budget_ms: Annotated[float, Field(gt=0)] = 25.0  # that answering a batch may take: it is cut to fit
     feature_timeout_ms: Annotated[float, Field(gt=0)] = 50.0  # features later than this: the last known serve
     last_known_users: Positive = 10_000  # rows kept for that

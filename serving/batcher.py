@@ -16,7 +16,7 @@ from contracts.clock import Clock
 A = TypeVar("A")  # what is asked
 R = TypeVar("R")  # what is replied
 
-MEMORY = 0.8  # of the running cost per request, per batch
+CUT = 0.9  # what is left of the limit after a batch that took too long
 
 
 class Overloaded(Exception):
@@ -30,32 +30,34 @@ class Expired(Exception):
 class BatchSize:
     """How many requests fit the latency budget, by what the last batches took.
 
+    One more after each full batch within the budget, a tenth fewer after each beyond it (Crankshaw et al., Clipper, NSDI
+    2017, section 4.3.1). Costs per request say less: together they are lower, so that small batches would stay small.
+
     >>> size = BatchSize(most=32, budget_s=0.010)
     >>> size.limit
     32
     >>> for _ in range(30):
-    ...     size.took(requests=10, seconds=0.020)
+    ...     size.took(requests=size.limit, seconds=0.004 + 0.001 * size.limit)
     >>> size.limit
-    5
+    6
 
     """
 
     def __init__(self, most: int, budget_s: float) -> None:
-        self._most = most
         self._budget_s = budget_s
-        self._each_s = 0.0
+        self._most = self._limit = float(most)
 
     @property
     def limit(self) -> int:
         """At least one: a budget below what one request takes cannot be kept."""
-        if self._each_s * self._most <= self._budget_s:
-            return self._most
-        return max(1, round(self._budget_s / self._each_s))
+        return int(self._limit)
 
     def took(self, requests: int, seconds: float) -> None:
         """Learn from a batch."""
-        each = seconds / requests
-        self._each_s = each if not self._each_s else MEMORY * self._each_s + (1 - MEMORY) * each
+        if seconds > self._budget_s:
+            self._limit = max(CUT * min(self._limit, requests), 1.0)
+        elif requests >= self.limit:
+            self._limit = min(self._limit + 1, self._most)
 
 
 @dataclass
