@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from abtest.metrics import COLUMNS, METRICS, PRIMARY, Metric
-from abtest.state import State, Tally, folded
+from abtest.records import Tally
+from abtest.state import State, folded
 from abtest.stats import Effect, Estimate, Floats, Moments, Split, compare, ratio_estimate, split_check
 from abtest.table import Ints, Table, table
 from abtest.verdict import Verdict, decide

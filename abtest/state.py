@@ -6,7 +6,8 @@ sums per user and day, and forgotten: memory is bounded by the attribution windo
 comes for a folded request is counted, never added twice.
 
 Which events count:
-    An exposure counts if it names this experiment and one of its arms and lies within its period.
+    An exposure counts if it names this experiment and one of its arms and lies within its period. Whatever was shown
+    in the days before counts as the user's pre-period, whoever showed it.
     Feedback counts if its request's exposure counts, showed that item to that user, and came at most the attribution
     window before it. It counts on its exposure's day.
     Everything else is counted by reason (`Unused`).
@@ -15,31 +16,19 @@ No clock and no I/O in here. Events change the state in place: to copy a hundred
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from abtest.assignment import active
 from abtest.intervals import Interval, join
+from abtest.records import NOTHING, Response, Shown, Tally, Unused, age_class
 from contracts.settings import DAY_MS, Experiment, Settings
 from contracts.wire.events_pb2 import Exposure, Feedback
 
+_Key = TypeVar("_Key", bound=Hashable)
 
-class Unused(StrEnum):
-    """Why an event does not count. Its value is its name in the state's counts and in the report."""
-
-    DUPLICATE_EXPOSURE = "duplicate_exposures"
-    DUPLICATE_FEEDBACK = "duplicate_feedback"
-    OTHER_EXPERIMENT = "exposures_outside_experiment"
-    LATE_EXPOSURE = "late_exposures"
-    OUTSIDE_PERIOD = "feedback_outside_period"
-    OUTSIDE_EXPERIMENT = "feedback_outside_experiment"
-    NO_EXPOSURE = "feedback_without_exposure"
-    NOT_SHOWN = "feedback_on_item_not_shown"
-    OTHER_USER = "feedback_of_another_user"
-    BEFORE_EXPOSURE = "feedback_before_its_exposure"
-    TOO_LATE = "feedback_after_attribution_window"
+PRE_DAYS = 7  # how long before the experiment's start users are watched, for covariates and the check for bias
 
 
 class Rules(NamedTuple):
@@ -56,36 +45,15 @@ class Rules(NamedTuple):
         stream = settings.stream
         return cls(settings.experiment, stream.session_gap_ms, stream.attribution_window_ms, stream.allowed_lateness_ms)
 
+    @property
+    def begin_ms(self) -> int:
+        """Where the pre-period begins."""
+        return self.experiment.start_ms - PRE_DAYS * DAY_MS
+
     def day(self, time_ms: int) -> int:
         """Day of the experiment, 0 being the one that `start_ms` falls on."""
         offset = self.experiment.day_offset_ms
         return (time_ms + offset) // DAY_MS - (self.experiment.start_ms + offset) // DAY_MS
-
-
-class Shown(NamedTuple):
-    """An exposure. `arm` is empty, and `items` too, where it does not count."""
-
-    event_id: str
-    time_ms: int
-    user_id: int
-    arm: str
-    model: str
-    snapshot: str
-    items: tuple[tuple[int, str], ...]  # item and source, in the order shown
-    simulated: bool
-
-
-class Response(NamedTuple):
-    """Feedback."""
-
-    event_id: str
-    time_ms: int
-    user_id: int
-    item_id: int
-    play_ms: int
-    effective_view: bool
-    follow: bool
-    simulated: bool
 
 
 @dataclass
@@ -96,25 +64,6 @@ class Request:
     responses: dict[str, Response] = field(default_factory=dict)
 
 
-class Tally(NamedTuple):
-    """Sums. `shown` counts items, `views` those that got feedback."""
-
-    recalls: int = 0
-    shown: int = 0
-    views: int = 0
-    effective_views: int = 0
-    follows: int = 0
-    play_ms: int = 0
-
-    def plus(self, other: "Tally") -> "Tally":
-        """The sum, field by field.
-
-        >>> Tally(1, 2).plus(Tally(3, 4)).shown
-        6
-        """
-        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
-
-
 @dataclass
 class User:
     """One user's folded requests."""
@@ -122,6 +71,9 @@ class User:
     arms: set[str] = field(default_factory=set)
     days: dict[int, Tally] = field(default_factory=dict)
     sources: dict[str, Tally] = field(default_factory=dict)
+    ages: dict[int, Tally] = field(default_factory=dict)  # by class of model age
+    replicas: set[str] = field(default_factory=set)  # that answered
+    pre: Tally = NOTHING  # of the days before the experiment
     sessions: list[Interval] = field(default_factory=list)  # activity, joined
 
 
@@ -150,6 +102,7 @@ def observe_exposure(state: State, exposure: Exposure) -> None:
         and exposure.arm in experiment.arms
         and active(experiment, exposure.time_ms)
     )
+    before = state.rules.begin_ms <= exposure.time_ms < experiment.start_ms
     if not ours and not _may_have_feedback(state.rules, exposure.time_ms):
         state.counts[Unused.OTHER_EXPERIMENT] += 1
         return
@@ -160,8 +113,11 @@ def observe_exposure(state: State, exposure: Exposure) -> None:
         exposure.arm if ours else "",
         exposure.model,
         exposure.snapshot_version,
-        tuple((item.item_id, item.source) for item in exposure.items) if ours else (),
+        tuple((item.item_id, item.source) for item in exposure.items) if ours or before else (),
         exposure.simulated,
+        exposure.replica,
+        round(1000 * exposure.answer_ms) if exposure.HasField("answer_ms") else -1,
+        max(exposure.time_ms - exposure.model_time_ms, 0) if exposure.model_time_ms else -1,
     )
     request = state.requests.setdefault(exposure.request_id, Request())
     _add_shown(state, request, shown)
@@ -266,8 +222,7 @@ def users_per_arm(state: State) -> Counter[str]:
 
 
 def _may_have_feedback(rules: Rules, time_ms: int) -> bool:
-    experiment = rules.experiment
-    return experiment.start_ms <= time_ms < experiment.end_ms + rules.attribution_window_ms
+    return rules.begin_ms <= time_ms < rules.experiment.end_ms + rules.attribution_window_ms
 
 
 def _add_shown(state: State, request: Request, shown: Shown) -> None:
@@ -289,11 +244,17 @@ def _add_response(state: State, request: Request, response: Response) -> None:
 def _add_user(state: State, user_id: int, user: User) -> None:
     into = state.users.setdefault(user_id, User())
     into.arms |= user.arms
-    for day, tally in user.days.items():
-        into.days[day] = into.days.get(day, Tally()).plus(tally)
-    for source, tally in user.sources.items():
-        into.sources[source] = into.sources.get(source, Tally()).plus(tally)
+    into.replicas |= user.replicas
+    into.pre = into.pre.plus(user.pre)
+    _add_tallies(into.days, user.days)
+    _add_tallies(into.sources, user.sources)
+    _add_tallies(into.ages, user.ages)
     into.sessions = join([*into.sessions, *user.sessions], state.rules.session_gap_ms)
+
+
+def _add_tallies(into: dict[_Key, Tally], more: Mapping[_Key, Tally]) -> None:
+    for key, tally in more.items():
+        into[key] = into.get(key, Tally()).plus(tally)
 
 
 def _attributed(
@@ -318,7 +279,9 @@ def _attributed(
 
 
 def _tally(shown: Shown, views: list[Response]) -> Tally:
-    return Tally(1, len(shown.items)).plus(_of_views(views))
+    timed = shown.answer_us >= 0
+    recall = Tally(1, len(shown.items), timed=int(timed), answer_us=shown.answer_us if timed else 0)
+    return recall.plus(_of_views(views))
 
 
 def _of_views(views: list[Response]) -> Tally:
@@ -331,6 +294,11 @@ def _of_views(views: list[Response]) -> Tally:
 
 
 def _fold(state: State, shown: Shown, responses: Iterable[Response]) -> None:
+    if not shown.arm and shown.items:
+        views, _ = _attributed(state.rules, shown, responses)
+        _add_user(state, shown.user_id, User(pre=_tally(shown, views)))
+        state.counts["pre_period_exposures"] += 1
+        return
     if not shown.arm:
         state.counts[Unused.OTHER_EXPERIMENT] += 1
         state.counts[Unused.OUTSIDE_EXPERIMENT] += len(list(responses))
@@ -342,7 +310,14 @@ def _fold(state: State, shown: Shown, responses: Iterable[Response]) -> None:
     state.recalls[shown.arm, shown.model, shown.snapshot] += 1
     state.arms[shown.arm] = state.arms.get(shown.arm, Tally()).plus(tally)
     active_in = [(shown.time_ms, shown.time_ms), *((v.time_ms, v.time_ms + v.play_ms) for v in views)]
-    user = User({shown.arm}, {state.rules.day(shown.time_ms): tally}, _by_source(shown, views), active_in)
+    user = User(
+        {shown.arm},
+        {state.rules.day(shown.time_ms): tally},
+        _by_source(shown, views),
+        {age_class(shown.age_ms): tally},
+        {shown.replica} - {""},
+        sessions=active_in,
+    )
     _add_user(state, shown.user_id, user)
 
 

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from abtest.state import Request, Response, Rules, Shown, State, Tally, User
+from abtest.records import Response, Shown, Tally
+from abtest.state import Request, Rules, State, User
 from contracts.settings import Settings
 
-FORMAT = 1
+FORMAT = 2
+TALLY = len(Tally._fields)
 
 
 class StateError(Exception):
@@ -57,11 +59,14 @@ def save(saved: Saved, path: Path) -> None:
     arms = list(state.rules.experiment.arms)
     sources = sorted({source for user in state.users.values() for source in user.sources})
     place = {source: i for i, source in enumerate(sources)}
+    replicas = sorted({name for user in state.users.values() for name in user.replicas})
+    replica = {name: i for i, name in enumerate(replicas)}
     users = state.users.items()
     header = {
         "format": FORMAT,
         "rules": _fingerprint(state.rules),
         "sources": sources,
+        "replicas": replicas,
         "arms": state.arms,
         "recalls": [[*key, count] for key, count in state.recalls.items()],
         "counts": state.counts,
@@ -78,8 +83,13 @@ def save(saved: Saved, path: Path) -> None:
         buffer,
         header=np.frombuffer(json.dumps(header).encode(), np.uint8),
         arms=_table([(i, arms.index(arm)) for i, user in users for arm in sorted(user.arms)], 2),
-        days=_table([(i, day, *tally) for i, user in users for day, tally in user.days.items()], 8),
-        sources=_table([(i, place[name], *tally) for i, user in users for name, tally in user.sources.items()], 8),
+        pre=_table([(i, *user.pre) for i, user in users], 1 + TALLY),
+        days=_table([(i, day, *tally) for i, user in users for day, tally in user.days.items()], 2 + TALLY),
+        sources=_table(
+            [(i, place[name], *tally) for i, user in users for name, tally in user.sources.items()], 2 + TALLY
+        ),
+        ages=_table([(i, age, *tally) for i, user in users for age, tally in user.ages.items()], 2 + TALLY),
+        replicas=_table([(i, replica[name]) for i, user in users for name in sorted(user.replicas)], 2),
         sessions=_table([(i, start, end) for i, user in users for start, end in user.sessions], 3),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +123,7 @@ def load(path: Path, rules: Rules) -> Saved:
     state = State(
         rules,
         requests={request_id: _request(*pair) for request_id, pair in header["requests"].items()},
-        users=_users(tables, list(rules.experiment.arms), header["sources"]),
+        users=_users(tables, list(rules.experiment.arms), header),
         arms={arm: Tally(*tally) for arm, tally in header["arms"].items()},
         recalls=Counter({(arm, model, version): count for arm, model, version, count in header["recalls"]}),
         counts=Counter(header["counts"]),
@@ -122,14 +132,19 @@ def load(path: Path, rules: Rules) -> Saved:
     return Saved(state, header["offsets"], header["newest_ms"])
 
 
-def _users(tables: Mapping[str, npt.NDArray[np.int64]], arms: list[str], sources: list[str]) -> dict[int, User]:
-    users: dict[int, User] = {}
+def _users(tables: Mapping[str, npt.NDArray[np.int64]], arms: list[str], header: Mapping[str, Any]) -> dict[int, User]:
+    sources, replicas = header["sources"], header["replicas"]
+    users = {user_id: User(pre=Tally(*tally)) for user_id, *tally in tables["pre"].tolist()}
     for user_id, arm in tables["arms"].tolist():
-        users.setdefault(user_id, User()).arms.add(arms[arm])
+        users[user_id].arms.add(arms[arm])
     for user_id, day, *tally in tables["days"].tolist():
         users[user_id].days[day] = Tally(*tally)
     for user_id, source, *tally in tables["sources"].tolist():
         users[user_id].sources[sources[source]] = Tally(*tally)
+    for user_id, age, *tally in tables["ages"].tolist():
+        users[user_id].ages[age] = Tally(*tally)
+    for user_id, name in tables["replicas"].tolist():
+        users[user_id].replicas.add(replicas[name])
     for user_id, start, end in tables["sessions"].tolist():
         users[user_id].sessions.append((start, end))
     return users

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from abtest.intervals import Interval
 from abtest.metrics import COLUMNS
-from abtest.state import State, Tally
+from abtest.records import Tally
+from abtest.state import State
 from abtest.stats import Floats
 
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -40,7 +41,8 @@ class Table:
 def table(state: State) -> Table:
     """Columns of a state in which every request has been folded."""
     arms = tuple(state.rules.experiment.arms)
-    users = [user for _, user in sorted(state.users.items()) if len(user.arms) == 1]
+    met = [user for _, user in sorted(state.users.items()) if user.arms]  # others were seen before the start alone
+    users = [user for user in met if len(user.arms) == 1]
     rows: list[tuple[float, ...]] = []
     source_rows: list[tuple[float, ...]] = []
     sources = sorted({source for user in users for source in user.sources})
@@ -64,7 +66,7 @@ def table(state: State) -> Table:
         source=by_source[:, 0].astype(np.int64),
         source_user=by_source[:, 1].astype(np.int64),
         source_values=by_source[:, 2:],
-        users_in_two_arms=len(state.users) - len(users),
+        users_in_two_arms=len(met) - len(users),
     )
 
 

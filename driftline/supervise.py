@@ -82,8 +82,8 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Not a session: Linux shares the processors out between sessions first (sched_autogroup), and a thread's
-                # niceness counts only within its own, so that a replica's loading thread would hold up all the others.
+                # Not a session: Linux shares the processors out between sessions first (sched_autogroup), and niceness
+                # counts only within one, so that a replica's loading thread would hold up all the others.
                 process_group=0,
                 preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
                 env=_environment(),

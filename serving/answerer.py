@@ -126,6 +126,7 @@ def reply_to(request: RecallRequest, found: Answer) -> RecallReply:
         arm=found.arm,
         model=found.model.manifest.model,
         snapshot_version=found.model.manifest.version,
+        model_time_ms=found.model.manifest.event_time_ms,
         fallback=", ".join(found.fallbacks),
         user_vector=reports[0].user_vector,
         sources=reports,

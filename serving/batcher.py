@@ -30,8 +30,9 @@ class Expired(Exception):
 class BatchSize:
     """How many requests fit the latency budget, by what the last batches took.
 
-    One more after each full batch within the budget, a tenth fewer after each beyond it (Crankshaw et al., Clipper, NSDI
-    2017, section 4.3.1). Costs per request say less: together they are lower, so that small batches would stay small.
+    One more after each full batch within the budget, a tenth fewer after each beyond it (Crankshaw et al., Clipper,
+    NSDI 2017, section 4.3.1). Costs per request say less: together they are lower, so that small batches would stay
+    small.
 
     >>> size = BatchSize(most=32, budget_s=0.010)
     >>> size.limit

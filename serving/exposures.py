@@ -33,16 +33,18 @@ class Shown:
     time_ms: int
     simulated: bool
     reply: RecallReply
+    answer_ms: float
 
 
 class ExposureLog:
     """A thread that sends exposures."""
 
     def __init__(
-        self, producer: KafkaProducer, settings: KafkaSettings, room: int, clock: Clock, metrics: Metrics
+        self, producer: KafkaProducer, settings: KafkaSettings, replica: str, room: int, clock: Clock, metrics: Metrics
     ) -> None:
         self._producer = producer
         self._settings = settings
+        self._replica = replica
         self._clock = clock
         self._metrics = metrics
         self._losses = 0
@@ -89,7 +91,7 @@ class ExposureLog:
         self._producer.send(
             topic,
             key=bus.key_of(shown.user_id),
-            value=exposure_of(shown).SerializeToString(),
+            value=exposure_of(shown, self._replica).SerializeToString(),
             partition=bus.partition_of(shown.user_id, self._settings.partitions),
             timestamp_ms=shown.time_ms,
             headers=[(bus.SENT_AT, str(self._clock.now_ms()).encode())],
@@ -102,7 +104,7 @@ class ExposureLog:
             log.error("exposures lost", why=why, since_start=self._losses)
 
 
-def exposure_of(shown: Shown) -> Exposure:
+def exposure_of(shown: Shown, replica: str) -> Exposure:
     """The exposure of a reply. Its event id is the request's, so that a request asked twice is exposed once."""
     reply = shown.reply
     exposure = Exposure(
@@ -117,6 +119,9 @@ def exposure_of(shown: Shown) -> Exposure:
         snapshot_version=reply.snapshot_version,
         simulated=shown.simulated,
         snapshot_versions={each.source: each.snapshot_version for each in reply.sources},
+        replica=replica,
+        answer_ms=shown.answer_ms,
+        model_time_ms=reply.model_time_ms,
     )
     add = exposure.items.add
     for each in reply.items:

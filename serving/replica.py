@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -41,7 +42,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 class Replica:
     """The parts of a replica, put together."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
         serving = settings.serving
         self._clock = clock
         self.settings = serving
@@ -62,7 +63,7 @@ class Replica:
         size = BatchSize(serving.batch_requests, serving.latency_budget_ms / 1000)
         self.batcher = Batcher(self._answerer, size, serving.queue_requests, serving.batch_wait_ms / 1000, clock)
         self.exposures = ExposureLog(
-            bus.producer(settings.kafka), settings.kafka, serving.exposure_buffer, clock, self.metrics
+            bus.producer(settings.kafka), settings.kafka, name, serving.exposure_buffer, clock, self.metrics
         )
         self.service = Recall(serving, self.batcher, self.exposures, self.swapper.status, clock, self.metrics)
         self.health = health.aio.HealthServicer()
@@ -129,7 +130,7 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
         interceptors=security.interceptors(settings.serving), options=security.options(settings.serving)
     )
     port = security.bind(server, settings.serving)
-    replica = Replica(settings, SystemClock())
+    replica = Replica(settings, f"{socket.gethostname()}:{port}", SystemClock())
     with replica.threads():
         async with replica.behind(server):
             metrics_port = serve_metrics(replica.metrics.registry)

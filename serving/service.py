@@ -93,6 +93,7 @@ class Recall(RecallServiceServicer):
     async def _outcomes(self, requests: list[RecallRequest], context: grpc.aio.ServicerContext) -> list[Outcome]:
         """What becomes of each request, counted and, where items are shown, logged as an exposure."""
         self.begun += 1
+        began_s = self._clock.elapsed_s()
         now_ms = self._clock.now_ms()
         complaints = [complaint_about(request, self._settings.max_k) for request in requests]
         asked = [
@@ -114,13 +115,15 @@ class Recall(RecallServiceServicer):
             for complaint in complaints
         ]
         times = iter(asked)
+        answer_ms = 1000 * (self._clock.elapsed_s() - began_s)
         for request, complaint, outcome in zip(requests, complaints, outcomes, strict=True):
             time_ms = now_ms if complaint else next(times).time_ms
             if isinstance(outcome, Refusal):
                 self._metrics.recalls.labels("", outcome.code.name).inc()
             else:
                 self._metrics.recalls.labels(outcome.arm, "OK").inc()
-                self._exposures.offer(Shown(request.user_id, time_ms, request.context.simulated, outcome))
+                shown = Shown(request.user_id, time_ms, request.context.simulated, outcome, answer_ms)
+                self._exposures.offer(shown)
         return outcomes
 
 

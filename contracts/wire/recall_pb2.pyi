@@ -33,7 +33,7 @@ class Context(_message.Message):
     def __init__(self, time_ms: _Optional[int] = ..., simulated: _Optional[bool] = ..., explain: _Optional[bool] = ..., recent_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RecallReply(_message.Message):
-    __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources")
+    __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources", "model_time_ms")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     ARM_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class RecallReply(_message.Message):
     FALLBACK_FIELD_NUMBER: _ClassVar[int]
     USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     experiment: str
     arm: str
@@ -52,7 +53,8 @@ class RecallReply(_message.Message):
     fallback: str
     user_vector: _containers.RepeatedScalarFieldContainer[float]
     sources: _containers.RepeatedCompositeFieldContainer[SourceReport]
-    def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[SourceReport, _Mapping]]] = ...) -> None: ...
+    model_time_ms: int
+    def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[SourceReport, _Mapping]]] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
 
 class RecalledItem(_message.Message):
     __slots__ = ("item_id", "score", "source")

@@ -2,8 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from abtest.state import State, Tally, Unused, close, folded, live, merge, users_per_arm
+from abtest.records import Tally, Unused
+from abtest.state import PRE_DAYS, State, close, folded, live, merge, users_per_arm
 from abtest.store import Saved, StateError, load, save
+from abtest.table import table
 from contracts.settings import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules, week
 
@@ -51,8 +53,8 @@ def test_tenfold_delivery_changes_nothing_but_the_count_of_duplicates():
         (feedback(user=2), Unused.OTHER_USER),
         (feedback(at=START + HOUR_MS - 1), Unused.BEFORE_EXPOSURE),
         (feedback(at=START + 7 * HOUR_MS + 1), Unused.TOO_LATE),
-        (feedback(at=START - 1), Unused.OUTSIDE_PERIOD),
-        (exposure(request="x", at=START - 1), Unused.OTHER_EXPERIMENT),
+        (feedback(at=START - PRE_DAYS * DAY_MS - 1), Unused.OUTSIDE_PERIOD),
+        (exposure(request="x", at=START - PRE_DAYS * DAY_MS - 1), Unused.OTHER_EXPERIMENT),
         (exposure(request="x", at=START + 7 * DAY_MS), Unused.OTHER_EXPERIMENT),
         (exposure(request="x", experiment="another"), Unused.OTHER_EXPERIMENT),
         (exposure(request="x", arm="no such arm"), Unused.OTHER_EXPERIMENT),
@@ -62,6 +64,37 @@ def test_what_does_not_count_is_counted_by_reason(event, reason):
     state = folded(observe(State(rules()), exposure(at=START + HOUR_MS), event))
     assert state.arms == {"treatment": Tally(1, 2)}
     assert state.counts[reason] == 1
+
+
+def test_the_days_before_the_start_are_a_users_pre_period_whoever_showed_it():
+    before = [
+        exposure(at=START - DAY_MS, request="before", experiment="", arm=""),
+        feedback(at=START - DAY_MS, request="before", play_ms=700),
+    ]
+    state = folded(observe(State(rules()), *before, exposure(at=START)))
+    assert state.users[1].pre == Tally(recalls=1, shown=2, views=1, effective_views=1, play_ms=700)
+    assert state.arms == {"treatment": Tally(1, 2)}
+    assert state.counts["pre_period_exposures"] == 1
+
+
+def test_a_user_seen_only_before_the_start_is_in_no_arm():
+    state = folded(observe(State(rules()), exposure(at=START - DAY_MS)))
+    assert not state.users[1].arms
+    assert table(state).users_in_two_arms == 0
+    assert not len(table(state).arm)
+
+
+def test_requests_are_told_apart_by_the_age_of_their_model_and_by_replica():
+    events = [
+        exposure(request="fresh", at=START + HOUR_MS, replica="a:1", answer_ms=2.5, model_time_ms=START + HOUR_MS - 1),
+        exposure(request="stale", at=START + HOUR_MS, replica="b:1", answer_ms=1.5, model_time_ms=START),
+        exposure(request="unknown", at=START + HOUR_MS),
+    ]
+    user = folded(observe(State(rules()), *events, feedback(request="stale", at=START + HOUR_MS))).users[1]
+    assert {age: tally.recalls for age, tally in user.ages.items()} == {0: 1, 2: 1, -1: 1}
+    assert user.ages[2].effective_views == 1
+    assert user.replicas == {"a:1", "b:1"}
+    assert (user.days[0].timed, user.days[0].answer_us) == (2, 4000)
 
 
 def test_feedback_of_another_experiment_is_no_view_here():
@@ -127,8 +160,12 @@ def test_the_live_view_counts_open_requests_and_users_of_every_arm():
 
 
 def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
-    state = observe(State(rules()), *week(6), feedback(request="later"))
+    told = exposure(at=START + 1, request="told", replica="a:1", answer_ms=2.0, model_time_ms=START)
+    before = exposure(at=START - DAY_MS, request="before")
+    state = observe(State(rules()), *week(6), told, before, feedback(request="later"))
     close(state, START + DAY_MS)
+    assert state.users[1].replicas
+    assert state.users[1].pre.recalls
     saved = Saved(state, {"exposures:0": 5}, {"exposures:0": START})
     save(saved, tmp_path / "s.npz")
     assert load(tmp_path / "s.npz", rules()) == saved

@@ -3,7 +3,8 @@ from dataclasses import dataclass
 from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from abtest.state import State, Tally, folded
+from abtest.records import Tally
+from abtest.state import State, folded
 from abtest.store import Saved
 from abtest.worker import Meters, close_settled, settled_ms, step
 from contracts.settings import HOUR_MS, StreamSettings

@@ -1,0 +1,85 @@
+"""What is known of one exposure and of one feedback, what is summed of them, and why some do not count."""
+
+from bisect import bisect_right
+from enum import StrEnum
+from typing import NamedTuple
+
+AGES_MS = tuple(1000 * seconds for seconds in (300, 1_800, 7_200, 43_200))  # upper ends of the classes of model age
+
+
+class Unused(StrEnum):
+    """Why an event does not count. Its value is its name in the state's counts and in the report."""
+
+    DUPLICATE_EXPOSURE = "duplicate_exposures"
+    DUPLICATE_FEEDBACK = "duplicate_feedback"
+    OTHER_EXPERIMENT = "exposures_outside_experiment"
+    LATE_EXPOSURE = "late_exposures"
+    OUTSIDE_PERIOD = "feedback_outside_period"
+    OUTSIDE_EXPERIMENT = "feedback_outside_experiment"
+    NO_EXPOSURE = "feedback_without_exposure"
+    NOT_SHOWN = "feedback_on_item_not_shown"
+    OTHER_USER = "feedback_of_another_user"
+    BEFORE_EXPOSURE = "feedback_before_its_exposure"
+    TOO_LATE = "feedback_after_attribution_window"
+
+
+class Shown(NamedTuple):
+    """An exposure. `arm` is empty where it is not of the experiment; `items` too, where it is of no use at all."""
+
+    event_id: str
+    time_ms: int
+    user_id: int
+    arm: str
+    model: str
+    snapshot: str
+    items: tuple[tuple[int, str], ...]  # item and source, in the order shown
+    simulated: bool
+    replica: str = ""
+    answer_us: int = -1  # -1: not measured
+    age_ms: int = -1  # of the newest example that the model had learned from; -1: not known
+
+
+class Response(NamedTuple):
+    """Feedback."""
+
+    event_id: str
+    time_ms: int
+    user_id: int
+    item_id: int
+    play_ms: int
+    effective_view: bool
+    follow: bool
+    simulated: bool
+
+
+class Tally(NamedTuple):
+    """Sums. `shown` counts items, `views` those that got feedback."""
+
+    recalls: int = 0
+    shown: int = 0
+    views: int = 0
+    effective_views: int = 0
+    follows: int = 0
+    play_ms: int = 0
+    timed: int = 0  # recalls whose answer was timed
+    answer_us: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        """The sum, field by field.
+
+        >>> Tally(1, 2).plus(Tally(3, 4)).shown
+        6
+        """
+        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+NOTHING = Tally()
+
+
+def age_class(age_ms: int) -> int:
+    """The class of a model's age: the number of ends in `AGES_MS` that it has reached; -1 where it is not known.
+
+    >>> age_class(-1), age_class(0), age_class(300_000), age_class(10**9)
+    (-1, 0, 1, 4)
+    """
+    return bisect_right(AGES_MS, age_ms) if age_ms >= 0 else -1
