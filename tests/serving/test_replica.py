@@ -98,6 +98,9 @@ def test_every_reply_is_logged_as_an_exposure(replica: Replica) -> None:
         assert (exposure.arm, exposure.snapshot_version) == (reply.arm, reply.snapshot_version)
         assert exposure.time_ms == 1000
         assert exposure.snapshot_versions == {reply.items[0].source: "v000001"}
+        assert exposure.replica.endswith(f":{replica.child.facts['port']}")
+        assert exposure.answer_ms > 0
+        assert exposure.model_time_ms == reply.model_time_ms
 
 
 def test_health_follows_the_first_snapshot_and_reflection_answers(replica: Replica) -> None:
