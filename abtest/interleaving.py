@@ -21,8 +21,8 @@ from abtest.moments import Floats
 class Preference:
     """Users for whom the first source won, lost or tied, and what follows.
 
-    `share`: wins plus half of the ties over all users, [C12] section 3.1 (there less a half); `low`, `high` its interval
-    and `p_value` against no preference, large-sample normal; None, with a `reason`, where they cannot be had.
+    `share`: wins plus half of the ties over all users, [C12] section 3.1 (there less a half); `low`, `high` its
+    interval and `p_value` against no preference, large-sample normal; None, with a `reason`, where they cannot be had.
     """
 
     wins: int
