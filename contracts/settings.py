@@ -255,6 +255,19 @@ class Settings(_Section):
     experiment: Experiment
 
 
+class _NoSecondKeys(yaml.SafeLoader):
+    """YAML whose mappings name a key once: PyYAML would let the last one win, and drop a token file without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        met = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in met:
+                raise yaml.MarkedYAMLError(problem=f"'{name}' stands there twice", problem_mark=key.start_mark)
+            met.add(name)
+        return dict(super().construct_mapping(node, deep))
+
+
 def load(path: Path) -> Settings:
     """Read settings from a YAML file.
 
@@ -263,7 +276,7 @@ def load(path: Path) -> Settings:
 
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(), _NoSecondKeys)  # noqa: S506 (it is a safe loader)
     except OSError as error:
         raise SettingsError(f"Cannot read the settings file {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
