@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import ctypes
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -35,6 +37,8 @@ from serving.swapper import Swapper
 log = structlog.get_logger()
 DESCRIPTOR = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
 SERVICE = DESCRIPTOR.full_name
+M_MMAP_THRESHOLD = -3  # as in malloc.h
+ARRAY_BYTES = 10 << 20  # above the 8 MB of scores that a search needs for a moment
 QUIET_S = 0.1  # without a new request: nobody asks any more
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -122,6 +126,7 @@ class Replica:
 
 async def serve(settings: Settings, ready_file: Path | None) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
+    _give_snapshots_back()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
@@ -151,3 +156,14 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     # Replicas scale by processes: threads of Faiss and BLAS would only take turns with those that answer.
     with threadpool_limits(1):
         uvloop.run(serve(settings, ready_file))
+
+
+def _give_snapshots_back() -> None:
+    """Let a released snapshot's arrays go back to the machine at once.
+
+    After a first release glibc takes arrays of up to 32 MB from its heap, which keeps them: a replica that swaps would
+    hold half as much again, and grow and shrink by chance. Setting the threshold ends that.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc and hasattr(libc, "mallopt"):  # not where musl is the C library, which gives memory back anyway
+        libc.mallopt(M_MMAP_THRESHOLD, ARRAY_BYTES)
