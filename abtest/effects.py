@@ -88,6 +88,7 @@ def compare(
     >>> effect = compare(Estimate(100, 11.0, 0.04), Estimate(100, 10.0, 0.04))
     >>> round(effect.relative, 3), round(effect.ci_low, 3), round(effect.ci_high, 3), effect.p_value < 0.05
     (0.1, 0.043, 0.16, True)
+
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
