@@ -34,7 +34,7 @@ from abtest.metrics import Metric
 from abtest.moments import Floats, Moments
 
 ALIKE = 1e-12  # a covariate whose standard deviation is this small against its mean has none but by rounding
-SINGULAR = 1e-10  # eigenvalues of the covariates' correlations below this share of the largest count as 0
+SINGULAR = 1e-10  # singular values of the covariates' correlations below this share of the largest count as 0
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ def _theta(covariances: Floats, with_metric: Floats) -> Floats:
     """Least squares coefficients; of covariates that say the same, the shortest (on the scale of correlations)."""
     scale = 1 / np.sqrt(np.diag(covariances))
     correlations = covariances * np.outer(scale, scale)
-    solved: Floats = scale * (np.linalg.pinv(correlations, rcond=SINGULAR, hermitian=True) @ (scale * with_metric))
-    return solved
+    solved, *_ = np.linalg.lstsq(correlations, scale * with_metric, rcond=SINGULAR)
+    theta: Floats = scale * solved
+    return theta
 
 
 def _adjusted(moments: Moments, plain: Estimate, covariates: list[Estimate], theta: Floats, means: Floats) -> Estimate:

@@ -159,9 +159,10 @@ METRICS: tuple[Mean | Ratio, ...] = (
     Ratio("follow_rate", "Follow rate", "%", "follows / views", "follows", "views", "guardrail"),
     Mean("play_duration", "Play duration", "s", "seconds played per exposed user", "play_s", "guardrail"),
     Mean("app_usage", "App usage duration", "s", "length of sessions per exposed user", "usage_s", "guardrail"),
-    Mean("recalls", "Recalls", "", "recalls per exposed user", "recalls"),
 )
 PRIMARY = "evr"
+RECALLS = Mean("recalls", "Recalls", "", "recalls per exposed user", "recalls")
+DEFAULTS = (*METRICS, RECALLS)  # where a declaration names no metrics
 LATENCY = Ratio(
     "latency_ms", "Latency", "ms", "milliseconds per recall", "latency_ms", "recalls", "guardrail", "decrease"
 )  # where the data has the column
