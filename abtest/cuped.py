@@ -8,12 +8,13 @@ With w the metric's influence and C (p, k) those of the covariates, over all arm
 For a mean and one covariate that is [D13] eq. 4 to 6; for ratios w is the delta method's linear form.
 
 What is conditional: θ and the covariates of all arms together are taken as given. For the difference between two arms
-the latter cancels, and the former costs a term of order 1/n ([D13], section 3.2; [L13] for several covariates and
-unequal arms). A relative difference is that at the covariates of these very users: in another sample of users, with
-other covariates, the control's level would have been another. An interval for the relative difference therefore leaves
-out the noise of θ · (all arms' covariates − expected), which enters the log ratio times 1/treatment − 1/control:
-nothing where there is no effect, and little beside the rest at any effect that is met in practice. Covariates must not
-be touched by the treatment: they have to be from before a user's first exposure.
+the latter cancel, and the former costs a term of order 1/n ([D13], section 3.2; [L13] for several covariates and
+unequal arms). A relative difference is that at the covariates of these very users: its interval leaves out the noise
+that all arms' covariates have in both arms' values, θ · (all arms' − expected), and with it what that noise has in
+common with the arms' own. Where there is no effect that is nothing. Where an effect is large and multiplies what users
+do, the two would partly cancel, and the interval is wider than it need be: it covers more often than it says, not less
+(figures: `python -m benchmarks.abtest_aa`). Covariates must not be touched by the treatment: they have to be from
+before a user's first exposure.
 
 Sources:
     [D13] Deng, Xu, Kohavi, Walker: Improving the Sensitivity of Online Controlled Experiments by Utilizing

@@ -23,6 +23,7 @@ from abtest.estimates import Estimate
 
 ALPHA = 0.05
 POWER = 0.8
+LARGEST_LOG = 700.0  # a float ends at exp(709); no relative difference that anyone could use is near it
 
 Distribution = Literal["normal", "t"]
 
@@ -215,6 +216,8 @@ def _relative(effect: Effect, t: _Arm, c: _Arm, distribution: Distribution) -> E
         return replace(effect, relative=relative, reason="not estimable: all users alike, no variance")
     df = _welch(*parts, t, c, distribution)
     margin = quantile(effect.alpha / 2, df) * error
+    if abs(ratio) + margin + error > LARGEST_LOG:
+        return replace(effect, relative=relative, reason="not estimable: the values are too near 0 for their errors")
     p_value, log10_p = two_sided(ratio / error, df)
     return replace(
         effect,

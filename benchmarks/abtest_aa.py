@@ -4,8 +4,9 @@
 
 Prints one JSON object. Each replicate draws users with replacement from a population, deals them into two arms of half
 the users each, and goes the report's own way: `Moments`, `Metric.estimate`, `adjust`, `compare`. A lift is planted by
-multiplying what a treated user did (effective views, follows, seconds, recalls; not views), so the truth is known
-exactly. CUPED adjusts by the metric's own columns from before the experiment.
+multiplying what treated users did (effective views, follows, seconds, recalls; not views): half of them, by chance, by
+1 + twice the lift. The mean lift is then known exactly, and the treated differ in shape from the control. CUPED adjusts
+by the metric's own columns from before the experiment.
 
 The population is made up: each of 50,000 users has an activity (gamma), a taste (beta) and an appetite (lognormal) of
 their own, which hold in both periods, so views are negative binomial and seconds lognormal, with a heavy tail. With
@@ -32,7 +33,6 @@ from abtest.moments import Floats, Moments
 
 LIFTS = (0.0, 0.05, 0.2, 0.5)
 LIFTED = ("recalls", "effective_views", "follows", "play_s", "usage_s")
-ARMS = ("treatment", "control")
 Way = Literal["raw", "cuped"]
 WAYS: tuple[Way, ...] = ("raw", "cuped")
 SPLIT_DATE = 20220502  # KuaiRand-Pure's second week
@@ -100,11 +100,14 @@ def replicate(
 ) -> dict[tuple[str, Way, float], Effect]:
     """One experiment with `users` users, analysed at each planted lift: the effect of each metric, raw and CUPED."""
     drawn = population.values[random.integers(0, len(population.values), users)]
-    treated, control = (Moments.of(population.columns, part) for part in np.split(drawn, 2))
+    treated, untreated = np.split(drawn, 2)
+    control = Moments.of(population.columns, untreated)
+    moved = np.array([column in LIFTED for column in population.columns])
+    response = 2.0 * (random.random(len(treated)) < 0.5)
     effects: dict[tuple[str, Way, float], Effect] = {}
     for lift in lifts:
-        factors = np.array([1 + lift if column in LIFTED else 1.0 for column in population.columns])
-        arms = {"treatment": treated.linear(population.columns, np.diag(factors)), "control": control}
+        values = treated * (1 + lift * np.outer(response, moved)) if lift else treated
+        arms = {"treatment": Moments.of(population.columns, values), "control": control}
         for metric in population.metrics:
             plain = {arm: metric.estimate(of) for arm, of in arms.items()}
             adjusted = adjust(arms, metric, [f"pre.{column}" for column in metric.columns])
