@@ -50,7 +50,7 @@ def table(state: State) -> Table:
     for i, user in enumerate(users):
         usage = _usage_ms(user.days.keys(), user.sessions, state)
         rows.extend(
-            (day, i, t.views, t.effective_views, t.follows, t.play_ms / SECOND_MS, usage[day] / SECOND_MS)
+            (day, i, t.recalls, t.views, t.effective_views, t.follows, t.play_ms / SECOND_MS, usage[day] / SECOND_MS)
             for day, t in user.days.items()
         )
         source_rows.extend((place[name], i, *tally) for name, tally in user.sources.items())

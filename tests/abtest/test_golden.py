@@ -1,4 +1,4 @@
-"""Published experiments: the numbers of their readmes from our own accumulator."""
+"""The statistics beside those of other libraries, and published experiments: the numbers of their readmes."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,45 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from abtest.analysis import compare_arms
+from abtest.cuped import adjust
+from abtest.effects import compare
 from abtest.metrics import Mean
-from abtest.stats import Moments, split_check
+from abtest.moments import Moments
+from abtest.stats import split_check
+from benchmarks import abtest_golden as golden
 
 DATA = Path(os.environ.get("DRIFTLINE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def check(pairs):
+    found = list(pairs)
+    assert found
+    worst = max(found, key=lambda pair: pair.error)
+    assert worst.error < 1e-9, worst
+
+
+@pytest.mark.parametrize("oracle", [golden.means, golden.ratios, golden.cuped, golden.exact])
+def test_effects_intervals_and_p_values_are_those_of_the_oracles(oracle):
+    check(oracle(golden.users()))
+
+
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_other_users_make_no_difference(seed):
+    check(golden.means(golden.users(seed)))
+    check(golden.cuped(golden.users(seed)))
+
+
+def test_effects_intervals_and_p_values_are_those_of_tea_tasting():
+    pytest.importorskip("tea_tasting", reason="tea-tasting is not installed; it is an oracle of the tests only")
+    check(golden.tea_tasting(golden.users()))
+
+
+def test_the_largest_error_of_all_is_one_number():
+    assert 0 < golden.golden_max_relative_error() < 1e-9
 
 
 def read(name: str) -> pd.DataFrame:
@@ -57,3 +90,25 @@ def test_hillstrom():
             assert round(arm.value, 6) == published[arm.arm][i + 1]
         assert {line.arm for line in result.effects} == {"Mens E-Mail", "Womens E-Mail"}
         assert all(line.effect.ci_low > 0 for line in result.effects)
+
+
+def test_hillstroms_spend_adjusted_by_what_was_spent_before_is_the_regressions():
+    """CUPED by `history` (dollars in the year before) and `recency`, beside statsmodels on the customers' rows."""
+    frame = read("hillstrom/hillstrom.parquet")
+    frame = frame[frame["segment"] != "Womens E-Mail"]
+    columns, covariates = ("spend", "visit", "history", "recency"), ["history", "recency"]
+    treated = (frame["segment"] == "Mens E-Mail").to_numpy()
+    values = frame[list(columns)].to_numpy(np.float64)
+    moments = {"mens": Moments.of(columns, values[treated]), "none": Moments.of(columns, values[~treated])}
+    for place, name in enumerate(("spend", "visit")):
+        found = adjust(moments, Mean(name, name, "", "", name), covariates)
+        y, X = values[:, place], values[:, 2:]
+        theta = sm.OLS(y, sm.add_constant(X)).fit().params[1:]
+        residual = y - (X - X.mean(axis=0)) @ theta
+        oracle = CompareMeans(DescrStatsW(residual[treated]), DescrStatsW(residual[~treated]))
+        effect = compare(found.estimates["mens"], found.estimates["none"])
+        z, p_value = oracle.ztest_ind(usevar="unequal")
+        assert effect.difference / effect.difference_std_error == pytest.approx(z, rel=1e-9)
+        assert effect.difference_p_value == pytest.approx(p_value, rel=1e-9)
+        assert effect.difference_low == pytest.approx(oracle.zconfint_diff(usevar="unequal")[0], rel=1e-9)
+        assert 0 < found.variance_removed < 0.05

@@ -1,0 +1,47 @@
+"""20,000 experiments: as many false alarms as stated, and intervals that hold the truth as often as stated."""
+
+import numpy as np
+import pytest
+
+from benchmarks.abtest_aa import LIFTS, measure, replicate, synthetic
+
+
+def test_a_replicate_has_an_effect_for_every_metric_way_and_lift():
+    population = synthetic(5000)
+    effects = replicate(population, 4000, LIFTS, np.random.default_rng(0))
+    assert len(effects) == len(population.metrics) * 2 * len(LIFTS)
+    for (_, _, lift), effect in effects.items():
+        assert effect.ci_low < effect.relative < effect.ci_high
+        assert effect.relative == pytest.approx(
+            lift, abs=8 * effect.difference_std_error / effect.difference * lift + 0.5
+        )
+    for metric in population.metrics:
+        raw, cuped = (effects[metric.name, way, 0.0].difference_std_error for way in ("raw", "cuped"))
+        assert cuped < 1.02 * raw
+
+
+def test_the_same_seed_gives_the_same_figures():
+    population = synthetic(2000)
+    one, two = (measure(population, 5, 200, seed=3) for _ in range(2))
+    assert one["aa_false_positive"] == two["aa_false_positive"]
+    assert one["coverage"] == two["coverage"]
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+def test_20_000_experiments_err_as_often_as_stated():
+    """At 20,000 replicates a rate of .05 has a standard error of .0015, so the bands are 1.9 and 3.2 of them wide.
+
+    CUPED's relative interval may cover more often where the effect is large (`abtest.cuped` says why), never less.
+    """
+    found = measure(synthetic(), 20_000, 4_000, seed=1)
+    for metric, ways in found["aa_false_positive"].items():
+        for way, level in ways.items():
+            assert 0.047 <= level["rate"] <= 0.053, (metric, way, level)
+            assert level["uniform_p"] > 0.01, (metric, way, level)
+    for metric, ways in found["coverage"].items():
+        for way, lifts in ways.items():
+            for lift, covered in lifts.items():
+                highest = 0.955 if way == "raw" or float(lift) <= 0.05 else 1.0
+                for interval, share in covered.items():
+                    assert 0.945 <= share <= highest, (metric, way, lift, interval, share)
