@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from abtest.cuped import adjust
 from abtest.metrics import COLUMNS, METRICS, PRIMARY, Metric
+from abtest.novelty import PrePeriod, pre_period
 from abtest.records import Tally
 from abtest.state import State, folded
 from abtest.stats import Effect, Estimate, Floats, Moments, Split, compare, ratio_estimate, split_check
-from abtest.table import Ints, Table, table
+from abtest.table import PRE, Ints, Table, table
 from abtest.verdict import Verdict, decide
 from contracts.settings import DAY_MS
 
@@ -33,11 +35,17 @@ class ArmValue:
 
 @dataclass(frozen=True)
 class ArmEffect:
-    """A treatment arm against the control. `cautions`: why to trust it less than its interval suggests."""
+    """A treatment arm against the control. `cautions`: why to trust it less than its interval suggests.
+
+    `adjusted`: the same by CUPED, with what is known of the users from before; None where nothing is.
+    `variance_removed`: the share of the difference's variance that this takes away.
+    """
 
     arm: str
     effect: Effect
     cautions: tuple[str, ...]
+    adjusted: Effect | None = None
+    variance_removed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ class Report:
     primary: str
     verdicts: tuple[Verdict, ...]
     split: Split
+    pre_period: tuple[PrePeriod, ...]  # each treatment arm against the control before the experiment
     users_in_two_arms: int
     metrics: tuple[MetricResult, ...]  # over the whole experiment
     days: tuple[Day, ...]
@@ -121,7 +130,9 @@ def analyse(state: State) -> Report:
     experiment = complete.rules.experiment
     columns = table(complete)
     days = tuple(_days(columns, complete))
-    whole = days[-1].cumulative if days else _results(columns, experiment.control, *_nothing(columns))
+    moments = _whole(columns)
+    whole = compare_arms(METRICS, moments, experiment.control, PRE)
+    alike = pre_period(moments, PRE, experiment.control)
     per_arm = np.bincount(columns.arm, minlength=len(columns.arms))
     split = split_check(
         dict(zip(columns.arms, per_arm.tolist(), strict=True)),
@@ -137,8 +148,12 @@ def analyse(state: State) -> Report:
         end_ms=experiment.end_ms,
         day_offset_ms=experiment.day_offset_ms,
         primary=PRIMARY,
-        verdicts=tuple(decide(split, primary.label, line.arm, line.effect, line.cautions) for line in primary.effects),
+        verdicts=tuple(
+            decide(split, primary.label, line.arm, line.effect, line.cautions, biased=was.biased)
+            for line, was in zip(primary.effects, alike, strict=True)
+        ),
         split=split,
+        pre_period=alike,
         users_in_two_arms=columns.users_in_two_arms,
         metrics=whole,
         days=days,
@@ -172,17 +187,22 @@ def summary(report: Report) -> dict[str, Any]:
     return lines
 
 
-def compare_arms(metrics: Sequence[Metric], moments: Mapping[str, Moments], control: str) -> tuple[MetricResult, ...]:
-    """Every metric from each arm's moments, every other arm against `control`.
+def compare_arms(
+    metrics: Sequence[Metric], moments: Mapping[str, Moments], control: str, covariates: Sequence[str] = ()
+) -> tuple[MetricResult, ...]:
+    """Every metric from each arm's moments, every other arm against `control`; by CUPED too, given covariates.
 
     The way in for data that did not come through the stream: moments can be made of any table with a row per user.
     """
-    return tuple(_result(metric, moments, control) for metric in metrics)
+    return tuple(_result(metric, moments, control, covariates) for metric in metrics)
 
 
-def _result(metric: Metric, moments: Mapping[str, Moments], control: str) -> MetricResult:
+def _result(metric: Metric, moments: Mapping[str, Moments], control: str, covariates: Sequence[str]) -> MetricResult:
     estimates: dict[str, Estimate] = {arm: metric.estimate(of) for arm, of in moments.items()}
     cautions = {arm: metric.caution(of) for arm, of in moments.items()}
+    by_cuped = adjust(moments, metric, covariates) if covariates else None
+    if by_cuped and not by_cuped.covariates:
+        by_cuped = None  # nothing is known from before
     return MetricResult(
         metric.name,
         metric.label,
@@ -194,6 +214,8 @@ def _result(metric: Metric, moments: Mapping[str, Moments], control: str) -> Met
                 arm,
                 compare(estimate, estimates[control], (arm, control)),
                 tuple(f"{cautions[name]} in arm {name}" for name in (arm, control) if cautions[name]),
+                compare(by_cuped.estimates[arm], by_cuped.estimates[control], (arm, control)) if by_cuped else None,
+                by_cuped.variance_removed if by_cuped else None,
             )
             for arm, estimate in estimates.items()
             if arm != control
@@ -229,8 +251,12 @@ def _results(columns: Table, control: str, arm: Ints, values: Floats) -> tuple[M
     return compare_arms(METRICS, moments, control)
 
 
-def _nothing(columns: Table) -> tuple[Ints, Floats]:
-    return columns.arm[:0], np.zeros((0, len(COLUMNS)))
+def _whole(columns: Table) -> dict[str, Moments]:
+    """By arm, of each user's sums over the whole experiment and over the days before it."""
+    totals = np.zeros((len(columns.arm), len(COLUMNS)))
+    np.add.at(totals, columns.user, columns.values)
+    values = np.hstack((totals, columns.pre))
+    return {name: Moments.of((*COLUMNS, *PRE), values[columns.arm == i]) for i, name in enumerate(columns.arms)}
 
 
 def _sources(columns: Table) -> Iterator[SourceRow]:

@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 from abtest import format as fmt
 from abtest.analysis import ArmEffect, MetricResult, Report
+from abtest.novelty import BIAS_ALPHA
 from abtest.plots import Point, course, forest
+from abtest.state import PRE_DAYS
 from abtest.stats import SRM_ALPHA, Effect
 from abtest.verdict import RULE
 
@@ -91,9 +93,11 @@ def html(report: Report, context: ReportContext) -> str:
         report=report,
         context=_Shown(context),
         simulated=is_simulated(report, context),
-        invalid=report.split.mismatch,
+        invalid=any(verdict.decision == "invalid" for verdict in report.verdicts),
         rule=RULE,
         srm_alpha=SRM_ALPHA,
+        bias_alpha=BIAS_ALPHA,
+        pre_days=PRE_DAYS,
         interference=INTERFERENCE,
         treatments=[verdict.arm for verdict in report.verdicts],
         fmt=fmt,

@@ -16,6 +16,7 @@ from abtest.stats import Floats
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 SECOND_MS = 1000
+PRE = tuple(f"pre.{column}" for column in ("recalls", "views", "effective_views", "follows", "play_s"))
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Table:
     day: Ints  # (rows,) day of the experiment, ascending
     user: Ints  # (rows,) index into `arm`
     values: Floats  # (rows, len(COLUMNS))
+    pre: Floats  # (U, len(PRE)) a user's sums over the days before the experiment
     sources: tuple[str, ...]
     source: Ints  # (source rows,) index into `sources`
     source_user: Ints  # (source rows,)
@@ -62,12 +64,17 @@ def table(state: State) -> Table:
         day=days[:, 0].astype(np.int64),
         user=days[:, 1].astype(np.int64),
         values=days[:, 2:],
+        pre=np.array([_before(user.pre) for user in users], np.float64).reshape(-1, len(PRE)),
         sources=tuple(sources),
         source=by_source[:, 0].astype(np.int64),
         source_user=by_source[:, 1].astype(np.int64),
         source_values=by_source[:, 2:],
         users_in_two_arms=len(met) - len(users),
     )
+
+
+def _before(pre: Tally) -> tuple[float, ...]:
+    return pre.recalls, pre.views, pre.effective_views, pre.follows, pre.play_ms / SECOND_MS
 
 
 def _usage_ms(days: Iterable[int], sessions: Iterable[Interval], state: State) -> dict[int, int]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from abtest.format import threshold
+from abtest.novelty import BIAS_ALPHA
 from abtest.stats import SRM_ALPHA, Effect, Split
 
 Decision = Literal["ship", "hold", "inconclusive", "invalid"]
 
 RULE = (
-    f"Invalid if the traffic split fails its check ({threshold(SRM_ALPHA)}). Otherwise by the 95 % interval of the "
+    f"Invalid if the traffic split fails its check ({threshold(SRM_ALPHA)}) or the arms already differed before the "
+    f"experiment ({threshold(BIAS_ALPHA)}). Otherwise by the 95 % interval of the "
     "primary metric's relative difference: ship if all of it lies above zero, hold if all of it lies below, else "
     "inconclusive. With too few users or events for that interval to hold, inconclusive too."
 )
@@ -25,15 +27,18 @@ class Verdict:
     because: str
 
 
-def decide(split: Split, metric: str, arm: str, effect: Effect, cautions: Sequence[str] = ()) -> Verdict:
-    """Apply `RULE`.
+def decide(
+    split: Split, metric: str, arm: str, effect: Effect, cautions: Sequence[str] = (), *, biased: bool = False
+) -> Verdict:
+    """Apply `RULE`. `biased`: the arms already differed before the experiment.
 
     >>> split = Split({"a": 1, "b": 1}, {"a": 1.0, "b": 1.0}, 0.5, mismatch=False)
     >>> decide(split, "EVR", "a", Effect(relative=0.1, ci_low=0.05, ci_high=0.15)).decision
     'ship'
     """
-    if split.mismatch:
-        return Verdict(arm, "invalid", "Users did not fall into the arms as planned, so the arms cannot be compared.")
+    if split.mismatch or biased:
+        why = "Users did not fall into the arms as planned" if split.mismatch else "The arms differed before the start"
+        return Verdict(arm, "invalid", f"{why}, so the arms cannot be compared.")
     if effect.ci_low is None or effect.ci_high is None:
         return Verdict(arm, "inconclusive", f"{metric}: {effect.reason}.")
     if cautions:

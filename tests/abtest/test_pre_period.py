@@ -1,0 +1,59 @@
+"""What is known of users from before the experiment: CUPED's covariates, and a check that the arms were alike."""
+
+from abtest.analysis import analyse
+from abtest.report import ReportContext, html
+from abtest.state import State
+from contracts.settings import DAY_MS, MINUTE_MS
+from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
+
+USERS = 240
+
+
+def events(before):
+    """Users with habits of their own in the experiment; `before(user, treated)`: views of each the day before."""
+    found = []
+    for user in range(1, USERS + 1):
+        treated, habit = user % 2 == 1, 1 + (user * 37) % 23
+        arm = "treatment" if treated else "control"
+        for number in range(before(user, treated)):
+            request = f"before-{user}-{number}"
+            at = START - DAY_MS + number * MINUTE_MS
+            found += [exposure(user, "", at, request, experiment=""), feedback(user, at, request, play_ms=1000)]
+        at = START + user * MINUTE_MS
+        found.append(exposure(user, arm, at, f"{user}", items=tuple((item, "t2diff") for item in range(1, 40))))
+        for item in range(1, habit + 2):
+            ev = (user + item) % 3 > 0
+            found.append(feedback(user, at + item, f"{user}", item, 1000 + 13 * (item % 7), ev, item % 9 == 0))
+    return found
+
+
+def test_what_users_did_before_narrows_the_interval_and_moves_no_verdict():
+    known = analyse(observe(State(rules()), *events(lambda user, treated: 1 + (user * 37) % 23)))
+    unknown = analyse(observe(State(rules()), *events(lambda user, treated: 0)))
+    line, bare = (
+        next(m for m in report.metrics if m.metric == "play_duration").effects[0] for report in (known, unknown)
+    )
+    assert line.effect == bare.effect
+    assert bare.adjusted is None
+    assert line.variance_removed > 0.9
+    assert line.adjusted.ci_high - line.adjusted.ci_low < 0.4 * (line.effect.ci_high - line.effect.ci_low)
+    assert "CUPED" in html(known, ReportContext())
+    assert known.verdicts == unknown.verdicts
+    assert not known.pre_period[0].biased
+
+
+def test_nothing_known_from_before_is_said():
+    report = analyse(observe(State(rules()), *events(lambda user, treated: 0)))
+    assert report.pre_period[0].p_value is None
+    assert "Nothing known from before" in html(report, ReportContext())
+
+
+def test_arms_that_differed_before_make_the_experiment_invalid():
+    report = analyse(observe(State(rules()), *events(lambda user, treated: 2 + user % 3 + 3 * treated)))
+    (verdict,) = report.verdicts
+    assert report.pre_period[0].biased
+    assert verdict.decision == "invalid"
+    assert "before the start" in verdict.because
+    page = html(report, ReportContext())
+    assert "Differed before" in page
+    assert "cards void" in page
