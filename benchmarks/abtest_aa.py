@@ -1,6 +1,6 @@
 """How often the statistics cry wolf, and how often their intervals hold the truth: replicates of real-shaped users.
 
-    python -m benchmarks.abtest_aa [--replicates 20000] [--users 4000] [--seed 1] [--data FOLDER] [--no-golden]
+    python -m benchmarks.abtest_aa [--replicates 20000] [--users 4000] [--seed 1] [--lifts 0 …] [--data FOLDER]
 
 Prints one JSON object. Each replicate draws users with replacement from a population, deals them into two arms of half
 the users each, and goes the report's own way: `Moments`, `Metric.estimate`, `adjust`, `compare`. A lift is planted by
@@ -30,11 +30,13 @@ from abtest.effects import ALPHA, Effect, compare
 from abtest.estimates import Estimate
 from abtest.metrics import COLUMNS, DEFAULTS, Metric
 from abtest.moments import Floats, Moments
+from benchmarks.abtest_golden import golden_max_relative_error, oracles
 
 LIFTS = (0.0, 0.05, 0.2, 0.5)
 LIFTED = ("recalls", "effective_views", "follows", "play_s", "usage_s")
 Way = Literal["raw", "cuped"]
 WAYS: tuple[Way, ...] = ("raw", "cuped")
+TESTS = ("relative", "difference")
 SPLIT_DATE = 20220502  # KuaiRand-Pure's second week
 SESSION_GAP_MS = 30 * 60_000
 
@@ -116,21 +118,23 @@ def replicate(
     return effects
 
 
-def measure(population: Population, replicates: int, users: int, seed: int) -> dict[str, Any]:
-    """False positives, uniformity of p-values, and coverage at each lift, over all replicates.
+def measure(
+    population: Population, replicates: int, users: int, seed: int, lifts: Sequence[float] = LIFTS
+) -> dict[str, Any]:
+    """False positives, uniformity of p-values, and coverage at each lift, over all replicates; the first lift is 0.
 
-    `aa_false_positive`: by metric and way the share of p-values below 5 % where there is no effect, for the relative
-    difference and the plain one, with the exact 99 % interval of the former. `uniform_p`: Kolmogorov-Smirnov's, for
-    the p-values of the relative difference. `coverage`: by metric, way and lift, of both relative intervals at 95 %. An
-    effect that could not be estimated is neither significant nor covered.
+    `aa_false_positive`: by metric, way and test (relative: of the log ratio; difference: of the plain one) the
+    share of p-values below 5 % where there is no effect, with its exact 99 % interval, and `uniform_p`, the p-value of
+    Kolmogorov and Smirnov's test of uniformity. `coverage`: by metric, way and lift, of both relative intervals at
+    95 %. An effect that could not be estimated is neither significant nor covered.
     """
     random = np.random.default_rng(seed)
-    keys = [(metric.name, way, lift) for metric in population.metrics for way in WAYS for lift in LIFTS]
+    keys = [(metric.name, way, lift) for metric in population.metrics for way in WAYS for lift in lifts]
     p_values = {(metric.name, way): np.ones((2, replicates)) for metric in population.metrics for way in WAYS}
     covered = dict.fromkeys(keys, np.zeros(2))
     began = time.perf_counter()
     for i in range(replicates):
-        effects = replicate(population, users, LIFTS, random)
+        effects = replicate(population, users, lifts, random)
         for (metric, way), p in p_values.items():
             effect = effects[metric, way, 0.0]
             p[:, i] = _number(effect.p_value), _number(effect.difference_p_value)
@@ -143,7 +147,13 @@ def measure(population: Population, replicates: int, users: int, seed: int) -> d
         "seed": seed,
         "seconds": round(seconds, 1),
         "ms_per_replicate": round(1000 * seconds / replicates, 3),
-        "aa_false_positive": _nested({key: _level(p) for key, p in p_values.items()}),
+        "aa_false_positive": _nested(
+            {
+                (*key, test): _level(p)
+                for key, by_test in p_values.items()
+                for test, p in zip(TESTS, by_test, strict=True)
+            }
+        ),
         "coverage": _nested(
             {
                 key: dict(zip(("log_delta", "fieller"), (count / replicates).tolist(), strict=True))
@@ -159,18 +169,16 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=4_000, help="users in both arms together")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lifts", type=float, nargs="+", default=LIFTS, help="planted lifts; 0 is always there")
     parser.add_argument("--data", type=Path, help="folder of KuaiRand-Pure")
-    parser.add_argument("--no-golden", action="store_true", help="leave out the comparison with the oracle libraries")
     given = parser.parse_args()
     if given.replicates < 1 or given.users < 4 or given.users % 2:
         parser.error("--replicates must be 1 or more, --users an even number from 4")
     population = kuairand(given.data) if given.data else synthetic()
     found = {"population": "kuairand-pure" if given.data else "synthetic", "population_users": len(population.values)}
-    found |= measure(population, given.replicates, given.users, given.seed)
-    if not given.no_golden:
-        from benchmarks.abtest_golden import golden_max_relative_error, oracles
-
-        found |= {"golden_max_relative_error": golden_max_relative_error(), "golden_oracles": oracles()}
+    lifts = sorted({0.0, *given.lifts}, key=abs)
+    found |= measure(population, given.replicates, given.users, given.seed, lifts)
+    found |= {"golden_max_relative_error": golden_max_relative_error(), "golden_oracles": oracles()}
     print(json.dumps(found, indent=2))  # noqa: T201
 
 
@@ -188,14 +196,13 @@ def _covers(effect: Effect, lift: float) -> Floats:
 
 
 def _level(p_values: Floats) -> dict[str, float]:
-    positives = int((p_values[0] < ALPHA).sum())
-    interval = binomtest(positives, p_values.shape[1], ALPHA).proportion_ci(0.99)
+    positives = int((p_values < ALPHA).sum())
+    interval = binomtest(positives, p_values.size, ALPHA).proportion_ci(0.99)
     return {
-        "rate": positives / p_values.shape[1],
+        "rate": positives / p_values.size,
         "low": float(interval.low),
         "high": float(interval.high),
-        "difference_rate": float((p_values[1] < ALPHA).mean()),
-        "uniform_p": float(kstest(p_values[0], "uniform").pvalue),
+        "uniform_p": float(kstest(p_values, "uniform").pvalue),
     }
 
 
