@@ -6,8 +6,8 @@ sums per user and day, and forgotten: memory is bounded by the attribution windo
 comes for a folded request is counted, never added twice.
 
 Which events count:
-    An exposure counts if it names this experiment and one of its arms and lies within its period. Whatever was shown
-    in the days before counts as the user's pre-period, whoever showed it.
+    An exposure counts if it names this experiment and one of its arms and lies within its period, unless it
+    was shown to a tester. Whatever was shown in the days before counts as the user's pre-period, whoever showed it.
     Feedback counts if its request's exposure counts, showed that item to that user, and came at most the attribution
     window before it. It counts on its exposure's day.
     Everything else is counted by reason (`Unused`).
@@ -101,6 +101,7 @@ def observe_exposure(state: State, exposure: Exposure) -> None:
         exposure.experiment == experiment.name
         and exposure.arm in experiment.arms
         and active(experiment, exposure.time_ms)
+        and exposure.user_id not in experiment.testers
     )
     before = state.rules.begin_ms <= exposure.time_ms < experiment.start_ms
     if not ours and not _may_have_feedback(state.rules, exposure.time_ms):

@@ -22,6 +22,7 @@ from abtest.state import Request, Rules, State, User
 from contracts.settings import Settings
 
 FORMAT = 2
+OF_NO_MATTER = {"hypothesis", "owner", "ramp", "metrics", "analysis"}  # to what a state holds
 TALLY = len(Tally._fields)
 
 
@@ -159,7 +160,8 @@ def _request(shown: list[Any] | None, responses: list[list[Any]]) -> Request:
 
 
 def _fingerprint(rules: Rules) -> list[Any]:
-    fingerprint: list[Any] = json.loads(json.dumps([rules.experiment.model_dump(mode="json"), *rules[1:]]))
+    experiment = rules.experiment.model_dump(mode="json", exclude=OF_NO_MATTER)
+    fingerprint: list[Any] = json.loads(json.dumps([experiment, *rules[1:]]))
     return fingerprint
 
 

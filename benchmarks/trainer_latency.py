@@ -84,7 +84,8 @@ def visitors(settings: Settings, crowd: Crowd, now_ms: int) -> dict[str, int]:
     users: dict[str, int] = {}
     rows: list[UserRow] = []
     for user_id, example in enumerate(examples(crowd), crowd.users + 1):
-        model = settings.experiment.arms[assign(settings.experiment, user_id)].model
+        arm = assign(settings.experiment, user_id, now_ms).arm
+        model = settings.experiment.arms[arm or settings.experiment.control].model
         if model not in users:
             users[model] = user_id
             history = dated(example, now_ms).history

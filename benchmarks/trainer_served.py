@@ -119,7 +119,7 @@ class Sender:
                 now_ms, at_s = self._clock.now_ms(), self._clock.elapsed_s()
                 partition = bus.partition_of(example.user_id, self._kafka.partitions)
                 if self._experiment:
-                    example.arm = assign(self._experiment, example.user_id)
+                    example.arm = assign(self._experiment, example.user_id, now_ms).arm or ""
                 value, key = dated(example, now_ms).SerializeToString(), bus.key_of(example.user_id)
                 told = producer.send(topic, value, key, partition=partition, timestamp_ms=now_ms)
                 self._sends.append((partition, example.arm, at_s, told))

@@ -7,40 +7,54 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field
+
+from contracts.experiment import (
+    DAY_MS,
+    Arm,
+    Experiment,
+    ModelName,
+    Section,
+    SettingsError,
+    Source,
+    load_experiment,
+    read_yaml,
+    validated,
+)
+
+__all__ = [
+    "DAY_MS",
+    "HOUR_MS",
+    "MINUTE_MS",
+    "Arm",
+    "DiffusionSchedule",
+    "Experiment",
+    "GateSettings",
+    "KafkaSettings",
+    "LearnFrom",
+    "ModelName",
+    "ModelSettings",
+    "Part",
+    "ServingSettings",
+    "Settings",
+    "SettingsError",
+    "Source",
+    "StreamSettings",
+    "TlsSettings",
+    "TrainerSettings",
+    "VocabularySettings",
+    "dump",
+    "load",
+    "parse",
+]
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
 
 Positive = Annotated[int, Field(gt=0)]
-ModelName = Literal[
-    "bert4rec",
-    "caser",
-    "contrastvae",
-    "dat",
-    "diffurec",
-    "gru4rec",
-    "mamba4rec",
-    "mixed-attention",
-    "sasrec",
-    "stosa",
-    "t2diff",
-    "t2diff-paper",
-    "t2diff-without-drifts",
-    "two_tower",
-]
 
 
-class SettingsError(Exception):
-    """Settings that cannot be used; one sentence says why."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """How to reach the broker and what its topics are called."""
 
     bootstrap_servers: str
@@ -48,10 +62,12 @@ class KafkaSettings(_Section):
     partitions: Positive = 2
     replication_factor: Positive = 1
     idempotence: bool = True  # off for the embedded broker: its producers never recover from a restart
-    topic_config: dict[str, str] = {}  # of topics that are created here; empty: the broker's defaults
+    topic_config: dict[str, str] = Field(default={})  # of topics that are created here; empty: the broker's defaults
     session_timeout_ms: Annotated[int, Field(ge=1000)] = 10_000  # silent for so long, a worker loses its partitions
     gapless: bool = False  # on for the embedded broker: its fetches may skip a batch that is still being written
-    security: dict[str, str | int | bool | None] = {}  # handed to the client as is: security_protocol, sasl_…, ssl_…
+    security: dict[str, str | int | bool | None] = Field(
+        default={}
+    )  # as is to the client: security_protocol, sasl_…, ssl_…
 
     def topic(self, name: str) -> str:
         """The topic's full name.
@@ -62,7 +78,7 @@ class KafkaSettings(_Section):
         return self.topic_prefix + name
 
 
-class StreamSettings(_Section):
+class StreamSettings(Section):
     """Join, sessions, features."""
 
     session_gap_ms: Positive = 30 * MINUTE_MS
@@ -80,7 +96,7 @@ DiffusionSchedule = Literal["exponential", "linear", "log"]
 Part = Literal["guess", "end-to-end", "mean-start", "waits"]  # of T2Diff
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Shape and learning of both models; the arms share every one of these."""
 
     dim: Positive = 64  # width of item vectors and user vectors
@@ -101,14 +117,14 @@ class ModelSettings(_Section):
 LearnFrom = Literal["own", "pooled", "diverted"]
 
 
-class VocabularySettings(_Section):
+class VocabularySettings(Section):
     """Which items are known, and when each is known by its id."""
 
     expire_after_ms: Positive | None = None  # of event time with neither announcement nor positive; None: never
     admit_after: Annotated[int, Field(ge=0)] = 0  # positives before which an item is its categories alone
 
 
-class GateSettings(_Section):
+class GateSettings(Section):
     """When a snapshot is held back; see docs/trainer.md for how these were chosen."""
 
     enabled: bool = True
@@ -122,7 +138,7 @@ class GateSettings(_Section):
     patience_ms: Positive = 12 * HOUR_MS  # of event time that a hold lasts before what comes counts as the new normal
 
 
-class TrainerSettings(_Section):
+class TrainerSettings(Section):
     """What learns, from whose data, and when it publishes."""
 
     models: tuple[ModelName, ...] = ("two_tower", "t2diff")
@@ -152,7 +168,7 @@ class TrainerSettings(_Section):
     poll_records: Positive = 500
 
 
-class TlsSettings(_Section):
+class TlsSettings(Section):
     """Encryption of a replica's port; all are PEM files."""
 
     certificate: Path
@@ -160,7 +176,7 @@ class TlsSettings(_Section):
     client_ca: Path | None = None  # clients must show a certificate that this authority has signed (mutual TLS)
 
 
-class ServingSettings(_Section):
+class ServingSettings(Section):
     """One replica."""
 
     host: str = "127.0.0.1"
@@ -182,66 +198,7 @@ class ServingSettings(_Section):
     drain_s: Annotated[float, Field(ge=0)] = 5.0
 
 
-SourceName = ModelName | Literal["popular"]
-
-
-class Source(_Section):
-    """One candidate source of an arm: a model, or the items with the most positives."""
-
-    source: SourceName
-    share: Annotated[float, Field(gt=0)] = 1.0  # of the k items, relative to the other sources' shares
-
-
-class Arm(_Section):
-    """One arm: its share of the users and what serves them.
-
-    `sources`: where its candidates come from, with quotas by their shares ("quota") or taking turns ("team-draft");
-    () is the model alone.
-    """
-
-    weight: Annotated[float, Field(gt=0)]
-    model: ModelName
-    sources: tuple[Source, ...] = ()
-    blend: Literal["quota", "team-draft"] = "quota"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Arm":
-        names = [each.source for each in self.sources]
-        if names and self.model not in names:
-            raise ValueError(f"the arm's model '{self.model}' is not among its sources {names}")
-        if len(set(names)) < len(names):
-            raise ValueError(f"a source stands twice in {names}")
-        return self
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models that its candidates come from, its own first."""
-        return (self.model, *(each.source for each in self.sources if each.source not in {self.model, "popular"}))
-
-
-class Experiment(_Section):
-    """An experiment in the recall stage. `start_ms` <= time < `end_ms`."""
-
-    name: Annotated[str, Field(min_length=1)]
-    salt: Annotated[str, Field(min_length=1)]
-    start_ms: int
-    end_ms: int
-    arms: dict[str, Arm]
-    control: str
-    day_offset_ms: int = 0  # added to event time before cutting days: Beijing days are +8 h
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Experiment":
-        if len(self.arms) < 2:
-            raise ValueError("an experiment needs at least two arms")
-        if self.control not in self.arms:
-            raise ValueError(f"control arm '{self.control}' is not among the arms {sorted(self.arms)}")
-        if self.end_ms <= self.start_ms:
-            raise ValueError("end_ms must be after start_ms")
-        return self
-
-
-class Settings(_Section):
+class Settings(Section):
     """Everything. Paths are absolute, or relative to the working directory."""
 
     kafka: KafkaSettings
@@ -255,32 +212,16 @@ class Settings(_Section):
     experiment: Experiment
 
 
-class _NoSecondKeys(yaml.SafeLoader):
-    """YAML whose mappings name a key once: PyYAML would let the last one win, and drop a token file without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        met = set()
-        for key, _ in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else None
-            if name is not None and name in met:
-                raise yaml.MarkedYAMLError(problem=f"'{name}' stands there twice", problem_mark=key.start_mark)
-            met.add(name)
-        return dict(super().construct_mapping(node, deep))
-
-
 def load(path: Path) -> Settings:
-    """Read settings from a YAML file.
+    """Read settings from a YAML file. `experiment` may be the path of the experiment's own file.
 
     Raises:
-        SettingsError: the file is absent, is not YAML, or a setting is wrong.
+        SettingsError: a file is absent, is not YAML, or a setting is wrong.
 
     """
-    try:
-        data = yaml.load(path.read_text(), _NoSecondKeys)  # noqa: S506 (it is a safe loader)
-    except OSError as error:
-        raise SettingsError(f"Cannot read the settings file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    data = read_yaml(path)
+    if isinstance(data, dict) and isinstance(data.get("experiment"), str):
+        data = {**data, "experiment": load_experiment(Path(data["experiment"]))}
     return parse(data, str(path))
 
 
@@ -291,16 +232,9 @@ def parse(data: Any, where: str = "settings") -> Settings:
         SettingsError: a setting is wrong; the first one is named.
 
     """
-    try:
-        return Settings.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "the file"
-        what = {"extra_forbidden": "there is no such setting", "model_type": "this is not a mapping of settings"}
-        said = what.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise SettingsError(f"{where}: {name}: {said}.") from error
+    return validated(Settings, data, where)
 
 
 def dump(settings: Settings, path: Path) -> None:
-    """Write settings so that `load` gives them back."""
+    """Write settings so that `load` gives them back; the experiment stands inline."""
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))

@@ -6,8 +6,16 @@ from typing import Annotated
 import typer
 
 from contracts.settings import load
-from driftline import cli_deadletters, cli_evaluate, cli_servers, cli_serving, cli_snapshots, cli_trainer
-from driftline.errors import USER_ERRORS, RunError, UsageError
+from driftline import (
+    cli_deadletters,
+    cli_evaluate,
+    cli_experiment,
+    cli_servers,
+    cli_serving,
+    cli_snapshots,
+    cli_trainer,
+)
+from driftline.errors import USER_ERRORS, RunError
 from driftline.options import ReadyFile, SettingsOption
 
 app = typer.Typer(
@@ -17,8 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-experiment = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
-app.add_typer(experiment, name="experiment")
+app.add_typer(cli_experiment.app, name="experiment")
 app.add_typer(cli_servers.kafka, name="kafka")
 app.add_typer(cli_servers.redis, name="redis")
 app.add_typer(cli_deadletters.app, name="deadletters")
@@ -124,50 +131,6 @@ def serve(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     from serving.replica import run
 
     run(loaded, ready_file)
-
-
-@experiment.command()
-def collect(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
-    """Run the collector: exposures and feedback into the experiment's state."""
-    loaded = load(settings)
-    from abtest.worker import run
-
-    run(loaded, ready_file)
-
-
-@experiment.command()
-def assign(
-    settings: SettingsOption,
-    user_ids: Annotated[list[int], typer.Argument(help="User ids.")],
-) -> None:
-    """Print the arm of each user."""
-    from abtest.assignment import assign as arm_of
-
-    definition = load(settings).experiment
-    for user_id in user_ids:
-        typer.echo(f"{user_id}\t{arm_of(definition, user_id)}")
-
-
-@experiment.command()
-def report(
-    settings: SettingsOption,
-    out: Annotated[Path, typer.Option(help="Where report.html and report.json go.")] = Path("out"),
-) -> None:
-    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops)."""
-    loaded = load(settings)
-    from abtest.analysis import analyse
-    from abtest.report import write
-    from abtest.store import StateError, load_state, path_of
-    from driftline.summary import known_context
-
-    if not path_of(loaded).exists():
-        raise UsageError(f"The collector has saved nothing in {loaded.state} yet.")
-    try:
-        found = analyse(load_state(loaded))
-    except StateError as error:
-        raise UsageError(str(error)) from error
-    write(found, known_context(loaded), out)
-    typer.echo(f"Wrote report.html and report.json to {out}/")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from itertools import repeat
 
 import numpy as np
 
-from abtest.assignment import active, assign
+from abtest.assignment import assign
 from contracts.features import Positives, positives
 from contracts.settings import Arm, Experiment
 from feature_repo.row import UserRow
@@ -95,11 +95,11 @@ class _Draft:
 
 
 def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str, Arm]:
-    """The (experiment, arm, definition) of a request; experiment and arm are empty outside its period."""
-    if active(experiment, time_ms):
-        arm = assign(experiment, user_id)
-        return experiment.name, arm, experiment.arms[arm]
-    return "", "", experiment.arms[experiment.control]
+    """The (experiment, arm, definition) of a request; experiment and arm are empty for who is not in it."""
+    arm = assign(experiment, user_id, time_ms).arm
+    if arm is None:
+        return "", "", experiment.arms[experiment.control]
+    return experiment.name, arm, experiment.arms[arm]
 
 
 def answer(

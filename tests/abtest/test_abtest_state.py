@@ -6,6 +6,7 @@ from abtest.records import Tally, Unused
 from abtest.state import PRE_DAYS, State, close, folded, live, merge, users_per_arm
 from abtest.store import Saved, StateError, load, save
 from abtest.table import table
+from contracts.experiment import RampStep
 from contracts.settings import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules, week
 
@@ -174,6 +175,20 @@ def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
 
 def test_no_file_is_an_empty_state(tmp_path):
     assert load(tmp_path / "s.npz", rules()) == Saved(State(rules()))
+
+
+def test_words_and_ramps_may_change_while_an_experiment_runs(tmp_path):
+    save(Saved(State(rules())), tmp_path / "s.npz")
+    ramp = [RampStep(from_ms=START, share=0.5)]
+    assert (
+        load(tmp_path / "s.npz", rules(hypothesis="fresher is better", owner="recall", ramp=ramp)).state.closed_ms == 0
+    )
+
+
+def test_testers_are_left_out():
+    testers = rules(overrides={"treatment": [1]})
+    state = folded(observe(State(testers), exposure(), feedback(), exposure(user=2, request="other")))
+    assert list(state.users) == [2]
 
 
 def test_a_damaged_file_or_another_experiments_is_refused_in_a_sentence(tmp_path):

@@ -54,7 +54,7 @@ def test_each_mistake_is_named() -> None:
 def test_a_setting_that_stands_there_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("serving:\n  token_file: secret\n  max_k: 5\n  token_file: null\n")
-    with pytest.raises(SettingsError, match=r"'token_file' stands there twice.*line 4"):
+    with pytest.raises(SettingsError, match=r"'token_file' stands twice in one mapping.*line 4"):
         load(path)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from abtest.assignment import assign
+from contracts.experiment import RampStep
 from contracts.settings import Arm, Experiment, Source
 from contracts.wire.events_pb2 import Item
 from feature_repo.row import UserRow
@@ -36,7 +37,7 @@ def experiment(*sources: Source, blend: str = "quota") -> Experiment:
 
 
 PLAIN = experiment()
-TREATED = next(user for user in range(1, 100) if assign(PLAIN, user) == "treatment")
+TREATED = next(user for user in range(1, 100) if assign(PLAIN, user, 150).arm == "treatment")
 
 
 def row(items: Sequence[int], user_id: int = TREATED) -> UserRow:
@@ -72,6 +73,16 @@ def test_the_arm_decides_the_model() -> None:
     assert (found.experiment, found.arm, found.fallbacks) == ("e", "treatment", [])
     assert found.model is BOTH["t2diff"]
     assert (items(found), sources(found)) == ([2, 3], ["t2diff", "t2diff"])
+
+
+def test_a_tester_is_served_and_labelled_and_who_is_not_in_yet_has_the_control_and_no_label() -> None:
+    tester = PLAIN.model_copy(update={"overrides": {"control": (TREATED,)}})
+    found = answered(tester, BOTH, ask())
+    assert (found.experiment, found.arm, sources(found)) == ("e", "control", ["two_tower"] * 2)
+    early = PLAIN.model_copy(update={"ramp": (RampStep(from_ms=160, share=1.0),)})
+    found = answered(early, BOTH, ask())
+    assert (found.experiment, found.arm, sources(found)) == ("", "", ["two_tower"] * 2)
+    assert answered(early, BOTH, ask(time_ms=160)).arm == "treatment"
 
 
 @pytest.mark.parametrize("time_ms", [99, 200])

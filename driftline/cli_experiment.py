@@ -1,0 +1,113 @@
+"""`driftline experiment`: experiments as files, who is in which arm, and what came of it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contracts.clock import SystemClock
+from contracts.experiment import Experiment, instant_ms, load_experiment, read_yaml
+from contracts.settings import load
+from driftline.errors import UsageError
+from driftline.options import ReadyFile, SettingsOption
+
+app = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
+
+
+@app.command()
+def collect(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+    """Run the collector: exposures and feedback into the experiment's state."""
+    loaded = load(settings)
+    from abtest.worker import run
+
+    run(loaded, ready_file)
+
+
+@app.command()
+def validate(
+    paths: Annotated[list[Path], typer.Argument(help="Experiment files, or folders of them.")],
+) -> None:
+    """Check experiments, each by itself and all together; exit code 2 where something is wrong."""
+    from abtest.experiments import conflicts, read
+    from driftline.tables import show, table, utc
+
+    experiments, errors = read(paths)
+    errors += conflicts(experiments)
+    if errors:
+        for error in errors:
+            typer.echo(f"driftline: {error}", err=True)
+        raise typer.Exit(2)
+    columns = ("experiment", "layer", "slots", "arms", "from (UTC)", "to (UTC)", "primary", "analysis")
+    shown = table(dict.fromkeys(columns, False))
+    for each in sorted(experiments.values(), key=lambda found: (found.layer, found.slots, found.start_ms)):
+        shown.add_row(
+            each.name,
+            each.layer,
+            f"{each.slots[0]:g} to {each.slots[1]:g}",
+            ", ".join(f"{name} {arm.weight:g}" for name, arm in each.arms.items()),
+            utc(each.start_ms),
+            utc(each.end_ms),
+            next(metric.name for metric in each.metrics if metric.role == "primary"),
+            each.analysis.kind,
+        )
+    show(shown)
+
+
+@app.command()
+def assign(
+    settings: Annotated[
+        Path, typer.Option("--settings", "-s", metavar="FILE", help="Settings file, or the file of an experiment.")
+    ],
+    user_ids: Annotated[list[int], typer.Argument(help="User ids.")],
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Unix milliseconds, or ISO 8601 with a zone. [default: now, within its period]"
+        ),
+    ] = None,
+) -> None:
+    """Print the arm of each user, - where it is none, and why."""
+    from abtest.assignment import assign as assigned
+
+    definition = _experiment_of(settings)
+    now_ms = SystemClock().now_ms()
+    time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)
+    for user_id in user_ids:
+        found = assigned(definition, user_id, time_ms)
+        typer.echo(f"{user_id}\t{found.arm or '-'}\t{found.why}")
+
+
+@app.command()
+def report(
+    settings: SettingsOption,
+    out: Annotated[Path, typer.Option(help="Where report.html and report.json go.")] = Path("out"),
+) -> None:
+    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops)."""
+    loaded = load(settings)
+    from abtest.analysis import analyse
+    from abtest.report import write
+    from abtest.store import StateError, load_state, path_of
+    from driftline.summary import known_context
+
+    if not path_of(loaded).exists():
+        raise UsageError(f"The collector has saved nothing in {loaded.state} yet.")
+    try:
+        found = analyse(load_state(loaded))
+    except StateError as error:
+        raise UsageError(str(error)) from error
+    write(found, known_context(loaded), out)
+    typer.echo(f"Wrote report.html and report.json to {out}/")
+
+
+def _experiment_of(path: Path) -> Experiment:
+    data: Any = read_yaml(path)
+    return load(path).experiment if isinstance(data, dict) and "experiment" in data else load_experiment(path)
+
+
+def _moment_ms(text: str) -> int:
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    try:
+        return instant_ms(text, "--at")
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
