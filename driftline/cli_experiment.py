@@ -8,6 +8,7 @@ import typer
 from contracts.clock import SystemClock
 from contracts.experiment import Experiment, instant_ms, load_experiment, read_yaml
 from contracts.settings import load
+from driftline import cli_experiment_plan
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
 
@@ -97,6 +98,9 @@ def report(
         raise UsageError(str(error)) from error
     write(found, known_context(loaded), out)
     typer.echo(f"Wrote report.html and report.json to {out}/")
+
+
+app.command()(cli_experiment_plan.aa)
 
 
 def _experiment_of(path: Path) -> Experiment:
