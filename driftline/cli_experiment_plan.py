@@ -117,8 +117,8 @@ def _judged(levels: "Sequence[Level]", alpha: float) -> "Iterator[str]":
     for level in off:
         name = f"{level.metric} by CUPED" if level.by_cuped else level.metric
         if level.low is not None and level.low > alpha:
-            yield f"{name} cries wolf: do not act on its p-values; look for what makes these users depend on each other."
+            yield f"{name} cries wolf: do not act on its p-values. What makes these users depend on each other?"
         else:
-            yield f"{name} is significant too rarely: it has too few events, and its intervals are wider than they need be."
+            yield f"{name} is significant too rarely: its events are too few, and its intervals wider than need be."
     if not off:
         yield f"Every metric that could be tested is significant about as often as alpha, {alpha:.0%}, says."
