@@ -18,7 +18,7 @@ from scipy.stats import qmc
 
 from abtest.moments import Floats
 
-POINTS = 256  # relative error of a bound's tail below 1e-3 in 7 dimensions, of the bound below 3e-4 (tests)
+POINTS = 256  # enough for bounds good to 1e-3 in 7 dimensions (tests)
 SMALLEST, LARGEST = 1e-300, 1 - 1e-16  # probabilities that the normal quantile keeps finite
 RIDGE = 1e-10  # lets days or looks that say the same thing have a Cholesky factor
 
@@ -85,8 +85,8 @@ def falling_root(
 ) -> Floats:
     """Where each of several smooth, falling functions is 0 to within `tolerance`: the Illinois rule.
 
-    `low` and `high` (A,) enclose the roots; `at_high`, the values at `high`, are known beforehand. `function` takes all A
-    arguments at once. Where there is no change of sign, it is the end at which the function is nearer to 0.
+    `low` and `high` (A,) enclose the roots; `at_high`, the values at `high`, are known beforehand. `function` takes all
+    A arguments at once. Where there is no change of sign, it is the end at which the function is nearer to 0.
 
     >>> falling_root(lambda x: 2 - x * x, np.array([1.0]), np.array([2.0]), np.array([-2.0])).round(4)
     array([1.4142])

@@ -28,6 +28,7 @@ Sources:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -49,8 +50,8 @@ class Look:
     are the same as fractions of the control's value.
 
     `spent`: the alpha that this look and those before may let through together. `critical`: |z| from which the effect
-    counts; infinite where there is nothing to spend. The interval is [JT00]'s repeated confidence interval (section
-    9.2), the estimate ± `critical` standard errors: all looks' intervals hold the truth at once with probability
+    counts; infinite where there is nothing to spend. The interval is [JT00]'s repeated confidence interval (chapter
+    9), the estimate ± `critical` standard errors: all looks' intervals hold the truth at once with probability
     1 − alpha, so it excludes 0 exactly where the bound is crossed. None: unbounded.
     """
 
@@ -99,7 +100,7 @@ def fractions(days: Sequence[int], planned: int) -> Floats:
     """
     if planned < 1 or any(day < 1 for day in days):
         raise ValueError(f"days {list(days)} of {planned}: days are counted from 1")
-    if any(after <= before for before, after in zip(days, days[1:], strict=False)):
+    if any(after <= before for before, after in pairwise(days)):
         raise ValueError(f"days {list(days)} must rise")
     return np.minimum(np.array(days, np.float64) / planned, 1.0)
 
@@ -129,9 +130,9 @@ def boundaries(
 ) -> Floats:
     """Critical values c (L,) of |z| at the looks done so far: look k counts where |z_k| ≥ c_k.
 
-    Solves P(|Z_j| < c_j for all j < k, |Z_k| ≥ c_k) = α*(t_k) − α*(t_{k−1}) for k = 1, 2, … ([LD83], section 2), Z normal
-    with the correlations given. Each depends on looks up to its own alone, so a later look moves none of them but by what
-    it adds to the estimate of their covariance. A look at which nothing is left to spend has infinity.
+    Solves P(|Z_j| < c_j for all j < k, |Z_k| ≥ c_k) = α*(t_k) − α*(t_{k−1}) for k = 1, 2, … ([LD83], section 2), Z
+    normal with the correlations given. Each depends on looks up to its own alone, so a later look moves none of them
+    but by what it adds to the estimate of their covariance. A look at which nothing is left to spend has infinity.
 
     Args:
         covariance: (L, L) of the cumulative effects at the looks.
@@ -178,7 +179,7 @@ def group_sequential(
     >>> t = np.arange(1, 4) / 3
     >>> found = group_sequential([1, 2, 3], np.array([0.02, 0.03, 0.025]), 1e-4 / np.maximum.outer(t, t), 3)
     >>> found.stopped_at, [round(look.critical, 2) for look in found.looks], round(found.p_value, 3)
-    (3, [3.71, 2.51, 1.99], 0.013)
+    (3, [3.71, 2.51, 1.99], 0.02)
 
     """
     if not len(days):
@@ -267,9 +268,10 @@ def _boundaries(correlations: Floats, steps: Floats) -> Floats:
 
 
 def _critical(correlations: Floats, others: Floats, step: Floats) -> Floats:
-    """c (A,) with P(|Z_0| ≥ c, all |Z_j| < others_j) = step (A,); others (k, A). By symmetry that is 2 P(Z_0 ≤ −c, …).
+    """The c (A,) with P(|Z_0| ≥ c, all |Z_j| < others_j) = step (A,); others (k, A).
 
-    With g(c) = P(… | Z_0 ≤ −c) ≤ 1, falling in c, the root lies below c⁺ = −Φ⁻¹(step/2) and above −Φ⁻¹(step/2 / g(c⁺)).
+    By symmetry that probability is 2 P(Z_0 ≤ −c, …) = 2 Φ(−c) g(c), where g(c) = P(… | Z_0 ≤ −c) ≤ 1 falls in c: so the
+    root lies below c⁺ = −Φ⁻¹(step/2) and above −Φ⁻¹(step/2 / g(c⁺)).
     """
     highest = np.asarray(-ndtri(step / 2), np.float64)
     if not len(others):
