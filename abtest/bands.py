@@ -1,7 +1,7 @@
 """A band that holds the effects of all days at once.
 
-Pointwise intervals each miss with probability alpha, so that one of seven does quite often; whoever looks for a striking
-day needs the band.
+Pointwise intervals each miss with probability alpha, so that one of seven does quite often; whoever looks for a
+striking day needs the band.
 
 Sources:
     [MP19] Montiel Olea, Plagborg-Møller: Simultaneous confidence bands: Theory, implementation, and an application to
@@ -17,7 +17,7 @@ from abtest.effects import ALPHA, LARGEST_LOG
 from abtest.moments import Floats
 from abtest.multinormal import correlation, falling_root, rectangle
 
-POINTS = 512  # a plain probability near 1 needs more points than a tail that is put first
+POINTS = 512
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Band:
 
 
 def sup_t(covariance: Floats, alpha: float = ALPHA) -> float:
-    """The c with P(max |Z_d| ≤ c) = 1 − alpha for normal Z with the correlations of `covariance` (T, T), [MP19] section 2.
+    """The c with P(max |Z_d| ≤ c) = 1 − alpha, Z normal with the correlations of `covariance` (T, T): [MP19] section 2.
 
-    It lies between the pointwise value and Bonferroni's. Solved by quadrature, not by their simulation, so that the same
-    data has the same band.
+    It lies between the pointwise value and Bonferroni's. Solved by quadrature, not by their simulation, so that the
+    same data has the same band.
 
     Raises:
         ValueError: the covariance is none, or alpha is not between 0 and 1.
@@ -77,5 +77,5 @@ def band(effects: Floats, covariance: Floats, alpha: float = ALPHA) -> Band:
     critical = sup_t(covariance, alpha)
     margin = critical * np.sqrt(np.diag(covariance))
     low, high = effects - margin, effects + margin
-    ends = (np.expm1(np.clip(side, -LARGEST_LOG, LARGEST_LOG)) for side in (low, high))
-    return Band(critical, low, high, *ends, alpha)
+    ci_low, ci_high = np.expm1(np.clip([low, high], -LARGEST_LOG, LARGEST_LOG))
+    return Band(critical, low, high, ci_low, ci_high, alpha)

@@ -1,17 +1,19 @@
 """Intervals that hold however often one looks: for a live view, where nobody says beforehand when they will.
 
 With z = effect / standard error after N units of data, e = (1 + Nρ²)^(−1/2) exp(z² Nρ² / (2 (1 + Nρ²))) is a mixture of
-likelihood ratios [R70]. Where there is no effect it ever reaches 1/alpha with probability alpha at most. The interval holds every effect whose e stays below 1/alpha, which is [WS24] Theorem 2.2.
+likelihood ratios [R70]. Where there is no effect it ever reaches 1/alpha with probability alpha at most. The interval
+holds every effect whose e stays below 1/alpha, which is [WS24] Theorem 2.2.
 
 What is claimed, and what it rests on. The theorem is for the running mean of independent values, whose number is N:
 two peeks at N₁ < N₂ then have a correlation of √(N₁/N₂). It is asymptotic: for large samples, in which the estimate is
 normal and its standard error known. Two things break the simple picture:
     Users come back. From one peek to the next the users known grow in number, and what is known of them grows as well.
-    With N the number of users, N stands still once all have come, while the effect still moves: nothing is claimed then.
+    With N the number of users, N stands still once all have come, while the effect moves on: nothing is claimed then.
     N has to be a count that grows at least as fast as the effect's memory fades: the correlation of two peeks must be
     √(N₁/N₂) or more. Then the effect strays on each side at most as often as the theorem's process does, by Slepian's
-    inequality [S62]. Visits (recalls) are such a count wherever users stay as they are, since a lasting taste only makes
-    peeks more alike; users are one only where each comes but once. `fits` says whether a joint covariance bears it out.
+    inequality [S62]. Visits (recalls) are such a count wherever users stay as they are, since a lasting taste only
+    makes peeks more alike; users are one only where each comes but once. `fits` says whether a joint covariance bears
+    it out.
     Few users. Below some hundreds an arm, with heavy tails, the estimate is not normal yet. Do not look before.
 How often it is wrong on longitudinal users, measured: `python -m benchmarks.abtest_peeking`.
 

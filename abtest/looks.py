@@ -1,4 +1,4 @@
-"""A metric as it stands after each of several days, as estimates over the same users, which gives looks a covariance."""
+"""A metric as it stands after each of several days: estimates over the same users, which gives looks a covariance."""
 
 from collections.abc import Sequence
 

@@ -105,7 +105,7 @@ def fractions(days: Sequence[int], planned: int) -> Floats:
     return np.minimum(np.array(days, np.float64) / planned, 1.0)
 
 
-def spent(fraction: Floats, alpha: float = ALPHA, spending: Spending = "obrien-fleming") -> Floats:
+def spent(fraction: Floats, alpha: float | Floats = ALPHA, spending: Spending = "obrien-fleming") -> Floats:
     """The alpha that may have been let through, on both sides together, by each share of the way.
 
     O'Brien and Fleming's: 4 − 4 Φ(z_{α/4} / √t), so 2 − 2 Φ(z_{(α/2)/2} / √t) a side; Pocock's: α ln(1 + (e − 1) t)
@@ -119,7 +119,7 @@ def spent(fraction: Floats, alpha: float = ALPHA, spending: Spending = "obrien-f
 
     """
     if spending == "pocock":
-        return alpha * np.log1p(math.expm1(1.0) * fraction)
+        return np.asarray(alpha * np.log1p(math.expm1(1.0) * fraction), np.float64)
     if spending != "obrien-fleming":
         raise ValueError(f"spending is '{spending}'; allowed are obrien-fleming and pocock")
     return np.asarray(4 * ndtr(ndtri(alpha / 4) / np.sqrt(fraction)), np.float64)

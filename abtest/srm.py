@@ -93,7 +93,7 @@ def sequential_split(
 
 
 def log_e_values(counts: Floats, weights: Floats, concentration: float = CONCENTRATION) -> Floats:
-    """Logarithm of the mixture's likelihood over that of the planned split, (...,) from users so far `counts` (..., arms).
+    """Logarithm of the mixture's likelihood over that of the planned split (...,), from users so far (..., arms).
 
     With θ the planned shares and a = concentration · θ, [LM22] section 3:
 
