@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.stats import binomtest
+from threadpoolctl import threadpool_limits
 
 from abtest.confidence_sequence import critical_values, fits
 from abtest.effects import ALPHA, quantile
@@ -168,7 +169,7 @@ def measure(replicates: int, users: int, seed: int, processes: int = 1, populati
     if processes == 1:
         parts = [looks(of, users, (seed, 0), replicates)]
     else:
-        with ProcessPoolExecutor(processes) as pool:
+        with ProcessPoolExecutor(processes, initializer=threadpool_limits, initargs=(1,)) as pool:
             parts = list(pool.map(partial(looks, of, users), [(seed, i) for i in range(processes)], shares))
     by_day = {
         kind: {name: sum(part[kind][name] for part in parts) for name in of_kind} for kind, of_kind in parts[0].items()
