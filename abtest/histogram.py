@@ -51,6 +51,7 @@ class Histogram:
 
         >>> Histogram.of(np.array([0.0, 3.0, 3.0])).n
         3
+
         """
         counts = np.zeros(CELLS, np.int64)
         values = np.ascontiguousarray(values, np.float64)
@@ -87,7 +88,7 @@ class Histogram:
         Above the highest bin the answer is infinite; without users it is NaN.
 
         >>> Histogram.of(np.arange(1.0, 1001.0)).quantiles(np.array([0.5, 0.9])).round()
-        array([500., 901.])
+        array([501., 901.])
         """
         shares = np.asarray(shares, np.float64)
         if not self.n:
