@@ -168,10 +168,12 @@ class MetricPlan(Section):
 
 METRICS = (
     MetricPlan(name="evr", kind="ratio", columns=("effective_views", "views"), role="primary"),
-    MetricPlan(name="follow_rate", kind="ratio", columns=("follows", "views")),
-    MetricPlan(name="play_duration", kind="mean", columns=("play_s",)),
-    MetricPlan(name="app_usage", kind="mean", columns=("usage_s",)),
+    MetricPlan(name="follow_rate", kind="ratio", columns=("follows", "views"), role="guardrail"),
+    MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="guardrail"),
+    MetricPlan(name="app_usage", kind="mean", columns=("usage_s",), role="guardrail"),
     MetricPlan(name="recalls", kind="mean", columns=("recalls",)),
+    MetricPlan(name="latency", kind="ratio", columns=("answer_ms", "timed"), direction="decrease"),
+    MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9),
 )
 
 
