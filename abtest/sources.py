@@ -1,8 +1,8 @@
 """Candidate sources of one arm beside each other, such as T2Diff, DiffuRec and the two-tower model: Table 5 of [W25].
 
-One accumulator, over all users of the arm: moments of what each source earned from each user, zeros where it showed
-nothing, and counts of whose items a user gave more. The sources share their users, and a choosy user is choosy with all
-of them: the difference between two is told by their joint covariance, which makes it sharp.
+Made of moments of columns such as ``views@t2diff`` over all users of the arm, 0 where a source showed a user nothing
+(an aggregate's part "source"), and of counts of whose items a user gave more (`Votes`). The sources share their users,
+and a choosy user is choosy with all of them: the difference between two is told by their joint covariance.
 
 No chance decided which item came from which source. A difference says how the items that a source contributed did, not
 what the arm would be without it.
@@ -24,95 +24,63 @@ from abtest.effects import ALPHA, LARGEST_LOG, Effect, minimum_detectable, quant
 from abtest.estimates import Estimate, covariance, ratio_estimate
 from abtest.interleaving import Preference, preference_of_votes
 from abtest.moments import Floats, Moments
-from abtest.records import Tally
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-MEASURES = ("shown", "views", "effective_views", "follows", "play_s")
-RATIOS = {"evr": "effective_views", "follow_rate": "follows", "play_per_view_s": "play_s"}  # each over views
-VOTE = MEASURES.index("effective_views")  # what a user's vote goes by
-MS = 1000
+VIEWS = "views"
+RATIOS = {"evr": ("effective_views", 1.0), "follow_rate": ("follows", 1.0), "play_s_per_view": ("play_ms", 1e-3)}
 
 
 @dataclass(frozen=True)
-class BySource:
-    """What S sources earned from the users of one arm. `a + b` is as if all users had been in one.
+class Votes:
+    """Users of one arm by whose items they gave more, for each two of S sources. `a + b`: of the users of both.
 
-    `moments`: of columns such as "views@t2diff", by source and then by `MEASURES`.
-    `ahead` (S + 1, S + 1): users who gave the row's source more effective views than the column's.
+    `ahead` (S + 1, S + 1): users who gave the row's source more than the column's.
     `met` (S + 1, S + 1): users to whom the row's or the column's source showed something.
-    The last row and column of both are of a source that shows nothing; others that come later began like it.
+    The last row and column of both are of a source that shows nothing; those that come later began like it.
     """
 
     sources: tuple[str, ...]
-    moments: Moments
     ahead: Ints
     met: Ints
 
     @classmethod
-    def of(cls, sources: Sequence[str], values: Floats) -> "BySource":
-        """From `values` (users, S, measures) of every user of the arm.
-
-        >>> BySource.of(["a"], np.array([[[9.0, 4, 2, 0, 60]], [[0.0, 0, 0, 0, 0]]])).moments.total("views@a")
-        4.0
-        """
-        votes = np.pad(values[:, :, VOTE], ((0, 0), (0, 1)))
-        seen = np.pad(values[:, :, 0] > 0, ((0, 0), (0, 1)))
-        return cls(
-            tuple(sources),
-            Moments.of(_columns(sources), values.reshape(len(values), len(sources) * len(MEASURES))),
-            np.array([(one[:, None] > votes).sum(axis=0) for one in votes.T], np.int64),
-            np.array([(one[:, None] | seen).sum(axis=0) for one in seen.T], np.int64),
-        )
-
-    @classmethod
-    def of_rows(cls, sources: Sequence[str], users: int, user: Ints, source: Ints, tallies: Floats) -> "BySource":
-        """From rows by user and source, as `abtest.table` has them.
+    def of(cls, sources: Sequence[str], earned: Floats, seen: npt.NDArray[np.bool_]) -> "Votes":
+        """Votes of users.
 
         Args:
             sources: their names.
-            users: of the arm, those to whom no source showed anything included.
-            user: (rows,) 0 to `users` − 1.
-            source: (rows,) index into `sources`.
-            tallies: (rows, fields of a tally).
+            earned: (users, S) what a source's items earned from a user, such as effective views.
+            seen: (users, S) whether a source showed the user something.
+
+        >>> Votes.of(["a", "b"], np.array([[2.0, 1.0], [0.0, 3.0]]), np.ones((2, 2), bool)).between("a", "b")
+        (1, 1, 0)
 
         """
-        take = [Tally._fields.index("play_ms" if measure == "play_s" else measure) for measure in MEASURES]
-        values = np.zeros((users, len(sources), len(MEASURES)))
-        np.add.at(values, (user, source), tallies[:, take] / np.where(np.array(MEASURES) == "play_s", MS, 1))
-        return cls.of(sources, values)
+        votes, met = (np.pad(of, ((0, 0), (0, 1))) for of in (earned, seen))
+        return cls(
+            tuple(sources),
+            np.array([(one[:, None] > votes).sum(axis=0) for one in votes.T], np.int64),
+            np.array([(one[:, None] | met).sum(axis=0) for one in met.T], np.int64),
+        )
 
-    @classmethod
-    def of_tallies(cls, users: Sequence[Mapping[str, Tally]]) -> "BySource":
-        """From each user's tallies by source, as a state's users have them.
-
-        >>> both = BySource.of_tallies([{"a": Tally(1, 9, 4, 2)}, {"b": Tally(1, 9, 3, 1)}, {}])
-        >>> both.sources, both.moments.n, both.votes("a", "b")
-        (('a', 'b'), 3, (1, 1, 0))
-        """
-        sources = sorted({source for user in users for source in user})
-        rows = [(i, sources.index(name), *tally) for i, user in enumerate(users) for name, tally in user.items()]
-        table = np.array(rows, np.float64).reshape(-1, 2 + len(Tally._fields))
-        user, source = table[:, :2].astype(np.int64).T
-        return cls.of_rows(sources, len(users), user, source, table[:, 2:])
-
-    def __add__(self, other: "BySource") -> "BySource":
+    def __add__(self, other: "Votes") -> "Votes":
         """As if all users had been in one; a source that one of the two does not know showed nothing there."""
         names = tuple(sorted({*self.sources, *other.sources}))
-        a, b = self._widened(names), other._widened(names)
-        return BySource(names, a.moments + b.moments, a.ahead + b.ahead, a.met + b.met)
+        a, b = (
+            np.array([of.sources.index(n) if n in of.sources else -1 for n in (*names, "")]) for of in (self, other)
+        )
+        return Votes(
+            names,
+            self.ahead[np.ix_(a, a)] + other.ahead[np.ix_(b, b)],
+            self.met[np.ix_(a, a)] + other.met[np.ix_(b, b)],
+        )
 
-    def votes(self, first: str, second: str) -> tuple[int, int, int]:
-        """Users who gave `first` more effective views than `second`, fewer, and as many; of those who saw any."""
+    def between(self, first: str, second: str) -> tuple[int, int, int]:
+        """Users who gave `first` more than `second`, less, and as much; of those who were shown something of either."""
         i, j = self.sources.index(first), self.sources.index(second)
         wins, losses = int(self.ahead[i, j]), int(self.ahead[j, i])
         return wins, losses, int(self.met[i, j]) - wins - losses
-
-    def _widened(self, names: tuple[str, ...]) -> "BySource":
-        known, nothing = set(self.moments.columns), len(self.sources)
-        places = [self.sources.index(name) if name in self.sources else nothing for name in names] + [nothing]
-        widened = self.moments.sums((column, [column] if column in known else []) for column in _columns(names))
-        return BySource(names, widened, self.ahead[np.ix_(places, places)], self.met[np.ix_(places, places)])
 
 
 @dataclass(frozen=True)
@@ -129,50 +97,56 @@ class SourceValue:
 
 @dataclass(frozen=True)
 class SourceResult:
-    """One source. `users`: to whom it showed something. Sums are over all of them.
+    """One source. `values`: by name of `RATIOS`: effective view rate, follow rate, seconds played per view.
 
-    `values`: by name of `RATIOS`: effective view rate, follow rate, seconds played per view.
-    `preference`: of users, for this source against the reference, by effective views. It is team-draft interleaving's
-    only if the two sources took turns in filling the list; a source with more places wins more users. None at the
-    reference itself.
+    `preference`: of users, for this source against the reference. It is team-draft interleaving's only if the two took
+    turns in filling the list; a source with more places wins more users. None at the reference and without votes.
     """
 
     source: str
-    users: int
-    totals: Mapping[str, float]
     values: Mapping[str, SourceValue]
     preference: Preference | None
 
 
-def compare_sources(by_source: BySource, reference: str, alpha: float = ALPHA) -> tuple[SourceResult, ...]:
+def compare_sources(
+    moments: Moments, reference: str, votes: Votes | None = None, alpha: float = ALPHA
+) -> tuple[SourceResult, ...]:
     """Every source of an arm, and its difference to the `reference`, with intervals clustered on the user.
+
+    Args:
+        moments: over the arm's users, of ``views@source`` and the like for every source.
+        reference: name of the source that the others are compared with.
+        votes: of the same users.
+        alpha: the intervals miss the truth with this probability.
 
     Raises:
         ValueError: no source has the reference's name.
 
-    >>> earned = [[[9.0, 4, 2, 0, 60], [9, 5, 1, 1, 40]], [[9.0, 6, 3, 1, 70], [9, 4, 1, 0, 50]]]
-    >>> new, _ = compare_sources(BySource.of(["new", "old"], np.array(earned)), "old")
-    >>> new.values["evr"].estimate.value, round(new.values["evr"].against.relative, 2), new.preference.wins
-    (0.5, 1.25, 2)
+    >>> earned = ("views", "effective_views", "follows", "play_ms")
+    >>> columns = [f"{column}@{source}" for source in ("new", "old") for column in earned]
+    >>> of = Moments.of(columns, np.array([[4.0, 2, 0, 60, 5, 1, 1, 40], [6.0, 3, 1, 70, 4, 1, 0, 50]]))
+    >>> new, _ = compare_sources(of, "old")
+    >>> new.values["evr"].estimate.value, round(new.values["evr"].against.relative, 2)
+    (0.5, 1.25)
 
     """
-    if reference not in by_source.sources:
-        raise ValueError(f"there is no source {reference!r}; there are {', '.join(by_source.sources) or 'none'}")
-    moments = by_source.moments
-    z = quantile(alpha / 2)
+    sources = [column.removeprefix(f"{VIEWS}@") for column in moments.columns if column.startswith(f"{VIEWS}@")]
+    if reference not in sources:
+        raise ValueError(f"there is no source {reference!r}; there are {', '.join(sources) or 'none'}")
     base = {name: _ratio(moments, name, reference) for name in RATIOS}
     results = []
-    for i, source in enumerate(by_source.sources):
-        other = source != reference
+    for source in sources:
         values = {}
         for name in RATIOS:
-            found = _ratio(moments, name, source)
-            low, high = _interval(found, z)
-            against = compare_paired(moments, found, base[name], (source, reference), alpha) if other else None
+            found = base[name] if source == reference else _ratio(moments, name, source)
+            low, high = _interval(found, quantile(alpha / 2))
+            paired = source != reference
+            names = (source, reference)
+            against = compare_paired(moments, found, base[name], names, alpha) if paired else None
             values[name] = SourceValue(found, low, high, against)
-        totals = {measure: moments.total(f"{measure}@{source}") for measure in MEASURES}
-        votes = preference_of_votes(*by_source.votes(source, reference), alpha) if other else None
-        results.append(SourceResult(source, int(by_source.met[i, i]), totals, values, votes))
+        known = votes is not None and source != reference and {source, reference} <= {*votes.sources}
+        preference = preference_of_votes(*votes.between(source, reference), alpha) if votes and known else None
+        results.append(SourceResult(source, values, preference))
     return tuple(results)
 
 
@@ -224,15 +198,15 @@ def compare_paired(
 
 
 def _ratio(moments: Moments, name: str, source: str) -> Estimate:
-    found = ratio_estimate(moments, f"{RATIOS[name]}@{source}", f"views@{source}")
-    return replace(found, reason="no views") if found.value is None and found.users else found
+    above, unit = RATIOS[name]
+    found = ratio_estimate(moments, f"{above}@{source}", f"{VIEWS}@{source}")
+    if found.value is None or found.influence is None:
+        return replace(found, reason="no views" if found.users else found.reason)
+    variance = None if found.variance is None else unit**2 * found.variance
+    return replace(found, value=unit * found.value, variance=variance, influence=unit * found.influence)
 
 
 def _interval(estimate: Estimate, z: float) -> tuple[float | None, float | None]:
     if estimate.value is None or estimate.std_error is None:
         return None, None
     return estimate.value - z * estimate.std_error, estimate.value + z * estimate.std_error
-
-
-def _columns(sources: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{measure}@{source}" for source in sources for measure in MEASURES)
