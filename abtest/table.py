@@ -127,6 +127,12 @@ def table(state: State) -> Table:
     )
 
 
+def earlier(state: State) -> Floats:
+    """(users, len(PRE)) what everyone did before the experiment who did something then, in it or not."""
+    seen = [user.pre for user in state.users.values() if user.pre.recalls]
+    return np.array([_before(pre) for pre in seen], np.float64).reshape(-1, len(PRE))
+
+
 def _parts(tallies: Sequence[Mapping[str, Tally]]) -> Parts:
     names = tuple(sorted({name for of in tallies for name in of}))
     place = {name: i for i, name in enumerate(names)}

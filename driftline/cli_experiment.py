@@ -100,6 +100,7 @@ def report(
     typer.echo(f"Wrote report.html and report.json to {out}/")
 
 
+app.command()(cli_experiment_plan.plan)
 app.command()(cli_experiment_plan.aa)
 
 

@@ -1,21 +1,95 @@
 """`driftline experiment plan` and `aa`: how long an experiment must run, and whether its numbers can be trusted."""
 
 import json
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contracts.experiment import Experiment, load_experiment, read_yaml
 from contracts.settings import Settings, load
 from driftline.errors import UsageError
 from driftline.options import SettingsOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from abtest.aa import Level
+    from abtest.baseline import Known
+    from abtest.metrics import Mean, Ratio
     from abtest.state import State
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="The experiment's file, or a settings file with the experiment.")],
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", "-s", help="Settings of a collector whose saved state is the baseline."),
+    ] = None,
+    users_per_day: Annotated[
+        float | None,
+        typer.Option(min=1, help="Users whom a day brings for the first time. [default: as in the baseline]"),
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=90, help="Days of the experiment. [default: as in the file]")
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(help="Relative effect to be found, 0.01 for 1 %. [default: each metric's minimum_effect]"),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Only this metric. [default with numbers: the primary one]")
+    ] = None,
+    mean: Annotated[float | None, typer.Option(help="Baseline in numbers: a user's mean over the experiment.")] = None,
+    sd: Annotated[float | None, typer.Option(help="With --mean: standard deviation over users.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Or the share of users who do it, once or more.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how many users and days the experiment needs, and what it can find at all.
+
+    By the file's plan (kind, alpha, power, weights, looks, CUPED), for each metric by itself, from a baseline: what a
+    collector has saved, before the experiment or while it runs, or numbers. With CUPED the variance that it takes away
+    in the baseline is taken off.
+    """
+    experiment, own = _planned_file(file)
+    days = days or experiment.days
+    from abtest.metrics import Quantile, of_experiment
+    from driftline.planning import Stated, as_values, rows_of, said, table_of
+    from driftline.tables import show
+
+    numbers = Stated(mean, sd, rate)
+    metrics = [m for m in of_experiment(experiment) if not isinstance(m, Quantile)]
+    if numbers.given and metric is None:
+        metric = metrics[0].name
+    if metric is not None and metric not in [m.name for m in metrics]:
+        raise UsageError(f"There is no metric '{metric}' to plan for; there are {', '.join(m.name for m in metrics)}.")
+    wanted = [m for m in metrics if metric in (None, m.name)]
+    if numbers.given:
+        from abtest.baseline import stated
+
+        if users_per_day is None:
+            raise UsageError("A baseline in numbers needs --users-per-day.")
+        known = [stated(*numbers.numbers(), users_per_day, days)] * len(wanted)
+        source = "from the numbers given"
+    else:
+        where = load(settings) if settings else own
+        if where is None:
+            raise UsageError("There is no baseline: give --settings, or --mean and --sd, or --rate.")
+        known, source = _from_state(wanted, where, experiment, days, users_per_day)
+    with _progress("planning", len(wanted)) as told:
+        rows = rows_of(wanted, known, experiment, effect, told)
+    if as_json:
+        typer.echo(json.dumps(as_values(rows, experiment, days, source), indent=2))
+        return
+    analysis = experiment.analysis
+    by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:g}"
+    typer.echo(f"{experiment.name}: {by}, {days} days, {source}\n")
+    show(table_of(rows, days))
+    for sentence in said(rows, experiment, days):
+        typer.echo(sentence)
 
 
 def aa(
@@ -93,7 +167,45 @@ def _progress(what: str, total: int) -> "Iterator[Callable[[int], None]]":
         yield lambda done: bar.update(task, completed=done)
 
 
-def _show_levels(levels: "Sequence[Level]") -> None:
+def _planned_file(file: Path) -> tuple[Experiment, Settings | None]:
+    """The experiment, and the settings where the file is of these."""
+    data: Any = read_yaml(file)
+    if isinstance(data, dict) and "experiment" in data:
+        loaded = load(file)
+        return loaded.experiment, loaded
+    return load_experiment(file), None
+
+
+def _from_state(
+    metrics: Sequence["Mean | Ratio"],
+    settings: Settings,
+    experiment: Experiment,
+    days: int,
+    users_per_day: float | None,
+) -> "tuple[list[Known], str]":
+    """What a collector's state says of the metrics; and a few words on what that is."""
+    from abtest.aggregate import aggregate
+    from abtest.baseline import before, during, share_of
+    from abtest.state import PRE_DAYS, folded
+    from abtest.table import STREAMED, table
+
+    state = folded(saved_state(settings))
+    users = table(state)
+    for metric in metrics:
+        for column in metric.columns:
+            if column not in STREAMED:
+                raise UsageError(f"Metric '{metric.name}': the collector knows no column '{column}'.")
+    if len(users.arm):
+        of = aggregate(users)
+        known = [during(metric, of, days, users_per_day) for metric in metrics]
+        return known, f"from {len(users.arm):,} users in {of.days} days of {settings.experiment.name}"
+    known = [before(metric, state, days, share_of(experiment), users_per_day) for metric in metrics]
+    if not any(each.users for each in known):
+        raise UsageError(f"The collector of {settings.experiment.name} has seen nobody yet.")
+    return known, f"from {known[0].users:,} users in the {PRE_DAYS} days before {settings.experiment.name}"
+
+
+def _show_levels(levels: Sequence["Level"]) -> None:
     from driftline.tables import show, table
 
     columns = {"metric": False, "CUPED": False, "false positives": True, "99 % interval": True}
@@ -111,7 +223,7 @@ def _show_levels(levels: "Sequence[Level]") -> None:
     show(shown)
 
 
-def _judged(levels: "Sequence[Level]", alpha: float) -> "Iterator[str]":
+def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":
     """A sentence on each metric whose rate is off, or one that none is."""
     off = [level for level in levels if level.trusted is False]
     for level in off:
