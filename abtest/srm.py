@@ -105,7 +105,7 @@ def log_e_values(counts: Floats, weights: Floats, concentrations: Sequence[float
         ValueError: a weight or a concentration is not above 0.
 
     >>> log_e_values(np.array([30.0, 0.0]), np.ones(2)).round(1)
-    np.float64(12.7)
+    np.float64(11.7)
 
     """
     if not (weights > 0).all() or not all(s > 0 for s in concentrations):

@@ -57,13 +57,13 @@ def test_a_joint_covariance_says_whether_visits_will_do_as_the_clock():
 
 
 def test_with_users_as_the_clock_of_users_who_all_came_at_once_errors_pile_up():
-    """What `fits` warns of: N stands still, the bound stays at 3.04, and the effect of 20,000 visits runs on."""
+    """What `fits` warns of: N stands still, the bound stays at 3.04, and the effect of a million visits runs on."""
     n = np.unique(np.geomspace(1, 1e6, 4000).astype(int))
     steps = np.random.default_rng(6).normal(size=(1500, n.size)) * np.sqrt(np.diff(n, prepend=0))
     z = np.abs(steps.cumsum(axis=1)) / np.sqrt(n)
     standing_still = critical_values(np.full(n.size, 1000.0), 0.05, 1000)
-    assert (z >= standing_still).any(axis=1).mean() > 0.05
-    assert (z >= critical_values(n, 0.05, 1000)).any(axis=1).mean() <= 0.05
+    assert (z >= standing_still).any(axis=1).mean() > 0.09
+    assert (z >= critical_values(n, 0.05, 1000)).any(axis=1).mean() <= 0.05 + 3 * np.sqrt(0.05 / 1500)
 
 
 def test_what_cannot_be_told_has_a_reason():
