@@ -111,7 +111,7 @@ def _signed(metric: Mean | Ratio, effect: float) -> float:
 def table_of(rows: Sequence[Row], days: int) -> "Table":
     """A line a metric."""
     columns = {"metric": False, "role": False, "baseline": True, "users": True, "CUPED takes": True}
-    columns |= {"effect": True, "users per arm": True, "days": True, f"found in {days} days": True}
+    columns |= {"effect": True, "users per arm": True, "days": True, f"least found in {days} days": True}
     shown = table(columns)
     for row in rows:
         known, plan = row.known, row.plan
@@ -126,7 +126,7 @@ def table_of(rows: Sequence[Row], days: int) -> "Table":
             shown.add_row(*start, "-", "-", "-", least)
             continue
         needed = "/".join(f"{n:,}" for n in dict.fromkeys(plan.users.values()))
-        shown.add_row(*start, _percent(plan.effect), needed, "never" if row.days is None else f"{row.days}", least)
+        shown.add_row(*start, _percent(plan.effect), needed, "never" if row.days is None else f"{row.days:,}", least)
     return shown
 
 
@@ -145,7 +145,7 @@ def said(rows: Sequence[Row], experiment: Experiment, days: int) -> Iterator[str
         if row.effect is None:
             yield f"{name} has no minimum_effect. {least}{events}"
         elif plan.days is None:
-            longer = f"about {row.days} days" if row.days else "more users than ever come"
+            longer = f"about {row.days:,} days" if row.days else "more users than ever come"
             yield f"{name} needs {longer} to find {_percent(plan.effect)}. {least}{events}"
         else:
             yield f"{name}: {plan.days} of {days} days find {_percent(plan.effect)} with a probability of {power:.0%}."
