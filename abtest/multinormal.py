@@ -65,7 +65,7 @@ def rectangle(correlations: Floats, low: Floats, high: Floats, points: int = POI
     limits /= np.diag(root)[:, None, None, None]
     root /= np.diag(root)[:, None]
     normal = np.empty((size - 1, limits.shape[2], uniform.shape[1]))
-    flat = normal.reshape(size - 1, -1)
+    flat = normal.reshape(size - 1, normal.shape[1] * normal.shape[2])
     below, above = ndtr(limits[0])
     product = inside = above - below
     for i in range(1, size):

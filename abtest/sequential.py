@@ -39,7 +39,6 @@ from abtest.moments import Floats
 from abtest.multinormal import SMALLEST, correlation, falling_root, rectangle
 
 Spending = Literal["obrien-fleming", "pocock"]
-NOTHING_TO_SPEND = 1e-14  # less than this share of alpha at a look is rounding
 GRID = 200
 LARGEST_P = 0.6  # above it bounds need not fall where alpha rises (O'Brien and Fleming's up to .63); 1 is given then
 
@@ -260,7 +259,7 @@ def _boundaries(correlations: Floats, steps: Floats) -> Floats:
     critical = np.full(steps.shape, np.inf)
     before: list[int] = []  # looks with a bound
     for k, step in enumerate(steps):
-        if (step > NOTHING_TO_SPEND * steps.sum(axis=0)).all():
+        if (step > SMALLEST).all():
             order = [k, *reversed(before)]
             critical[k] = _critical(correlations[np.ix_(order, order)], critical[before[::-1]], step)
             before.append(k)
