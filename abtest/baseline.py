@@ -4,17 +4,15 @@
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
 import numpy as np
 
-from abtest.aggregate import EXPOSED, NEW, Aggregate
+from abtest.aggregate import EXPOSED, Aggregate
 from abtest.cuped import adjust
 from abtest.estimates import Estimate
-from abtest.looks import FIRST
 from abtest.metrics import Mean, Ratio
 from abtest.moments import Floats, Moments
 from abtest.power import Baseline, measured, steady
@@ -60,7 +58,7 @@ def during(metric: Mean | Ratio, of: Aggregate, days: int, users_per_day: float 
     removed = adjust({"all": whole}, metric, of.covariates).variance_removed if of.covariates else None
     traffic = users_per_day * of.days / moments.n if users_per_day else 1.0
     try:
-        found = measured(metric, _named(moments), of.days, traffic, RECALLS if RECALLS in of.columns else EXPOSED)
+        found = measured(metric, moments, of.days, traffic, RECALLS if RECALLS in of.columns else EXPOSED)
     except ValueError:  # on some day there is nothing yet
         return replace(known, variance_removed=removed, baseline=_even(known, metric, whole, traffic, of.days, days))
     return replace(known, variance_removed=removed, baseline=lasting(found, days))
@@ -167,12 +165,3 @@ def _even(known: Known, metric: Mean | Ratio, moments: Moments, traffic: float, 
         raise ValueError(f"{metric.name} has no value")
     spread = estimate.variance * estimate.users / estimate.value**2
     return steady(1.0, spread, traffic * known.users / seen, days)
-
-
-def _named(moments: Moments) -> Moments:
-    """An aggregate's moments with a user's first day called as `abtest.looks` calls it."""
-
-    def renamed(columns: Sequence[str]) -> tuple[str, ...]:
-        return tuple(FIRST + column.removeprefix(NEW) if column.startswith(f"{NEW}@") else column for column in columns)
-
-    return replace(moments, columns=renamed(moments.columns))
