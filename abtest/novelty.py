@@ -83,11 +83,15 @@ def on_day(metric: Mean | Ratio, day: int) -> Ratio:
 
 
 def course(metrics: Sequence[Metric], treatment: Moments, control: Moments) -> Course:
-    """The effect by each of T metrics, one a day, with their covariance.
+    """The effect by each of T metrics, one a day, with their covariance."""
+    return course_of([(metric.estimate(treatment), metric.estimate(control)) for metric in metrics], treatment, control)
+
+
+def course_of(pairs: Sequence[tuple[Estimate, Estimate]], treatment: Moments, control: Moments) -> Course:
+    """The effect by each of T pairs of estimates (treatment, control), one a day, with their covariance.
 
     With W (T, k) the influences over the values in one arm, cov log = W Σ Wᵀ / n; the arms share no user and add up.
     """
-    pairs = [(metric.estimate(treatment), metric.estimate(control)) for metric in metrics]
     days = [day for day, pair in enumerate(pairs) if all(_usable(estimate) for estimate in pair)]
     effects, covariance = np.zeros(len(days)), np.zeros((len(days), len(days)))
     for side, (moments, sign) in enumerate(((treatment, 1.0), (control, -1.0))):
