@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from abtest.aggregate import EXPOSED, Aggregate, aggregate, needed
+from abtest.aggregates import Counted
 from abtest.engines import DataError, batches
-from abtest.metrics import of_experiment
+from abtest.metrics import Quantile, of_experiment
 from abtest.moments import Floats
 from abtest.table import Ints, Table, arranged
 from contracts.experiment import DAY_MS, Experiment
@@ -35,22 +36,8 @@ if TYPE_CHECKING:
 PIECES = 128
 GROUP = 400_000  # rows that are made an aggregate at once, or one piece where that has more
 USER, ARM, DAY, PRE = "user_id", "arm", "day", "pre."
+VISITS = "recalls"  # what a confidence sequence goes by, if it is there
 Records: TypeAlias = npt.NDArray[np.void]
-
-
-@dataclass(frozen=True)
-class Counted:
-    """An aggregate, and by name how much of the data is not in it or is missing. No name stands for 0.
-
-    ``rows``: all that were read. ``rows_outside_days``: on a day that the experiment does not have, left out.
-    ``rows_of_testers``: of users in `overrides`, left out. ``users_in_two_arms``: left out with all their rows.
-    ``users_without_pre``: whose covariates are taken as 0, nothing being known of them from before.
-    ``pre_users_without_rows``: of the second table, left out. ``days_without_rows``: before the last day seen.
-    ``arms_without_users``.
-    """
-
-    aggregate: Aggregate
-    counts: dict[str, int]
 
 
 @dataclass
@@ -93,7 +80,9 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
 
     """
     metrics = of_experiment(experiment)
-    columns = needed([column for metric in metrics for column in metric.columns])
+    counted = [VISITS] if VISITS in _schema(table) else []
+    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
+    spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
     schema = _schema(table)
     _require(schema, (USER, ARM, DAY, *columns), "the table")
     inside = tuple(name for name in schema if name.startswith(PRE))
@@ -119,7 +108,7 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
             for group in rows.groups(GROUP)
         )
         with threadpool_limits(1, "blas"):  # its products are small: threads would wait for each other
-            found = reduce(add, (aggregate(each) for each in tables))
+            found = reduce(add, (aggregate(each, spread=spread) for each in tables))
     reader.problems.raise_any()
     counts = {**reader.counts, **_gaps(found)}
     return Counted(found, {name: count for name, count in counts.items() if count})
