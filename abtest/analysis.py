@@ -313,7 +313,7 @@ def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
                 evr=evr.estimate.value,
                 evr_std_error=evr.estimate.std_error,
                 follow_rate=found.values["follow_rate"].estimate.value,
-                play_s_per_view=found.values["play_per_view_s"].estimate.value,
+                play_s_per_view=found.values["play_s_per_view"].estimate.value,
                 against="" if source == base else base,
                 evr_effect=evr.against,
                 preference=found.preference,

@@ -73,8 +73,7 @@ def _estimates(
 
 def _band(effects: Effects, days: int, alpha: float) -> tuple[Band | None, ...]:
     found: list[Band | None] = [None] * days
-    variances = np.diag(effects.covariance)
-    if len(variances) and (variances > 0).all():
+    if len(effects.days):
         around = band(effects.effects, effects.covariance, alpha)
         for day, low, high in zip(effects.days, around.ci_low.tolist(), around.ci_high.tolist(), strict=True):
             found[int(day)] = (low, high)
@@ -84,7 +83,7 @@ def _band(effects: Effects, days: int, alpha: float) -> tuple[Band | None, ...]:
 def _group_sequential(found: Course, effects: Effects, at: Sequence[int], experiment: Experiment) -> Course:
     """The looks that have an effect, judged together. Days there are counted from 1."""
     days = [at[int(place)] + 1 for place in effects.days]
-    if not days or not (np.diag(effects.covariance) > 0).all():
+    if not days:
         return replace(found, reason="no look yet has an effect")
     alpha = experiment.analysis.alpha
     judged = group_sequential(days, effects.effects, effects.covariance, experiment.days, alpha)

@@ -20,6 +20,7 @@ from abtest.estimates import Estimate, mean_estimate
 from abtest.metrics import Mean, Metric, Ratio
 from abtest.moments import Floats, Moments
 
+ROUNDING = 1e-15  # a variance of a log ratio below this is none but by rounding: where all users are alike
 BIAS_ALPHA = 0.001  # as for a split: a check on every report needs a threshold that rarely cries wolf
 
 
@@ -27,7 +28,7 @@ BIAS_ALPHA = 0.001  # as for a split: a check on every report needs a threshold 
 class Course:
     """Daily effects as log ratios of treatment over control: `effects` (T,) on `days` (T,), `covariance` (T, T).
 
-    Days on which an arm has no value above 0 are left out.
+    Days on which an arm has no value above 0, or no variance, are left out.
     """
 
     days: Floats
@@ -103,7 +104,9 @@ def course_of(pairs: Sequence[tuple[Estimate, Estimate]], treatment: Moments, co
         W = W / values[:, None]
         effects += sign * np.log(values)
         covariance += W @ moments.covariances @ W.T / moments.n
-    return Course(np.array(days, np.float64), effects, covariance)
+    covariance = (covariance + covariance.T) / 2
+    varies = np.diag(covariance) > ROUNDING
+    return Course(np.array(days, np.float64)[varies], effects[varies], covariance[np.ix_(varies, varies)])
 
 
 def trend(of: Course, alpha: float = ALPHA) -> Trend:
