@@ -29,6 +29,14 @@ def plan(
         Path | None,
         typer.Option("--settings", "-s", help="Settings of a collector whose saved state is the baseline."),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|URL", help="Or rows of users and days: Parquet, or the URL of an SQL engine."),
+    ] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="With a URL: which table, or a SELECT.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Or an aggregate that `experiment report --save-state` wrote.")
+    ] = None,
     users_per_day: Annotated[
         float | None,
         typer.Option(min=1, help="Users whom a day brings for the first time. [default: as in the baseline]"),
@@ -51,8 +59,8 @@ def plan(
     """Say how many users and days the experiment needs, and what it can find at all.
 
     By the file's plan (kind, alpha, power, weights, looks, CUPED), for each metric by itself, from a baseline: what a
-    collector has saved, before the experiment or while it runs, or numbers. With CUPED the variance that it takes away
-    in the baseline is taken off.
+    collector has saved, before the experiment or while it runs; rows or an aggregate of its days; or numbers. With
+    CUPED the variance that it takes away in the baseline is taken off.
     """
     experiment, own = _planned_file(file)
     days = days or experiment.days
@@ -67,6 +75,8 @@ def plan(
     if metric is not None and metric not in [m.name for m in metrics]:
         raise UsageError(f"There is no metric '{metric}' to plan for; there are {', '.join(m.name for m in metrics)}.")
     wanted = [m for m in metrics if metric in (None, m.name)]
+    if sum((numbers.given, settings is not None, data is not None, state is not None)) > 1:
+        raise UsageError("Give one baseline: --settings, --data, --state or numbers.")
     if numbers.given:
         from abtest.baseline import stated
 
@@ -74,10 +84,12 @@ def plan(
             raise UsageError("A baseline in numbers needs --users-per-day.")
         known = [stated(*numbers.numbers(), users_per_day, days)] * len(wanted)
         source = "from the numbers given"
+    elif data is not None or state is not None:
+        known, source = _from_aggregate(wanted, experiment, data, table, state, days, users_per_day)
     else:
         where = load(settings) if settings else own
         if where is None:
-            raise UsageError("There is no baseline: give --settings, or --mean and --sd, or --rate.")
+            raise UsageError("There is no baseline: give --settings, --data, --state, or --mean and --sd, or --rate.")
         known, source = _from_state(wanted, where, experiment, days, users_per_day)
     with _progress("planning", len(wanted)) as told:
         rows = rows_of(wanted, known, experiment, effect, told)
@@ -174,6 +186,31 @@ def _planned_file(file: Path) -> tuple[Experiment, Settings | None]:
         loaded = load(file)
         return loaded.experiment, loaded
     return load_experiment(file), None
+
+
+def _from_aggregate(
+    metrics: Sequence["Mean | Ratio"],
+    experiment: Experiment,
+    data: str | None,
+    table: str | None,
+    state: Path | None,
+    days: int,
+    users_per_day: float | None,
+) -> "tuple[list[Known], str]":
+    """What rows, or an aggregate that was saved, say of the metrics; and a few words on what that is."""
+    from abtest.aggregates import load as load_aggregate
+    from abtest.baseline import during
+    from abtest.engines import opened
+    from abtest.rows import read
+    from abtest.store import StateError
+
+    try:
+        counted = load_aggregate(state, experiment) if state else read(opened(str(data), table), experiment)
+    except StateError as error:
+        raise UsageError(str(error)) from error
+    of = counted.aggregate
+    known = [during(metric, of, days, users_per_day) for metric in metrics]
+    return known, f"from {sum(of.users.values()):,} users in {of.days} days of {state or data}"
 
 
 def _from_state(

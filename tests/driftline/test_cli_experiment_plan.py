@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -135,6 +137,47 @@ def test_what_makes_no_plan_is_one_sentence(settings: Path, arguments: list[obje
     shown = run("plan", settings, *arguments)
     assert shown.exit_code != 0
     assert said in str(shown.exception)
+
+
+def test_a_plan_from_rows_and_from_the_aggregate_that_was_saved_of_them(tmp_path: Path) -> None:
+    metrics = [{"name": "play", "kind": "mean", "columns": ["play_s"], "role": "primary", "minimum_effect": 0.02}]
+    file = tmp_path / "e.yaml"
+    file.write_text(yaml.safe_dump(experiment().model_dump(mode="json") | {"metrics": metrics}))
+    random = np.random.default_rng(4)
+    user, day = np.nonzero(random.random((400, 7)) < 0.6)
+    arm = np.where(user % 2 == 0, "control", "treatment")
+    rows = pd.DataFrame({"user_id": user, "arm": arm, "day": day, "play_s": random.exponential(60.0, len(user))})
+    rows.to_parquet(tmp_path / "days.parquet", index=False)
+    assert (
+        run(
+            "report",
+            "-s",
+            file,
+            "--data",
+            tmp_path / "days.parquet",
+            "--out",
+            tmp_path,
+            "--save-state",
+            tmp_path / "saved.npz",
+        ).exit_code
+        == 0
+    )
+    one, other = (
+        planned(file, option, tmp_path / name)["play"]
+        for option, name in (("--data", "days.parquet"), ("--state", "saved.npz"))
+    )
+    assert one == other
+    sums = rows.groupby("user_id")["play_s"].sum()
+    assert one["value"] == pytest.approx(sums.mean())
+    spread = sums.var() / sums.mean() ** 2
+    least = math.expm1((1.959964 + 0.841621) * math.sqrt(4 * spread / len(sums)))
+    assert one["minimum_detectable"] == pytest.approx(least, rel=1e-6)
+    assert one["users_by_day"][-1] == len(sums)
+
+
+def test_two_baselines_are_refused(settings: Path) -> None:
+    shown = run("plan", settings, "--rate", 0.2, "--users-per-day", 9, "--state", "x.npz")
+    assert "Give one baseline" in str(shown.exception)
 
 
 def test_an_experiments_file_alone_has_no_baseline(tmp_path: Path) -> None:
