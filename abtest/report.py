@@ -11,36 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from abtest import format as fmt
-from abtest.analysis import ArmEffect, MetricResult, Report
+from abtest.checks import INTERFERENCE, ModelFacts
 from abtest.novelty import BIAS_ALPHA
 from abtest.plots import Point, course, forest
+from abtest.results import ArmEffect, MetricResult, Report
 from abtest.state import PRE_DAYS
 from abtest.stats import SRM_ALPHA, Effect
 from abtest.verdict import RULE
-
-INTERFERENCE = 0.01  # above this share of another arm's data, a model's difference no longer is the model's alone
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """One arm's model. `learned_from`: examples by the arm that showed them ("" outside any experiment).
-
-    `recall`: progressive recall by k.
-    """
-
-    arm: str
-    model: str
-    snapshots: int | None = None
-    last_version: str | None = None
-    learned_from: Mapping[str, int] = field(default_factory=dict)
-    recall: Mapping[int, float | None] = field(default_factory=dict)
-
-    @property
-    def interference(self) -> float | None:
-        """Share of what the model learned from arms other than its own; None before it learned from any."""
-        inside = {arm: count for arm, count in self.learned_from.items() if arm}
-        total = sum(inside.values())
-        return (total - inside.get(self.arm, 0)) / total if total else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +70,7 @@ def html(report: Report, context: ReportContext) -> str:
         report=report,
         context=_Shown(context),
         simulated=is_simulated(report, context),
-        invalid=any(verdict.decision == "invalid" for verdict in report.verdicts),
+        invalid=report.invalid,
         rule=RULE,
         srm_alpha=SRM_ALPHA,
         bias_alpha=BIAS_ALPHA,

@@ -64,7 +64,7 @@ def synthetic(users: int = 50_000, seed: int = 11) -> Population:
         return np.stack(parts, axis=1).astype(np.float64)
 
     before, after = period(), period()
-    return Population(_columns(COLUMNS), np.concatenate([after, before], axis=1), DEFAULTS)
+    return Population(_columns(COLUMNS), np.concatenate([after, before], axis=1), _having(COLUMNS))
 
 
 def traits(users: int, random: np.random.Generator) -> tuple[Floats, Floats, Floats, Floats]:
@@ -99,7 +99,7 @@ def kuairand(folder: Path) -> Population:
     before = wide.xs("pre.", axis=1, level="week").loc[after.index].fillna(0)
     columns = tuple(str(column) for column in after.columns)
     values = np.concatenate([after.to_numpy(np.float64), before.to_numpy(np.float64)], axis=1)
-    return Population(_columns(columns), values, tuple(m for m in DEFAULTS if set(m.columns) <= set(columns)))
+    return Population(_columns(columns), values, _having(columns))
 
 
 def replicate(
@@ -185,6 +185,10 @@ def main() -> None:
     found |= measure(population, given.replicates, given.users, given.seed, lifts)
     found |= {"golden_max_relative_error": golden_max_relative_error(), "golden_oracles": oracles()}
     print(json.dumps(found, indent=2))  # noqa: T201
+
+
+def _having(columns: Sequence[str]) -> tuple[Metric, ...]:
+    return tuple(metric for metric in DEFAULTS if set(metric.columns) <= set(columns))
 
 
 def _columns(columns: Sequence[str]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from abtest.confidence_sequence import critical_values, fits
 from abtest.effects import ALPHA, quantile
 from abtest.looks import FIRST, so_far, sums_so_far
-from abtest.metrics import METRICS, Mean, Ratio
+from abtest.metrics import DEFAULTS, Mean, Ratio
 from abtest.moments import Floats, Moments
 from abtest.novelty import Course, course
 from abtest.sequential import group_sequential
@@ -41,7 +41,7 @@ from benchmarks.abtest_aa import traits
 
 DAYS, HOURS = 7, 24
 COLUMNS = ("recalls", "views", "effective_views", "usage_s")
-WATCHED: tuple[Mean | Ratio, ...] = tuple(metric for metric in METRICS if metric.name in {"evr", "app_usage"})
+WATCHED: tuple[Mean | Ratio, ...] = tuple(metric for metric in DEFAULTS if metric.name in {"evr", "app_usage"})
 EARLIEST = 200  # users an arm before the first peek
 BATCH = 500  # replicates of hourly peeks at once
 

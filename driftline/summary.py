@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from abtest.analysis import Report
 from abtest.analysis import summary as metric_summary
-from abtest.report import ModelFacts, ReportContext
+from abtest.checks import ModelFacts
+from abtest.report import ReportContext
+from abtest.results import Report
 from contracts import snapshot
 from contracts.bus import EXPOSURES, FEEDBACK
 from contracts.settings import DAY_MS, Settings

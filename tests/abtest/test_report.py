@@ -5,7 +5,8 @@ from functools import cache
 import pytest
 
 from abtest.analysis import analyse
-from abtest.report import ModelFacts, ReportContext, html, write
+from abtest.checks import ModelFacts
+from abtest.report import ReportContext, html, write
 from abtest.state import State
 from tests.abtest.abtest_cases import exposure, observe, rules, week
 
@@ -49,7 +50,7 @@ def test_the_json_is_strict_and_complete(name, tmp_path):
     write(report_of(name), CONTEXT, tmp_path / "out")
     text = (tmp_path / "out" / "report.json").read_text()
     data = json.loads(text, parse_constant=pytest.fail)
-    assert data["schema_version"] == 1
+    assert data["schema_version"] == 2
     assert data["simulated"] is True
     assert data["context"]["response_quality"]["play_mae_s"] is None
     for result in data["metrics"]:
