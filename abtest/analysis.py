@@ -8,7 +8,7 @@ from typing import Any
 from abtest.aggregate import MET, Aggregate, aggregate, needed
 from abtest.checks import ModelFacts, checks_of
 from abtest.courses import courses_of
-from abtest.cuped import adjust
+from abtest.cuped import Adjustment
 from abtest.effects import ALPHA, compare
 from abtest.estimates import Estimate
 from abtest.jackknife import jackknife
@@ -159,24 +159,23 @@ def compare_arms(
 
     The way in for data that did not come through the stream: moments can be made of any table with a row per user.
     """
-    return tuple(_result(metric, metric, moments, control, covariates, alpha) for metric in metrics)
+    cuped = Adjustment.of(moments, covariates)
+    return tuple(_by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics)
 
 
-def _result(
-    metric: Metric,
-    of: Metric,
-    moments: Mapping[str, Moments],
-    control: str,
-    covariates: Sequence[str],
-    alpha: float,
-) -> MetricResult:
-    """`of` estimated, and called what `metric` is called."""
-    estimates = {arm: of.estimate(m) for arm, m in moments.items()}
-    cautions = {arm: of.caution(m) for arm, m in moments.items()}
-    found = _compared(metric, estimates, cautions, control, alpha)
-    by_cuped = adjust(moments, of, covariates) if covariates else None
-    if not by_cuped or not by_cuped.covariates:
-        return found  # nothing is known from before
+def _plain(metric: Metric, moments: Mapping[str, Moments], control: str, alpha: float) -> MetricResult:
+    estimates = {arm: metric.estimate(m) for arm, m in moments.items()}
+    cautions = {arm: metric.caution(m) for arm, m in moments.items()}
+    return _compared(metric, estimates, cautions, control, alpha)
+
+
+def _by_cuped(found: MetricResult, metric: Metric, cuped: Adjustment, control: str, alpha: float) -> MetricResult:
+    """`found` with `metric` by CUPED beside it, if anything is known from before."""
+    if not cuped.used:
+        return found
+    by_cuped = cuped.of_metric(metric)
+    if not by_cuped.covariates:
+        return found
     adjusted = by_cuped.estimates
     return replace(
         found,
@@ -223,13 +222,14 @@ def _whole(
     of: Aggregate, metrics: Sequence[Declared], everyone: Mapping[str, Moments], control: str, alpha: float
 ) -> Iterator[MetricResult]:
     """Over all days, with jackknife errors beside; quantiles from histograms."""
+    cuped = Adjustment.of(everyone, of.covariates)
     for metric in metrics:
         if isinstance(metric, Quantile):
             spread = of.histograms[metric.column]
             estimates = {arm: quantile_estimate(histogram, metric.q) for arm, histogram in spread.items()}
             yield _compared(metric, estimates, dict.fromkeys(estimates), control, alpha)
             continue
-        found = _result(metric, metric, everyone, control, of.covariates, alpha)
+        found = _by_cuped(_plain(metric, everyone, control, alpha), metric, cuped, control, alpha)
         yield replace(
             found,
             effects=tuple(
@@ -246,37 +246,15 @@ def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment
     for day in range(of.days):
         date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=first_midnight + day)
         through, on = of.through(day), of.on(day)
+        cuped = Adjustment.of(through, of.covariates)
         yield Day(
             day,
             date.date().isoformat(),
             of.new_users(day),
-            tuple(_daily(metric, day, on, through, experiment, of.covariates) for metric in metrics),
-            tuple(_result(metric, metric, through, control, of.covariates, alpha) for metric in metrics),
+            # CUPED goes by all users seen so far: who comes back may be an effect itself, who was there before is not
+            tuple(_by_cuped(_plain(m, on, control, alpha), on_day(m, day), cuped, control, alpha) for m in metrics),
+            tuple(_by_cuped(_plain(m, through, control, alpha), m, cuped, control, alpha) for m in metrics),
         )
-
-
-def _daily(
-    metric: Mean | Ratio,
-    day: int,
-    on: Mapping[str, Moments],
-    through: Mapping[str, Moments],
-    experiment: Experiment,
-    covariates: Sequence[str],
-) -> MetricResult:
-    """Of the users exposed on one day. CUPED goes by all users seen so far: who comes back may be an effect itself,
-    but who was there before is not.
-    """
-    control, alpha = experiment.control, experiment.analysis.alpha
-    plain = _result(metric, metric, on, control, (), alpha)
-    adjusted = _result(metric, on_day(metric, day), through, control, covariates, alpha)
-    lines = zip(plain.effects, adjusted.effects, strict=True)
-    return replace(
-        plain,
-        effects=tuple(
-            replace(line, adjusted=by_cuped.adjusted, variance_removed=by_cuped.variance_removed)
-            for line, by_cuped in lines
-        ),
-    )
 
 
 def _slices(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Slice]:

@@ -81,8 +81,33 @@ def assign(
 def report(
     settings: SettingsOption,
     out: Annotated[Path, typer.Option(help="Where report.html and report.json go.")] = Path("out"),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|URL", help="Rows of users and days instead: Parquet, or the URL of an SQL engine."),
+    ] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="With a URL: which table, or a SELECT.")] = None,
+    pre: Annotated[
+        str | None, typer.Option(metavar="PATH|URL", help="Users and their covariates. [default: the URL of --data]")
+    ] = None,
+    pre_table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="Their table, with a URL.")] = None,
+    state: Annotated[Path | None, typer.Option(metavar="FILE", help="An aggregate that --save-state wrote.")] = None,
+    save_state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the aggregate goes, for later reports.")
+    ] = None,
 ) -> None:
-    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops)."""
+    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops).
+
+    With --data or --state on that instead; -s may then be the file of an experiment alone.
+    """
+    if data or table or pre or pre_table or state or save_state:
+        from abtest.report import ReportContext, write
+        from driftline.experiment_data import report_on
+
+        experiment = _experiment_of(settings)
+        found = report_on(experiment, data, table, pre, pre_table, state, save_state)
+        write(found, ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}), out)
+        typer.echo(f"Wrote report.html and report.json to {out}/")
+        return
     loaded = load(settings)
     from abtest.analysis import analyse
     from abtest.report import write
