@@ -9,6 +9,7 @@ from abtest.aggregate import MET, Aggregate, aggregate, needed
 from abtest.checks import ModelFacts, checks_of
 from abtest.courses import courses_of
 from abtest.cuped import adjust
+from abtest.digest import digest
 from abtest.effects import Effect, compare
 from abtest.estimates import Estimate, ratio_estimate
 from abtest.jackknife import jackknife
@@ -117,6 +118,7 @@ def report(
         sources=tuple(_sources(of)),
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
+        data_hash=digest(of),
     )
 
 
