@@ -8,10 +8,12 @@ import typer
 from contracts.clock import SystemClock
 from contracts.experiment import Experiment, instant_ms, load_experiment, read_yaml
 from contracts.settings import load
+from driftline import cli_report
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
 
 app = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
+cli_report.register(app)
 
 
 @app.command()
@@ -75,28 +77,6 @@ def assign(
     for user_id in user_ids:
         found = assigned(definition, user_id, time_ms)
         typer.echo(f"{user_id}\t{found.arm or '-'}\t{found.why}")
-
-
-@app.command()
-def report(
-    settings: SettingsOption,
-    out: Annotated[Path, typer.Option(help="Where report.html and report.json go.")] = Path("out"),
-) -> None:
-    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops)."""
-    loaded = load(settings)
-    from abtest.analysis import analyse
-    from abtest.report import write
-    from abtest.store import StateError, load_state, path_of
-    from driftline.summary import known_context
-
-    if not path_of(loaded).exists():
-        raise UsageError(f"The collector has saved nothing in {loaded.state} yet.")
-    try:
-        found = analyse(load_state(loaded))
-    except StateError as error:
-        raise UsageError(str(error)) from error
-    write(found, known_context(loaded), out)
-    typer.echo(f"Wrote report.html and report.json to {out}/")
 
 
 def _experiment_of(path: Path) -> Experiment:

@@ -163,7 +163,7 @@ def test_the_footer_says_of_what_and_by_what_it_was_made():
     report = planned()
     page = html(report, CONTEXT)
     assert report.data_hash[:12] in page
-    assert "<code>0123456789ab</code>" in page
+    assert f"<code>{CONTEXT.commit}</code>" in page
     assert CONTEXT.command in page
 
 
