@@ -9,6 +9,7 @@ from abtest.aggregate import MET, Aggregate, aggregate, needed
 from abtest.checks import ModelFacts, checks_of
 from abtest.courses import courses_of
 from abtest.cuped import Adjustment
+from abtest.digest import digest
 from abtest.effects import ALPHA, compare
 from abtest.estimates import Estimate
 from abtest.jackknife import jackknife
@@ -121,6 +122,7 @@ def report(
         sources=tuple(_sources(of, experiment)),
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
+        data_hash=digest(of),
     )
 
 
@@ -160,7 +162,9 @@ def compare_arms(
     The way in for data that did not come through the stream: moments can be made of any table with a row per user.
     """
     cuped = Adjustment.of(moments, covariates)
-    return tuple(_by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics)
+    return tuple(
+        _by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics
+    )
 
 
 def _plain(metric: Metric, moments: Mapping[str, Moments], control: str, alpha: float) -> MetricResult:

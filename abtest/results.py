@@ -228,6 +228,7 @@ class Report:
     sources: tuple[SourceRow, ...]
     snapshots: tuple[SnapshotRow, ...]
     counts: dict[str, int]
+    data_hash: str = ""  # of the aggregate's content: the same in two reports on the same data
 
     @property
     def invalid(self) -> bool:
