@@ -1,8 +1,7 @@
 """From aggregate to report: a pure function of the aggregate, the experiment and what the state has counted."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import Any
 
 from abtest.aggregate import MET, Aggregate, aggregate, needed
@@ -11,10 +10,13 @@ from abtest.courses import courses_of
 from abtest.cuped import adjust
 from abtest.effects import Effect, compare
 from abtest.estimates import Estimate, ratio_estimate
+from abtest.freshness import by_age, by_version, comparable
 from abtest.jackknife import jackknife
 from abtest.metrics import Mean, Metric, Quantile, Ratio, of_experiment
 from abtest.moments import Moments
 from abtest.novelty import on_day, pre_period
+from abtest.observed import Observed
+from abtest.quality import date_of
 from abtest.results import (
     SCHEMA_VERSION,
     ArmEffect,
@@ -31,15 +33,7 @@ from abtest.state import State, folded
 from abtest.stats import split_check
 from abtest.table import STREAMED, table
 from abtest.verdict import decide
-from contracts.experiment import DAY_MS, AnalysisPlan, Experiment
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What was seen beside users and their sums: `recalls` by (arm, model, snapshot), events by what became of them."""
-
-    recalls: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+from contracts.experiment import AnalysisPlan, Experiment
 
 
 def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
@@ -49,7 +43,8 @@ def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
     metrics = of_experiment(experiment, STREAMED)
     columns = needed([column for metric in metrics for column in metric.columns])
     of = aggregate(table(complete), columns)
-    return report(of, experiment, Observed(complete.recalls, complete.counts), models)
+    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms)
+    return report(of, experiment, observed, models)
 
 
 def report(
@@ -78,7 +73,7 @@ def report(
     days = tuple(_days(of, estimable, experiment))
     courses = tuple(courses_of(of, estimable, experiment))
     whole = tuple(_planned(result, plan) for result in _whole(of, estimable, everyone, control))
-    checks = checks_of(of, experiment, split, alike, models)
+    checks = checks_of(of, experiment, split, alike, models, observed, whole)
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in of.arms if arm != control]
     return Report(
@@ -113,7 +108,7 @@ def report(
         metrics=whole,
         days=days,
         courses=courses,
-        slices=tuple(_slices(of, estimable, control)),
+        slices=tuple(_slices(of, estimable, experiment, observed)),
         sources=tuple(_sources(of)),
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
@@ -203,14 +198,12 @@ def _whole(
 
 def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Day]:
     """Day by day up to the last one seen; a day without a single event is there too, and says so."""
-    first_midnight = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
     control = experiment.control
     for day in range(of.days):
-        date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=first_midnight + day)
         through, on = of.through(day), of.on(day)
         yield Day(
             day,
-            date.date().isoformat(),
+            date_of(experiment, day),
             of.new_users(day),
             tuple(_daily(metric, day, on, through, control, of.covariates) for metric in metrics),
             tuple(_result(metric, metric, through, control, of.covariates) for metric in metrics),
@@ -240,12 +233,18 @@ def _daily(
     )
 
 
-def _slices(of: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iterator[Slice]:
-    """Segments of users by what was known of them before the start."""
+def _slices(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
+) -> Iterator[Slice]:
+    """Segments of users by what was known of them before the start; classes of model age; snapshot versions."""
+    control = experiment.control
     for name, moments in of.segments.items():
         users = {arm: m.n for arm, m in moments.items()}
         if all(users.values()):
             yield Slice("segment", name, users, compare_arms(metrics, moments, control))
+    ratios = comparable(metrics)
+    for cut in (*by_age(of, ratios, control), *by_version(of, ratios, experiment, observed)):
+        yield Slice(cut.kind, cut.name, cut.users, compare_arms(ratios, cut.moments, control), cut.note)
 
 
 def _sources(of: Aggregate) -> Iterator[SourceRow]:
