@@ -53,9 +53,7 @@ class Population:
 def synthetic(users: int = 50_000, seed: int = 11) -> Population:
     """A made-up population; see the module."""
     random = np.random.default_rng(seed)
-    activity = random.gamma(0.8, 1 / 0.8, users)
-    taste, follow = random.beta(2, 4, users), random.beta(0.5, 50, users)
-    appetite = random.lognormal(0, 0.7, users)
+    activity, taste, follow, appetite = traits(users, random)
 
     def period() -> Floats:
         views = random.poisson(30 * activity + 1)
@@ -67,6 +65,13 @@ def synthetic(users: int = 50_000, seed: int = 11) -> Population:
 
     before, after = period(), period()
     return Population(_columns(COLUMNS), np.concatenate([after, before], axis=1), _having(COLUMNS))
+
+
+def traits(users: int, random: np.random.Generator) -> tuple[Floats, Floats, Floats, Floats]:
+    """Each made-up user's activity, taste (for views), readiness to follow, and appetite (for seconds)."""
+    activity = random.gamma(0.8, 1 / 0.8, users)
+    taste, follow = random.beta(2, 4, users), random.beta(0.5, 50, users)
+    return activity, taste, follow, random.lognormal(0, 0.7, users)
 
 
 def kuairand(folder: Path) -> Population:
