@@ -103,7 +103,7 @@ def measured(
         raise ValueError(f"{metric.name} has no value above 0 with a variance after each of {days} days")
     W = np.stack([e.influence / e.value for e in estimates if e.influence is not None and e.value is not None])
     covariance = W @ of.covariances @ W.T / of.n
-    users, seen = (np.array([of.total(f"{column}<={day}") for day in range(days)]) for column in ("first", visits))
+    users, seen = (np.array([of.total(f"{column}<={day}") for day in range(days)]) for column in (FIRST, visits))
     spread: Floats = np.diag(covariance) * users
     return Baseline(traffic * users, traffic * seen, spread, correlation(covariance))
 
@@ -136,8 +136,8 @@ def steady(
     if not (0 <= returning <= 1 and 0 <= within < 1):
         raise ValueError("returning must lie between 0 and 1, and within from 0 to below 1")
     day = np.arange(1, days + 1)
-    users = users_per_day * (1 + (day - 1) * (1 - returning))
-    visits = users_per_day * day.astype(np.float64)
+    users: Floats = np.asarray(users_per_day * (1 + (day - 1) * (1 - returning)), np.float64)
+    visits: Floats = users_per_day * day.astype(np.float64)
     active = visits / users
     spread: Floats = variance / mean**2 * (1 + (active - 1) * within) / active
     information = users / spread
