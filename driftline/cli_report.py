@@ -23,9 +23,7 @@ CODES = "Exit code: 0 all is well, 2 the data are invalid (or cannot be read), 3
 def report(
     settings: Annotated[
         Path,
-        typer.Option(
-            "--settings", "-s", metavar="FILE", help="Settings file; with --data or --state, an experiment's."
-        ),
+        typer.Option("--settings", "-s", metavar="FILE", help="Settings; with --data or --state, an experiment's."),
     ],
     out: Annotated[Path, typer.Option(help="Where report.html, report.json and report.md go.")] = Path("out"),
     data: Annotated[
