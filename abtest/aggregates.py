@@ -53,7 +53,7 @@ def save(counted: Counted, experiment: Experiment, path: Path) -> None:
         "aggregate": _taken_apart(counted.aggregate, arrays),
     }
     buffer = io.BytesIO()
-    named = {str(place): array for place, array in enumerate(arrays)}
+    named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.tmp")
