@@ -34,8 +34,10 @@ QUICK: dict[str, list[str]] = {
     "aa": ["--replicates", "200", "--users", "2000"],
     "aa_real": ["--replicates", "200", "--users", "2000"],
     "peeking": ["--replicates", "200", "--users", "1000"],
+    "planted": ["--seeds", "4", "--users", "100"],
     "quantiles": ["--replicates", "100", "--users", "1000", "--values", "500000"],
     "assign": ["--users", "50000", "--repeats", "1", "--salts", "20"],
+    "scale": ["--users", "20000"],
 }
 
 
@@ -70,12 +72,13 @@ def arguments_of(name: str, data: Path | None, replicates: int, quick: bool) -> 
 def figures(parts: Mapping[str, Any]) -> dict[str, Any]:
     """The figures that are asked for by name; None where the part that has one is not there."""
     golden, assign, scale = (parts.get(name, {}) for name in ("golden", "assign", "scale"))
-    real = parts.get("aa_real", {})
+    real, planted = (parts.get(name, {}) for name in ("aa_real", "planted"))
     return {
         "time_ratio_to_tea_tasting": scale.get("time_ratio_to_tea_tasting"),
         "memory_ratio_to_tea_tasting": scale.get("memory_ratio_to_tea_tasting"),
         "report_from_state_ms": scale.get("report_from_state_ms"),
-        "one_more_day_s": scale.get("one_more_day_s"),
+        "state_kb": scale.get("state_kb"),
+        "scale_max_relative_error": scale.get("max_relative_error"),
         "golden_max_relative_error": golden.get("golden_max_relative_error"),
         "published_that_differ": golden.get("published_that_differ"),
         "aa_false_positive": parts.get("aa", {}).get("aa_false_positive"),
@@ -84,7 +87,10 @@ def figures(parts: Mapping[str, Any]) -> dict[str, Any]:
         "coverage": parts.get("aa", {}).get("coverage"),
         "coverage_real_users": real.get("coverage"),
         "coverage_quantiles": parts.get("quantiles", {}).get("coverage"),
-        "planted": parts.get("planted"),
+        "planted_coverage": planted.get("coverage"),
+        "planted_interference_flagged": planted.get("interference_flagged"),
+        "planted_split_flagged": planted.get("split_flagged"),
+        "planted_bias_flagged": planted.get("bias_flagged"),
         "assignment_buckets": assign.get("assignment_buckets"),
         "assignment_layers": assign.get("assignment_layers"),
         "ramp_moved": assign.get("ramp", {}).get("moved"),
