@@ -23,7 +23,7 @@ import numpy as np
 
 from abtest.confidence_sequence import critical_values
 from abtest.effects import ALPHA, POWER, quantile
-from abtest.looks import so_far, sums_so_far
+from abtest.looks import FIRST, so_far, sums_so_far
 from abtest.metrics import Mean, Ratio
 from abtest.moments import Floats, Moments
 from abtest.multinormal import correlation, falling_root, rectangle

@@ -38,15 +38,16 @@ from contracts.experiment import DAY_MS, Arm, Experiment
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 
 DAYS = 7
+LIFT = 0.1
 START_MS = 20_000 * DAY_MS
 HOUR_MS = 3_600_000
-SHOWN = 6
-SOURCES = ("t2diff", "popular")
+SHOWN = 3
+ITEMS = [ExposedItem(item_id=item, source=("t2diff", "popular")[item % 2]) for item in range(1, SHOWN + 1)]
 REPLICAS = ("10.0.0.1:50051", "10.0.0.2:50051", "10.0.0.3:50051")
 INTERFERENCE = (0.02, 0.1)  # between these shares
 HARMLESS = 0.002
-LOST = (0.3, 0.4, 0.5)
-BIAS = (0.1, 0.2, 0.3)
+LOST = (0.4, 0.5)
+BIAS = (0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -80,59 +81,60 @@ def experiment_of(seed: int) -> Experiment:
     )
 
 
-def events_of(
+def visits_of(
     crowd: People, experiment: Experiment, random: np.random.Generator, bias: float = 0.0
 ) -> Iterator[tuple[int, str, Exposure, list[Feedback]]]:
     """Each visit: user, arm, exposure and feedback. `bias`: how much higher the treatment's tastes were before."""
     arms = [assign(experiment, user_id, START_MS).arm or "" for user_id in crowd.user_id]
-    visits = random.poisson(crowd.activity[:, None], (len(arms), PRE_DAYS + DAYS))
-    for user, day in np.argwhere(visits):
-        for turn in range(visits[user, day]):
-            yield _visit(crowd, arms[user], int(user), int(day) - PRE_DAYS, turn, random, bias)
-
-
-def _visit(
-    crowd: People, arm: str, user: int, day: int, turn: int, random: np.random.Generator, bias: float
-) -> tuple[int, str, Exposure, list[Feedback]]:
-    user_id, running, treated = crowd.user_id[user], day >= 0, arm == "treatment"
-    taste = crowd.taste[user] * (1 + treated * (crowd.response[user] if running else bias))
-    at = START_MS + day * DAY_MS + int(random.integers(8 * HOUR_MS, 22 * HOUR_MS))
-    request = f"{user}.{day}.{turn}"
-    shown = Exposure(
-        schema_version=1,
-        event_id=f"x{request}",
-        request_id=request,
-        user_id=user_id,
-        time_ms=at,
-        experiment="planted" if running else "",
-        arm=arm if running else "",
-        model="t2diff" if treated and running else "two_tower",
-        snapshot_version=f"v{2 * (day + PRE_DAYS) + (at % DAY_MS) // (12 * HOUR_MS):06d}",
-        items=[ExposedItem(item_id=item, source=SOURCES[item % 2]) for item in range(1, SHOWN + 1)],
-        simulated=True,
-        replica=REPLICAS[random.integers(len(REPLICAS))],
-        answer_ms=float(random.lognormal(1, 0.3)),
-        model_time_ms=at - int(random.integers(HOUR_MS)),
-    )
-    views = 1 + random.binomial(SHOWN - 1, 0.5)
-    effective, follows = random.random(views) < taste, random.random(views) < 0.02
-    play_ms = np.minimum(1000 * crowd.appetite[user] * random.lognormal(0, 0.5, views), 600_000).astype(int)
-    seen = [
-        Feedback(
+    times = random.poisson(crowd.activity[:, None], (len(arms), PRE_DAYS + DAYS))
+    user, day = (np.repeat(each, times[times > 0]) for each in np.nonzero(times))
+    day = day - PRE_DAYS
+    size = len(user)
+    at = START_MS + day * DAY_MS + random.integers(DAY_MS, size=size)
+    replica, answer = random.integers(len(REPLICAS), size=size), random.lognormal(1, 0.3, size)
+    model_time = at - random.integers(HOUR_MS, size=size)
+    views = 1 + random.binomial(SHOWN - 1, 0.5, size)
+    treated = np.array([arm == "treatment" for arm in arms])[user]
+    taste = crowd.taste[user] * (1 + treated * np.where(day >= 0, crowd.response[user], bias))
+    effective = (random.random((size, SHOWN)) < taste[:, None]).tolist()
+    follows = (random.random((size, SHOWN)) < 0.02).tolist()
+    play_s = np.minimum(crowd.appetite[user][:, None] * random.lognormal(0, 0.5, (size, SHOWN)), 600)
+    play_ms = (1000 * play_s).astype(int).tolist()
+    rows = zip(user.tolist(), day.tolist(), at.tolist(), views.tolist(), strict=True)
+    for i, (who, when, time_ms, seen) in enumerate(rows):
+        user_id, running, request = crowd.user_id[who], when >= 0, str(i)
+        shown = Exposure(
             schema_version=1,
-            event_id=f"f{request}.{i}",
+            event_id=f"x{request}",
             request_id=request,
             user_id=user_id,
-            item_id=i + 1,
-            time_ms=at + 60_000 * i,
-            play_time_ms=int(play_ms[i]),
-            effective_view=bool(effective[i]),
-            follow=bool(follows[i]),
+            time_ms=time_ms,
+            experiment="planted" if running else "",
+            arm=arms[who] if running else "",
+            model="t2diff" if treated[i] and running else "two_tower",
+            snapshot_version=f"v{2 * (when + PRE_DAYS) + (time_ms % DAY_MS) // (12 * HOUR_MS):06d}",
+            items=ITEMS,
             simulated=True,
+            replica=REPLICAS[replica[i]],
+            answer_ms=answer[i],
+            model_time_ms=model_time[i],
         )
-        for i in range(views)
-    ]
-    return user, arm, shown, seen
+        played = [
+            Feedback(
+                schema_version=1,
+                event_id=f"f{request}.{j}",
+                request_id=request,
+                user_id=user_id,
+                item_id=j + 1,
+                time_ms=time_ms + 60_000 * j,
+                play_time_ms=play_ms[i][j],
+                effective_view=effective[i][j],
+                follow=follows[i][j],
+                simulated=True,
+            )
+            for j in range(seen)
+        ]
+        yield who, arms[who], shown, played
 
 
 def week(seed: int, users: int, lift: float, *, lost: float = 0.0, bias: float = 0.0) -> State:
@@ -141,7 +143,7 @@ def week(seed: int, users: int, lift: float, *, lost: float = 0.0, bias: float =
     crowd, experiment = people(users, lift, random), experiment_of(seed)
     gone = np.random.default_rng([seed, users, 1]).random(users) < lost
     state = State(Rules(experiment, 30 * 60_000, 6 * HOUR_MS, HOUR_MS))
-    for user, arm, shown, seen in events_of(crowd, experiment, random, bias):
+    for user, arm, shown, seen in visits_of(crowd, experiment, random, bias):
         if gone[user] and arm == "treatment":
             continue
         observe_exposure(state, shown)
@@ -230,7 +232,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--lift", type=float, default=0.1)
+    parser.add_argument("--lift", type=float, default=LIFT)
     options = parser.parse_args()
     print(json.dumps(measure(options.seeds, options.users, options.lift, options.seed), indent=2))  # noqa: T201
 

@@ -92,10 +92,11 @@ def report(
     if not path_of(loaded).exists():
         raise UsageError(f"The collector has saved nothing in {loaded.state} yet.")
     try:
-        found = analyse(load_state(loaded))
+        known = known_context(loaded)
+        found = analyse(load_state(loaded), known.models)
     except StateError as error:
         raise UsageError(str(error)) from error
-    write(found, known_context(loaded), out)
+    write(found, known, out)
     typer.echo(f"Wrote report.html and report.json to {out}/")
 
 
