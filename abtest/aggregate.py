@@ -1,7 +1,7 @@
 """All that a report is made of: moments over users, by arm. It merges, it is small, and it does not grow with users.
 
 Days are kept apart, and jointly: a column for each day, so that their covariance is known. For each day d they are
-``c@d`` (a user's sum of c on that day), ``exposed@d`` and ``new@d`` (0 or 1: seen on that day; seen first on it), and
+``c@d`` (a user's sum of c on that day), ``exposed@d`` and ``first@d`` (0 or 1: seen on that day; first on it), and
 ``pre.c@d`` (what those who are new on d did before the experiment). From these follow, without another look at a user,
 
     the users exposed on a day                c@d, within exposed@d                     `on`
@@ -17,13 +17,16 @@ from operator import add
 
 import numpy as np
 
+from abtest.histogram import Histogram
 from abtest.jackknife import Buckets
+from abtest.looks import FIRST
 from abtest.metrics import COLUMNS
 from abtest.moments import Floats, Moments
 from abtest.records import Tally
+from abtest.sources import Votes
 from abtest.table import Ints, Parts, Table
 
-EXPOSED, NEW, SEEN = "exposed", "new", "seen"
+EXPOSED, SEEN = "exposed", "seen"
 BUCKETS = 100
 CHUNK = 32_768  # users whose days are laid out densely at once
 SOURCE_COLUMNS = ("recalls", "shown", "views", "effective_views", "follows", "play_ms", "age_ms")
@@ -39,7 +42,8 @@ class Aggregate:
     `segments`: by segment and arm, moments of columns and covariates over all days. `parts`: by kind ("source", "age")
     and arm, moments of ``column@part`` over the arm's users. `versions`: by snapshot version and arm, moments of
     `SOURCE_COLUMNS` over the users whom it answered; versions are many, so they are not kept jointly. `replicas`: by
-    replica and arm, users it answered.
+    replica and arm, users it answered. `histograms`: by column and arm, of users' sums over all days. `votes`: by arm,
+    of its users on its sources.
     """
 
     arms: tuple[str, ...]
@@ -52,6 +56,8 @@ class Aggregate:
     parts: dict[str, dict[str, Moments]] = field(default_factory=dict)
     replicas: dict[str, dict[str, int]] = field(default_factory=dict)
     in_two_arms: int = 0
+    histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)
+    votes: dict[str, Votes] = field(default_factory=dict)
     versions: dict[str, dict[str, Moments]] = field(default_factory=dict)
 
     def __add__(self, other: "Aggregate") -> "Aggregate":
@@ -61,7 +67,7 @@ class Aggregate:
             ValueError: they are of other arms or columns.
 
         """
-        if (self.arms, self.columns, self.covariates) != (other.arms, other.columns, other.covariates):
+        if self._shape != other._shape:
             raise ValueError("aggregates of other arms or columns do not merge")
         days = max(self.days, other.days)
         wide = layout(self.columns, self.covariates, days)
@@ -83,10 +89,19 @@ class Aggregate:
             },
             self.in_two_arms + other.in_two_arms,
             {
+                column: {arm: by_arm[arm] + other.histograms[column][arm] for arm in self.arms}
+                for column, by_arm in self.histograms.items()
+            },
+            {arm: self.votes[arm] + other.votes[arm] for arm in self.votes},
+            {
                 name: _sum(of.versions[name] for of in (self, other) if name in of.versions)
                 for name in sorted({*self.versions, *other.versions})
             },
         )
+
+    @property
+    def _shape(self) -> tuple[object, ...]:
+        return self.arms, self.columns, self.covariates, sorted(self.histograms), sorted(self.votes)
 
     @property
     def users(self) -> dict[str, int]:
@@ -95,7 +110,7 @@ class Aggregate:
 
     def new_users(self, day: int) -> dict[str, int]:
         """Users whose first day it is, by arm."""
-        return {arm: round(of.total(f"{NEW}@{day}")) for arm, of in self.moments.items()}
+        return {arm: round(of.total(f"{FIRST}@{day}")) for arm, of in self.moments.items()}
 
     def on(self, day: int) -> dict[str, Moments]:
         """By arm, of `columns` over the users exposed on a day."""
@@ -109,14 +124,13 @@ class Aggregate:
         upto = range(day + 1)
         wanted = [(c, [f"{c}@{i}" for i in upto]) for c in (*self.columns, *self.covariates)]
         wanted += [(f"{c}@{day}", [f"{c}@{day}"]) for c in (*self.columns, EXPOSED)]
-        wanted += [(SEEN, [f"{NEW}@{i}" for i in upto])]
+        wanted += [(SEEN, [f"{FIRST}@{i}" for i in upto])]
         return {arm: of.sums(wanted).within(SEEN) for arm, of in self.moments.items()}
 
     def looks(self, days: Sequence[int]) -> dict[str, Moments]:
-        """By arm, over all users: ``c<=d`` for columns, covariates and `SEEN` at each of `days`, jointly."""
-        wanted = [(f"{c}<={d}", [f"{c}@{i}" for i in range(d + 1)]) for d in days for c in self.columns]
-        wanted += [(f"{c}<={d}", [f"{c}@{i}" for i in range(d + 1)]) for d in days for c in self.covariates]
-        wanted += [(f"{SEEN}<={d}", [f"{NEW}@{i}" for i in range(d + 1)]) for d in days]
+        """By arm, over all users: ``c<=d`` for columns, covariates and `FIRST` at each of `days`, jointly."""
+        names = (*self.columns, *self.covariates, FIRST)
+        wanted = [(f"{c}<={d}", [f"{c}@{i}" for i in range(d + 1)]) for d in days for c in names]
         return {arm: of.sums(wanted) for arm, of in self.moments.items()}
 
 
@@ -124,19 +138,23 @@ def layout(columns: Sequence[str], covariates: Sequence[str], days: int) -> tupl
     """The columns of an arm's moments.
 
     >>> layout(["x"], ["pre.x"], 1)
-    ('x@0', 'exposed@0', 'new@0', 'pre.x@0')
+    ('x@0', 'exposed@0', 'first@0', 'pre.x@0')
     """
-    daily = [f"{c}@{d}" for d in range(days) for c in (*columns, EXPOSED, NEW)]
+    daily = [f"{c}@{d}" for d in range(days) for c in (*columns, EXPOSED, FIRST)]
     return (*daily, *(f"{c}@{d}" for d in range(days) for c in covariates))
 
 
-def aggregate(table: Table, columns: Sequence[str] | None = None, days: int | None = None) -> Aggregate:
+def aggregate(
+    table: Table, columns: Sequence[str] | None = None, days: int | None = None, spread: Sequence[str] = ()
+) -> Aggregate:
     """The aggregate of a table.
 
     Args:
         table: users and their days.
         columns: those to keep; None keeps all of the table.
         days: at least so many; by default up to the last one seen, and one where none was.
+
+        spread: columns among those whose histograms are to be kept, for quantiles.
 
     Raises:
         KeyError: the table lacks a column.
@@ -152,6 +170,7 @@ def aggregate(table: Table, columns: Sequence[str] | None = None, days: int | No
     moments = {arm: Moments.of(wide, np.zeros((0, len(wide)))) for arm in table.arms}
     buckets = {arm: Buckets(kept, np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in table.arms}
     segments = {name: {arm: Moments.of(names, np.zeros((0, width))) for arm in table.arms} for name in SEGMENTS}
+    histograms = {column: {arm: Histogram.of(np.zeros(0)) for arm in table.arms} for column in spread}
     bounds = np.searchsorted(table.day, np.arange(days + 1))
     for arm, first, begin, end in _cohorts(table):
         dense = _dense(table, places, bounds, first, begin, end)
@@ -159,10 +178,12 @@ def aggregate(table: Table, columns: Sequence[str] | None = None, days: int | No
         cohort = np.hstack((dense.reshape(end - begin, (days - first) * (k + 1)), pre))
         daily = tuple(f"{c}@{d}" for d in range(first, days) for c in (*kept, EXPOSED))
         of = Moments.of((*daily, *(f"{c}@{first}" for c in table.covariates)), cohort).embedded(wide)
-        of.means[of.place(f"{NEW}@{first}")] = 1.0
+        of.means[of.place(f"{FIRST}@{first}")] = 1.0
         moments[arm] += of
         totals = dense[:, :, :k].sum(axis=1)
         buckets[arm] += _bucketed(kept, table.user_id[begin:end], totals)
+        for column in spread:
+            histograms[column][arm] += Histogram.of(totals[:, kept.index(column)])
         both, known = np.hstack((totals, pre)), pre.any(axis=1)
         for name, inside in zip(SEGMENTS, (known, ~known), strict=True):
             segments[name][arm] += Moments.of(names, both[inside])
@@ -177,6 +198,8 @@ def aggregate(table: Table, columns: Sequence[str] | None = None, days: int | No
         {kind: _parts(table, table.parts[kind]) for kind in ("source", "age") if kind in table.parts},
         _replicas(table),
         table.in_two_arms,
+        histograms,
+        _votes(table),
         _versions(table),
     )
 
@@ -235,6 +258,23 @@ def _parts(table: Table, parts: Parts) -> dict[str, Moments]:
         dense[parts.user[inside] - begin, parts.part[inside], :-1] = parts.values[inside][:, places]
         dense[parts.user[inside] - begin, parts.part[inside], -1] = 1.0
         found[arm] = Moments.of(columns, dense.reshape(end - begin, len(columns)))
+    return found
+
+
+def _votes(table: Table) -> dict[str, Votes]:
+    """By arm, whose items users gave more effective views."""
+    if "source" not in table.parts:
+        return {}
+    parts, found = table.parts["source"], {}
+    for i, arm in enumerate(table.arms):
+        begin, end = np.searchsorted(table.arm, [i, i + 1])
+        inside = (begin <= parts.user) & (parts.user < end)
+        at = parts.user[inside] - begin, parts.part[inside]
+        earned = np.zeros((end - begin, len(parts.names)))
+        earned[at] = parts.values[inside, Tally._fields.index("effective_views")]
+        seen = np.zeros(earned.shape, bool)
+        seen[at] = True
+        found[arm] = Votes.of(parts.names, earned, seen)
     return found
 
 

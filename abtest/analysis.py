@@ -7,33 +7,36 @@ from typing import Any
 from abtest.aggregate import MET, Aggregate, aggregate, needed
 from abtest.checks import ModelFacts, checks_of
 from abtest.courses import courses_of
-from abtest.cuped import adjust
-from abtest.effects import Effect, compare
-from abtest.estimates import Estimate, ratio_estimate
+from abtest.cuped import Adjustment
+from abtest.digest import digest
+from abtest.effects import ALPHA, compare
+from abtest.estimates import Estimate
 from abtest.freshness import by_age, by_version, comparable
 from abtest.jackknife import jackknife
-from abtest.metrics import Mean, Metric, Quantile, Ratio, of_experiment
+from abtest.metrics import Declared, Mean, Metric, Quantile, Ratio, of_experiment
 from abtest.moments import Moments
 from abtest.novelty import on_day, pre_period
 from abtest.observed import Observed
+from abtest.planned import planned
 from abtest.quality import date_of
+from abtest.quantiles import quantile_estimate
 from abtest.results import (
     SCHEMA_VERSION,
     ArmEffect,
     ArmValue,
     Day,
     MetricResult,
-    Planned,
     Report,
     Slice,
     SnapshotRow,
     SourceRow,
 )
+from abtest.sources import compare_sources
 from abtest.state import State, folded
 from abtest.stats import split_check
 from abtest.table import STREAMED, table
 from abtest.verdict import decide
-from contracts.experiment import AnalysisPlan, Experiment
+from contracts.experiment import Experiment
 
 
 def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
@@ -41,8 +44,9 @@ def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
     complete = folded(state)
     experiment = complete.rules.experiment
     metrics = of_experiment(experiment, STREAMED)
-    columns = needed([column for metric in metrics for column in metric.columns])
-    of = aggregate(table(complete), columns)
+    columns = needed(["recalls", *(column for metric in metrics for column in metric.columns)])
+    spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
+    of = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
     observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms)
     return report(of, experiment, observed, models)
 
@@ -68,11 +72,12 @@ def report(
     control, plan = experiment.control, experiment.analysis
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
     split = split_check(of.users, weights)
+    alpha = plan.alpha
     everyone = of.through(of.days - 1)
     alike = pre_period(everyone, of.covariates, control)
     days = tuple(_days(of, estimable, experiment))
     courses = tuple(courses_of(of, estimable, experiment))
-    whole = tuple(_planned(result, plan) for result in _whole(of, estimable, everyone, control))
+    whole = planned((*_whole(of, metrics, everyone, control, alpha),), courses, plan)
     checks = checks_of(of, experiment, split, alike, models, observed, whole)
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in of.arms if arm != control]
@@ -109,9 +114,10 @@ def report(
         days=days,
         courses=courses,
         slices=tuple(_slices(of, estimable, experiment, observed)),
-        sources=tuple(_sources(of)),
+        sources=tuple(_sources(of, experiment)),
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
+        data_hash=digest(of),
     )
 
 
@@ -140,24 +146,56 @@ def summary(found: Report) -> dict[str, Any]:
 
 
 def compare_arms(
-    metrics: Sequence[Metric], moments: Mapping[str, Moments], control: str, covariates: Sequence[str] = ()
+    metrics: Sequence[Metric],
+    moments: Mapping[str, Moments],
+    control: str,
+    covariates: Sequence[str] = (),
+    alpha: float = ALPHA,
 ) -> tuple[MetricResult, ...]:
     """Every metric from each arm's moments, every other arm against `control`; by CUPED too, given covariates.
 
     The way in for data that did not come through the stream: moments can be made of any table with a row per user.
     """
-    return tuple(_result(metric, metric, moments, control, covariates) for metric in metrics)
+    cuped = Adjustment.of(moments, covariates)
+    return tuple(
+        _by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics
+    )
 
 
-def _result(
-    metric: Metric, of: Metric, moments: Mapping[str, Moments], control: str, covariates: Sequence[str]
+def _plain(metric: Metric, moments: Mapping[str, Moments], control: str, alpha: float) -> MetricResult:
+    estimates = {arm: metric.estimate(m) for arm, m in moments.items()}
+    cautions = {arm: metric.caution(m) for arm, m in moments.items()}
+    return _compared(metric, estimates, cautions, control, alpha)
+
+
+def _by_cuped(found: MetricResult, metric: Metric, cuped: Adjustment, control: str, alpha: float) -> MetricResult:
+    """`found` with `metric` by CUPED beside it, if anything is known from before."""
+    if not cuped.used:
+        return found
+    by_cuped = cuped.of_metric(metric)
+    if not by_cuped.covariates:
+        return found
+    adjusted = by_cuped.estimates
+    return replace(
+        found,
+        effects=tuple(
+            replace(
+                line,
+                adjusted=compare(adjusted[line.arm], adjusted[control], (line.arm, control), alpha),
+                variance_removed=by_cuped.variance_removed,
+            )
+            for line in found.effects
+        ),
+    )
+
+
+def _compared(
+    metric: Metric | Quantile,
+    estimates: Mapping[str, Estimate],
+    cautions: Mapping[str, str | None],
+    control: str,
+    alpha: float,
 ) -> MetricResult:
-    """`of` estimated, and called what `metric` is called."""
-    estimates: dict[str, Estimate] = {arm: of.estimate(m) for arm, m in moments.items()}
-    cautions = {arm: of.caution(m) for arm, m in moments.items()}
-    by_cuped = adjust(moments, of, covariates) if covariates else None
-    if by_cuped and not by_cuped.covariates:
-        by_cuped = None  # nothing is known from before
     return MetricResult(
         metric.name,
         metric.label,
@@ -170,10 +208,8 @@ def _result(
         tuple(
             ArmEffect(
                 arm,
-                compare(estimate, estimates[control], (arm, control)),
+                compare(estimate, estimates[control], (arm, control), alpha),
                 tuple(f"{cautions[name]} in arm {name}" for name in (arm, control) if cautions[name]),
-                compare(by_cuped.estimates[arm], by_cuped.estimates[control], (arm, control)) if by_cuped else None,
-                by_cuped.variance_removed if by_cuped else None,
             )
             for arm, estimate in estimates.items()
             if arm != control
@@ -182,15 +218,21 @@ def _result(
 
 
 def _whole(
-    of: Aggregate, metrics: Sequence[Mean | Ratio], everyone: Mapping[str, Moments], control: str
+    of: Aggregate, metrics: Sequence[Declared], everyone: Mapping[str, Moments], control: str, alpha: float
 ) -> Iterator[MetricResult]:
-    """Over all days, with jackknife errors beside."""
+    """Over all days, with jackknife errors beside; quantiles from histograms."""
+    cuped = Adjustment.of(everyone, of.covariates)
     for metric in metrics:
-        found = _result(metric, metric, everyone, control, of.covariates)
+        if isinstance(metric, Quantile):
+            spread = of.histograms[metric.column]
+            estimates = {arm: quantile_estimate(histogram, metric.q) for arm, histogram in spread.items()}
+            yield _compared(metric, estimates, dict.fromkeys(estimates), control, alpha)
+            continue
+        found = _by_cuped(_plain(metric, everyone, control, alpha), metric, cuped, control, alpha)
         yield replace(
             found,
             effects=tuple(
-                replace(line, jackknife=jackknife(metric, of.buckets[line.arm], of.buckets[control]))
+                replace(line, jackknife=jackknife(metric, of.buckets[line.arm], of.buckets[control], alpha))
                 for line in found.effects
             ),
         )
@@ -198,88 +240,64 @@ def _whole(
 
 def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Day]:
     """Day by day up to the last one seen; a day without a single event is there too, and says so."""
-    control = experiment.control
+    control, alpha = experiment.control, experiment.analysis.alpha
     for day in range(of.days):
         through, on = of.through(day), of.on(day)
+        cuped = Adjustment.of(through, of.covariates)
         yield Day(
             day,
             date_of(experiment, day),
             of.new_users(day),
-            tuple(_daily(metric, day, on, through, control, of.covariates) for metric in metrics),
-            tuple(_result(metric, metric, through, control, of.covariates) for metric in metrics),
+            # CUPED goes by all users seen so far: who comes back may be an effect itself, who was there before is not
+            tuple(_by_cuped(_plain(m, on, control, alpha), on_day(m, day), cuped, control, alpha) for m in metrics),
+            tuple(_by_cuped(_plain(m, through, control, alpha), m, cuped, control, alpha) for m in metrics),
         )
-
-
-def _daily(
-    metric: Mean | Ratio,
-    day: int,
-    on: Mapping[str, Moments],
-    through: Mapping[str, Moments],
-    control: str,
-    covariates: Sequence[str],
-) -> MetricResult:
-    """Of the users exposed on one day. CUPED goes by all users seen so far: who comes back may be an effect itself,
-    but who was there before is not.
-    """
-    plain = _result(metric, metric, on, control, ())
-    adjusted = _result(metric, on_day(metric, day), through, control, covariates)
-    lines = zip(plain.effects, adjusted.effects, strict=True)
-    return replace(
-        plain,
-        effects=tuple(
-            replace(line, adjusted=by_cuped.adjusted, variance_removed=by_cuped.variance_removed)
-            for line, by_cuped in lines
-        ),
-    )
 
 
 def _slices(
     of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
 ) -> Iterator[Slice]:
     """Segments of users by what was known of them before the start; classes of model age; snapshot versions."""
-    control = experiment.control
+    control, alpha = experiment.control, experiment.analysis.alpha
     for name, moments in of.segments.items():
         users = {arm: m.n for arm, m in moments.items()}
         if all(users.values()):
-            yield Slice("segment", name, users, compare_arms(metrics, moments, control))
+            yield Slice("segment", name, users, compare_arms(metrics, moments, control, alpha=alpha))
     ratios = comparable(metrics)
     for cut in (*by_age(of, ratios, control), *by_version(of, ratios, experiment, observed)):
-        yield Slice(cut.kind, cut.name, cut.users, compare_arms(ratios, cut.moments, control), cut.note)
+        results = compare_arms(ratios, cut.moments, control, alpha=alpha)
+        yield Slice(cut.kind, cut.name, cut.users, results, cut.note)
 
 
-def _sources(of: Aggregate) -> Iterator[SourceRow]:
-    """A row per arm and source, over the users to whom the source showed something."""
+def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
+    """A row per arm and source that showed something, each against the one of the arm that the control also has."""
     for arm, moments in of.parts.get("source", {}).items():
-        names = dict.fromkeys(column.partition("@")[2] for column in moments.columns)
-        for source in names:
-            total = {c: moments.total(f"{c}@{source}") for c in ("shown", "views", "effective_views", "follows")}
+        names = list(dict.fromkeys(column.partition("@")[2] for column in moments.columns))
+        shown = {name: moments.total(f"shown@{name}") for name in names}
+        if not any(shown.values()):
+            continue
+        base = _reference(experiment, [name for name in names if shown[name]])
+        for found in compare_sources(moments, base, of.votes.get(arm), experiment.analysis.alpha):
+            source, evr = found.source, found.values["evr"]
+            total = {c: round(moments.total(f"{c}@{source}")) for c in ("shown", "views", "effective_views", "follows")}
             if not total["shown"]:
                 continue
-            evr = ratio_estimate(moments, f"effective_views@{source}", f"views@{source}")
-            views = total["views"]
             yield SourceRow(
                 arm,
                 source,
                 users=round(moments.total(f"{MET}@{source}")),
-                shown=round(total["shown"]),
-                views=round(views),
-                effective_views=round(total["effective_views"]),
-                follows=round(total["follows"]),
-                evr=evr.value,
-                evr_std_error=evr.std_error,
-                follow_rate=total["follows"] / views if views else None,
-                play_s_per_view=moments.total(f"play_ms@{source}") / 1000 / views if views else None,
+                **total,
+                evr=evr.estimate.value,
+                evr_std_error=evr.estimate.std_error,
+                follow_rate=found.values["follow_rate"].estimate.value,
+                play_s_per_view=found.values["play_s_per_view"].estimate.value,
+                against="" if source == base else base,
+                evr_effect=evr.against,
+                preference=found.preference,
             )
 
 
-def _planned(result: MetricResult, plan: AnalysisPlan) -> MetricResult:
-    """With the comparison that the verdict rests on, by CUPED where the plan says so and something is known."""
-    return replace(result, effects=tuple(replace(line, planned=_by_plan(line, plan)) for line in result.effects))
-
-
-def _by_plan(line: ArmEffect, plan: AnalysisPlan) -> Planned:
-    by_cuped = plan.cuped and line.adjusted is not None and line.adjusted.ci_low is not None
-    effect: Effect = line.adjusted if by_cuped and line.adjusted else line.effect
-    return Planned(
-        plan.kind, by_cuped, effect.relative, effect.ci_low, effect.ci_high, effect.p_value, reason=effect.reason
-    )
+def _reference(experiment: Experiment, sources: Sequence[str]) -> str:
+    """The control's model where it is a source of the arm too, else the first."""
+    model = experiment.arms[experiment.control].model
+    return model if model in sources else sources[0]

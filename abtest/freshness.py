@@ -6,8 +6,9 @@ A model's age is how long before an exposure the newest example was that its sna
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from abtest.aggregate import MET, NEW, SEEN, SOURCE_COLUMNS, Aggregate
+from abtest.aggregate import MET, SEEN, SOURCE_COLUMNS, Aggregate
 from abtest.format import number, share
+from abtest.looks import FIRST
 from abtest.metrics import Mean, Ratio
 from abtest.moments import Moments
 from abtest.observed import Observed
@@ -121,7 +122,7 @@ def by_version(
             continue
         days = range(day_of(experiment, first_ms), min(day_of(experiment, last_ms) + 1, of.days))
         wanted = [(c, [f"{c}@{day}" for day in days]) for c in columns]
-        wanted += [(SEEN, [f"{NEW}@{day}" for day in range(days.stop)])]
+        wanted += [(SEEN, [f"{FIRST}@{day}" for day in range(days.stop)])]
         other = of.moments[control].sums(wanted).within(SEEN)
         if other.n:
             dates = " to ".join(dict.fromkeys(date_of(experiment, day) for day in (days[0], days[-1])))

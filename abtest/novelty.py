@@ -20,6 +20,7 @@ from abtest.estimates import Estimate, mean_estimate
 from abtest.metrics import Mean, Metric, Ratio
 from abtest.moments import Floats, Moments
 
+ROUNDING = 1e-15  # a variance of a log ratio below this is none but by rounding: where all users are alike
 BIAS_ALPHA = 0.001  # as for a split: a check on every report needs a threshold that rarely cries wolf
 
 
@@ -27,7 +28,7 @@ BIAS_ALPHA = 0.001  # as for a split: a check on every report needs a threshold 
 class Course:
     """Daily effects as log ratios of treatment over control: `effects` (T,) on `days` (T,), `covariance` (T, T).
 
-    Days on which an arm has no value above 0 are left out.
+    Days on which an arm has no value above 0, or no variance, are left out.
     """
 
     days: Floats
@@ -83,11 +84,15 @@ def on_day(metric: Mean | Ratio, day: int) -> Ratio:
 
 
 def course(metrics: Sequence[Metric], treatment: Moments, control: Moments) -> Course:
-    """The effect by each of T metrics, one a day, with their covariance.
+    """The effect by each of T metrics, one a day, with their covariance."""
+    return course_of([(metric.estimate(treatment), metric.estimate(control)) for metric in metrics], treatment, control)
+
+
+def course_of(pairs: Sequence[tuple[Estimate, Estimate]], treatment: Moments, control: Moments) -> Course:
+    """The effect by each of T pairs of estimates (treatment, control), one a day, with their covariance.
 
     With W (T, k) the influences over the values in one arm, cov log = W Σ Wᵀ / n; the arms share no user and add up.
     """
-    pairs = [(metric.estimate(treatment), metric.estimate(control)) for metric in metrics]
     days = [day for day, pair in enumerate(pairs) if all(_usable(estimate) for estimate in pair)]
     effects, covariance = np.zeros(len(days)), np.zeros((len(days), len(days)))
     for side, (moments, sign) in enumerate(((treatment, 1.0), (control, -1.0))):
@@ -99,7 +104,9 @@ def course(metrics: Sequence[Metric], treatment: Moments, control: Moments) -> C
         W = W / values[:, None]
         effects += sign * np.log(values)
         covariance += W @ moments.covariances @ W.T / moments.n
-    return Course(np.array(days, np.float64), effects, covariance)
+    covariance = (covariance + covariance.T) / 2
+    varies = np.diag(covariance) > ROUNDING
+    return Course(np.array(days, np.float64)[varies], effects[varies], covariance[np.ix_(varies, varies)])
 
 
 def trend(of: Course, alpha: float = ALPHA) -> Trend:

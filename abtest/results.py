@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from abtest.effects import Effect
+from abtest.interleaving import Preference
 from abtest.jackknife import Jackknife
 from abtest.metrics import Direction, Role
 from abtest.novelty import PrePeriod, Trend
@@ -136,15 +137,21 @@ class Look:
 class Course:
     """A metric in one arm over the days: bands that hold for all days at once, looks by the plan, and its trend.
 
-    `daily_band`, `cumulative_band`: one (low, high) a day as relative differences, None where a day has none.
+    `daily_band`, `cumulative_band`: one (low, high) a day as relative differences, None where a day has none. The last
+    four are of the looks: whether they are CUPED's, the p-value that holds at any of them, the first day on which one
+    crossed its bound, and why there is none.
     """
 
     metric: str
     arm: str
     daily_band: tuple[tuple[float, float] | None, ...]
     cumulative_band: tuple[tuple[float, float] | None, ...]
-    looks: tuple[Look, ...]
     trend: Trend
+    looks: tuple[Look, ...] = ()
+    by_cuped: bool = False
+    p_value: float | None = None
+    stopped_on: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ class Slice:
 class SourceRow:
     """Engagement with the items that one candidate source contributed in one arm. Errors clustered on the user.
 
-    `against`: the reference source of the arm, and `evr_effect` the relative difference to it over the same users.
+    `against`: the reference source of the arm; `evr_effect` and `preference` compare with it over the same users.
     """
 
     arm: str
@@ -180,6 +187,7 @@ class SourceRow:
     play_s_per_view: float | None
     against: str = ""
     evr_effect: Effect | None = None
+    preference: Preference | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,7 @@ class Report:
     sources: tuple[SourceRow, ...]
     snapshots: tuple[SnapshotRow, ...]
     counts: dict[str, int]
+    data_hash: str = ""  # of the aggregate's content: the same in two reports on the same data
 
     @property
     def invalid(self) -> bool:

@@ -14,7 +14,7 @@ share, sets the bound. What follows from that:
     A look left out: the next one may spend what both would have.
     More days than planned: the share stays 1 and nothing is left to spend; later looks have an infinite bound.
     Ended early: what has not been spent is lost, unless the last look is declared the final one before it is looked at
-        (share 1): it then spends the rest.
+        (`final`; share 1): it then spends the rest.
 
 Sources:
     [LD83] Lan, DeMets: Discrete sequential boundaries for clinical trials. Biometrika 70(3), 1983.
@@ -39,7 +39,6 @@ from abtest.moments import Floats
 from abtest.multinormal import SMALLEST, correlation, falling_root, rectangle
 
 Spending = Literal["obrien-fleming", "pocock"]
-NOTHING_TO_SPEND = 1e-14  # less than this share of alpha at a look is rounding
 GRID = 200
 LARGEST_P = 0.6  # above it bounds need not fall where alpha rises (O'Brien and Fleming's up to .63); 1 is given then
 
@@ -162,6 +161,7 @@ def group_sequential(
     planned: int,
     alpha: float = ALPHA,
     spending: Spending = "obrien-fleming",
+    final: bool = False,
 ) -> GroupSequential:
     """The looks so far at a log ratio, judged.
 
@@ -172,6 +172,8 @@ def group_sequential(
         planned: days that the experiment was planned to take.
         alpha: two-sided, over all looks together.
         spending: how alpha is spread over the way.
+        final: the last look is the last one there will be, though the planned days are not over; this must have been
+            said before it was looked at.
 
     Raises:
         ValueError: the days do not rise, or the covariance is none.
@@ -185,6 +187,8 @@ def group_sequential(
     if not len(days):
         return GroupSequential((), None, None, alpha, spending, "no look yet has an effect")
     information = fractions(days, planned)
+    if final:
+        information[-1] = 1.0
     critical = boundaries(covariance, information, alpha, spending)
     errors = np.sqrt(np.diag(covariance))
     z = np.asarray(effects, np.float64) / errors
@@ -260,7 +264,7 @@ def _boundaries(correlations: Floats, steps: Floats) -> Floats:
     critical = np.full(steps.shape, np.inf)
     before: list[int] = []  # looks with a bound
     for k, step in enumerate(steps):
-        if (step > NOTHING_TO_SPEND * steps.sum(axis=0)).all():
+        if (step > SMALLEST).all():
             order = [k, *reversed(before)]
             critical[k] = _critical(correlations[np.ix_(order, order)], critical[before[::-1]], step)
             before.append(k)

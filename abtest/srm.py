@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, logsumexp
 
 from abtest.moments import Floats
 from abtest.multiplicity import Correction, adjust
 from abtest.stats import SRM_ALPHA, Split, split_check
 
-CONCENTRATION = (
-    1_000.0  # near the best for ten thousand users, and within a tenth of the best z for 2,000 to 10 million
-)
+CONCENTRATIONS = (10.0, 1_000.0)  # finds gross faults among a hundred users, and slight ones among many thousands
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -61,7 +59,7 @@ def sequential_split(
     new_users: Sequence[Mapping[str, int]],
     weights: Mapping[str, float],
     alpha: float = SRM_ALPHA,
-    concentration: float = CONCENTRATION,
+    concentrations: Sequence[float] = CONCENTRATIONS,
 ) -> SequentialSplit:
     """The test by a mixture of multinomials, after each day.
 
@@ -70,10 +68,10 @@ def sequential_split(
             users may be left out.
         weights: of the arms, as planned; they must stay the same from day to day.
         alpha: the chance that equal splits are ever called a mismatch.
-        concentration: of the Dirichlet mixture around the weights: large finds small deviations among many users.
+        concentrations: of the mixture around the weights.
 
     Raises:
-        ValueError: a weight or the concentration is not above 0, or a count is below 0.
+        ValueError: a weight or a concentration is not above 0, or a count is below 0.
 
     >>> even = sequential_split([{"a": 5000, "b": 5000}, {"a": 4950, "b": 5050}], {"a": 1, "b": 1})
     >>> even.mismatch, even.p_value
@@ -85,37 +83,41 @@ def sequential_split(
     counts = np.array([[day.get(arm, 0) for arm in weights] for day in new_users], np.float64).reshape(-1, len(weights))
     if (counts < 0).any():
         raise ValueError("users cannot be fewer than none")
-    log_e = log_e_values(counts.cumsum(axis=0), np.array(list(weights.values()), np.float64), concentration)
+    log_e = log_e_values(counts.cumsum(axis=0), np.array(list(weights.values()), np.float64), concentrations)
     p_values = np.exp(np.minimum(-np.maximum.accumulate(log_e), 0.0)) if len(log_e) else log_e
     below = p_values < alpha
     since = int(np.argmax(below)) if below.any() else None
     return SequentialSplit(tuple(p_values.tolist()), since is not None, since, alpha)
 
 
-def log_e_values(counts: Floats, weights: Floats, concentration: float = CONCENTRATION) -> Floats:
+def log_e_values(counts: Floats, weights: Floats, concentrations: Sequence[float] = CONCENTRATIONS) -> Floats:
     """Logarithm of the mixture's likelihood over that of the planned split (...,), from users so far (..., arms).
 
-    With θ the planned shares and a = concentration · θ, [LM22] section 3:
+    With θ the planned shares, a concentration s and a = s θ, [LM22] section 3:
 
         Γ(Σa) / Γ(Σ(a + x)) · Π Γ(a_i + x_i) / Γ(a_i) / Π θ_i^x_i
 
     Where users fall as planned it is a martingale, user by user, that starts at 1: it ever reaches 1/alpha with
-    probability alpha at most. The order within a day does not matter.
+    probability alpha at most. So is the mean over several concentrations: a large one has its eye on small deviations,
+    which take many users to see, a small one on large. The order within a day does not matter.
 
     Raises:
-        ValueError: a weight or the concentration is not above 0.
+        ValueError: a weight or a concentration is not above 0.
 
-    >>> log_e_values(np.array([0.0, 0.0]), np.ones(2))
-    array(0.)
+    >>> log_e_values(np.array([30.0, 0.0]), np.ones(2)).round(1)
+    np.float64(11.7)
 
     """
-    if not (weights > 0).all() or not concentration > 0:
-        raise ValueError("weights and concentration must be above 0")
+    if not (weights > 0).all() or not all(s > 0 for s in concentrations):
+        raise ValueError("weights and concentrations must be above 0")
     shares = weights / weights.sum()
-    prior = concentration * shares
-    found = gammaln(concentration) - gammaln(concentration + counts.sum(axis=-1))
-    found = found + (gammaln(prior + counts) - gammaln(prior) - counts * np.log(shares)).sum(axis=-1)
-    return np.asarray(found, np.float64)
+    planned = (counts * np.log(shares)).sum(axis=-1)
+    users = counts.sum(axis=-1)
+    logs = [
+        gammaln(s) - gammaln(s + users) + (gammaln(s * shares + counts) - gammaln(s * shares)).sum(axis=-1) - planned
+        for s in concentrations
+    ]
+    return np.asarray(logsumexp(logs, axis=0) - np.log(len(logs)), np.float64)
 
 
 def splits(

@@ -75,11 +75,12 @@ def arranged(
     """
     first = np.full(len(arm), np.iinfo(np.int64).max)
     np.minimum.at(first, user, day)
-    order = np.lexsort((user_id, first, arm))
+    by_id = np.argsort(user_id, kind="stable")
+    order = by_id[_by_small((arm * (first.max(initial=0) + 1) + first)[by_id])]
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     user = place[user]
-    rows = np.lexsort((user, day))
+    rows = np.argsort(day * len(arm) + user)
     return Table(
         arms=tuple(arms),
         columns=tuple(columns),
@@ -90,12 +91,17 @@ def arranged(
         pre=pre[order],
         day=day[rows],
         user=user[rows],
-        values=values[rows],
+        values=values.take(rows, axis=0),
         in_two_arms=in_two_arms,
         parts={
             name: Parts(part.names, part.part, place[part.user], part.values) for name, part in (parts or {}).items()
         },
     )
+
+
+def _by_small(keys: Ints) -> Ints:
+    """The stable order by keys from 0 on: counted, not compared, where they are as few as arms by days are."""
+    return np.argsort(keys.astype(np.min_scalar_type(int(keys.max(initial=0)))), kind="stable")
 
 
 def table(state: State) -> Table:

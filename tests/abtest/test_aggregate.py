@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from abtest.aggregate import BUCKETS, EXPOSED, SEEN, aggregate
-from abtest.courses import upto
+from abtest.aggregate import BUCKETS, EXPOSED, aggregate
 from abtest.cuped import adjust
 from abtest.estimates import covariance
+from abtest.looks import FIRST, so_far
 from abtest.metrics import Mean, Ratio
 from abtest.moments import Moments
 from abtest.table import arranged
@@ -75,14 +75,14 @@ def test_looks_know_how_users_who_come_back_tie_them_together(crowd, whole):
     mine = days[arm == 0]
     columns, parts = [], []
     for day in (1, 3):
-        so_far = np.nansum(mine[:, : day + 1], axis=1)
+        sums = np.nansum(mine[:, : day + 1], axis=1)
         seen = ~np.isnan(mine[:, : day + 1, 0]).all(axis=1)
-        columns += [f"views<={day}", f"ev<={day}", f"{SEEN}<={day}"]
-        parts += [so_far[:, 0], so_far[:, 1], seen]
+        columns += [f"views<={day}", f"ev<={day}", f"{FIRST}<={day}"]
+        parts += [sums[:, 0], sums[:, 1], seen]
     direct = Moments.of(columns, np.stack(parts, axis=1).astype(float))
     found = whole.looks([1, 3])["a"]
     for metric in (EVR, VIEWS):
-        pairs = [[upto(metric, day).estimate(of) for day in (1, 3)] for of in (found, direct)]
+        pairs = [[so_far(metric, day).estimate(of) for day in (1, 3)] for of in (found, direct)]
         ours, theirs = (covariance(of, *pair) for of, pair in zip((found, direct), pairs, strict=True))
         assert ours == pytest.approx(theirs, rel=1e-9)
         assert [e.value for e in pairs[0]] == pytest.approx([e.value for e in pairs[1]], rel=1e-12)

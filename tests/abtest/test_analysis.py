@@ -31,7 +31,7 @@ def test_metrics_of_a_hand_counted_experiment():
 def test_days_are_alone_and_together():
     report = report_of(*week(users=40, days=3))
     assert [day.date for day in report.days] == ["1970-01-11", "1970-01-12", "1970-01-13"]
-    for day, whole in zip(report.days[-1].cumulative, report.metrics, strict=True):
+    for day, whole in zip(report.days[-1].cumulative, report.metrics, strict=False):  # quantiles come last, by no day
         assert (day.arms, day.effects[0].effect) == (whole.arms, whole.effects[0].effect)
     users = [sum(arm.users for arm in day.cumulative[0].arms) for day in report.days]
     assert users == sorted(users)

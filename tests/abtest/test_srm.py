@@ -9,7 +9,7 @@ EVEN = {"a": 1.0, "b": 1.0}
 UNEVEN = {"control": 0.8, "t": 0.15, "u": 0.05}
 
 
-def days(seed, weights, per_day=1500, n=7):
+def days(seed, weights, per_day=3000, n=7):
     random = np.random.default_rng(seed)
     shares = np.array(list(weights.values())) / sum(weights.values())
     return [dict(zip(weights, random.multinomial(per_day, shares).tolist(), strict=True)) for _ in range(n)]
@@ -21,7 +21,7 @@ def test_the_e_value_is_the_ratio_of_scipys_likelihoods(counts):
     prior = 50 * weights / 4
     n = sum(counts)
     expected = dirichlet_multinomial.logpmf(counts, prior, n) - multinomial.logpmf(counts, n, weights / 4)
-    assert log_e_values(np.array(counts, float), weights, 50) == pytest.approx(expected, abs=1e-9)
+    assert log_e_values(np.array(counts, float), weights, [50]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_as_planned_the_e_value_is_a_martingale():
@@ -80,6 +80,6 @@ def test_weights_and_counts_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="above 0"):
         sequential_split([{"a": 1}], {"a": 1, "b": 0})
     with pytest.raises(ValueError, match="above 0"):
-        sequential_split([{"a": 1}], EVEN, concentration=0)
+        sequential_split([{"a": 1}], EVEN, concentrations=[0])
     with pytest.raises(ValueError, match="fewer than none"):
         sequential_split([{"a": -1}], EVEN)
