@@ -16,8 +16,8 @@ def digest(of: Aggregate) -> str:
     """SHA-256 of an aggregate's counts and sums, in hexadecimal.
 
     Users by arm, day and segment, every column's sum by arm, day, segment, part, snapshot version and bucket of users.
-    They are whole thousandths and so come out the same in whatever order the aggregate was merged; products of columns do not, and
-    are left out.
+    They are whole thousandths and so come out the same in whatever order the aggregate was merged; products of columns
+    do not, and are left out.
     """
     content: dict[str, Any] = {
         "arms": of.arms,

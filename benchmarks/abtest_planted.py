@@ -1,6 +1,6 @@
 """What the report makes of what was planted: simulated weeks of users, event by event, through the collector's state.
 
-    python -m benchmarks.abtest_planted [--seeds 1000] [--users 400] [--seed 1] [--lift 0.1]
+    python -m benchmarks.abtest_planted [--seeds 1000] [--users 400] [--seed 1] [--lift 0.1] [--planted-seeds 200]
 
 Prints one JSON object. A seed is one experiment: users are assigned by `abtest.assignment`, come on some of the seven
 days before it and of its seven days, are shown items and play some of them; exposures and feedback go through
@@ -173,8 +173,8 @@ def check(report: Report, name: str) -> Check:
     return next(check for check in report.checks if check.name == name)
 
 
-def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: int | None = None) -> dict[str, Any]:
-    """All rates; `planted_seeds`: of each size of a bad split and of a bias, by default a fifth of `seeds`."""
+def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: int = 200) -> dict[str, Any]:
+    """All rates; `planted_seeds`: of each size of a bad split and of a bias."""
     began = time.perf_counter()
     covered, invalid, flagged, harmless, shipped, raw, widths, events = 0, 0, 0, 0, 0, 0, [], 0
     for each in range(seed, seed + seeds):
@@ -192,11 +192,12 @@ def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: i
         harmless += check(report, "interference:control").level != "ok"
         shipped += any(verdict.decision == "ship" for verdict in report.verdicts)
         events += state.counts["exposures"] + state.counts["feedback"]
-    fewer = max(seeds // 5, 1) if planted_seeds is None else planted_seeds
 
     def rate(names: Sequence[str], make: Callable[[int], State]) -> float:
-        found = (analyse(make(each)) for each in range(seed, seed + fewer))
-        return sum(any(check(report, name).level == "invalid" for name in names) for report in found) / fewer
+        found = (analyse(make(each)) for each in range(seed, seed + planted_seeds))
+        return sum(any(check(report, name).level == "invalid" for name in names) for report in found) / max(
+            planted_seeds, 1
+        )
 
     return {
         "simulated": True,
@@ -213,7 +214,7 @@ def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: i
         "harmless_interference_flagged": harmless / seeds,
         "harmless_interference": HARMLESS,
         "shipped_despite_interference": shipped / seeds,
-        "planted_seeds": fewer,
+        "planted_seeds": planted_seeds,
         "split_flagged": {
             str(lost): rate(("split", "split_so_far"), lambda each, lost=lost: week(each, users, lift, lost=lost))
             for lost in LOST
@@ -233,8 +234,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lift", type=float, default=LIFT)
+    parser.add_argument("--planted-seeds", type=int, default=200, help="of each bad split and each bias")
     options = parser.parse_args()
-    print(json.dumps(measure(options.seeds, options.users, options.lift, options.seed), indent=2))  # noqa: T201
+    print(
+        json.dumps(measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds), indent=2)
+    )  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def test_half_of_an_arms_users_lost_is_no_sound_split():
 @pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_what_is_planted_is_found_as_often_as_stated():
-    found = measure(300, 400, LIFT)
+    found = measure(300, 400, LIFT, planted_seeds=60)
     assert found["coverage"] >= 0.94
     assert found["interference_flagged"] >= 0.99
     assert found["shipped_despite_interference"] == 0
