@@ -236,9 +236,8 @@ def main() -> None:
     parser.add_argument("--lift", type=float, default=LIFT)
     parser.add_argument("--planted-seeds", type=int, default=200, help="of each bad split and each bias")
     options = parser.parse_args()
-    print(
-        json.dumps(measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds), indent=2)
-    )  # noqa: T201
+    found = measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds)
+    print(json.dumps(found, indent=2))  # noqa: T201
 
 
 if __name__ == "__main__":
