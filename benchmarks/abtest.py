@@ -77,6 +77,7 @@ def figures(parts: Mapping[str, Any]) -> dict[str, Any]:
         "time_ratio_to_tea_tasting": scale.get("time_ratio_to_tea_tasting"),
         "memory_ratio_to_tea_tasting": scale.get("memory_ratio_to_tea_tasting"),
         "report_from_state_ms": scale.get("report_from_state_ms"),
+        "one_more_day_s": scale.get("one_more_day_s"),
         "state_kb": scale.get("state_kb"),
         "scale_max_relative_error": scale.get("max_relative_error"),
         "golden_max_relative_error": golden.get("golden_max_relative_error"),
