@@ -160,7 +160,9 @@ def compare_arms(
     The way in for data that did not come through the stream: moments can be made of any table with a row per user.
     """
     cuped = Adjustment.of(moments, covariates)
-    return tuple(_by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics)
+    return tuple(
+        _by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics
+    )
 
 
 def _plain(metric: Metric, moments: Mapping[str, Moments], control: str, alpha: float) -> MetricResult:

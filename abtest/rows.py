@@ -79,16 +79,11 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
         SettingsError: the experiment has a metric that needs a column without a name.
 
     """
-    metrics = of_experiment(experiment)
-    counted = [VISITS] if VISITS in _schema(table) else []
-    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
-    spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
+    columns, spread, inside = wanted(table, experiment)
     schema = _schema(table)
-    _require(schema, (USER, ARM, DAY, *columns), "the table")
-    inside = tuple(name for name in schema if name.startswith(PRE))
-    outside = tuple(name for name in _schema(pre) if name != USER) if pre is not None else ()
     if inside and pre is not None:
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
+    outside = tuple(name for name in _schema(pre) if name != USER) if pre is not None else ()
     if pre is not None:
         _require(_schema(pre), (USER,), "the table of covariates")
     covariates = inside or tuple(name if name.startswith(PRE) else PRE + name for name in outside)
@@ -112,6 +107,39 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
     reader.problems.raise_any()
     counts = {**reader.counts, **_gaps(found)}
     return Counted(found, {name: count for name, count in counts.items() if count})
+
+
+def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Columns to be read, those of them whose histograms are needed, and the covariates that the table has.
+
+    Raises:
+        DataError: the table lacks a column, or it has the wrong type.
+
+    """
+    metrics = of_experiment(experiment)
+    schema = _schema(table)
+    counted = [VISITS] if VISITS in schema else []
+    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
+    _require(schema, (USER, ARM, DAY, *columns), "the table")
+    spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
+    return columns, spread, tuple(name for name in schema if name.startswith(PRE))
+
+
+def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -> tuple[Table, dict[str, int]]:
+    """The users of a table of one day, for `abtest.kept`, and what was left out. All of it is held in memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    _, _, inside = wanted(table, experiment)
+    dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))
+    reader = Reader(experiment, columns, inside)
+    records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
+    reader.problems.raise_any()
+    found = reader.table(np.concatenate(records) if records else np.empty(0, dtype), None)
+    reader.problems.raise_any()
+    return found, dict(reader.counts)
 
 
 class Pieces:

@@ -3,9 +3,9 @@
     python -m benchmarks.abtest_scale [--users 3000000] [--folder DIR] [--seed 0]
 
 Prints JSON. Each side runs in a process of its own, one after the other, imports included: `seconds` on the wall and
-`peak_mb` of resident memory. tea-tasting gets the same files by DuckDB through Ibis, which is its recommended way: users'
-sums by one group-by per day and one per days so far, five metrics plain and by CUPED and the split at once. Ours also
-has the joint covariance of all days, hence group-sequential bounds and simultaneous bands, the jackknife, five
+`peak_mb` of resident memory. tea-tasting gets the same files by DuckDB through Ibis, which is its recommended way:
+users' sums by one group-by per day and one per days so far, five metrics plain and by CUPED and the split at once. Ours
+also has the joint covariance of all days, hence group-sequential bounds and simultaneous bands, the jackknife, five
 covariates at once and segments.
 
 `max_relative_error` is over everything that both report: differences, their intervals, relative differences and
