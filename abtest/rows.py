@@ -37,6 +37,7 @@ PIECES = 128
 GROUP = 400_000  # rows that are made an aggregate at once, or one piece where that has more
 USER, ARM, DAY, PRE = "user_id", "arm", "day", "pre."
 VISITS = "recalls"  # what a confidence sequence goes by, if it is there
+REPEATED = "repeated users in the table of covariates"
 Records: TypeAlias = npt.NDArray[np.void]
 
 
@@ -140,6 +141,28 @@ def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -
     found = reader.table(np.concatenate(records) if records else np.empty(0, dtype), None)
     reader.problems.raise_any()
     return found, dict(reader.counts)
+
+
+def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
+    """Names of covariates, ids of users and their covariates (users, P), for `abtest.kept`; all of it in memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    names = tuple(name for name in _schema(pre) if name != USER)
+    _require(_schema(pre), (USER,), "the table of covariates")
+    reader = Reader(experiment, (), ())
+    dtype = _dtype(_schema(pre), [], names)
+    records = np.concatenate(
+        [np.empty(0, dtype), *(reader.values(batch, dtype) for batch in batches(pre, [USER, *names]))]
+    )
+    ids, counts = np.unique(records[USER], return_counts=True)
+    if len(ids) < len(records):
+        reader.problems.add(REPEATED, USER, len(records) - len(ids), str(ids[np.argmax(counts > 1)]))
+    reader.problems.raise_any()
+    covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
+    return covariates, records[USER].copy(), _stacked(records, names)
 
 
 class Pieces:
@@ -310,7 +333,7 @@ class Reader:
         known = before[USER].copy()
         repeated = known[1:][known[1:] == known[:-1]]
         if len(repeated):
-            self.problems.add("repeated users in the table of covariates", USER, len(repeated), str(repeated[0]))
+            self.problems.add(REPEATED, USER, len(repeated), str(repeated[0]))
         pre = np.zeros((len(ids), len(self.covariates)))
         place = np.searchsorted(known, ids)
         met = np.zeros(len(ids), bool)
