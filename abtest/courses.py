@@ -8,7 +8,7 @@ import numpy as np
 from abtest.aggregate import EXPOSED, Aggregate
 from abtest.bands import band
 from abtest.confidence_sequence import always_valid
-from abtest.cuped import adjust
+from abtest.cuped import Adjustment
 from abtest.estimates import Estimate
 from abtest.looks import so_far
 from abtest.metrics import Mean, Ratio
@@ -28,9 +28,10 @@ def courses_of(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Exper
     days = range(of.days)
     jointly = of.looks(days)
     at = [day for day in _looks(plan, experiment.days) if day < of.days]
+    cuped = [_adjustment(of, jointly, day) for day in at] if plan.cuped else []
     for metric in metrics:
         daily, whole = [on_day(metric, day) for day in days], [so_far(metric, day) for day in days]
-        judged = _estimates(of, jointly, [so_far(metric, day) for day in at], at, plan)
+        judged = _estimates(jointly, [so_far(metric, day) for day in at], cuped)
         for arm in of.arms:
             if arm == control:
                 continue
@@ -59,16 +60,18 @@ def _looks(plan: AnalysisPlan, days: int) -> Sequence[int]:
     return [look - 1 for look in plan.looks] or range(days)
 
 
+def _adjustment(of: Aggregate, jointly: Mapping[str, Moments], day: int) -> Adjustment:
+    """By what the users seen by the end of a day did before."""
+    return Adjustment.of(jointly, [so_far(Mean(c, c, "", "", c), day) for c in of.covariates])
+
+
 def _estimates(
-    of: Aggregate, jointly: Mapping[str, Moments], metrics: Sequence[Ratio], days: Sequence[int], plan: AnalysisPlan
+    jointly: Mapping[str, Moments], metrics: Sequence[Ratio], cuped: Sequence[Adjustment]
 ) -> list[dict[str, Estimate]]:
-    """By look and arm, by CUPED where the plan says so, which goes by what the users seen by then did before."""
-    if not plan.cuped:
+    """By look and arm, by CUPED where there is one a look."""
+    if not cuped:
         return [{arm: metric.estimate(moments) for arm, moments in jointly.items()} for metric in metrics]
-    return [
-        adjust(jointly, metric, [so_far(Mean(c, c, "", "", c), day) for c in of.covariates]).estimates
-        for metric, day in zip(metrics, days, strict=True)
-    ]
+    return [by.of_metric(metric).estimates for metric, by in zip(metrics, cuped, strict=True)]
 
 
 def _band(effects: Effects, days: int, alpha: float) -> tuple[Band | None, ...]:

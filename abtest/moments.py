@@ -122,7 +122,7 @@ class Moments:
         """Unbiased covariance over users; needs two of them."""
         return float(self.products[self.place(a), self.place(b)]) / (self.n - 1)
 
-    @property
+    @cached_property
     def covariances(self) -> Floats:
         """Unbiased covariances (k, k); needs two users."""
         return self.products / (self.n - 1)

@@ -1,5 +1,6 @@
 """What a report says, as plain values ready for JSON. A number that cannot be had is None, with a reason beside it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ class Check:
     title: str
     level: Level
     said: str
-    numbers: dict[str, float | int | str | None] = field(default_factory=dict)
+    numbers: Mapping[str, float | int | str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

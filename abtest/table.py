@@ -12,7 +12,7 @@ from abtest.intervals import Interval
 from abtest.metrics import COLUMNS, TIMED
 from abtest.moments import Floats
 from abtest.records import Tally
-from abtest.state import State
+from abtest.state import State, User
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 SECOND_MS = 1000
@@ -75,11 +75,12 @@ def arranged(
     """
     first = np.full(len(arm), np.iinfo(np.int64).max)
     np.minimum.at(first, user, day)
-    order = np.lexsort((user_id, first, arm))
+    by_id = np.argsort(user_id, kind="stable")
+    order = by_id[_by_small((arm * (first.max(initial=0) + 1) + first)[by_id])]
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     user = place[user]
-    rows = np.lexsort((user, day))
+    rows = np.argsort(day * len(arm) + user)
     return Table(
         arms=tuple(arms),
         columns=tuple(columns),
@@ -90,12 +91,17 @@ def arranged(
         pre=pre[order],
         day=day[rows],
         user=user[rows],
-        values=values[rows],
+        values=values.take(rows, axis=0),
         in_two_arms=in_two_arms,
         parts={
             name: Parts(part.names, part.part, place[part.user], part.values) for name, part in (parts or {}).items()
         },
     )
+
+
+def _by_small(keys: Ints) -> Ints:
+    """The stable order by keys from 0 on: counted, not compared, where they are as few as arms by days are."""
+    return np.argsort(keys.astype(np.min_scalar_type(int(keys.max(initial=0)))), kind="stable")
 
 
 def table(state: State) -> Table:
@@ -122,9 +128,14 @@ def table(state: State) -> Table:
         parts={
             "source": _parts([user.sources for user in users.values()]),
             "age": _parts([{str(age): tally for age, tally in user.ages.items()} for user in users.values()]),
+            "version": _parts([_versions(user) for user in users.values()]),
             "replica": _parts([dict.fromkeys(user.replicas, Tally(1)) for user in users.values()]),
         },
     )
+
+
+def _versions(user: User) -> dict[str, Tally]:
+    return {version: tally for (_, version), tally in user.versions.items()}
 
 
 def _parts(tallies: Sequence[Mapping[str, Tally]]) -> Parts:

@@ -1,13 +1,13 @@
 """`driftline experiment`: experiments as files, who is in which arm, and what came of it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from contracts.clock import SystemClock
-from contracts.experiment import Experiment, instant_ms, load_experiment, read_yaml
-from contracts.settings import load
+from contracts.experiment import instant_ms
+from contracts.settings import experiment_of, load
 from driftline import cli_report
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
@@ -71,17 +71,12 @@ def assign(
     """Print the arm of each user, - where it is none, and why."""
     from abtest.assignment import assign as assigned
 
-    definition = _experiment_of(settings)
+    definition = experiment_of(settings)
     now_ms = SystemClock().now_ms()
     time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)
     for user_id in user_ids:
         found = assigned(definition, user_id, time_ms)
         typer.echo(f"{user_id}\t{found.arm or '-'}\t{found.why}")
-
-
-def _experiment_of(path: Path) -> Experiment:
-    data: Any = read_yaml(path)
-    return load(path).experiment if isinstance(data, dict) and "experiment" in data else load_experiment(path)
 
 
 def _moment_ms(text: str) -> int:

@@ -4,43 +4,80 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contracts.clock import SystemClock
-from contracts.settings import Settings, load
+from contracts.settings import Settings, experiment_of, load
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
+
+if TYPE_CHECKING:
+    from abtest.report import ReportContext
+    from abtest.results import Report
 
 CODES = "Exit code: 0 all is well, 2 the data are invalid (or cannot be read), 3 a guardrail is broken."
 
 
 def report(
-    settings: SettingsOption,
+    settings: Annotated[
+        Path,
+        typer.Option("--settings", "-s", metavar="FILE", help="Settings; with --data or --state, an experiment's."),
+    ],
     out: Annotated[Path, typer.Option(help="Where report.html, report.json and report.md go.")] = Path("out"),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|URL", help="Rows of users and days instead: Parquet, or the URL of an SQL engine."),
+    ] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="With a URL: which table, or a SELECT.")] = None,
+    pre: Annotated[
+        str | None, typer.Option(metavar="PATH|URL", help="Users and their covariates. [default: the URL of --data]")
+    ] = None,
+    pre_table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="Their table, with a URL.")] = None,
+    state: Annotated[Path | None, typer.Option(metavar="FILE", help="An aggregate that --save-state wrote.")] = None,
+    save_state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the aggregate goes, for later reports.")
+    ] = None,
 ) -> None:
-    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops)."""
-    loaded = load(settings)
-    from abtest.analysis import analyse
-    from abtest.report import FILES, write
-    from abtest.store import StateError, load_state
+    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops).
+
+    With --data or --state on that instead; -s may then be the file of an experiment alone.
+    """
+    from abtest.report import FILES, ReportContext, write
     from abtest.verdict import exit_code
     from abtest.wording import DECISIONS
-    from driftline.summary import known_context
 
-    _require_state(loaded)
-    command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), "--out", str(out)])
-    context = replace(known_context(loaded), command=command)
-    try:
-        found = analyse(load_state(loaded), context.models)
-    except StateError as error:
-        raise UsageError(str(error)) from error
-    write(found, context, out)
+    if data or table or pre or pre_table or state or save_state:
+        from driftline.experiment_data import report_on
+
+        experiment = experiment_of(settings)
+        found = report_on(experiment, data, table, pre, pre_table, state, save_state)
+        context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")})
+    else:
+        found, context = _collected(load(settings))
+    given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
+    said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
+    command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
+    write(found, replace(context, command=command), out)
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in found.verdicts:
         typer.echo(f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}")
     raise typer.Exit(exit_code(found.verdicts))
+
+
+def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
+    """On what the collector has saved."""
+    from abtest.analysis import analyse
+    from abtest.store import StateError, load_state
+    from driftline.summary import known_context
+
+    _require_state(settings)
+    context = known_context(settings)
+    try:
+        return analyse(load_state(settings), context.models), context
+    except StateError as error:
+        raise UsageError(str(error)) from error
 
 
 def diff(
