@@ -15,9 +15,9 @@ UNIT = 1000  # sums are hashed in thousandths: exact for counts and for seconds 
 def digest(of: Aggregate) -> str:
     """SHA-256 of an aggregate's counts and sums, in hexadecimal.
 
-    Users by arm, day and segment, every column's sum by arm, day, segment, part and bucket of users. They are whole
-    thousandths and so come out the same in whatever order the aggregate was merged; products of columns do not, and
-    are left out.
+    Users by arm, day and segment, every column's sum by arm, day, segment, part, snapshot version and bucket of users.
+    They are whole thousandths and so come out the same in whatever order the aggregate was merged; products of columns
+    do not, and are left out.
     """
     content: dict[str, Any] = {
         "arms": of.arms,
@@ -27,6 +27,7 @@ def digest(of: Aggregate) -> str:
         "in_two_arms": of.in_two_arms,
         "moments": _sums(of.moments),
         "segments": {name: _sums(by_arm) for name, by_arm in of.segments.items()},
+        "versions": {version: _sums(by_arm) for version, by_arm in of.versions.items()},
         "parts": {kind: _sums(by_arm) for kind, by_arm in of.parts.items()},
         "buckets": {arm: _buckets(found) for arm, found in of.buckets.items()},
         "replicas": of.replicas,

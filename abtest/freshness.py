@@ -123,7 +123,8 @@ def by_version(
         days = range(day_of(experiment, first_ms), min(day_of(experiment, last_ms) + 1, of.days))
         wanted = [(c, [f"{c}@{day}" for day in days]) for c in columns]
         wanted += [(SEEN, [f"{FIRST}@{day}" for day in range(days.stop)])]
-        other = of.moments[control].sums(wanted).within(SEEN)
+        same = [(c, [c]) for c in columns]
+        mine, other = mine.sums(same), of.moments[control].sums(wanted).within(SEEN).sums(same)
         if other.n:
             dates = " to ".join(dict.fromkeys(date_of(experiment, day) for day in (days[0], days[-1])))
             note = f"{dates}, against all of {control} on these days; versions are not dealt out by chance."

@@ -1,6 +1,6 @@
 """What the report makes of what was planted: simulated weeks of users, event by event, through the collector's state.
 
-    python -m benchmarks.abtest_planted [--seeds 1000] [--users 400] [--seed 1] [--lift 0.1]
+    python -m benchmarks.abtest_planted [--seeds 1000] [--users 400] [--seed 1] [--lift 0.1] [--planted-seeds 200]
 
 Prints one JSON object. A seed is one experiment: users are assigned by `abtest.assignment`, come on some of the seven
 days before it and of its seven days, are shown items and play some of them; exposures and feedback go through
@@ -38,15 +38,16 @@ from contracts.experiment import DAY_MS, Arm, Experiment
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 
 DAYS = 7
+LIFT = 0.1
 START_MS = 20_000 * DAY_MS
 HOUR_MS = 3_600_000
-SHOWN = 6
-SOURCES = ("t2diff", "popular")
+SHOWN = 3
+ITEMS = [ExposedItem(item_id=item, source=("t2diff", "popular")[item % 2]) for item in range(1, SHOWN + 1)]
 REPLICAS = ("10.0.0.1:50051", "10.0.0.2:50051", "10.0.0.3:50051")
 INTERFERENCE = (0.02, 0.1)  # between these shares
 HARMLESS = 0.002
-LOST = (0.3, 0.4, 0.5)
-BIAS = (0.1, 0.2, 0.3)
+LOST = (0.4, 0.5)
+BIAS = (0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -80,59 +81,60 @@ def experiment_of(seed: int) -> Experiment:
     )
 
 
-def events_of(
+def visits_of(
     crowd: People, experiment: Experiment, random: np.random.Generator, bias: float = 0.0
 ) -> Iterator[tuple[int, str, Exposure, list[Feedback]]]:
     """Each visit: user, arm, exposure and feedback. `bias`: how much higher the treatment's tastes were before."""
     arms = [assign(experiment, user_id, START_MS).arm or "" for user_id in crowd.user_id]
-    visits = random.poisson(crowd.activity[:, None], (len(arms), PRE_DAYS + DAYS))
-    for user, day in np.argwhere(visits):
-        for turn in range(visits[user, day]):
-            yield _visit(crowd, arms[user], int(user), int(day) - PRE_DAYS, turn, random, bias)
-
-
-def _visit(
-    crowd: People, arm: str, user: int, day: int, turn: int, random: np.random.Generator, bias: float
-) -> tuple[int, str, Exposure, list[Feedback]]:
-    user_id, running, treated = crowd.user_id[user], day >= 0, arm == "treatment"
-    taste = crowd.taste[user] * (1 + treated * (crowd.response[user] if running else bias))
-    at = START_MS + day * DAY_MS + int(random.integers(8 * HOUR_MS, 22 * HOUR_MS))
-    request = f"{user}.{day}.{turn}"
-    shown = Exposure(
-        schema_version=1,
-        event_id=f"x{request}",
-        request_id=request,
-        user_id=user_id,
-        time_ms=at,
-        experiment="planted" if running else "",
-        arm=arm if running else "",
-        model="t2diff" if treated and running else "two_tower",
-        snapshot_version=f"v{2 * (day + PRE_DAYS) + (at % DAY_MS) // (12 * HOUR_MS):06d}",
-        items=[ExposedItem(item_id=item, source=SOURCES[item % 2]) for item in range(1, SHOWN + 1)],
-        simulated=True,
-        replica=REPLICAS[random.integers(len(REPLICAS))],
-        answer_ms=float(random.lognormal(1, 0.3)),
-        model_time_ms=at - int(random.integers(HOUR_MS)),
-    )
-    views = 1 + random.binomial(SHOWN - 1, 0.5)
-    effective, follows = random.random(views) < taste, random.random(views) < 0.02
-    play_ms = np.minimum(1000 * crowd.appetite[user] * random.lognormal(0, 0.5, views), 600_000).astype(int)
-    seen = [
-        Feedback(
+    times = random.poisson(crowd.activity[:, None], (len(arms), PRE_DAYS + DAYS))
+    user, day = (np.repeat(each, times[times > 0]) for each in np.nonzero(times))
+    day = day - PRE_DAYS
+    size = len(user)
+    at = START_MS + day * DAY_MS + random.integers(DAY_MS, size=size)
+    replica, answer = random.integers(len(REPLICAS), size=size), random.lognormal(1, 0.3, size)
+    model_time = at - random.integers(HOUR_MS, size=size)
+    views = 1 + random.binomial(SHOWN - 1, 0.5, size)
+    treated = np.array([arm == "treatment" for arm in arms])[user]
+    taste = crowd.taste[user] * (1 + treated * np.where(day >= 0, crowd.response[user], bias))
+    effective = (random.random((size, SHOWN)) < taste[:, None]).tolist()
+    follows = (random.random((size, SHOWN)) < 0.02).tolist()
+    play_s = np.minimum(crowd.appetite[user][:, None] * random.lognormal(0, 0.5, (size, SHOWN)), 600)
+    play_ms = (1000 * play_s).astype(int).tolist()
+    rows = zip(user.tolist(), day.tolist(), at.tolist(), views.tolist(), strict=True)
+    for i, (who, when, time_ms, seen) in enumerate(rows):
+        user_id, running, request = crowd.user_id[who], when >= 0, str(i)
+        shown = Exposure(
             schema_version=1,
-            event_id=f"f{request}.{i}",
+            event_id=f"x{request}",
             request_id=request,
             user_id=user_id,
-            item_id=i + 1,
-            time_ms=at + 60_000 * i,
-            play_time_ms=int(play_ms[i]),
-            effective_view=bool(effective[i]),
-            follow=bool(follows[i]),
+            time_ms=time_ms,
+            experiment="planted" if running else "",
+            arm=arms[who] if running else "",
+            model="t2diff" if treated[i] and running else "two_tower",
+            snapshot_version=f"v{2 * (when + PRE_DAYS) + (time_ms % DAY_MS) // (12 * HOUR_MS):06d}",
+            items=ITEMS,
             simulated=True,
+            replica=REPLICAS[replica[i]],
+            answer_ms=answer[i],
+            model_time_ms=model_time[i],
         )
-        for i in range(views)
-    ]
-    return user, arm, shown, seen
+        played = [
+            Feedback(
+                schema_version=1,
+                event_id=f"f{request}.{j}",
+                request_id=request,
+                user_id=user_id,
+                item_id=j + 1,
+                time_ms=time_ms + 60_000 * j,
+                play_time_ms=play_ms[i][j],
+                effective_view=effective[i][j],
+                follow=follows[i][j],
+                simulated=True,
+            )
+            for j in range(seen)
+        ]
+        yield who, arms[who], shown, played
 
 
 def week(seed: int, users: int, lift: float, *, lost: float = 0.0, bias: float = 0.0) -> State:
@@ -141,7 +143,7 @@ def week(seed: int, users: int, lift: float, *, lost: float = 0.0, bias: float =
     crowd, experiment = people(users, lift, random), experiment_of(seed)
     gone = np.random.default_rng([seed, users, 1]).random(users) < lost
     state = State(Rules(experiment, 30 * 60_000, 6 * HOUR_MS, HOUR_MS))
-    for user, arm, shown, seen in events_of(crowd, experiment, random, bias):
+    for user, arm, shown, seen in visits_of(crowd, experiment, random, bias):
         if gone[user] and arm == "treatment":
             continue
         observe_exposure(state, shown)
@@ -171,8 +173,8 @@ def check(report: Report, name: str) -> Check:
     return next(check for check in report.checks if check.name == name)
 
 
-def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: int | None = None) -> dict[str, Any]:
-    """All rates; `planted_seeds`: of each size of a bad split and of a bias, by default a fifth of `seeds`."""
+def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: int = 200) -> dict[str, Any]:
+    """All rates; `planted_seeds`: of each size of a bad split and of a bias."""
     began = time.perf_counter()
     covered, invalid, flagged, harmless, shipped, raw, widths, events = 0, 0, 0, 0, 0, 0, [], 0
     for each in range(seed, seed + seeds):
@@ -190,11 +192,12 @@ def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: i
         harmless += check(report, "interference:control").level != "ok"
         shipped += any(verdict.decision == "ship" for verdict in report.verdicts)
         events += state.counts["exposures"] + state.counts["feedback"]
-    fewer = max(seeds // 5, 1) if planted_seeds is None else planted_seeds
 
     def rate(names: Sequence[str], make: Callable[[int], State]) -> float:
-        found = (analyse(make(each)) for each in range(seed, seed + fewer))
-        return sum(any(check(report, name).level == "invalid" for name in names) for report in found) / fewer
+        found = (analyse(make(each)) for each in range(seed, seed + planted_seeds))
+        return sum(any(check(report, name).level == "invalid" for name in names) for report in found) / max(
+            planted_seeds, 1
+        )
 
     return {
         "simulated": True,
@@ -211,7 +214,7 @@ def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: i
         "harmless_interference_flagged": harmless / seeds,
         "harmless_interference": HARMLESS,
         "shipped_despite_interference": shipped / seeds,
-        "planted_seeds": fewer,
+        "planted_seeds": planted_seeds,
         "split_flagged": {
             str(lost): rate(("split", "split_so_far"), lambda each, lost=lost: week(each, users, lift, lost=lost))
             for lost in LOST
@@ -230,9 +233,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--lift", type=float, default=0.1)
+    parser.add_argument("--lift", type=float, default=LIFT)
+    parser.add_argument("--planted-seeds", type=int, default=200, help="of each bad split and each bias")
     options = parser.parse_args()
-    print(json.dumps(measure(options.seeds, options.users, options.lift, options.seed), indent=2))  # noqa: T201
+    found = measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds)
+    print(json.dumps(found, indent=2))  # noqa: T201
 
 
 if __name__ == "__main__":
