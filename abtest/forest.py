@@ -3,7 +3,7 @@
 from typing import Literal
 
 from abtest.format import signed
-from abtest.svg import Point, decimals, drawing, line, text
+from abtest.svg import Point, drawing, exact, line, text
 
 WIDTH, HEIGHT = 220, 46
 EDGE, BAR, PLAIN, AXIS = 8, 12, 23, 32  # left and right margin; heights of the marks
@@ -33,7 +33,7 @@ def forest(
         return ""
     zero = _x(0, scale)
     begin, end = (zero, WIDTH - EDGE) if good == "increase" else (EDGE, zero)
-    digits = decimals(scale)
+    digits = exact(scale)
     marks = [
         f'<rect class="good" x="{begin:.1f}" y="2" width="{end - begin:.1f}" height="{AXIS - 2}"/>',
         line("axis", EDGE, AXIS, WIDTH - EDGE, AXIS),

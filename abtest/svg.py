@@ -30,7 +30,7 @@ def reach(points: Sequence[Point], *others: float) -> float:
     reaches = sorted(max(abs(point.low), abs(point.high)) for point in points)
     limit = CLIP * reaches[(len(reaches) - 1) // 2] if reaches else 0.0
     widest = min(reaches[-1], limit) if reaches else 0.0
-    return _next(1.05 * max(widest, *(abs(other) for other in others), 1e-6), range(1, 11))
+    return _next(1.05 * max(widest, *(abs(other) for other in others), 1e-6), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10))
 
 
 def span(points: Sequence[Point]) -> tuple[float, float]:
@@ -53,7 +53,7 @@ def nice(step: float) -> float:
     return _next(step, (1, 2, 5, 10))
 
 
-def _next(step: float, multiples: Sequence[int]) -> float:
+def _next(step: float, multiples: Sequence[float]) -> float:
     power = 10.0 ** math.floor(math.log10(step))
     return next(round(m * power, 12) for m in multiples if m * power >= step * (1 - 1e-9))
 
@@ -65,6 +65,16 @@ def decimals(step: float) -> int:
     (0, 1)
     """
     return max(0, -math.floor(math.log10(step * 100) + 1e-9))
+
+
+def exact(fraction: float) -> int:
+    """Decimals of a percentage that show this fraction as it is.
+
+    >>> exact(0.2), exact(0.015)
+    (0, 1)
+    """
+    percent = 100 * fraction
+    return next(places for places in range(12) if math.isclose(round(percent, places), percent, rel_tol=1e-9))
 
 
 def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:

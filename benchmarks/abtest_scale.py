@@ -3,11 +3,13 @@
     python -m benchmarks.abtest_scale [--users 3000000] [--folder DIR] [--seed 0]
 
 Prints JSON. Each side runs in a process of its own, one after the other, imports included: `seconds` on the wall and
-`peak_mb` of resident memory. tea-tasting gets the same files by DuckDB through Ibis, which is its recommended way: users'
-sums by one group-by per day and one per days so far, five metrics plain and by CUPED and the split at once. Ours also
-has the joint covariance of all days, hence group-sequential bounds and simultaneous bands, the jackknife, five
+`peak_mb` of resident memory. tea-tasting gets the same files by DuckDB through Ibis, which is its recommended way:
+users' sums by one group-by per day and one per days so far, five metrics plain and by CUPED and the split at once. Ours
+also has the joint covariance of all days, hence group-sequential bounds and simultaneous bands, the jackknife, five
 covariates at once and segments.
 
+`cpu_s` is processor time, which other work on the machine disturbs less. `one_more_day_s` is for the last day where the
+others are kept (`abtest.kept`): opening what is kept, reading the day's file, adding the day, keeping it.
 `max_relative_error` is over everything that both report: differences, their intervals, relative differences and
 p-values, by day and so far; CUPED so far, by the one covariate that tea-tasting takes; and the split.
 """
@@ -136,7 +138,46 @@ def from_state(folder: Path) -> Figures:
     return figures
 
 
-SIDES = {side.__name__: side for side in (ours, ours_by_one_covariate, tea_tasting, from_state)}
+def one_more_day(folder: Path) -> Figures:
+    """Seconds for the week's last day, the others being kept: opening, reading its file, adding and keeping it.
+
+    And the largest difference of the week's moments to those read at once, in standard deviations' products.
+    """
+    import numpy as np
+
+    from abtest.aggregates import load
+    from abtest.engines import opened
+    from abtest.kept import begun, with_day
+    from abtest.kept import opened as kept_in
+    from abtest.rows import before, one_day, wanted
+
+    of, at = experiment(), folder / "kept"
+    parts = sorted((folder / "rows").glob("day=*"))
+    columns, spread, _ = wanted(opened(parts[0]), of)
+    covariates, ids, pre = before(opened(folder / "pre.parquet"), of)
+    begun(at, of, columns, covariates, (ids, pre), spread)
+    del ids, pre
+    times = []
+    for part in parts:
+        began_s = time.perf_counter()
+        kept = kept_in(at, of)
+        opened_s = time.perf_counter()
+        table, _ = one_day(opened(part), of, columns)
+        read_s = time.perf_counter()
+        kept = with_day(kept, table)
+        ended_s = time.perf_counter()
+        times.append([ended_s - began_s, opened_s - began_s, read_s - opened_s, ended_s - read_s])
+    expected, worst = load(folder / "state.npz", of).aggregate, 0.0
+    for arm, found in kept.aggregate.moments.items():
+        products = expected.moments[arm].products
+        deviations = np.sqrt(products.diagonal())
+        scale = np.maximum(np.outer(deviations, deviations), 1e-300)
+        worst = max(worst, float((abs(found.products - products) / scale).max()))
+    size_mb = sum(path.stat().st_size for path in at.iterdir()) / 1e6
+    return {"seconds": times[-1], "difference": [worst], "kept_mb": [size_mb]}
+
+
+SIDES = {side.__name__: side for side in (ours, ours_by_one_covariate, tea_tasting, from_state, one_more_day)}
 
 
 def max_relative_error(found: Figures, oracle: Figures) -> float:
@@ -164,6 +205,10 @@ def _figures(effect: Any) -> list[float | None]:
     ]
 
 
+def _round(numbers: list[float | None]) -> list[float]:
+    return [round(number, 3) for number in numbers if number is not None]
+
+
 def _child(side: str, folder: Path) -> dict[str, Any]:
     began_s = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.abtest_scale", "--side", side, "--folder", str(folder)]
@@ -175,18 +220,29 @@ def _run(users: int, folder: Path, seed: int) -> dict[str, Any]:
     rows = write(folder, users, seed)
     mine, theirs = _child("ours", folder), _child("tea_tasting", folder)
     cuped, state = _child("ours_by_one_covariate", folder), _child("from_state", folder)["figures"]
+    day = _child("one_more_day", folder)
     return {
         "users": users,
         "rows": rows,
         "time_ratio_to_tea_tasting": round(mine["seconds"] / theirs["seconds"], 3),
+        "cpu_ratio_to_tea_tasting": round(mine["cpu_s"] / theirs["cpu_s"], 3),
         "memory_ratio_to_tea_tasting": round(mine["peak_mb"] / theirs["peak_mb"], 3),
         "report_from_state_ms": round(state["group_sequential"][0], 1),
         "report_from_state_fixed_horizon_ms": round(state["fixed"][0], 1),
+        **dict(
+            zip(
+                ("one_more_day_s", "opening_s", "reading_s", "adding_s"), _round(day["figures"]["seconds"]), strict=True
+            )
+        ),
+        "one_more_day_difference": day["figures"]["difference"][0],
+        "kept_mb": round(day["figures"]["kept_mb"][0], 1),
         "state_kb": round((folder / "state.npz").stat().st_size / 1000, 1),
         "max_relative_error": max_relative_error({**mine["figures"], **cuped["figures"]}, theirs["figures"]),
         "compared": sum(len(numbers) for numbers in theirs["figures"].values()),
-        "ours": {"seconds": mine["seconds"], "peak_mb": mine["peak_mb"]},
-        "tea_tasting": {"seconds": theirs["seconds"], "peak_mb": theirs["peak_mb"]},
+        **{
+            name: {what: side[what] for what in ("seconds", "cpu_s", "peak_mb")}
+            for name, side in (("ours", mine), ("tea_tasting", theirs), ("one_more_day", day))
+        },
     }
 
 
@@ -199,8 +255,9 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.side:
         figures = SIDES[asked.side](asked.folder)
-        peak_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, 1)  # Linux counts in KB
-        print(json.dumps({"peak_mb": peak_mb, "figures": figures}))  # noqa: T201
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        told = {"cpu_s": round(used.ru_utime + used.ru_stime, 2), "peak_mb": round(used.ru_maxrss / 1000, 1)}  # from KB
+        print(json.dumps({**told, "figures": figures}))  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as temporary:
         found = _run(asked.users, asked.folder or Path(temporary), asked.seed)
