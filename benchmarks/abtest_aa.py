@@ -1,6 +1,7 @@
 """How often the statistics cry wolf, and how often their intervals hold the truth: replicates of real-shaped users.
 
     python -m benchmarks.abtest_aa [--replicates 20000] [--users 4000] [--seed 1] [--lifts 0 …] [--data FOLDER]
+        [--metrics app_usage …]
 
 Prints one JSON object. Each replicate draws users with replacement from a population, deals them into two arms of half
 the users each, and goes the report's own way: `Moments`, `Metric.estimate`, `adjust`, `compare`. A lift is planted by
@@ -101,6 +102,14 @@ def kuairand(folder: Path) -> Population:
     return Population(_columns(columns), values, _having(columns))
 
 
+def only(population: Population, names: Sequence[str]) -> Population:
+    """With those metrics alone, and the columns that they need."""
+    metrics = tuple(metric for metric in population.metrics if metric.name in names)
+    kept = {column for metric in metrics for column in metric.columns}
+    places = [i for i, column in enumerate(population.columns) if column.removeprefix("pre.") in kept]
+    return Population(tuple(population.columns[i] for i in places), population.values[:, places], metrics)
+
+
 def replicate(
     population: Population, users: int, lifts: Sequence[float], random: np.random.Generator
 ) -> dict[tuple[str, Way, float], Effect]:
@@ -177,10 +186,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lifts", type=float, nargs="+", default=LIFTS, help="planted lifts; 0 is always there")
     parser.add_argument("--data", type=Path, help="folder of KuaiRand-Pure")
+    parser.add_argument("--metrics", nargs="+", choices=[metric.name for metric in DEFAULTS], help="these alone")
     given = parser.parse_args()
     if given.replicates < 1 or given.users < 4 or given.users % 2:
         parser.error("--replicates must be 1 or more, --users an even number from 4")
     population = kuairand(given.data) if given.data else synthetic()
+    if given.metrics:
+        population = only(population, given.metrics)
     found = {"population": "kuairand-pure" if given.data else "synthetic", "population_users": len(population.values)}
     lifts = sorted({0.0, *given.lifts}, key=abs)
     found |= measure(population, given.replicates, given.users, given.seed, lifts)

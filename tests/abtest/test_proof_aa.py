@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.abtest_aa import LIFTS, measure, replicate, synthetic
+from benchmarks.abtest_aa import LIFTS, measure, only, replicate, synthetic
 
 
 def test_a_replicate_has_an_effect_for_every_metric_way_and_lift():
@@ -18,6 +18,15 @@ def test_a_replicate_has_an_effect_for_every_metric_way_and_lift():
     for metric in population.metrics:
         raw, cuped = (effects[metric.name, way, 0.0].difference_std_error for way in ("raw", "cuped"))
         assert cuped < 1.02 * raw
+
+
+def test_a_metric_alone_has_the_effects_that_it_has_among_others():
+    population = synthetic(2000)
+    alone = only(population, ["app_usage"])
+    assert alone.columns == ("usage_s", "pre.usage_s")
+    one, other = (replicate(of, 400, (0.0, 0.2), np.random.default_rng(5)) for of in (alone, population))
+    for key, effect in one.items():
+        assert effect.p_value == pytest.approx(other[key].p_value)
 
 
 def test_the_same_seed_gives_the_same_figures():
