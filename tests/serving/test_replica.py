@@ -149,7 +149,7 @@ def test_an_item_that_the_catalogue_withdraws_is_gone_at_once(replica: Replica) 
 
 
 def test_a_stop_in_good_order_loses_neither_a_request_nor_an_exposure(tmp_path: Path, embedded: KafkaSettings) -> None:
-    with running(tmp_path, embedded, queue_requests=400) as replica:
+    with running(tmp_path, embedded, queue_requests=400, pending_calls=1000) as replica:
         replica.publish(1)
         replica.wait_for("serving_swaps_total", 1)
         requests = [RecallRequest(user_id=1 + n, k=3, request_id=f"r{n}") for n in range(400)]
@@ -161,7 +161,7 @@ def test_a_stop_in_good_order_loses_neither_a_request_nor_an_exposure(tmp_path: 
 
 
 def test_too_many_at_once_are_turned_away_and_the_others_answered(tmp_path: Path, embedded: KafkaSettings) -> None:
-    with running(tmp_path, embedded, queue_requests=1) as replica:
+    with running(tmp_path, embedded, queue_requests=1, pending_calls=1000) as replica:
         replica.publish(1)
         replica.wait_for("serving_swaps_total", 1)
         calls = [replica.stub.Recall.future(RecallRequest(user_id=1, k=3), timeout=20) for _ in range(400)]
