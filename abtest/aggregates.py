@@ -65,7 +65,7 @@ def write_archive(values: Mapping[str, Any], told: Mapping[str, Any], path: Path
     arrays: list[npt.NDArray[Any]] = []
     header = {"format": FORMAT, "told": told, "values": _taken_apart(values, arrays)}
     buffer = io.BytesIO()
-    named = {str(place): array for place, array in enumerate(arrays)}
+    named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.tmp")

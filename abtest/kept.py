@@ -292,8 +292,8 @@ def _moments(kept: Kept, place: Ints, values: Floats, pre: Floats) -> dict[str, 
             raw[which, kind, : k + 1, k + 1 :] += of[begin:end].T @ block
     own[:, k + 1 :, : k + 1] = own[:, : k + 1, k + 1 :].transpose(0, 2, 1)
     with ThreadPoolExecutor(THREADS) as pool:
-        for which, kind, found in pool.map(lambda task: _products(kept, of, at, *task), _tasks(kept)):
-            raw[which, kind, : k + 1, : k + 1] += found
+        for which, kind, summed in pool.map(lambda task: _products(kept, of, at, *task), _tasks(kept)):
+            raw[which, kind, : k + 1, : k + 1] += summed
     counts = np.diff(kept.starts[-len(kinds) - 1 :])
     found: dict[str, dict[str, Moments]] = {segment: {} for segment in SEGMENTS}
     for kind, (arm, segment) in enumerate(kinds):
