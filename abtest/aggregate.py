@@ -9,7 +9,7 @@ Days are kept apart, and jointly: a column for each day, so that their covarianc
     the same at several days, jointly         columns c<=d                              `looks`
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise
@@ -29,7 +29,7 @@ from abtest.table import Ints, Parts, Table
 EXPOSED, SEEN = "exposed", "seen"
 BUCKETS = 100
 CHUNK = 32_768  # users whose days are laid out densely at once
-SOURCE_COLUMNS = ("shown", "views", "effective_views", "follows", "play_ms")
+SOURCE_COLUMNS = ("recalls", "shown", "views", "effective_views", "follows", "play_ms", "age_ms")
 MET = "users"  # 0 or 1: whether the user has a row of the part
 SEGMENTS = ("known from before", "new")
 
@@ -40,8 +40,10 @@ class Aggregate:
 
     `moments`: by arm, of `layout(...)`. `buckets`: by arm, users' sums over all days, in `BUCKETS` buckets.
     `segments`: by segment and arm, moments of columns and covariates over all days. `parts`: by kind ("source", "age")
-    and arm, moments of ``column@part`` over the arm's users. `replicas`: by replica and arm, users it answered.
-    `histograms`: by column and arm, of users' sums over all days. `votes`: by arm, of its users on its sources.
+    and arm, moments of ``column@part`` over the arm's users. `versions`: by snapshot version and arm, moments of
+    `SOURCE_COLUMNS` over the users whom it answered; versions are many, so they are not kept jointly. `replicas`: by
+    replica and arm, users it answered. `histograms`: by column and arm, of users' sums over all days. `votes`: by arm,
+    of its users on its sources.
     """
 
     arms: tuple[str, ...]
@@ -56,6 +58,7 @@ class Aggregate:
     in_two_arms: int = 0
     histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)
     votes: dict[str, Votes] = field(default_factory=dict)
+    versions: dict[str, dict[str, Moments]] = field(default_factory=dict)
 
     def __add__(self, other: "Aggregate") -> "Aggregate":
         """As if the users of both had been in one.
@@ -90,6 +93,10 @@ class Aggregate:
                 for column, by_arm in self.histograms.items()
             },
             {arm: self.votes[arm] + other.votes[arm] for arm in self.votes},
+            {
+                name: _sum(of.versions[name] for of in (self, other) if name in of.versions)
+                for name in sorted({*self.versions, *other.versions})
+            },
         )
 
     @property
@@ -193,6 +200,7 @@ def aggregate(
         table.in_two_arms,
         histograms,
         _votes(table),
+        _versions(table),
     )
 
 
@@ -280,6 +288,25 @@ def _replicas(table: Table) -> dict[str, dict[str, int]]:
     return {
         name: dict(zip(table.arms, row, strict=True)) for name, row in zip(parts.names, counts.tolist(), strict=True)
     }
+
+
+def _versions(table: Table) -> dict[str, dict[str, Moments]]:
+    if "version" not in table.parts:
+        return {}
+    parts = table.parts["version"]
+    values = parts.values[:, [Tally._fields.index(column) for column in SOURCE_COLUMNS]]
+    arm = table.arm[parts.user]
+    return {
+        name: {
+            of: Moments.of(SOURCE_COLUMNS, values[(parts.part == i) & (arm == j)]) for j, of in enumerate(table.arms)
+        }
+        for i, name in enumerate(parts.names)
+    }
+
+
+def _sum(each: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
+    """By arm, of mappings with the same arms."""
+    return reduce(lambda a, b: {arm: a[arm] + b[arm] for arm in a}, each)
 
 
 def _joined(a: Aggregate, b: Aggregate, kind: str) -> dict[str, Moments]:

@@ -1,21 +1,24 @@
 """From aggregate to report: a pure function of the aggregate, the experiment and what the state has counted."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import Any
 
 from abtest.aggregate import MET, Aggregate, aggregate, needed
 from abtest.checks import ModelFacts, checks_of
 from abtest.courses import courses_of
 from abtest.cuped import Adjustment
+from abtest.digest import digest
 from abtest.effects import ALPHA, compare
 from abtest.estimates import Estimate
+from abtest.freshness import by_age, by_version, comparable
 from abtest.jackknife import jackknife
 from abtest.metrics import Declared, Mean, Metric, Quantile, Ratio, of_experiment
 from abtest.moments import Moments
 from abtest.novelty import on_day, pre_period
+from abtest.observed import Observed
 from abtest.planned import planned
+from abtest.quality import date_of, days_over
 from abtest.quantiles import quantile_estimate
 from abtest.results import (
     SCHEMA_VERSION,
@@ -33,15 +36,7 @@ from abtest.state import State, folded
 from abtest.stats import split_check
 from abtest.table import STREAMED, table
 from abtest.verdict import decide
-from contracts.experiment import DAY_MS, Experiment
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What was seen beside users and their sums: `recalls` by (arm, model, snapshot), events by what became of them."""
-
-    recalls: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+from contracts.experiment import Experiment
 
 
 def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
@@ -52,7 +47,8 @@ def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
     columns = needed(["recalls", *(column for metric in metrics for column in metric.columns)])
     spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
     of = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
-    return report(of, experiment, Observed(complete.recalls, complete.counts), models)
+    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms)
+    return report(of, experiment, observed, models)
 
 
 def report(
@@ -80,9 +76,10 @@ def report(
     everyone = of.through(of.days - 1)
     alike = pre_period(everyone, of.covariates, control)
     days = tuple(_days(of, estimable, experiment))
-    courses = tuple(courses_of(of, estimable, experiment))
+    over = days_over(experiment, observed.newest_ms, of.days)
+    courses = tuple(courses_of(of, estimable, experiment, over))
     whole = planned((*_whole(of, metrics, everyone, control, alpha),), courses, plan)
-    checks = checks_of(of, experiment, split, alike, models)
+    checks = checks_of(of, experiment, split, alike, models, observed, whole)
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in of.arms if arm != control]
     return Report(
@@ -105,7 +102,7 @@ def report(
                 whole,
                 checks,
                 plan,
-                ended=of.days >= experiment.days,
+                ended=over >= experiment.days,
                 interference=interference,
             )
             for arm in treatments
@@ -117,10 +114,11 @@ def report(
         metrics=whole,
         days=days,
         courses=courses,
-        slices=tuple(_slices(of, estimable, experiment)),
+        slices=tuple(_slices(of, estimable, experiment, observed)),
         sources=tuple(_sources(of, experiment)),
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
+        data_hash=digest(of),
     )
 
 
@@ -243,15 +241,13 @@ def _whole(
 
 def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Day]:
     """Day by day up to the last one seen; a day without a single event is there too, and says so."""
-    first_midnight = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
     control, alpha = experiment.control, experiment.analysis.alpha
     for day in range(of.days):
-        date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=first_midnight + day)
         through, on = of.through(day), of.on(day)
         cuped = Adjustment.of(through, of.covariates)
         yield Day(
             day,
-            date.date().isoformat(),
+            date_of(experiment, day),
             of.new_users(day),
             # CUPED goes by all users seen so far: who comes back may be an effect itself, who was there before is not
             tuple(_by_cuped(_plain(m, on, control, alpha), on_day(m, day), cuped, control, alpha) for m in metrics),
@@ -259,17 +255,19 @@ def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment
         )
 
 
-def _slices(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Slice]:
-    """Segments of users by what was known of them before the start."""
+def _slices(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
+) -> Iterator[Slice]:
+    """Segments of users by what was known of them before the start; classes of model age; snapshot versions."""
+    control, alpha = experiment.control, experiment.analysis.alpha
     for name, moments in of.segments.items():
         users = {arm: m.n for arm, m in moments.items()}
         if all(users.values()):
-            yield Slice(
-                "segment",
-                name,
-                users,
-                compare_arms(metrics, moments, experiment.control, alpha=experiment.analysis.alpha),
-            )
+            yield Slice("segment", name, users, compare_arms(metrics, moments, control, alpha=alpha))
+    ratios = comparable(metrics)
+    for cut in (*by_age(of, ratios, control), *by_version(of, ratios, experiment, observed)):
+        results = compare_arms(ratios, cut.moments, control, alpha=alpha)
+        yield Slice(cut.kind, cut.name, cut.users, results, cut.note)
 
 
 def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:

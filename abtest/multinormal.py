@@ -19,6 +19,8 @@ from scipy.stats import qmc
 from abtest.moments import Floats
 
 POINTS = 256  # enough for bounds good to 1e-3 in 7 dimensions (tests)
+NEAR = 3e-3  # a value this near 0 needs but one straight step more; the logarithm of a probability is nearly straight
+NARROW = 1e-6  # ends this near each other are one
 SMALLEST, LARGEST = 1e-300, 1 - 1e-16  # probabilities that the normal quantile keeps finite
 RIDGE = 1e-10  # lets days or looks that say the same thing have a Cholesky factor
 
@@ -80,10 +82,8 @@ def rectangle(correlations: Floats, low: Floats, high: Floats, points: int = POI
     return np.asarray(product.mean(axis=1).reshape(many), np.float64)
 
 
-def falling_root(
-    function: Callable[[Floats], Floats], low: Floats, high: Floats, at_high: Floats, tolerance: float = 1e-4
-) -> Floats:
-    """Where each of several smooth, falling functions is 0 to within `tolerance`: the Illinois rule.
+def falling_root(function: Callable[[Floats], Floats], low: Floats, high: Floats, at_high: Floats) -> Floats:
+    """Where each of several smooth, falling functions is 0: the Illinois rule, up to one step past `NEAR`.
 
     `low` and `high` (A,) enclose the roots; `at_high`, the values at `high`, are known beforehand. `function` takes all
     A arguments at once. Where there is no change of sign, it is the end at which the function is nearer to 0.
@@ -94,20 +94,22 @@ def falling_root(
     at_low = function(low)
     unenclosed = (at_low <= 0) | (at_high >= 0)
     nearer = np.where(np.abs(at_low) < np.abs(at_high), low, high)
-    middle, kept = nearer, np.zeros(len(low))  # kept: which end the last step left where it was, -1 low, +1 high
+    kept = np.zeros(len(low))  # which end the last step left where it was: -1 the low one, +1 the high one
+    middle, near = nearer, False
     for _ in range(60):
         with np.errstate(invalid="ignore", divide="ignore"):
             middle = np.where(unenclosed, nearer, (low * at_high - high * at_low) / (at_high - at_low))
-        value = function(middle)
-        if (unenclosed | (np.abs(value) < tolerance) | (high - low < tolerance)).all():
+        if near:
             break
+        value = function(middle)
+        near = bool((unenclosed | (np.abs(value) < NEAR) | (high - low < NARROW)).all())
         right = value > 0  # the root lies right of the middle
         at_low, at_high = (
-            np.where(right, value, at_low / np.where(kept == -1, 2, 1)),
-            np.where(right, at_high / np.where(kept == 1, 2, 1), value),
+            np.where(right, value, at_low / np.where((kept == -1) & ~near, 2, 1)),
+            np.where(right, at_high / np.where((kept == 1) & ~near, 2, 1), value),
         )
         low, high, kept = np.where(right, middle, low), np.where(right, high, middle), np.where(right, 1, -1)
-    return middle
+    return np.asarray(middle, np.float64)
 
 
 @lru_cache(maxsize=64)

@@ -126,7 +126,10 @@ def trend(of: Course, alpha: float = ALPHA) -> Trend:
     from statsmodels.regression.linear_model import GLS  # slow to import, and only this needs it
 
     X = np.stack([np.ones(size), of.days], axis=1)
-    fitted = GLS(of.effects, X, sigma=of.covariance).fit(cov_type="fixed scale", cov_kwds={"scale": 1.0})
+    try:
+        fitted = GLS(of.effects, X, sigma=of.covariance).fit(cov_type="fixed scale", cov_kwds={"scale": 1.0})
+    except np.linalg.LinAlgError:  # days that repeat each other but for the last digits pass the test of rank
+        return Trend(size, reason="the days' effects have no covariance of full rank")
     slope, error = float(fitted.params[1]), float(fitted.bse[1])
     margin = quantile(alpha / 2) * error
     p_value, _ = two_sided(slope / error)

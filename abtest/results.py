@@ -1,5 +1,6 @@
 """What a report says, as plain values ready for JSON. A number that cannot be had is None, with a reason beside it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ class Check:
     title: str
     level: Level
     said: str
-    numbers: dict[str, float | int | str | None] = field(default_factory=dict)
+    numbers: Mapping[str, float | int | str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ class Report:
     sources: tuple[SourceRow, ...]
     snapshots: tuple[SnapshotRow, ...]
     counts: dict[str, int]
+    data_hash: str = ""  # of the aggregate's content: the same in two reports on the same data
 
     @property
     def invalid(self) -> bool:

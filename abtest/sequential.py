@@ -14,7 +14,7 @@ share, sets the bound. What follows from that:
     A look left out: the next one may spend what both would have.
     More days than planned: the share stays 1 and nothing is left to spend; later looks have an infinite bound.
     Ended early: what has not been spent is lost, unless the last look is declared the final one before it is looked at
-        (share 1): it then spends the rest.
+        (`final`; share 1): it then spends the rest.
 
 Sources:
     [LD83] Lan, DeMets: Discrete sequential boundaries for clinical trials. Biometrika 70(3), 1983.
@@ -161,6 +161,7 @@ def group_sequential(
     planned: int,
     alpha: float = ALPHA,
     spending: Spending = "obrien-fleming",
+    final: bool = False,
 ) -> GroupSequential:
     """The looks so far at a log ratio, judged.
 
@@ -171,6 +172,8 @@ def group_sequential(
         planned: days that the experiment was planned to take.
         alpha: two-sided, over all looks together.
         spending: how alpha is spread over the way.
+        final: the last look is the last one there will be, though the planned days are not over; this must have been
+            said before it was looked at.
 
     Raises:
         ValueError: the days do not rise, or the covariance is none.
@@ -184,6 +187,8 @@ def group_sequential(
     if not len(days):
         return GroupSequential((), None, None, alpha, spending, "no look yet has an effect")
     information = fractions(days, planned)
+    if final:
+        information[-1] = 1.0
     critical = boundaries(covariance, information, alpha, spending)
     errors = np.sqrt(np.diag(covariance))
     z = np.asarray(effects, np.float64) / errors

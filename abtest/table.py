@@ -12,7 +12,7 @@ from abtest.intervals import Interval
 from abtest.metrics import COLUMNS, TIMED
 from abtest.moments import Floats
 from abtest.records import Tally
-from abtest.state import State
+from abtest.state import State, User
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 SECOND_MS = 1000
@@ -128,9 +128,20 @@ def table(state: State) -> Table:
         parts={
             "source": _parts([user.sources for user in users.values()]),
             "age": _parts([{str(age): tally for age, tally in user.ages.items()} for user in users.values()]),
+            "version": _parts([_versions(user) for user in users.values()]),
             "replica": _parts([dict.fromkeys(user.replicas, Tally(1)) for user in users.values()]),
         },
     )
+
+
+def earlier(state: State) -> Floats:
+    """(users, len(PRE)) what everyone did before the experiment who did something then, in it or not."""
+    seen = [user.pre for user in state.users.values() if user.pre.recalls]
+    return np.array([_before(pre) for pre in seen], np.float64).reshape(-1, len(PRE))
+
+
+def _versions(user: User) -> dict[str, Tally]:
+    return {version: tally for (_, version), tally in user.versions.items()}
 
 
 def _parts(tallies: Sequence[Mapping[str, Tally]]) -> Parts:

@@ -32,7 +32,7 @@ from driftline import broker, deadletters
 from driftline.errors import RunError, UsageError
 from driftline.monitor import Monitor, Readings, Workers, read
 from driftline.progress import Progress
-from driftline.summary import complaints, context, summarise, tables
+from driftline.summary import complaints, context, known_context, summarise, tables
 from driftline.supervise import Supervisor, interrupt_on_stop_signals
 from world.base import World
 from world.drive import Driver, Tally, send_catalogue
@@ -91,7 +91,7 @@ def run(options: Options) -> None:
             if shared:
                 broker.remove(shared)
         wall_s = clock.elapsed_s() - began_s
-        report = analyse(load_state(settings))
+        report = analyse(load_state(settings), known_context(settings).models)
         summary = summarise(settings, world, readings, tally, report, wall_s)
         write(report, context(settings, world, summary), options.out)
         (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

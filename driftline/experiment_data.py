@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from abtest.aggregates import Counted, load, save
-from abtest.analysis import Observed, report
+from abtest.analysis import report
 from abtest.engines import opened
+from abtest.observed import Observed
 from abtest.results import Report
 from abtest.rows import read
 from abtest.store import StateError

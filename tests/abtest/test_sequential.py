@@ -24,6 +24,7 @@ def returning(looks, lasting=0.6):
 
 
 EQUAL = np.arange(1, 8) / 7
+DRAWS = 150_000
 COVARIANCES = {
     "new users every day": independent(7),
     "the same users every day": returning(7),
@@ -33,7 +34,7 @@ COVARIANCES = {
 }
 
 
-def exit_probabilities(covariance, critical, draws=400_000, seed=0):
+def exit_probabilities(covariance, critical, draws=DRAWS, seed=0):
     """By simulation, the share of paths that first leave the bounds at each look."""
     z = np.random.default_rng(seed).multivariate_normal(np.zeros(len(covariance)), correlation(covariance), draws)
     out = np.abs(z) >= critical
@@ -67,8 +68,8 @@ def test_each_look_lets_through_what_it_may_spend(name):
     critical = boundaries(covariance, EQUAL)
     allowed = np.diff(spent(EQUAL), prepend=0.0)
     let_through = exit_probabilities(covariance, critical)
-    np.testing.assert_allclose(let_through, allowed, atol=4 * np.sqrt(allowed.max() / 400_000))
-    assert let_through.sum() == pytest.approx(0.05, abs=0.0015)
+    np.testing.assert_allclose(let_through, allowed, atol=4 * np.sqrt(allowed.max() / DRAWS))
+    assert let_through.sum() == pytest.approx(0.05, abs=4 * np.sqrt(0.05 / DRAWS))
     assert (critical >= norm.isf(0.025) - 3e-3).all()
 
 
@@ -109,7 +110,9 @@ def test_a_look_left_out_leaves_its_share_to_the_next():
     t = np.array([1, 2, 5]) / 5
     critical = boundaries(1 / np.maximum.outer(t, t), t)
     assert critical[2] < PUBLISHED[5][4]
-    assert exit_probabilities(1 / np.maximum.outer(t, t), critical).sum() == pytest.approx(0.05, abs=0.0015)
+    assert exit_probabilities(1 / np.maximum.outer(t, t), critical).sum() == pytest.approx(
+        0.05, abs=4 * np.sqrt(0.05 / DRAWS)
+    )
 
 
 def test_after_the_planned_days_nothing_is_left_to_spend():
@@ -125,7 +128,12 @@ def test_ended_early_the_last_look_spends_the_rest_only_if_declared_final():
     covariance = independent(7)[:3, :3]
     assert spent(EQUAL[:3])[-1] < 0.002
     final = boundaries(covariance, np.array([1 / 7, 2 / 7, 1.0]))
-    assert exit_probabilities(covariance, final).sum() == pytest.approx(0.05, abs=0.0015)
+    judged = [group_sequential([1, 2, 3], np.full(3, 0.01), covariance, 7, final=last) for last in (False, True)]
+    assert [look.critical for look in judged[1].looks] == final.tolist()
+    assert judged[0].looks[:2] == judged[1].looks[:2]
+    assert judged[0].p_value is None
+    assert judged[1].p_value > 0.9
+    assert exit_probabilities(covariance, final).sum() == pytest.approx(0.05, abs=4 * np.sqrt(0.05 / DRAWS))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.9, 2.2, 2.6, 3.3, 4.5, 7.0])
@@ -200,9 +208,9 @@ def test_seven_looks_take_few_milliseconds():
     boundaries(returning(7), EQUAL)
     seconds = []
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.process_time()  # others may be at work on the machine
         boundaries(returning(7), EQUAL)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     assert min(seconds) < 0.02
 
 

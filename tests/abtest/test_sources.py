@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from abtest.aggregate import MET, SOURCE_COLUMNS, aggregate
+from abtest.aggregate import MET, aggregate
 from abtest.interleaving import preference
 from abtest.moments import Moments
 from abtest.records import Tally
@@ -11,6 +11,7 @@ from abtest.sources import RATIOS, Votes, compare_sources
 from abtest.table import Parts, arranged
 
 SOURCES = ("t2diff", "two_tower", "unseen")
+MEASURES = ("shown", "views", "effective_views", "follows", "play_ms")
 LIFT = 0.2
 
 
@@ -18,7 +19,7 @@ def arm(random, users, lift=LIFT):
     """(users, sources, measures): two sources share each user's activity and taste; the third shows nothing."""
     activity, taste = random.gamma(1.0, 1.0, users), random.beta(2, 6, users)
     appetite = random.lognormal(2.5, 0.7, users)
-    values = np.zeros((users, len(SOURCES), len(SOURCE_COLUMNS)))
+    values = np.zeros((users, len(SOURCES), len(MEASURES)))
     for i, (share, better) in enumerate(((8, 1 + lift), (16, 1.0))):
         views = random.poisson(share * activity)
         values[:, i, 0] = views + random.poisson(3 * activity)
@@ -30,7 +31,7 @@ def arm(random, users, lift=LIFT):
 
 
 def moments(values):
-    columns = [f"{column}@{source}" for source in SOURCES for column in SOURCE_COLUMNS]
+    columns = [f"{column}@{source}" for source in SOURCES for column in MEASURES]
     return Moments.of(columns, values.reshape(len(values), len(columns)))
 
 
@@ -57,7 +58,7 @@ def test_an_aggregates_part_is_what_sources_are_compared_by():
     values = arm(np.random.default_rng(8), 300)
     user, part = (values[:, :, 0] > 0).nonzero()
     tallies = np.zeros((len(user), len(Tally._fields)))
-    tallies[:, [Tally._fields.index(column) for column in SOURCE_COLUMNS]] = values[user, part]
+    tallies[:, [Tally._fields.index(column) for column in MEASURES]] = values[user, part]
     numbers, none = np.arange(300), np.zeros((300, 0))
     table = arranged(
         ["a"], [], [], numbers, 0 * numbers, none, 0 * numbers, numbers, none,
@@ -79,7 +80,7 @@ def test_errors_are_those_of_leaving_out_each_user_in_turn():
     values = arm(np.random.default_rng(2), 2000)
     found = by_name(values)["t2diff"]
     for name, (above, unit) in RATIOS.items():
-        sums = unit * values[:, :, SOURCE_COLUMNS.index(above)]
+        sums = unit * values[:, :, MEASURES.index(above)]
         without = (sums.sum(axis=0) - sums)[:, :2] / (values[:, :, 1].sum(axis=0) - values[:, :, 1])[:, :2]
         of = found.values[name]
         assert of.estimate.std_error == pytest.approx(_jackknife(without[:, 0]), rel=0.01)
