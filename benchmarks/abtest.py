@@ -34,7 +34,7 @@ QUICK: dict[str, list[str]] = {
     "aa": ["--replicates", "200", "--users", "2000"],
     "aa_real": ["--replicates", "200", "--users", "2000"],
     "peeking": ["--replicates", "200", "--users", "1000"],
-    "planted": ["--seeds", "4", "--users", "100"],
+    "planted": ["--seeds", "2", "--planted-seeds", "1", "--users", "100"],
     "quantiles": ["--replicates", "100", "--users", "1000", "--values", "500000"],
     "assign": ["--users", "50000", "--repeats", "1", "--salts", "20"],
     "scale": ["--users", "20000"],

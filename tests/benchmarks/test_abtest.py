@@ -31,3 +31,14 @@ def test_every_part_says_what_the_figures_are_read_from():
     assert found["golden_max_relative_error"] == 1e-12
     assert found["time_ratio_to_tea_tasting"] == 0.2
     assert found["coverage"] is None
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+def test_every_part_runs_and_every_figure_is_found(capsys: pytest.CaptureFixture[str]):
+    parts = [part for part in abtest.PARTS if part != "aa_real"]  # which needs a data set
+    abtest.main(["--json", "--quick", "--only", *parts])
+    found = json.loads(capsys.readouterr().out)
+    assert found["failed"] == {}
+    missing = {name for name, value in found.items() if value is None}
+    assert missing <= {"aa_false_positive_real_users", "coverage_real_users", "published_that_differ"}
