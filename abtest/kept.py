@@ -9,154 +9,21 @@ Sums of products are taken about the days' means, so that no digits are lost whe
 A day is there when `kept.npz` says so, which is replaced last: a crash before that leaves the days before.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from abtest.aggregate import BUCKETS, EXPOSED, SEGMENTS, Aggregate, aggregate, bucketed, layout
-from abtest.aggregates import fingerprint, read_archive, write_archive
+from abtest.aggregate import SEGMENTS, aggregate, bucketed
 from abtest.engines import DataError
 from abtest.histogram import Histogram
 from abtest.jackknife import Buckets
-from abtest.looks import FIRST
+from abtest.kept_moments import about, moments_with
+from abtest.kept_state import Day, Kept, begun, commit, opened, roster, write
 from abtest.moments import Floats, Moments
 from abtest.table import Ints, Table, arranged
-from contracts.experiment import Experiment
 
-CHUNK = 65_536  # rows whose products are summed at once
-THREADS = 2
-MANIFEST = "kept.npz"
-
-
-@dataclass(frozen=True)
-class Day:
-    """A kept day: where each run of users begins and ends among its rows, and what products are taken about.
-
-    `about` (kinds, q): of each kind the means of the day's columns, 0, 0, and those of the covariates of who is new.
-    `sums` (kinds, q): of columns, exposed, first and covariates, about those, over the users who are still there.
-    """
-
-    day: int
-    bounds: tuple[int, ...]
-    about: Floats
-    sums: Floats
-
-
-@dataclass(frozen=True)
-class Kept:
-    """An experiment so far. `starts`: where each run of users begins, and where the last ends.
-
-    `moments`: by segment and arm, of all days' columns jointly. `days`: those added, in order.
-    """
-
-    folder: Path
-    experiment: Experiment
-    columns: tuple[str, ...]
-    covariates: tuple[str, ...]
-    spread: tuple[str, ...]
-    moments: dict[str, dict[str, Moments]]
-    buckets: dict[str, Buckets]
-    histograms: dict[str, dict[str, Histogram]]
-    starts: tuple[int, ...] = (0,)
-    days: tuple[Day, ...] = ()
-    in_two_arms: int = 0
-
-    @property
-    def aggregate(self) -> Aggregate:
-        """Of all days added."""
-        days = self.days[-1].day + 1 if self.days else 1
-        names = (*self.columns, *self.covariates)
-        totals = [(name, [f"{name}@{day}" for day in range(days)]) for name in names]
-        known, new = (self.moments[segment] for segment in SEGMENTS)
-        return Aggregate(
-            tuple(self.experiment.arms),
-            self.columns,
-            self.covariates,
-            days,
-            {arm: known[arm] + new[arm] for arm in known},
-            self.buckets,
-            {segment: {arm: of.sums(totals) for arm, of in self.moments[segment].items()} for segment in SEGMENTS},
-            in_two_arms=self.in_two_arms,
-            histograms=self.histograms,
-        )
-
-    @property
-    def kinds(self) -> list[tuple[str, str]]:
-        """Arm and segment of each run of a day."""
-        return [(arm, segment) for arm in self.experiment.arms for segment in SEGMENTS]
-
-
-def begun(
-    folder: Path,
-    experiment: Experiment,
-    columns: Sequence[str],
-    covariates: Sequence[str] = (),
-    pre: tuple[Ints, Floats] | None = None,
-    spread: Sequence[str] = (),
-) -> Kept:
-    """An experiment without days, in a folder of its own.
-
-    Args:
-        folder: where it is kept.
-        experiment: its file.
-        columns: of its metrics.
-        covariates: from before.
-        pre: ids and covariates (users, P), where a day's table does not have them.
-        spread: columns whose histograms are kept.
-
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if pre is not None:
-        order = np.argsort(pre[0])
-        np.save(folder / "pre-ids.npy", pre[0][order])
-        np.save(folder / "pre.npy", pre[1][order])
-    arms, wide, k = tuple(experiment.arms), layout(columns, covariates, 1), len(columns)
-    nobody = Moments.of(wide, np.zeros((0, len(wide))))
-    found = Kept(
-        folder,
-        experiment,
-        tuple(columns),
-        tuple(covariates),
-        tuple(spread),
-        {segment: dict.fromkeys(arms, nobody) for segment in SEGMENTS},
-        {arm: Buckets(tuple(columns), np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in arms},
-        {column: {arm: Histogram.of(np.zeros(0)) for arm in arms} for column in spread},
-    )
-    none = np.zeros(0, np.int64)
-    _save(folder, "none", ids=none, places=none, gone=np.zeros(0, bool), totals=np.zeros((0, len(spread))))
-    _commit(found)
-    return found
-
-
-def opened(folder: Path, experiment: Experiment) -> Kept:
-    """What was kept.
-
-    Raises:
-        StateError: there is nothing, it is damaged, or it is of another experiment.
-
-    """
-    values, told = read_archive(folder / MANIFEST, experiment)
-    days = tuple(Day(day, tuple(bounds), *values["days"][str(day)].values()) for day, bounds in told["days"])
-    return Kept(
-        folder,
-        experiment,
-        tuple(told["columns"]),
-        tuple(told["covariates"]),
-        tuple(told["spread"]),
-        values["moments"],
-        values["buckets"],
-        values["histograms"],
-        tuple(told["starts"]),
-        days,
-        told["in_two_arms"],
-    )
+__all__ = ["Kept", "begun", "opened", "with_day"]
 
 
 def with_day(kept: Kept, table: Table) -> Kept:
@@ -182,7 +49,7 @@ def with_day(kept: Kept, table: Table) -> Kept:
 
 
 def _with_day(kept: Kept, table: Table, day: int) -> Kept:
-    old = _load(kept)
+    old = roster(kept)
     place = _places(old["ids"], old["places"], table.user_id)
     met = place >= 0
     gone = np.zeros(len(place), bool)
@@ -200,11 +67,11 @@ def _with_day(kept: Kept, table: Table, day: int) -> Kept:
     starts = (*kept.starts, *(kept.starts[-1] + np.cumsum(sizes)).tolist())
     values = table.values[users]
     bounds = np.searchsorted(place, starts).tolist()
-    about = _about(len(kept.kinds), bounds, values, pre)
-    added = Day(day, tuple(bounds), about, np.zeros_like(about))
-    _save(kept.folder, str(day), rows=place.astype(np.int32), values=values, pre=pre)
+    means = about(len(kept.kinds), bounds, values, pre)
+    added = Day(day, tuple(bounds), means, np.zeros_like(means))
+    write(kept.folder, str(day), rows=place.astype(np.int32), values=values, pre=pre)
     found = replace(kept, starts=starts, days=(*kept.days, added))
-    moments = _moments(found, place, values, pre)
+    moments = moments_with(found, place, values, pre)
     arm = table.arm[users]
     found = replace(
         found,
@@ -215,7 +82,7 @@ def _with_day(kept: Kept, table: Table, day: int) -> Kept:
     ids = np.concatenate([old["ids"], table.user_id[new]])
     order = np.argsort(ids, kind="stable")  # two sorted runs or so: merged
     places = np.concatenate([old["places"], place[len(before) :]])
-    _save(
+    write(
         kept.folder,
         str(day),
         ids=ids[order],
@@ -223,7 +90,7 @@ def _with_day(kept: Kept, table: Table, day: int) -> Kept:
         gone=np.concatenate([old["gone"], np.zeros(len(new), bool)]),
         totals=_totals(found, old["totals"], place, values, len(new)),
     )
-    _commit(found)
+    commit(found)
     return found
 
 
@@ -249,118 +116,6 @@ def _newcomers(kept: Kept, table: Table, new: Ints) -> tuple[Ints, Floats, Ints]
     kind = len(SEGMENTS) * table.arm[new] + ~pre.any(axis=1)
     order = np.lexsort((table.user_id[new], kind))
     return new[order], pre[order], np.bincount(kind, minlength=len(kept.kinds))
-
-
-def _about(kinds: int, bounds: Sequence[int], values: Floats, pre: Floats) -> Floats:
-    """See `Day`; means of nobody are 0."""
-    k, new = values.shape[1], len(values) - len(pre)
-    found, users = np.zeros((kinds, k + 2 + pre.shape[1])), np.zeros(kinds)
-    for run, (begin, end) in enumerate(pairwise(bounds)):
-        found[run % kinds, :k] += values[begin:end].sum(axis=0)
-        users[run % kinds] += end - begin
-        if begin >= new and end > begin:
-            found[run % kinds, k + 2 :] = pre[begin - new : end - new].mean(axis=0)
-    found[:, :k] /= np.maximum(users, 1)[:, None]
-    return found
-
-
-def _moments(kept: Kept, place: Ints, values: Floats, pre: Floats) -> dict[str, dict[str, Moments]]:
-    """Of all days, the last one among them; `place`, `values` and `pre` are its."""
-    k, kinds, last = len(kept.columns), kept.kinds, kept.days[-1]
-    of = np.zeros((len(values) + 1, k + 1))  # the last row is that of users who did not come
-    of[:-1, k] = 1.0
-    at = np.full(kept.starts[-1], len(values), np.int32)
-    at[place] = np.arange(len(values), dtype=np.int32)
-    width = k + 2 + len(kept.covariates)
-    raw = np.zeros((len(kept.days), len(kinds), width, width))  # sums over users of last day's columns by each day's
-    own, new = raw[-1], len(values) - len(pre)
-    sums = last.sums
-    for run, (begin, end) in enumerate(pairwise(last.bounds)):
-        kind = run % len(kinds)
-        np.subtract(values[begin:end], last.about[kind, :k], out=of[begin:end, :k])
-        own[kind, : k + 1, : k + 1] += of[begin:end].T @ of[begin:end]
-        sums[kind, : k + 1] += of[begin:end].sum(axis=0)
-        if begin >= new:
-            block = _first(pre[begin - new : end - new], last, kind)
-            own[kind, : k + 1, k + 1 :] += of[begin:end].T @ block
-            own[kind, k + 1 :, k + 1 :] += block.T @ block
-            sums[kind, k + 1 :] += block.sum(axis=0)
-        else:
-            which = run // len(kinds)
-            before = np.load(kept.folder / f"pre-{kept.days[which].day}.npy", mmap_mode="r")
-            block = _first(before[place[begin:end] - kept.starts[run - kind]], kept.days[which], kind)
-            raw[which, kind, : k + 1, k + 1 :] += of[begin:end].T @ block
-    own[:, k + 1 :, : k + 1] = own[:, : k + 1, k + 1 :].transpose(0, 2, 1)
-    with ThreadPoolExecutor(THREADS) as pool:
-        for which, kind, found in pool.map(lambda task: _products(kept, of, at, *task), _tasks(kept)):
-            raw[which, kind, : k + 1, : k + 1] += found
-    counts = np.diff(kept.starts[-len(kinds) - 1 :])
-    found: dict[str, dict[str, Moments]] = {segment: {} for segment in SEGMENTS}
-    for kind, (arm, segment) in enumerate(kinds):
-        found[segment][arm] = _joined(kept, kind, int(counts[kind]), raw[:, kind])
-    return found
-
-
-def _first(pre: Floats, day: Day, kind: int) -> Floats:
-    """1 and the covariates of users who were new on a day, about their means."""
-    return np.concatenate([np.ones((len(pre), 1)), pre - day.about[kind, day.about.shape[1] - pre.shape[1] :]], axis=1)
-
-
-def _tasks(kept: Kept) -> Iterator[tuple[int, int, int, int]]:
-    """Stretches of rows of one day and kind before the last day."""
-    for which, day in enumerate(kept.days[:-1]):
-        for run, (low, high) in enumerate(pairwise(day.bounds)):
-            for begin in range(low, high, CHUNK):
-                yield which, run % len(kept.kinds), begin, min(begin + CHUNK, high)
-
-
-def _products(
-    kept: Kept, of: Floats, at: npt.NDArray[np.int32], which: int, kind: int, begin: int, end: int
-) -> tuple[int, int, Floats]:
-    """Sums of products of the last day's columns and one kept day's, over the users of some of that day's rows."""
-    day, k = kept.days[which], len(kept.columns)
-    rows = np.load(kept.folder / f"rows-{day.day}.npy", mmap_mode="r")[begin:end]
-    theirs = np.ones((end - begin, k + 1))
-    kept_values = np.load(kept.folder / f"values-{day.day}.npy", mmap_mode="r")[begin:end]
-    np.subtract(kept_values, day.about[kind, :k], out=theirs[:, :k])
-    return which, kind, of.take(at.take(rows), axis=0).T @ theirs
-
-
-def _joined(kept: Kept, kind: int, new: int, raw: Floats) -> Moments:
-    """Moments with the last day's columns. `raw` (days, q, q): sums of products about the days' means, U⁻¹x.
-
-    With x = U x', where U puts back what was taken off: P = U_D (Σ x'_D x'_dᵀ − n m'_D m'_dᵀ) U_dᵀ.
-    """
-    last = kept.days[-1]
-    arm, segment = kept.kinds[kind]
-    before = kept.moments[segment][arm]
-    wide = layout(kept.columns, kept.covariates, last.day + 1)
-    zeros = Moments(wide, new, np.zeros(len(wide)), np.zeros((len(wide), len(wide))))
-    of = before.embedded(wide) + zeros
-    if not of.n:
-        return of
-    means, products = of.means.copy(), of.products.copy()
-    place = {column: i for i, column in enumerate(wide)}
-    names = (*kept.columns, EXPOSED, FIRST, *kept.covariates)
-    shifted = last.sums[kind] / of.n
-    mine = [place[f"{name}@{last.day}"] for name in names]
-    put_back = _put_back(len(kept.columns), last.about[kind])
-    for day, found in zip(kept.days, raw, strict=True):
-        theirs = [place[f"{name}@{day.day}"] for name in names]
-        back = _put_back(len(kept.columns), day.about[kind])
-        block = put_back @ (found - np.outer(shifted, day.sums[kind])) @ back.T
-        products[np.ix_(mine, theirs)] = block
-        products[np.ix_(theirs, mine)] = block.T
-    means[mine] = put_back @ shifted
-    return Moments(wide, of.n, means, products)
-
-
-def _put_back(k: int, about: Floats) -> Floats:
-    """U (q, q): columns get their mean by whether the user was exposed, covariates by whether it is new."""
-    found = np.eye(len(about))
-    found[:k, k] = about[:k]
-    found[k + 2 :, k + 1] = about[k + 2 :]
-    return found
 
 
 def _buckets(kept: Kept, ids: Ints, arm: Ints, values: Floats, before: int) -> dict[str, Buckets]:
@@ -476,37 +231,3 @@ def _less_moments(whole: Moments, part: Moments) -> Moments:
     means = whole.means - shift * (part.n / n)
     products = whole.products - part.products - np.outer(shift, shift) * (part.n * whole.n / n)
     return Moments(whole.columns, n, means, products)
-
-
-def _load(kept: Kept) -> dict[str, Any]:
-    name = str(kept.days[-1].day) if kept.days else "none"
-    return {what: np.load(kept.folder / f"{what}-{name}.npy") for what in ("ids", "places", "gone", "totals")}
-
-
-def _save(folder: Path, name: str, **arrays: Any) -> None:
-    for what, array in arrays.items():
-        np.save(folder / f"{what}-{name}.npy", array)
-
-
-def _commit(kept: Kept) -> None:
-    values = {
-        "moments": kept.moments,
-        "buckets": kept.buckets,
-        "histograms": kept.histograms,
-        "days": {str(of.day): {"about": of.about, "sums": of.sums} for of in kept.days},
-    }
-    told = {
-        "experiment": fingerprint(kept.experiment),
-        "columns": kept.columns,
-        "covariates": kept.covariates,
-        "spread": kept.spread,
-        "starts": kept.starts,
-        "days": [(of.day, of.bounds) for of in kept.days],
-        "in_two_arms": kept.in_two_arms,
-    }
-    write_archive(values, told, kept.folder / MANIFEST)
-    now = {f"{what}-{kept.days[-1].day if kept.days else 'none'}.npy" for what in ("ids", "places", "gone", "totals")}
-    for what in ("ids", "places", "gone", "totals"):
-        for path in kept.folder.glob(f"{what}-*.npy"):
-            if path.name not in now:
-                path.unlink()

@@ -216,10 +216,14 @@ def _panel(report: Report, result: MetricResult, arm: str, marks: Sequence[float
 
 @dataclass(frozen=True)
 class _Part:
-    """A kind of parts, such as segments, for one treatment arm; a drawing of the first metric for each slice."""
+    """A kind of parts, such as segments, for one treatment arm; a drawing of the first metric for each slice.
+
+    `note`: where every slice has the same.
+    """
 
     title: str
     arm: str
+    note: str
     slices: list[tuple[Slice, list[tuple[MetricResult, Relative]], Markup]]
 
 
@@ -227,12 +231,16 @@ def _parts(report: Report) -> Iterable[_Part]:
     for kind in dict.fromkeys(part.kind for part in report.slices):
         of_kind = [part for part in report.slices if part.kind == kind]
         for verdict in report.verdicts:
-            lines = [(part, _judged(part, verdict.arm)) for part in of_kind]
-            heads = [point for _, found in lines if found and (point := _point(found[0][1])) is not None]
+            lines = [(part, found) for part in of_kind if (found := _judged(part, verdict.arm))]
+            if not lines:
+                continue
+            notes = {part.note for part, _ in lines}
+            heads = [point for _, found in lines if (point := _point(found[0][1])) is not None]
             scale = reach(heads)
             yield _Part(
                 wording.PARTS.get(kind, fmt.words(kind).capitalize()),
                 verdict.arm,
+                notes.pop() if len(notes) == 1 else "",
                 [(part, found, _head(report, part, found, scale)) for part, found in lines],
             )
 
@@ -244,8 +252,6 @@ def _judged(part: Slice, arm: str) -> list[tuple[MetricResult, Relative]]:
 
 
 def _head(report: Report, part: Slice, found: list[tuple[MetricResult, Relative]], scale: float) -> Markup:
-    if not found:
-        return Markup("")
     result, difference = found[0]
     title = f"{'Not valid. ' if report.invalid else ''}{result.label}, {part.name}: {difference}"
     plot = forest(_point(difference), None, scale, title, good=result.direction)

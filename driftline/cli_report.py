@@ -1,6 +1,7 @@
 """`driftline experiment report`, `diff` and `monitor`: what came of an experiment, and what comes of it."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -49,21 +50,31 @@ def report(
     from abtest.wording import DECISIONS
 
     if data or table or pre or pre_table or state or save_state:
+        from driftline.build import commit
         from driftline.experiment_data import report_on
 
         experiment = experiment_of(settings)
         found = report_on(experiment, data, table, pre, pre_table, state, save_state)
-        context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")})
+        context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}, commit=commit())
     else:
         found, context = _collected(load(settings))
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
-    said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
+    said = [word for option, value in given.items() if value is not None for word in (option, _public(str(value)))]
     command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
     write(found, replace(context, command=command), out)
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in found.verdicts:
         typer.echo(f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}")
     raise typer.Exit(exit_code(found.verdicts))
+
+
+def _public(place: str) -> str:
+    """A path, or a URL without its password: a report is passed on.
+
+    >>> _public("postgres://me:secret@db/x"), _public("rows.parquet"), _public("postgres://me@db/x")
+    ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
+    """
+    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)
 
 
 def _collected(settings: Settings) -> "tuple[Report, ReportContext]":

@@ -120,7 +120,7 @@ def test_a_crash_before_a_day_is_there_leaves_the_days_before(tmp_path, monkeypa
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("abtest.kept.write_archive", fails)
+        patched.setattr("abtest.kept_state.write_archive", fails)
         with pytest.raises(OSError, match="disk full"):
             with_day(opened(tmp_path, WEEK), crowd.table([3]))
     assert opened(tmp_path, WEEK).aggregate.days == 3
