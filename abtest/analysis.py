@@ -1,185 +1,144 @@
-"""From state to report: a pure function. The report is plain values, ready for JSON; a number that cannot be had is
-null and has a reason beside it.
-"""
+"""From aggregate to report: a pure function of the aggregate, the experiment and what the state has counted."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from abtest.cuped import adjust
-from abtest.metrics import COLUMNS, METRICS, PRIMARY, Metric
-from abtest.novelty import PrePeriod, pre_period
-from abtest.records import Tally
+from abtest.aggregate import MET, Aggregate, aggregate, needed
+from abtest.checks import ModelFacts, checks_of
+from abtest.courses import courses_of
+from abtest.cuped import Adjustment
+from abtest.digest import digest
+from abtest.effects import ALPHA, compare
+from abtest.estimates import Estimate
+from abtest.freshness import by_age, by_version, comparable
+from abtest.jackknife import jackknife
+from abtest.metrics import Declared, Mean, Metric, Quantile, Ratio, of_experiment
+from abtest.moments import Moments
+from abtest.novelty import on_day, pre_period
+from abtest.observed import Observed
+from abtest.planned import planned
+from abtest.quality import date_of, days_over
+from abtest.quantiles import quantile_estimate
+from abtest.results import (
+    SCHEMA_VERSION,
+    ArmEffect,
+    ArmValue,
+    Day,
+    MetricResult,
+    Report,
+    Slice,
+    SnapshotRow,
+    SourceRow,
+)
+from abtest.sources import compare_sources
 from abtest.state import State, folded
-from abtest.stats import Effect, Estimate, Floats, Moments, Split, compare, ratio_estimate, split_check
-from abtest.table import PRE, Ints, Table, table
-from abtest.verdict import Verdict, decide
-from contracts.settings import DAY_MS
-
-SCHEMA_VERSION = 1
+from abtest.stats import split_check
+from abtest.table import STREAMED, table
+from abtest.verdict import decide
+from contracts.experiment import Experiment
 
 
-@dataclass(frozen=True)
-class ArmValue:
-    """A metric in one arm; `value` in the metric's unit (rates as fractions)."""
-
-    arm: str
-    users: int
-    value: float | None
-    std_error: float | None
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class ArmEffect:
-    """A treatment arm against the control. `cautions`: why to trust it less than its interval suggests.
-
-    `adjusted`: the same by CUPED, with what is known of the users from before; None where nothing is.
-    `variance_removed`: the share of the difference's variance that this takes away.
-    """
-
-    arm: str
-    effect: Effect
-    cautions: tuple[str, ...]
-    adjusted: Effect | None = None
-    variance_removed: float | None = None
-
-
-@dataclass(frozen=True)
-class MetricResult:
-    """One metric over one stretch of time."""
-
-    metric: str
-    label: str
-    unit: str
-    about: str
-    arms: tuple[ArmValue, ...]
-    effects: tuple[ArmEffect, ...]  # one per arm that is not the control
-
-
-@dataclass(frozen=True)
-class Day:
-    """One day of the experiment, alone and together with all before it."""
-
-    day: int
-    date: str
-    daily: tuple[MetricResult, ...]
-    cumulative: tuple[MetricResult, ...]
-
-
-@dataclass(frozen=True)
-class SourceRow:
-    """Engagement with the items that one candidate source contributed in one arm. Error clustered on the user."""
-
-    arm: str
-    source: str
-    users: int
-    shown: int
-    views: int
-    effective_views: int
-    follows: int
-    evr: float | None
-    evr_std_error: float | None
-    follow_rate: float | None
-    play_s_per_view: float | None
-
-
-@dataclass(frozen=True)
-class SnapshotRow:
-    """How many recalls one snapshot answered in one arm, users in two arms included."""
-
-    arm: str
-    model: str
-    snapshot: str
-    recalls: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that the state says about the experiment."""
-
-    schema_version: int
-    experiment: str
-    control: str
-    arms: tuple[str, ...]
-    start_ms: int
-    end_ms: int
-    day_offset_ms: int
-    primary: str
-    verdicts: tuple[Verdict, ...]
-    split: Split
-    pre_period: tuple[PrePeriod, ...]  # each treatment arm against the control before the experiment
-    users_in_two_arms: int
-    metrics: tuple[MetricResult, ...]  # over the whole experiment
-    days: tuple[Day, ...]
-    sources: tuple[SourceRow, ...]
-    snapshots: tuple[SnapshotRow, ...]
-    counts: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers, text and null."""
-        return asdict(self)
-
-
-def analyse(state: State) -> Report:
-    """The report on everything `state` has seen; `state` is not changed."""
+def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
+    """The report on everything a collector's `state` has seen; `state` is not changed."""
     complete = folded(state)
     experiment = complete.rules.experiment
-    columns = table(complete)
-    days = tuple(_days(columns, complete))
-    moments = _whole(columns)
-    whole = compare_arms(METRICS, moments, experiment.control, PRE)
-    alike = pre_period(moments, PRE, experiment.control)
-    per_arm = np.bincount(columns.arm, minlength=len(columns.arms))
-    split = split_check(
-        dict(zip(columns.arms, per_arm.tolist(), strict=True)),
-        {arm: spec.weight for arm, spec in experiment.arms.items()},
-    )
-    primary = next(result for result in whole if result.metric == PRIMARY)
+    metrics = of_experiment(experiment, STREAMED)
+    columns = needed(["recalls", *(column for metric in metrics for column in metric.columns)])
+    spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
+    of = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
+    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms)
+    return report(of, experiment, observed, models)
+
+
+def report(
+    of: Aggregate, experiment: Experiment, observed: Observed | None = None, models: Sequence[ModelFacts] = ()
+) -> Report:
+    """The report on an aggregate.
+
+    Args:
+        of: of the experiment's users.
+        experiment: its file.
+        observed: what was counted beside.
+        models: what is known of the arms' models.
+
+    Raises:
+        SettingsError: the experiment has a metric of a column that the aggregate does not have.
+
+    """
+    observed = observed or Observed()
+    metrics = of_experiment(experiment, of.columns)
+    estimable = [metric for metric in metrics if not isinstance(metric, Quantile)]
+    control, plan = experiment.control, experiment.analysis
+    weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
+    split = split_check(of.users, weights)
+    alpha = plan.alpha
+    everyone = of.through(of.days - 1)
+    alike = pre_period(everyone, of.covariates, control)
+    days = tuple(_days(of, estimable, experiment))
+    over = days_over(experiment, observed.newest_ms, of.days)
+    courses = tuple(courses_of(of, estimable, experiment, over))
+    whole = planned((*_whole(of, metrics, everyone, control, alpha),), courses, plan)
+    checks = checks_of(of, experiment, split, alike, models, observed, whole)
+    interference = any(model.interferes for model in models)
+    treatments = [arm for arm in of.arms if arm != control]
     return Report(
         schema_version=SCHEMA_VERSION,
         experiment=experiment.name,
-        control=experiment.control,
-        arms=columns.arms,
+        hypothesis=experiment.hypothesis,
+        owner=experiment.owner,
+        control=control,
+        arms=of.arms,
+        models={arm: spec.model for arm, spec in experiment.arms.items()},
         start_ms=experiment.start_ms,
         end_ms=experiment.end_ms,
         day_offset_ms=experiment.day_offset_ms,
-        primary=PRIMARY,
+        days_planned=experiment.days,
+        plan=plan.model_dump(mode="json"),
+        primary=metrics[0].name,
         verdicts=tuple(
-            decide(split, primary.label, line.arm, line.effect, line.cautions, biased=was.biased)
-            for line, was in zip(primary.effects, alike, strict=True)
+            decide(
+                arm,
+                whole,
+                checks,
+                plan,
+                ended=over >= experiment.days,
+                interference=interference,
+            )
+            for arm in treatments
         ),
+        checks=checks,
         split=split,
         pre_period=alike,
-        users_in_two_arms=columns.users_in_two_arms,
+        users_in_two_arms=of.in_two_arms,
         metrics=whole,
         days=days,
-        sources=tuple(_sources(columns)),
-        snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(complete.recalls.items())),
-        counts=dict(sorted((name, count) for name, count in complete.counts.items() if count)),
+        courses=courses,
+        slices=tuple(_slices(of, estimable, experiment, observed)),
+        sources=tuple(_sources(of, experiment)),
+        snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
+        counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
+        data_hash=digest(of),
     )
 
 
-def summary(report: Report) -> dict[str, Any]:
+def summary(found: Report) -> dict[str, Any]:
     """Per metric and treatment arm what a summary shows: both values, relative difference, interval, p-value, users.
 
     ``{metric: {arm: {treatment, control, relative, ci_low, ci_high, p_value, users: {arm: n}, reason}}}``
     """
     lines: dict[str, Any] = {}
-    for result in report.metrics:
+    for result in found.metrics:
         values = {arm.arm: arm for arm in result.arms}
         lines[result.metric] = {
             line.arm: {
                 "treatment": values[line.arm].value,
-                "control": values[report.control].value,
+                "control": values[found.control].value,
                 "relative": line.effect.relative,
                 "ci_low": line.effect.ci_low,
                 "ci_high": line.effect.ci_high,
                 "p_value": line.effect.p_value,
-                "users": {name: values[name].users for name in (line.arm, report.control)},
+                "users": {name: values[name].users for name in (line.arm, found.control)},
                 "reason": line.effect.reason,
             }
             for line in result.effects
@@ -188,34 +147,70 @@ def summary(report: Report) -> dict[str, Any]:
 
 
 def compare_arms(
-    metrics: Sequence[Metric], moments: Mapping[str, Moments], control: str, covariates: Sequence[str] = ()
+    metrics: Sequence[Metric],
+    moments: Mapping[str, Moments],
+    control: str,
+    covariates: Sequence[str] = (),
+    alpha: float = ALPHA,
 ) -> tuple[MetricResult, ...]:
     """Every metric from each arm's moments, every other arm against `control`; by CUPED too, given covariates.
 
     The way in for data that did not come through the stream: moments can be made of any table with a row per user.
     """
-    return tuple(_result(metric, moments, control, covariates) for metric in metrics)
+    cuped = Adjustment.of(moments, covariates)
+    return tuple(
+        _by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics
+    )
 
 
-def _result(metric: Metric, moments: Mapping[str, Moments], control: str, covariates: Sequence[str]) -> MetricResult:
-    estimates: dict[str, Estimate] = {arm: metric.estimate(of) for arm, of in moments.items()}
-    cautions = {arm: metric.caution(of) for arm, of in moments.items()}
-    by_cuped = adjust(moments, metric, covariates) if covariates else None
-    if by_cuped and not by_cuped.covariates:
-        by_cuped = None  # nothing is known from before
+def _plain(metric: Metric, moments: Mapping[str, Moments], control: str, alpha: float) -> MetricResult:
+    estimates = {arm: metric.estimate(m) for arm, m in moments.items()}
+    cautions = {arm: metric.caution(m) for arm, m in moments.items()}
+    return _compared(metric, estimates, cautions, control, alpha)
+
+
+def _by_cuped(found: MetricResult, metric: Metric, cuped: Adjustment, control: str, alpha: float) -> MetricResult:
+    """`found` with `metric` by CUPED beside it, if anything is known from before."""
+    if not cuped.used:
+        return found
+    by_cuped = cuped.of_metric(metric)
+    if not by_cuped.covariates:
+        return found
+    adjusted = by_cuped.estimates
+    return replace(
+        found,
+        effects=tuple(
+            replace(
+                line,
+                adjusted=compare(adjusted[line.arm], adjusted[control], (line.arm, control), alpha),
+                variance_removed=by_cuped.variance_removed,
+            )
+            for line in found.effects
+        ),
+    )
+
+
+def _compared(
+    metric: Metric | Quantile,
+    estimates: Mapping[str, Estimate],
+    cautions: Mapping[str, str | None],
+    control: str,
+    alpha: float,
+) -> MetricResult:
     return MetricResult(
         metric.name,
         metric.label,
         metric.unit,
         metric.about,
+        metric.role,
+        metric.direction,
+        metric.minimum_effect,
         tuple(ArmValue(arm, e.users, e.value, e.std_error, e.reason) for arm, e in estimates.items()),
         tuple(
             ArmEffect(
                 arm,
-                compare(estimate, estimates[control], (arm, control)),
+                compare(estimate, estimates[control], (arm, control), alpha),
                 tuple(f"{cautions[name]} in arm {name}" for name in (arm, control) if cautions[name]),
-                compare(by_cuped.estimates[arm], by_cuped.estimates[control], (arm, control)) if by_cuped else None,
-                by_cuped.variance_removed if by_cuped else None,
             )
             for arm, estimate in estimates.items()
             if arm != control
@@ -223,62 +218,87 @@ def _result(metric: Metric, moments: Mapping[str, Moments], control: str, covari
     )
 
 
-def _days(columns: Table, state: State) -> Iterator[Day]:
-    """Day by day up to the last one seen; a day without a single event is there too, and says so.
-
-    A user's sums so far are kept dense (users, columns): a day touches only the rows of its own users.
-    """
-    experiment = state.rules.experiment
-    so_far = np.zeros((len(columns.arm), len(COLUMNS)))
-    exposed = np.zeros(len(columns.arm), bool)
-    first_midnight = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
-    for day in range(int(columns.day[-1]) + 1 if len(columns.day) else 0):
-        begin, end = np.searchsorted(columns.day, [day, day + 1])
-        users, values = columns.user[begin:end], columns.values[begin:end]
-        so_far[users] += values
-        exposed[users] = True
-        date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=first_midnight + day)
-        yield Day(
-            day,
-            date.date().isoformat(),
-            _results(columns, experiment.control, columns.arm[users], values),
-            _results(columns, experiment.control, columns.arm[exposed], so_far[exposed]),
+def _whole(
+    of: Aggregate, metrics: Sequence[Declared], everyone: Mapping[str, Moments], control: str, alpha: float
+) -> Iterator[MetricResult]:
+    """Over all days, with jackknife errors beside; quantiles from histograms."""
+    cuped = Adjustment.of(everyone, of.covariates)
+    for metric in metrics:
+        if isinstance(metric, Quantile):
+            spread = of.histograms[metric.column]
+            estimates = {arm: quantile_estimate(histogram, metric.q) for arm, histogram in spread.items()}
+            yield _compared(metric, estimates, dict.fromkeys(estimates), control, alpha)
+            continue
+        found = _by_cuped(_plain(metric, everyone, control, alpha), metric, cuped, control, alpha)
+        yield replace(
+            found,
+            effects=tuple(
+                replace(line, jackknife=jackknife(metric, of.buckets[line.arm], of.buckets[control], alpha))
+                for line in found.effects
+            ),
         )
 
 
-def _results(columns: Table, control: str, arm: Ints, values: Floats) -> tuple[MetricResult, ...]:
-    moments = {name: Moments.of(COLUMNS, values[arm == i]) for i, name in enumerate(columns.arms)}
-    return compare_arms(METRICS, moments, control)
+def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Day]:
+    """Day by day up to the last one seen; a day without a single event is there too, and says so."""
+    control, alpha = experiment.control, experiment.analysis.alpha
+    for day in range(of.days):
+        through, on = of.through(day), of.on(day)
+        cuped = Adjustment.of(through, of.covariates)
+        yield Day(
+            day,
+            date_of(experiment, day),
+            of.new_users(day),
+            # CUPED goes by all users seen so far: who comes back may be an effect itself, who was there before is not
+            tuple(_by_cuped(_plain(m, on, control, alpha), on_day(m, day), cuped, control, alpha) for m in metrics),
+            tuple(_by_cuped(_plain(m, through, control, alpha), m, cuped, control, alpha) for m in metrics),
+        )
 
 
-def _whole(columns: Table) -> dict[str, Moments]:
-    """By arm, of each user's sums over the whole experiment and over the days before it."""
-    totals = np.zeros((len(columns.arm), len(COLUMNS)))
-    np.add.at(totals, columns.user, columns.values)
-    values = np.hstack((totals, columns.pre))
-    return {name: Moments.of((*COLUMNS, *PRE), values[columns.arm == i]) for i, name in enumerate(columns.arms)}
+def _slices(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
+) -> Iterator[Slice]:
+    """Segments of users by what was known of them before the start; classes of model age; snapshot versions."""
+    control, alpha = experiment.control, experiment.analysis.alpha
+    for name, moments in of.segments.items():
+        users = {arm: m.n for arm, m in moments.items()}
+        if all(users.values()):
+            yield Slice("segment", name, users, compare_arms(metrics, moments, control, alpha=alpha))
+    ratios = comparable(metrics)
+    for cut in (*by_age(of, ratios, control), *by_version(of, ratios, experiment, observed)):
+        results = compare_arms(ratios, cut.moments, control, alpha=alpha)
+        yield Slice(cut.kind, cut.name, cut.users, results, cut.note)
 
 
-def _sources(columns: Table) -> Iterator[SourceRow]:
-    """A row per arm and source, over the users to whom the source showed something."""
-    arm_of_row = columns.arm[columns.source_user]
-    for i, arm in enumerate(columns.arms):
-        for j, source in enumerate(columns.sources):
-            values = columns.source_values[(arm_of_row == i) & (columns.source == j)]
-            if not len(values):
+def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
+    """A row per arm and source that showed something, each against the one of the arm that the control also has."""
+    for arm, moments in of.parts.get("source", {}).items():
+        names = list(dict.fromkeys(column.partition("@")[2] for column in moments.columns))
+        shown = {name: moments.total(f"shown@{name}") for name in names}
+        if not any(shown.values()):
+            continue
+        base = _reference(experiment, [name for name in names if shown[name]])
+        for found in compare_sources(moments, base, of.votes.get(arm), experiment.analysis.alpha):
+            source, evr = found.source, found.values["evr"]
+            total = {c: round(moments.total(f"{c}@{source}")) for c in ("shown", "views", "effective_views", "follows")}
+            if not total["shown"]:
                 continue
-            total = Tally(*(round(float(x)) for x in values.sum(axis=0)))
-            evr = ratio_estimate(Moments.of(Tally._fields, values), "effective_views", "views")
             yield SourceRow(
                 arm,
                 source,
-                users=len(values),
-                shown=total.shown,
-                views=total.views,
-                effective_views=total.effective_views,
-                follows=total.follows,
-                evr=evr.value,
-                evr_std_error=evr.std_error,
-                follow_rate=total.follows / total.views if total.views else None,
-                play_s_per_view=total.play_ms / 1000 / total.views if total.views else None,
+                users=round(moments.total(f"{MET}@{source}")),
+                **total,
+                evr=evr.estimate.value,
+                evr_std_error=evr.estimate.std_error,
+                follow_rate=found.values["follow_rate"].estimate.value,
+                play_s_per_view=found.values["play_s_per_view"].estimate.value,
+                against="" if source == base else base,
+                evr_effect=evr.against,
+                preference=found.preference,
             )
+
+
+def _reference(experiment: Experiment, sources: Sequence[str]) -> str:
+    """The control's model where it is a source of the arm too, else the first."""
+    model = experiment.arms[experiment.control].model
+    return model if model in sources else sources[0]

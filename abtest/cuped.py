@@ -25,7 +25,7 @@ Sources:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 
 import numpy as np
@@ -75,24 +75,67 @@ def adjust(moments: Mapping[str, Moments], metric: Metric, covariates: Sequence[
     ([3.67, 3.33], 0.978)
 
     """
-    if not moments:
-        raise ValueError("there are no arms to adjust")
-    plain = {arm: metric.estimate(of) for arm, of in moments.items()}
-    whole = reduce(add, moments.values())
-    pooled = metric.estimate(whole)
-    used = [found for found in _covariates(moments, whole, covariates) if found is not None]
-    kept = tuple(name for name, _, _ in used)
-    dropped = tuple(name for name in map(_name, covariates) if name not in kept)
-    if not used or pooled.influence is None or pooled.variance is None:
-        return Adjusted(plain, (), np.zeros(0), (*kept, *dropped), _removed(plain, plain))
-    C = np.stack([_influence(estimate) for _, estimate, _ in used])
-    theta = _theta(C @ whole.covariances @ C.T, C @ whole.covariances @ pooled.influence)
-    means = np.array([estimate.value for _, estimate, _ in used], np.float64)
-    estimates = {
-        arm: _adjusted(of, plain[arm], [by_arm[arm] for _, _, by_arm in used], theta, means)
-        for arm, of in moments.items()
-    }
-    return Adjusted(estimates, kept, theta, dropped, _removed(plain, estimates))
+    return Adjustment.of(moments, covariates).of_metric(metric)
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """All that CUPED needs and that is the same for every metric: of the arms' `moments`, and of the covariates.
+
+    `used`: name, estimate over all arms and by arm of the covariates that vary and have a value everywhere.
+    """
+
+    moments: Mapping[str, Moments]
+    whole: Moments
+    used: tuple[tuple[str, Estimate, dict[str, Estimate]], ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, moments: Mapping[str, Moments], covariates: Sequence[str | Metric]) -> "Adjustment":
+        """Of `covariates` in arms.
+
+        Raises:
+            ValueError: there are no arms, or they have different columns.
+            KeyError: a column is not there.
+
+        """
+        if not moments:
+            raise ValueError("there are no arms to adjust")
+        whole = reduce(add, moments.values())
+        return cls(moments, whole, tuple(_covariates(moments, whole, covariates)), tuple(map(_name, covariates)))
+
+    def of_metric(self, metric: Metric) -> Adjusted:
+        """One metric in every arm, adjusted."""
+        plain = {arm: metric.estimate(of) for arm, of in self.moments.items()}
+        pooled = metric.estimate(self.whole)
+        kept = tuple(name for name, _, _ in self.used)
+        dropped = tuple(name for name in self.names if name not in kept)
+        if not self.used or pooled.influence is None or pooled.variance is None:
+            return Adjusted(plain, (), np.zeros(0), (*kept, *dropped), _removed(plain, plain))
+        covariances, with_all, means = self._joint
+        theta = _theta(covariances, with_all @ pooled.influence)
+        estimates = {
+            arm: _adjusted(of, plain[arm], *self._by_arm[arm], theta, means) for arm, of in self.moments.items()
+        }
+        return Adjusted(estimates, kept, theta, dropped, _removed(plain, estimates))
+
+    @cached_property
+    def _joint(self) -> tuple[Floats, Floats, Floats]:
+        """C Σ Cᵀ, C Σ and the covariates' values, over all arms."""
+        C = np.stack([_influence(estimate) for _, estimate, _ in self.used])
+        with_all = C @ self.whole.covariances
+        return with_all @ C.T, with_all, np.array([estimate.value for _, estimate, _ in self.used], np.float64)
+
+    @cached_property
+    def _by_arm(self) -> dict[str, tuple[Floats, Floats]]:
+        """The covariates' influences (p, k) and values (p,) in each arm; NaN where an arm has none."""
+        found = {}
+        for arm, of in self.moments.items():
+            estimates = [by_arm[arm] for _, _, by_arm in self.used]
+            none = np.full(len(of.columns), np.nan)
+            C = np.stack([none if each.influence is None else each.influence for each in estimates])
+            found[arm] = C, np.array([np.nan if each.value is None else each.value for each in estimates])
+        return found
 
 
 def _covariates(
@@ -118,12 +161,11 @@ def _theta(covariances: Floats, with_metric: Floats) -> Floats:
     return theta
 
 
-def _adjusted(moments: Moments, plain: Estimate, covariates: list[Estimate], theta: Floats, means: Floats) -> Estimate:
+def _adjusted(moments: Moments, plain: Estimate, C: Floats, values: Floats, theta: Floats, means: Floats) -> Estimate:
     if plain.value is None or plain.influence is None:
         return plain
-    shift = np.array([estimate.value for estimate in covariates], np.float64) - means
-    influence = plain.influence - theta @ np.stack([_influence(estimate) for estimate in covariates])
-    value = plain.value - float(theta @ shift)
+    influence = plain.influence - theta @ C
+    value = plain.value - float(theta @ (values - means))
     if plain.variance is None:
         return Estimate(plain.users, value, None, plain.reason, influence)
     variance = float(influence @ moments.covariances @ influence) / moments.n

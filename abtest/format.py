@@ -1,5 +1,8 @@
 """Numbers as a person reads them. The JSON beside the page keeps every digit."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
 DASH = "—"
 MINUS = "−"  # as wide as a plus; a hyphen is not
 
@@ -85,3 +88,43 @@ def words(name: str) -> str:
     'feedback without exposure'
     """
     return name.replace("_", " ")
+
+
+def level(alpha: float) -> str:
+    """How surely an interval at error level `alpha` covers.
+
+    >>> level(0.05), level(0.001)
+    ('95 %', '99.9 %')
+    """
+    return f"{100 * (1 - alpha):.6g} %"
+
+
+def instant(at_ms: int, offset_ms: int = 0) -> str:
+    """A moment on the clock that is `offset_ms` ahead of UTC, to the minute.
+
+    >>> instant(1_772_294_400_000, 28_800_000)
+    '2026-03-01 00:00 UTC+08:00'
+    """
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms + offset_ms)
+    return f"{moment:%Y-%m-%d %H:%M} {zone(offset_ms)}"
+
+
+def zone(offset_ms: int) -> str:
+    """An offset from UTC.
+
+    >>> zone(0), zone(28_800_000), zone(-12_600_000)
+    ('UTC', 'UTC+08:00', 'UTC−03:30')
+    """
+    if offset_ms == 0:
+        return "UTC"
+    minutes = abs(offset_ms) // 60_000
+    return f"UTC{MINUS if offset_ms < 0 else '+'}{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Several things in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"]), listed([])
+    ('a', 'a, b and c', '')
+    """
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)

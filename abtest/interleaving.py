@@ -11,7 +11,6 @@ Sources:
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import norm
 
 from abtest.moments import Floats
@@ -46,24 +45,34 @@ def preference(first: Floats, second: Floats, alpha: float = 0.05) -> Preference
     Raises:
         ValueError: the two are not of the same users.
 
+    >>> import numpy as np
     >>> preference(np.array([2.0, 1, 0, 3]), np.array([1.0, 1, 1, 0])).share
     0.625
 
     """
     if first.shape != second.shape:
         raise ValueError(f"{first.size} users of one source and {second.size} of the other cannot be compared")
-    users = first.size
     wins, losses = int((first > second).sum()), int((first < second).sum())
-    ties = users - wins - losses
+    return preference_of_votes(wins, losses, first.size - wins - losses, alpha)
+
+
+def preference_of_votes(wins: int, losses: int, ties: int, alpha: float = 0.05) -> Preference:
+    """The same from counts of users, which merge by addition.
+
+    >>> import numpy as np
+    >>> preference_of_votes(2, 1, 1) == preference(np.array([2.0, 1, 0, 3]), np.array([1.0, 1, 1, 0]))
+    True
+    """
+    users = wins + losses + ties
     if not users:
         return Preference(0, 0, 0, reason="no users")
-    votes = 0.5 + 0.5 * np.sign(first - second)
-    share = float(votes.mean())
-    if wins + losses == 0 or users < 2:
-        return Preference(wins, losses, ties, share, reason="all users alike" if users > 1 else "fewer than 2 users")
-    error = float(votes.std(ddof=1)) / math.sqrt(users)
-    if error == 0:
+    share = (wins + ties / 2) / users
+    if users < 2:
+        return Preference(wins, losses, ties, share, reason="fewer than 2 users")
+    if users in {wins, losses, ties}:
         return Preference(wins, losses, ties, share, reason="all users alike")
+    squares = wins * (1 - share) ** 2 + losses * share**2 + ties * (0.5 - share) ** 2
+    error = math.sqrt(squares / (users - 1) / users)
     margin = float(norm.isf(alpha / 2)) * error
     p_value = 2 * float(norm.sf(abs(share - 0.5) / error))
     return Preference(wins, losses, ties, share, max(share - margin, 0.0), min(share + margin, 1.0), p_value)

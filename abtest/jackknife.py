@@ -26,6 +26,17 @@ class Buckets:
     sums: Floats
     counts: npt.NDArray[np.int64]
 
+    def __add__(self, other: "Buckets") -> "Buckets":
+        """Of both, which must not share a user.
+
+        Raises:
+            ValueError: their columns or numbers of buckets differ.
+
+        """
+        if self.columns != other.columns or self.sums.shape != other.sums.shape:
+            raise ValueError("buckets of other columns or another number do not merge")
+        return Buckets(self.columns, self.sums + other.sums, self.counts + other.counts)
+
 
 @dataclass(frozen=True)
 class Jackknife:

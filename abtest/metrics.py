@@ -1,33 +1,25 @@
 """The metrics of a report, as values. Each turns an arm's moments into an estimate; the unit is always the user.
 
-They can be declared as plain mappings, such as a YAML file gives:
-
-    - {name: evr, kind: ratio, numerator: effective_views, denominator: views, role: primary, minimum_effect: 0.01}
-    - {name: latency_ms, kind: ratio, unit: ms, numerator: latency_ms, denominator: recalls, direction: decrease}
+An experiment's file declares them (`contracts.experiment.MetricPlan`); `of_plan` makes them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from abtest.estimates import Estimate, mean_estimate, ratio_estimate
 from abtest.moments import Floats, Moments
+from contracts.experiment import METRICS, Experiment, MetricPlan, SettingsError
 
 COLUMNS = ("recalls", "views", "effective_views", "follows", "play_s", "usage_s")  # a user's sums over a day or longer
+TIMED = ("timed", "answer_ms")  # recalls whose answer was timed, and how long those took together
 
 FEW = 20  # below this many users or events in an arm the normal approximation is a poor one
 
 Role = Literal["primary", "guardrail", "diagnostic"]
 Direction = Literal["increase", "decrease"]  # which one is good
-Text = Annotated[str, Field(min_length=1)]
-Above0 = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
-
-
-class MetricError(ValueError):
-    """A metric is declared wrongly; the message says which field and what is allowed."""
 
 
 class Metric(Protocol):
@@ -46,7 +38,7 @@ class Metric(Protocol):
     @property
     def direction(self) -> Direction: ...
     @property
-    def minimum_effect(self) -> float | None: ...
+    def minimum_effect(self) -> float: ...
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the estimate is made of."""
@@ -73,15 +65,14 @@ class Mean:
     1.5
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    name: Text
+    name: str
     label: str
     unit: str
     about: str
-    column: Text
+    column: str
     role: Role = "diagnostic"
     direction: Direction = "increase"
-    minimum_effect: Above0 | None = None
+    minimum_effect: float = 0.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,16 +92,15 @@ class Mean:
 class Ratio:
     """Sum of `numerator` over the sum of `denominator`, each summed per user first."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    name: Text
+    name: str
     label: str
     unit: str
     about: str
-    numerator: Text
-    denominator: Text
+    numerator: str
+    denominator: str
     role: Role = "diagnostic"
     direction: Direction = "increase"
-    minimum_effect: Above0 | None = None
+    minimum_effect: float = 0.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -134,16 +124,15 @@ class Ratio:
 class Quantile:
     """The value of `column` that a share `q` of users stays below. Moments do not have it: histograms do."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    name: Text
+    name: str
     label: str
     unit: str
     about: str
-    column: Text
-    q: Annotated[float, Field(gt=0, lt=1, strict=True)]
+    column: str
+    q: float
     role: Role = "diagnostic"
     direction: Direction = "increase"
-    minimum_effect: Above0 | None = None
+    minimum_effect: float = 0.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -151,70 +140,59 @@ class Quantile:
 
 
 Declared: TypeAlias = Mean | Ratio | Quantile
-KINDS: dict[str, type[Declared]] = {"mean": Mean, "ratio": Ratio, "quantile": Quantile}
-_READERS: dict[str, TypeAdapter[Declared]] = {kind: TypeAdapter(of) for kind, of in KINDS.items()}
 
-METRICS: tuple[Mean | Ratio, ...] = (
-    Ratio("evr", "Effective view rate", "%", "effective views / views", "effective_views", "views", "primary"),
-    Ratio("follow_rate", "Follow rate", "%", "follows / views", "follows", "views", "guardrail"),
-    Mean("play_duration", "Play duration", "s", "seconds played per exposed user", "play_s", "guardrail"),
-    Mean("app_usage", "App usage duration", "s", "length of sessions per exposed user", "usage_s", "guardrail"),
-)
-PRIMARY = "evr"
-RECALLS = Mean("recalls", "Recalls", "", "recalls per exposed user", "recalls")
-DEFAULTS = (*METRICS, RECALLS)  # where a declaration names no metrics
-LATENCY = Ratio(
-    "latency_ms", "Latency", "ms", "milliseconds per recall", "latency_ms", "recalls", "guardrail", "decrease"
-)  # where the data has the column
+_SAID = {  # label, unit and explanation of metrics by the names that they have by default
+    "evr": ("Effective view rate", "%", "effective views / views"),
+    "follow_rate": ("Follow rate", "%", "follows / views"),
+    "play_duration": ("Play duration", "s", "seconds played per exposed user"),
+    "app_usage": ("App usage duration", "s", "length of sessions per exposed user"),
+    "recalls": ("Recalls", "", "recalls per exposed user"),
+    "latency": ("Recall latency", "ms", "milliseconds per timed recall"),
+}
+_UNITS = {"play_s": "s", "usage_s": "s", "answer_ms": "ms"}
 
 
-def metric_of(declared: Mapping[str, Any], columns: Collection[str] | None = None) -> Declared:
-    """The metric that a mapping declares.
+def of_plan(plan: MetricPlan) -> Declared:
+    """The metric that a file declares.
 
-    `kind` (mean, ratio or quantile) and `name` are needed, and the columns that the kind has; `label` is the name where
-    it is left out, `unit` and `about` are empty.
+    >>> of_plan(MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9)).about
+    'what 90 % of users stay below, play s'
+    """
+    first, *rest = plan.columns
+    said = first.replace("_", " ")
+    unit = _UNITS.get(first, "")
+    if plan.kind == "ratio":
+        about = f"{said} / {rest[0].replace('_', ' ')}"
+    else:
+        about = f"{said} per exposed user" if plan.q is None else f"what {100 * plan.q:g} % of users stay below, {said}"
+    label, unit, about = _SAID.get(plan.name, (plan.name, unit, about))
+    judged = plan.role, plan.direction, plan.minimum_effect
+    if plan.kind == "ratio":
+        return Ratio(plan.name, label, unit, about, first, rest[0], *judged)
+    if plan.q is not None:
+        return Quantile(plan.name, label, unit, about, first, plan.q, *judged)
+    return Mean(plan.name, label, unit, about, first, *judged)
+
+
+def of_experiment(experiment: Experiment, columns: Collection[str] | None = None) -> tuple[Declared, ...]:
+    """Its metrics, the primary one first, then guardrails.
 
     Args:
-        declared: names and values of the fields.
+        experiment: declares them.
         columns: those that the data has; None leaves them unchecked.
 
     Raises:
-        MetricError: a field is missing, unknown or has a value that is not allowed.
-
-    >>> metric_of({"name": "play", "kind": "mean", "column": "play_s"}, COLUMNS).columns
-    ('play_s',)
-    >>> metric_of({"name": "play", "kind": "mean", "column": "plays"}, COLUMNS)
-    Traceback (most recent call last):
-    ...
-    abtest.metrics.MetricError: Metric play: column is 'plays'; allowed are recalls, views, effective_views, follows, \
-play_s, usage_s.
+        SettingsError: a metric is of a column that the data does not have.
 
     """
-    if not isinstance(declared, Mapping):
-        raise MetricError(f"A metric is declared by fields such as name and kind, not by {declared!r}.")
-    given = dict(declared)
-    who = f"Metric {given.get('name', 'without a name')}"
-    kind = given.pop("kind", None)
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise MetricError(f"{who}: kind is {kind!r}; allowed are {', '.join(KINDS)}.")
-    try:
-        metric = _READERS[kind].validate_python({"label": given.get("name", ""), "unit": "", "about": "", **given})
-    except ValidationError as error:
-        raise MetricError(f"{who}: {_problem(error, KINDS[kind])}.") from error
-    if columns is not None:
-        for field in ("column", "numerator", "denominator"):
-            if getattr(metric, field, None) not in {None, *columns}:
-                raise MetricError(f"{who}: {field} is {given[field]!r}; allowed are {', '.join(columns)}.")
-    return metric
+    order: list[Role] = ["primary", "guardrail", "diagnostic"]
+    found = tuple(of_plan(plan) for plan in sorted(experiment.metrics, key=lambda plan: order.index(plan.role)))
+    for metric in found:
+        for column in metric.columns:
+            if columns is not None and column not in columns:
+                known = ", ".join(columns)
+                raise SettingsError(f"Metric '{metric.name}': there is no column '{column}'; there are {known}.")
+    return found
 
 
-def _problem(error: ValidationError, kind: type[Declared]) -> str:
-    """The first error in words: of a field that is missing, unknown, or has a value that is not allowed."""
-    allowed = [field.name for field in fields(kind)]
-    first = error.errors()[0]
-    field = str(first["loc"][0])
-    if first["type"] == "missing":
-        return f"{field} is missing"
-    if first["type"] == "unexpected_keyword_argument":
-        return f"there is no field {field}; allowed are kind, {', '.join(allowed)}"
-    return f"{field} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+DEFAULTS = tuple(metric for metric in map(of_plan, METRICS) if not isinstance(metric, Quantile))

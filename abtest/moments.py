@@ -87,6 +87,20 @@ class Moments:
         products = self.products - np.outer(means, means) * ((self.n - inside) * inside / self.n)
         return Moments(self.columns, inside, means, products)
 
+    def embedded(self, columns: Sequence[str]) -> "Moments":
+        """The same users among more columns: those that they lack are 0 for every one of them.
+
+        >>> Moments.of(("x",), np.array([[1.0], [3.0]])).embedded(("y", "x")).means.tolist()
+        [0.0, 2.0]
+        """
+        columns = tuple(columns)
+        at = {column: place for place, column in enumerate(columns)}
+        places = [at[column] for column in self.columns]
+        means, products = np.zeros(len(columns)), np.zeros((len(columns), len(columns)))
+        means[places] = self.means
+        products[np.ix_(places, places)] = self.products
+        return Moments(columns, self.n, means, products)
+
     def place(self, column: str) -> int:
         """Where a column stands.
 
@@ -108,7 +122,7 @@ class Moments:
         """Unbiased covariance over users; needs two of them."""
         return float(self.products[self.place(a), self.place(b)]) / (self.n - 1)
 
-    @property
+    @cached_property
     def covariances(self) -> Floats:
         """Unbiased covariances (k, k); needs two users."""
         return self.products / (self.n - 1)

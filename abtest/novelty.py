@@ -20,6 +20,7 @@ from abtest.estimates import Estimate, mean_estimate
 from abtest.metrics import Mean, Metric, Ratio
 from abtest.moments import Floats, Moments
 
+ROUNDING = 1e-15  # a variance of a log ratio below this is none but by rounding: where all users are alike
 BIAS_ALPHA = 0.001  # as for a split: a check on every report needs a threshold that rarely cries wolf
 
 
@@ -27,7 +28,7 @@ BIAS_ALPHA = 0.001  # as for a split: a check on every report needs a threshold 
 class Course:
     """Daily effects as log ratios of treatment over control: `effects` (T,) on `days` (T,), `covariance` (T, T).
 
-    Days on which an arm has no value above 0 are left out.
+    Days on which an arm has no value above 0, or no variance, are left out.
     """
 
     days: Floats
@@ -83,11 +84,15 @@ def on_day(metric: Mean | Ratio, day: int) -> Ratio:
 
 
 def course(metrics: Sequence[Metric], treatment: Moments, control: Moments) -> Course:
-    """The effect by each of T metrics, one a day, with their covariance.
+    """The effect by each of T metrics, one a day, with their covariance."""
+    return course_of([(metric.estimate(treatment), metric.estimate(control)) for metric in metrics], treatment, control)
+
+
+def course_of(pairs: Sequence[tuple[Estimate, Estimate]], treatment: Moments, control: Moments) -> Course:
+    """The effect by each of T pairs of estimates (treatment, control), one a day, with their covariance.
 
     With W (T, k) the influences over the values in one arm, cov log = W Σ Wᵀ / n; the arms share no user and add up.
     """
-    pairs = [(metric.estimate(treatment), metric.estimate(control)) for metric in metrics]
     days = [day for day, pair in enumerate(pairs) if all(_usable(estimate) for estimate in pair)]
     effects, covariance = np.zeros(len(days)), np.zeros((len(days), len(days)))
     for side, (moments, sign) in enumerate(((treatment, 1.0), (control, -1.0))):
@@ -99,7 +104,9 @@ def course(metrics: Sequence[Metric], treatment: Moments, control: Moments) -> C
         W = W / values[:, None]
         effects += sign * np.log(values)
         covariance += W @ moments.covariances @ W.T / moments.n
-    return Course(np.array(days, np.float64), effects, covariance)
+    covariance = (covariance + covariance.T) / 2
+    varies = np.diag(covariance) > ROUNDING
+    return Course(np.array(days, np.float64)[varies], effects[varies], covariance[np.ix_(varies, varies)])
 
 
 def trend(of: Course, alpha: float = ALPHA) -> Trend:
@@ -119,7 +126,10 @@ def trend(of: Course, alpha: float = ALPHA) -> Trend:
     from statsmodels.regression.linear_model import GLS  # slow to import, and only this needs it
 
     X = np.stack([np.ones(size), of.days], axis=1)
-    fitted = GLS(of.effects, X, sigma=of.covariance).fit(cov_type="fixed scale", cov_kwds={"scale": 1.0})
+    try:
+        fitted = GLS(of.effects, X, sigma=of.covariance).fit(cov_type="fixed scale", cov_kwds={"scale": 1.0})
+    except np.linalg.LinAlgError:  # days that repeat each other but for the last digits pass the test of rank
+        return Trend(size, reason="the days' effects have no covariance of full rank")
     slope, error = float(fitted.params[1]), float(fitted.bse[1])
     margin = quantile(alpha / 2) * error
     p_value, _ = two_sided(slope / error)

@@ -1,141 +1,143 @@
-"""The report's drawings: SVG text that takes its colours from the page, so it follows light and dark.
+"""The report's figure over the days: each day, all days so far, bands, a sequential plan's looks, new snapshots.
 
-Drawn by hand instead of by a plotting library: the marks are few, text stays text (it can be read aloud, searched and
-enlarged), and the same numbers give the same bytes.
+After Figure 5 of the T2Diff paper (Wang et al., WWW '25, doi 10.1145/3696410.3714829).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from abtest.format import signed
+from abtest.svg import Point, decimals, drawing, line, nice, span, text
 
-WIDTH, HEIGHT = 420, 236
-LEFT, RIGHT, TOP, BOTTOM = 62, 10, 10, 30
-FOREST_WIDTH, FOREST_HEIGHT = 200, 40
-CLIP = 3.0  # an error bar may reach this many times the typical one; further, it is cut and marked with an arrowhead
+WIDTH, HEIGHT = 420, 250
+LEFT, RIGHT, TOP, BOTTOM = 62, 10, 10, 40
+MARK_APART = 5.0  # marks of snapshots nearer than this to each other are drawn as one
+
+Band = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class Point:
-    """A relative difference and its interval, as fractions."""
+class Lines:
+    """A metric over T days; every sequence but `looks` and `marks` has one entry a day, None where it has none.
 
-    relative: float
-    low: float
-    high: float
-
-
-def forest(point: Point | None, title: str) -> str:
-    """One interval on a line with zero in the middle, and the scale's ends in figures."""
-    if point is None:
-        return ""
-    reach = _nice(1.15 * max(abs(point.low), abs(point.high), 1e-6))
-    decimals = _decimals(reach)
-
-    def x(fraction: float) -> float:
-        return FOREST_WIDTH / 2 + fraction / reach * (FOREST_WIDTH / 2 - 6)
-
-    low, mid, high = x(point.low), x(point.relative), x(point.high)
-    return _svg(
-        FOREST_WIDTH,
-        FOREST_HEIGHT,
-        title,
-        f'<line class="axis" x1="6" y1="26" x2="{FOREST_WIDTH - 6}" y2="26"/>',
-        f'<line class="zero" x1="{x(0):.1f}" y1="2" x2="{x(0):.1f}" y2="30"/>',
-        f'<line class="bar" x1="{low:.1f}" y1="13" x2="{high:.1f}" y2="13"/>',
-        *(f'<line class="bar" x1="{end:.1f}" y1="8" x2="{end:.1f}" y2="18"/>' for end in (low, high)),
-        f'<rect class="dot" x="{mid - 4.5:.1f}" y="8.5" width="9" height="9"/>',
-        f'<text class="tick" x="4" y="39">{signed(-reach, decimals)}</text>',
-        f'<text class="tick mid" x="{x(0):.1f}" y="39">0</text>',
-        f'<text class="tick end" x="{FOREST_WIDTH - 4}" y="39">{signed(reach, decimals)}</text>',
-    )
-
-
-def course(dates: Sequence[str], daily: Sequence[Point | None], cumulative: Sequence[Point | None], title: str) -> str:
-    """Relative difference day by day: each day with its error bar, all days so far as a line with a band.
-
-    After Figure 5 of the T2Diff paper (Wang et al., WWW '25, doi 10.1145/3696410.3714829). Days without a point are
-    left open.
+    `daily_band` and `cumulative_band` hold for all days at once. `looks`: those of a sequential plan, by day.
+    `marks`: when snapshots went live, in days from the start of the first.
     """
-    low, high = _range([point for point in (*daily, *cumulative) if point is not None])
-    step = _nice((high - low) / 5)
-    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
-    slot = (WIDTH - LEFT - RIGHT) / max(len(dates), 1)
 
-    def x(day: int) -> float:
+    dates: Sequence[str]
+    daily: Sequence[Point | None]
+    cumulative: Sequence[Point | None]
+    daily_band: Sequence[Band] = ()
+    cumulative_band: Sequence[Band] = ()
+    looks: Sequence[tuple[int, Point, bool]] = ()  # day, interval, whether it has crossed its boundary
+    marks: Sequence[float] = ()
+
+
+def course(of: Lines, title: str) -> str:
+    """Relative difference day by day: each day with its error bar, all days so far as a line with a band."""
+    wide = [Point(band[0], *band) for band in (*of.daily_band, *of.cumulative_band) if band is not None]
+    looks = [point for _, point, _ in of.looks]
+    low, high = span([*(point for point in (*of.daily, *of.cumulative) if point is not None), *wide, *looks])
+    step = nice((high - low) / 5)
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    slot = (WIDTH - LEFT - RIGHT) / max(len(of.dates), 1)
+
+    def x(day: float) -> float:
         return LEFT + (day + 0.5) * slot
 
     def y(fraction: float) -> float:
         inside = min(max(fraction, low), high)
         return TOP + (high - inside) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    marks: list[str] = []
+    marks = _axes(of.dates, low, high, step, x, y)
+    marks += _bands(of, x, y)
+    for day, point, crossed in of.looks:
+        marks += _look(x(day) + 9, y, point, crossed=crossed)
+    for day, band in enumerate(of.daily_band):
+        if band is not None:
+            marks.append(line("joint", x(day) - 5, y(band[1]), x(day) - 5, y(band[0])))
+    for day, alone in enumerate(of.daily):
+        if alone is not None:
+            marks += _error_bar(x(day) - 5, y, alone, low, high)
+    floor = HEIGHT - BOTTOM
+    marks += [
+        f'<path class="mark" d="M{at:.1f} {floor + 1} l-3.5 6 h7 z"/>'
+        for at in _apart([LEFT + day * slot for day in of.marks if 0 <= day <= len(of.dates)])
+    ]
+    return drawing(WIDTH, HEIGHT, title, *marks)
+
+
+def _axes(
+    dates: Sequence[str],
+    low: float,
+    high: float,
+    step: float,
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+) -> list[str]:
+    marks = []
     for i in range(round((high - low) / step) + 1):
         at = low + i * step
         kind = "zero" if abs(at) < step / 2 else "grid"
-        marks.append(f'<line class="{kind}" x1="{LEFT}" y1="{y(at):.1f}" x2="{WIDTH - RIGHT}" y2="{y(at):.1f}"/>')
-        label = "0" if kind == "zero" else signed(at, _decimals(step))
-        marks.append(f'<text class="tick end" x="{LEFT - 7}" y="{y(at) + 4:.1f}">{label}</text>')
+        marks.append(line(kind, LEFT, y(at), WIDTH - RIGHT, y(at)))
+        marks.append(text("tick end", LEFT - 7, y(at) + 4, "0" if kind == "zero" else signed(at, decimals(step))))
     every = math.ceil(len(dates) / 7)
-    marks.extend(
-        f'<text class="tick mid" x="{x(day):.1f}" y="{HEIGHT - 9}">{escape(date[5:].replace("-", "/"))}</text>'
+    return marks + [
+        text("tick mid", x(day), HEIGHT - 12, date[5:].replace("-", "/"))
         for day, date in enumerate(dates)
         if day % every == 0
-    )
-    known = [(x(day) + 4, point) for day, point in enumerate(cumulative) if point is not None]
+    ]
+
+
+def _bands(of: Lines, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
+    """All days so far: the joint band outside, the pointwise one inside, the line on top."""
+    joint = [(x(day) + 4, band) for day, band in enumerate(of.cumulative_band) if band is not None]
+    known = [(x(day) + 4, point) for day, point in enumerate(of.cumulative) if point is not None]
+    marks = []
+    for kind, edges in (("band outer", joint), ("band", [(at, (point.low, point.high)) for at, point in known])):
+        if edges:
+            around = [f"{at:.1f},{y(high):.1f}" for at, (_, high) in edges]
+            around += [f"{at:.1f},{y(low):.1f}" for at, (low, _) in reversed(edges)]
+            marks.append(f'<polygon class="{kind}" points="{" ".join(around)}"/>')
     if known:
-        edge = [f"{at:.1f},{y(p.high):.1f}" for at, p in known] + [f"{at:.1f},{y(p.low):.1f}" for at, p in known[::-1]]
-        line = " ".join(f"{at:.1f},{y(p.relative):.1f}" for at, p in known)
-        marks.append(f'<polygon class="band" points="{" ".join(edge)}"/><polyline class="line" points="{line}"/>')
-        marks.extend(
-            f'<rect class="dot" x="{at - 3:.1f}" y="{y(p.relative) - 3:.1f}" width="6" height="6"/>' for at, p in known
-        )
-    for day, point in enumerate(daily):
-        if point is not None:
-            marks.extend(_error_bar(x(day) - 5, y, point, low, high))
-    return _svg(WIDTH, HEIGHT, title, *marks)
+        path = " ".join(f"{at:.1f},{y(point.relative):.1f}" for at, point in known)
+        marks.append(f'<polyline class="line" points="{path}"/>')
+        marks += [
+            f'<rect class="dot" x="{at - 3:.1f}" y="{y(point.relative) - 3:.1f}" width="6" height="6"/>'
+            for at, point in known
+        ]
+    return marks
+
+
+def _look(x: float, y: Callable[[float], float], point: Point, *, crossed: bool) -> list[str]:
+    """The interval of one look, between two wedges; a filled diamond where it has crossed its boundary."""
+    kind = "look crossed" if crossed else "look"
+    middle = y(point.relative)
+    return [
+        line(kind, x, y(point.high), x, y(point.low)),
+        *(line(kind, x - 5, y(end), x + 5, y(end)) for end in (point.high, point.low)),
+        f'<path class="{kind}" d="M{x:.1f} {middle - 5:.1f} l5 5 l-5 5 l-5 -5 z"/>',
+    ]
 
 
 def _error_bar(x: float, y: Callable[[float], float], point: Point, low: float, high: float) -> list[str]:
     top, bottom = y(point.high), y(point.low)
-    marks = [f'<line class="day" x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{bottom:.1f}"/>']
+    marks = [line("day", x, top, x, bottom)]
     for end, cut, away in ((top, point.high > high, 6), (bottom, point.low < low, -6)):
         marks.append(
             f'<path class="day" d="M{x - 4:.1f} {end + away:.1f} L{x:.1f} {end:.1f} L{x + 4:.1f} {end + away:.1f}"/>'
             if cut
-            else f'<line class="day" x1="{x - 3:.1f}" y1="{end:.1f}" x2="{x + 3:.1f}" y2="{end:.1f}"/>'
+            else line("day", x - 3, end, x + 3, end)
         )
     if low <= point.relative <= high:
         marks.append(f'<circle class="daydot" cx="{x:.1f}" cy="{y(point.relative):.1f}" r="3.6"/>')
     return marks
 
 
-def _range(points: Sequence[Point]) -> tuple[float, float]:
-    """Lowest and highest value to show, zero included; single wild intervals do not set the scale."""
-    if not points:
-        return -0.01, 0.01
-    reaches = sorted(max(abs(point.low), abs(point.high)) for point in points)
-    limit = CLIP * reaches[len(reaches) // 2]
-    low = max(min(0.0, *(point.low for point in points)), -limit)
-    high = min(max(0.0, *(point.high for point in points)), limit)
-    return (low, high) if high - low > 1e-9 else (-0.01, 0.01)
-
-
-def _nice(step: float) -> float:
-    """The next 1, 2 or 5 times a power of ten.
-
-    >>> _nice(0.013), _nice(0.4)
-    (0.02, 0.5)
-    """
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(round(m * power, 12) for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
-
-
-def _decimals(step: float) -> int:
-    return max(0, -math.floor(math.log10(step * 100) + 1e-9))
-
-
-def _svg(width: int, height: int, title: str, *marks: str) -> str:
-    label = escape(title, quote=True)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
+def _apart(places: Sequence[float]) -> list[float]:
+    kept: list[float] = []
+    for place in sorted(places):
+        if not kept or place - kept[-1] >= MARK_APART:
+            kept.append(place)
+    return kept

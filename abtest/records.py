@@ -1,10 +1,15 @@
 """What is known of one exposure and of one feedback, what is summed of them, and why some do not count."""
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
-AGES_MS = tuple(1000 * seconds for seconds in (300, 1_800, 7_200, 43_200))  # upper ends of the classes of model age
+AGES_MS = tuple(1000 * seconds for seconds in (300, 1_800, 7_200, 43_200, 86_400))  # upper ends of classes of model age
+VERSIONS = 20  # snapshots of an arm that are told apart by user; the others are in no figure by version
+NOT_OURS_YET = "labelled_outside_period"  # exposures that name the experiment, before its start or after its end
 
 
 class Unused(StrEnum):
@@ -63,6 +68,7 @@ class Tally(NamedTuple):
     play_ms: int = 0
     timed: int = 0  # recalls whose answer was timed
     answer_us: int = 0
+    age_ms: int = 0  # of the models that answered, summed; one of unknown age adds none
 
     def plus(self, other: "Tally") -> "Tally":
         """The sum, field by field.
@@ -80,6 +86,32 @@ def age_class(age_ms: int) -> int:
     """The class of a model's age: the number of ends in `AGES_MS` that it has reached; -1 where it is not known.
 
     >>> age_class(-1), age_class(0), age_class(300_000), age_class(10**9)
-    (-1, 0, 1, 4)
+    (-1, 0, 1, 5)
     """
     return bisect_right(AGES_MS, age_ms) if age_ms >= 0 else -1
+
+
+def full_version(snapshot: str) -> str:
+    """The full snapshot that a delta belongs to: an experiment has hundreds of deltas, and each answers few.
+
+    >>> full_version("v000010+003"), full_version("v000010")
+    ('v000010', 'v000010')
+    """
+    return snapshot.partition("+")[0]
+
+
+def told_apart(versions: Iterable[str]) -> set[str]:
+    """At most `VERSIONS` of an arm's versions: those with the smallest hashes, so as good as drawn by lot.
+
+    A version that is let go once is never taken back, whatever others come, in any order: there are `VERSIONS` with
+    smaller hashes already. What is known of a version that is kept is therefore complete.
+
+    >>> told_apart(["v2", "v1"]) == {"v1", "v2"}, len(told_apart(f"v{i}" for i in range(100)))
+    (True, 20)
+    """
+    return set(sorted(set(versions), key=_lot)[:VERSIONS])
+
+
+@lru_cache(maxsize=10_000)
+def _lot(version: str) -> bytes:
+    return blake2b(version.encode(), digest_size=8).digest() + version.encode()

@@ -12,6 +12,11 @@ Which events count:
     window before it. It counts on its exposure's day.
     Everything else is counted by reason (`Unused`).
 
+How much it holds: an open request until it is folded; of a user a tally a day, source and class of model age, an
+interval a session, and a tally for each of at most `VERSIONS` full snapshots of an arm. An arm that has had more has a
+sample of them, drawn by lot (`told_apart`), so that a trainer that publishes every few minutes does not make users
+larger.
+
 No clock and no I/O in here. Events change the state in place: to copy a hundred thousand users per event is no option.
 """
 
@@ -22,7 +27,17 @@ from typing import NamedTuple, TypeVar
 
 from abtest.assignment import active
 from abtest.intervals import Interval, join
-from abtest.records import NOTHING, Response, Shown, Tally, Unused, age_class
+from abtest.records import (
+    NOT_OURS_YET,
+    NOTHING,
+    Response,
+    Shown,
+    Tally,
+    Unused,
+    age_class,
+    full_version,
+    told_apart,
+)
 from contracts.settings import DAY_MS, Experiment, Settings
 from contracts.wire.events_pb2 import Exposure, Feedback
 
@@ -72,6 +87,7 @@ class User:
     days: dict[int, Tally] = field(default_factory=dict)
     sources: dict[str, Tally] = field(default_factory=dict)
     ages: dict[int, Tally] = field(default_factory=dict)  # by class of model age
+    versions: dict[tuple[str, str], Tally] = field(default_factory=dict)  # by arm and full snapshot; see `State.spans`
     replicas: set[str] = field(default_factory=set)  # that answered
     pre: Tally = NOTHING  # of the days before the experiment
     sessions: list[Interval] = field(default_factory=list)  # activity, joined
@@ -86,23 +102,25 @@ class State:
     users: dict[int, User] = field(default_factory=dict)
     arms: dict[str, Tally] = field(default_factory=dict)  # of folded requests, users in two arms included
     recalls: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by arm, model, snapshot version
+    spans: dict[tuple[str, str], Interval] = field(default_factory=dict)  # first and last answer of versions told apart
     counts: Counter[str] = field(default_factory=Counter)
     closed_ms: int = 0  # what was shown at or before this time has been folded
+    newest_ms: int = 0  # newest event time read, of whatever event
 
 
 def observe_exposure(state: State, exposure: Exposure) -> None:
     """Take an exposure in."""
     state.counts["exposures"] += 1
+    state.newest_ms = max(state.newest_ms, exposure.time_ms)
     if exposure.time_ms <= state.closed_ms:
         state.counts[Unused.LATE_EXPOSURE] += 1
         return
     experiment = state.rules.experiment
-    ours = (
-        exposure.experiment == experiment.name
-        and exposure.arm in experiment.arms
-        and active(experiment, exposure.time_ms)
-        and exposure.user_id not in experiment.testers
-    )
+    labelled = exposure.experiment == experiment.name and exposure.arm in experiment.arms
+    running = active(experiment, exposure.time_ms)
+    if labelled and not running:
+        state.counts[NOT_OURS_YET] += 1
+    ours = labelled and running and exposure.user_id not in experiment.testers
     before = state.rules.begin_ms <= exposure.time_ms < experiment.start_ms
     if not ours and not _may_have_feedback(state.rules, exposure.time_ms):
         state.counts[Unused.OTHER_EXPERIMENT] += 1
@@ -127,6 +145,7 @@ def observe_exposure(state: State, exposure: Exposure) -> None:
 def observe_feedback(state: State, feedback: Feedback) -> None:
     """Take a feedback event in; its exposure may come later."""
     state.counts["feedback"] += 1
+    state.newest_ms = max(state.newest_ms, feedback.time_ms)
     if not _may_have_feedback(state.rules, feedback.time_ms):
         state.counts[Unused.OUTSIDE_PERIOD] += 1
         return
@@ -180,7 +199,7 @@ def merge(a: State, b: State) -> State:
     """
     if a.rules != b.rules:
         raise ValueError("states of different experiments or settings do not merge")
-    merged = State(a.rules, closed_ms=max(a.closed_ms, b.closed_ms))
+    merged = State(a.rules, closed_ms=max(a.closed_ms, b.closed_ms), newest_ms=max(a.newest_ms, b.newest_ms))
     for state in (a, b):
         merged.counts.update(state.counts)
         merged.recalls.update(state.recalls)
@@ -188,12 +207,16 @@ def merge(a: State, b: State) -> State:
             merged.arms[arm] = merged.arms.get(arm, Tally()).plus(tally)
         for user_id, user in state.users.items():
             _add_user(merged, user_id, user)
+        for version, span in state.spans.items():
+            merged.spans[version] = _spanning(merged.spans.get(version, span), span)
         for request_id, request in state.requests.items():
             into = merged.requests.setdefault(request_id, Request())
             if request.shown is not None:
                 _add_shown(merged, into, request.shown)
             for response in request.responses.values():
                 _add_response(merged, into, response)
+    for arm in a.rules.experiment.arms:
+        _let_go(merged, arm)
     return merged
 
 
@@ -250,6 +273,7 @@ def _add_user(state: State, user_id: int, user: User) -> None:
     _add_tallies(into.days, user.days)
     _add_tallies(into.sources, user.sources)
     _add_tallies(into.ages, user.ages)
+    _add_tallies(into.versions, user.versions)
     into.sessions = join([*into.sessions, *user.sessions], state.rules.session_gap_ms)
 
 
@@ -281,7 +305,9 @@ def _attributed(
 
 def _tally(shown: Shown, views: list[Response]) -> Tally:
     timed = shown.answer_us >= 0
-    recall = Tally(1, len(shown.items), timed=int(timed), answer_us=shown.answer_us if timed else 0)
+    recall = Tally(
+        1, len(shown.items), timed=int(timed), answer_us=shown.answer_us if timed else 0, age_ms=max(shown.age_ms, 0)
+    )
     return recall.plus(_of_views(views))
 
 
@@ -310,16 +336,48 @@ def _fold(state: State, shown: Shown, responses: Iterable[Response]) -> None:
     tally = _tally(shown, views)
     state.recalls[shown.arm, shown.model, shown.snapshot] += 1
     state.arms[shown.arm] = state.arms.get(shown.arm, Tally()).plus(tally)
+    version = shown.arm, full_version(shown.snapshot)
     active_in = [(shown.time_ms, shown.time_ms), *((v.time_ms, v.time_ms + v.play_ms) for v in views)]
     user = User(
         {shown.arm},
         {state.rules.day(shown.time_ms): tally},
         _by_source(shown, views),
         {age_class(shown.age_ms): tally},
+        {version: tally} if version[1] and _admitted(state, version, shown.time_ms) else {},
         {shown.replica} - {""},
         sessions=active_in,
     )
     _add_user(state, shown.user_id, user)
+
+
+def _admitted(state: State, version: tuple[str, str], time_ms: int) -> bool:
+    """Whether a version that answers is told apart; another one may have to make room."""
+    span = time_ms, time_ms
+    known = state.spans.get(version)
+    if known is None:
+        arm, name = version
+        if name not in told_apart([name, *(other for of, other in state.spans if of == arm)]):
+            return False
+        state.spans[version] = span
+        _let_go(state, arm)
+    else:
+        state.spans[version] = _spanning(known, span)
+    return True
+
+
+def _let_go(state: State, arm: str) -> None:
+    """Forget by user the versions of an arm that are too many."""
+    mine = {version for of, version in state.spans if of == arm}
+    gone = {(arm, version) for version in mine - told_apart(mine)}
+    for version in gone:
+        del state.spans[version]
+    for user in state.users.values() if gone else ():
+        for version in gone & user.versions.keys():
+            del user.versions[version]
+
+
+def _spanning(a: Interval, b: Interval) -> Interval:
+    return min(a[0], b[0]), max(a[1], b[1])
 
 
 def _by_source(shown: Shown, views: list[Response]) -> dict[str, Tally]:

@@ -21,7 +21,7 @@ from abtest.records import Response, Shown, Tally
 from abtest.state import Request, Rules, State, User
 from contracts.settings import Settings
 
-FORMAT = 2
+FORMAT = 3
 OF_NO_MATTER = {"hypothesis", "owner", "ramp", "metrics", "analysis"}  # to what a state holds
 TALLY = len(Tally._fields)
 
@@ -62,16 +62,19 @@ def save(saved: Saved, path: Path) -> None:
     place = {source: i for i, source in enumerate(sources)}
     replicas = sorted({name for user in state.users.values() for name in user.replicas})
     replica = {name: i for i, name in enumerate(replicas)}
+    version = {name: i for i, name in enumerate(state.spans)}
     users = state.users.items()
     header = {
         "format": FORMAT,
         "rules": _fingerprint(state.rules),
         "sources": sources,
         "replicas": replicas,
+        "spans": [[*version, *span] for version, span in state.spans.items()],
         "arms": state.arms,
         "recalls": [[*key, count] for key, count in state.recalls.items()],
         "counts": state.counts,
         "closed_ms": state.closed_ms,
+        "read_ms": state.newest_ms,
         "offsets": saved.offsets,
         "newest_ms": saved.newest_ms,
         "requests": {
@@ -90,6 +93,9 @@ def save(saved: Saved, path: Path) -> None:
             [(i, place[name], *tally) for i, user in users for name, tally in user.sources.items()], 2 + TALLY
         ),
         ages=_table([(i, age, *tally) for i, user in users for age, tally in user.ages.items()], 2 + TALLY),
+        versions=_table(
+            [(i, version[name], *tally) for i, user in users for name, tally in user.versions.items()], 2 + TALLY
+        ),
         replicas=_table([(i, replica[name]) for i, user in users for name in sorted(user.replicas)], 2),
         sessions=_table([(i, start, end) for i, user in users for start, end in user.sessions], 3),
     )
@@ -129,12 +135,15 @@ def load(path: Path, rules: Rules) -> Saved:
         recalls=Counter({(arm, model, version): count for arm, model, version, count in header["recalls"]}),
         counts=Counter(header["counts"]),
         closed_ms=header["closed_ms"],
+        newest_ms=header["read_ms"],
+        spans={(arm, version): (first, last) for arm, version, first, last in header["spans"]},
     )
     return Saved(state, header["offsets"], header["newest_ms"])
 
 
 def _users(tables: Mapping[str, npt.NDArray[np.int64]], arms: list[str], header: Mapping[str, Any]) -> dict[int, User]:
     sources, replicas = header["sources"], header["replicas"]
+    versions = [(arm, version) for arm, version, *_ in header["spans"]]
     users = {user_id: User(pre=Tally(*tally)) for user_id, *tally in tables["pre"].tolist()}
     for user_id, arm in tables["arms"].tolist():
         users[user_id].arms.add(arms[arm])
@@ -144,6 +153,8 @@ def _users(tables: Mapping[str, npt.NDArray[np.int64]], arms: list[str], header:
         users[user_id].sources[sources[source]] = Tally(*tally)
     for user_id, age, *tally in tables["ages"].tolist():
         users[user_id].ages[age] = Tally(*tally)
+    for user_id, version, *tally in tables["versions"].tolist():
+        users[user_id].versions[versions[version]] = Tally(*tally)
     for user_id, name in tables["replicas"].tolist():
         users[user_id].replicas.add(replicas[name])
     for user_id, start, end in tables["sessions"].tolist():

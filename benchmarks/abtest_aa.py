@@ -30,7 +30,6 @@ from abtest.effects import ALPHA, Effect, compare
 from abtest.estimates import Estimate
 from abtest.metrics import COLUMNS, DEFAULTS, Metric
 from abtest.moments import Floats, Moments
-from benchmarks.abtest_golden import golden_max_relative_error, oracles
 
 LIFTS = (0.0, 0.05, 0.2, 0.5)
 LIFTED = ("recalls", "effective_views", "follows", "play_s", "usage_s")
@@ -53,9 +52,7 @@ class Population:
 def synthetic(users: int = 50_000, seed: int = 11) -> Population:
     """A made-up population; see the module."""
     random = np.random.default_rng(seed)
-    activity = random.gamma(0.8, 1 / 0.8, users)
-    taste, follow = random.beta(2, 4, users), random.beta(0.5, 50, users)
-    appetite = random.lognormal(0, 0.7, users)
+    activity, taste, follow, appetite = traits(users, random)
 
     def period() -> Floats:
         views = random.poisson(30 * activity + 1)
@@ -66,7 +63,14 @@ def synthetic(users: int = 50_000, seed: int = 11) -> Population:
         return np.stack(parts, axis=1).astype(np.float64)
 
     before, after = period(), period()
-    return Population(_columns(COLUMNS), np.concatenate([after, before], axis=1), DEFAULTS)
+    return Population(_columns(COLUMNS), np.concatenate([after, before], axis=1), _having(COLUMNS))
+
+
+def traits(users: int, random: np.random.Generator) -> tuple[Floats, Floats, Floats, Floats]:
+    """Each made-up user's activity, taste (for views), readiness to follow, and appetite (for seconds)."""
+    activity = random.gamma(0.8, 1 / 0.8, users)
+    taste, follow = random.beta(2, 4, users), random.beta(0.5, 50, users)
+    return activity, taste, follow, random.lognormal(0, 0.7, users)
 
 
 def kuairand(folder: Path) -> Population:
@@ -94,7 +98,7 @@ def kuairand(folder: Path) -> Population:
     before = wide.xs("pre.", axis=1, level="week").loc[after.index].fillna(0)
     columns = tuple(str(column) for column in after.columns)
     values = np.concatenate([after.to_numpy(np.float64), before.to_numpy(np.float64)], axis=1)
-    return Population(_columns(columns), values, tuple(m for m in DEFAULTS if set(m.columns) <= set(columns)))
+    return Population(_columns(columns), values, _having(columns))
 
 
 def replicate(
@@ -103,13 +107,15 @@ def replicate(
     """One experiment with `users` users, analysed at each planted lift: the effect of each metric, raw and CUPED."""
     drawn = population.values[random.integers(0, len(population.values), users)]
     treated, untreated = np.split(drawn, 2)
-    control = Moments.of(population.columns, untreated)
+    responds = random.random(len(treated)) < 0.5
+    control, responders, others = (
+        Moments.of(population.columns, of) for of in (untreated, treated[responds], treated[~responds])
+    )
     moved = np.array([column in LIFTED for column in population.columns])
-    response = 2.0 * (random.random(len(treated)) < 0.5)
     effects: dict[tuple[str, Way, float], Effect] = {}
     for lift in lifts:
-        values = treated * (1 + lift * np.outer(response, moved)) if lift else treated
-        arms = {"treatment": Moments.of(population.columns, values), "control": control}
+        lifted = responders.linear(population.columns, np.diag(1 + 2 * lift * moved))
+        arms = {"treatment": lifted + others, "control": control}
         for metric in population.metrics:
             plain = {arm: metric.estimate(of) for arm, of in arms.items()}
             adjusted = adjust(arms, metric, [f"pre.{column}" for column in metric.columns])
@@ -178,8 +184,11 @@ def main() -> None:
     found = {"population": "kuairand-pure" if given.data else "synthetic", "population_users": len(population.values)}
     lifts = sorted({0.0, *given.lifts}, key=abs)
     found |= measure(population, given.replicates, given.users, given.seed, lifts)
-    found |= {"golden_max_relative_error": golden_max_relative_error(), "golden_oracles": oracles()}
     print(json.dumps(found, indent=2))  # noqa: T201
+
+
+def _having(columns: Sequence[str]) -> tuple[Metric, ...]:
+    return tuple(metric for metric in DEFAULTS if set(metric.columns) <= set(columns))
 
 
 def _columns(columns: Sequence[str]) -> tuple[str, ...]:

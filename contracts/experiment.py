@@ -168,10 +168,12 @@ class MetricPlan(Section):
 
 METRICS = (
     MetricPlan(name="evr", kind="ratio", columns=("effective_views", "views"), role="primary"),
-    MetricPlan(name="follow_rate", kind="ratio", columns=("follows", "views")),
-    MetricPlan(name="play_duration", kind="mean", columns=("play_s",)),
-    MetricPlan(name="app_usage", kind="mean", columns=("usage_s",)),
+    MetricPlan(name="follow_rate", kind="ratio", columns=("follows", "views"), role="guardrail"),
+    MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="guardrail"),
+    MetricPlan(name="app_usage", kind="mean", columns=("usage_s",), role="guardrail"),
     MetricPlan(name="recalls", kind="mean", columns=("recalls",)),
+    MetricPlan(name="latency", kind="ratio", columns=("answer_ms", "timed"), direction="decrease"),
+    MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9),
 )
 
 
@@ -187,6 +189,7 @@ class AnalysisPlan(Section):
     looks: tuple[Annotated[int, Field(ge=1)], ...] = ()
     cuped: bool = True
     correction: Literal["holm", "bh", "none"] = "holm"
+    tuned_at: Annotated[int, Field(gt=0)] = 100_000  # recalls, at which a confidence sequence is narrowest
     pooled_training: bool = False  # each arm's model learns from the other's data, and the reader is told so
 
     @model_validator(mode="after")
@@ -300,6 +303,8 @@ class Experiment(Section):
         primaries = [metric.name for metric in self.metrics if metric.role == "primary"]
         if len(primaries) != 1:
             raise ValueError(f"metrics: exactly one must be primary, not {primaries}")
+        if self.analysis.kind != "fixed" and any(m.kind == "quantile" and m.role == "primary" for m in self.metrics):
+            raise ValueError(f"metrics: '{primaries[0]}' is a quantile, which takes analysis kind fixed as primary")
         looks = self.analysis.looks
         if looks and looks[-1] > self.days:
             raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {self.days} days")

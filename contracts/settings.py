@@ -44,6 +44,7 @@ __all__ = [
     "TrainerSettings",
     "VocabularySettings",
     "dump",
+    "experiment_of",
     "load",
     "parse",
 ]
@@ -224,6 +225,17 @@ def load(path: Path) -> Settings:
     if isinstance(data, dict) and isinstance(data.get("experiment"), str):
         data = {**data, "experiment": load_experiment(Path(data["experiment"]))}
     return parse(data, str(path))
+
+
+def experiment_of(path: Path) -> Experiment:
+    """The experiment of a deployment's settings, or of a file that is an experiment's alone.
+
+    Raises:
+        SettingsError: a file is absent, is not YAML, or a setting is wrong.
+
+    """
+    data = read_yaml(path)
+    return load(path).experiment if isinstance(data, dict) and "experiment" in data else load_experiment(path)
 
 
 def parse(data: Any, where: str = "settings") -> Settings:

@@ -57,7 +57,7 @@ def demo(
     """Run a whole A/B experiment on this machine: T2Diff against a regular two-tower, on a live loop.
 
     Starts a broker, a Feast store, a stream worker, a trainer and two serving replicas as processes, drives the
-    users, and writes report.html, report.json and summary.json. Ctrl-C stops everything.
+    users, and writes the report (HTML, JSON, Markdown) and summary.json. Ctrl-C stops everything.
     """
     from driftline.demo import Options, run
 

@@ -1,17 +1,21 @@
 """`driftline experiment`: experiments as files, who is in which arm, and what came of it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from contracts.clock import SystemClock
-from contracts.experiment import Experiment, instant_ms, load_experiment, read_yaml
-from contracts.settings import load
+from contracts.experiment import instant_ms
+from contracts.settings import experiment_of, load
+from driftline import cli_experiment_plan, cli_report
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
 
 app = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
+cli_report.register(app)
+app.command()(cli_experiment_plan.plan)
+app.command()(cli_experiment_plan.aa)
 
 
 @app.command()
@@ -69,39 +73,12 @@ def assign(
     """Print the arm of each user, - where it is none, and why."""
     from abtest.assignment import assign as assigned
 
-    definition = _experiment_of(settings)
+    definition = experiment_of(settings)
     now_ms = SystemClock().now_ms()
     time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)
     for user_id in user_ids:
         found = assigned(definition, user_id, time_ms)
         typer.echo(f"{user_id}\t{found.arm or '-'}\t{found.why}")
-
-
-@app.command()
-def report(
-    settings: SettingsOption,
-    out: Annotated[Path, typer.Option(help="Where report.html and report.json go.")] = Path("out"),
-) -> None:
-    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops)."""
-    loaded = load(settings)
-    from abtest.analysis import analyse
-    from abtest.report import write
-    from abtest.store import StateError, load_state, path_of
-    from driftline.summary import known_context
-
-    if not path_of(loaded).exists():
-        raise UsageError(f"The collector has saved nothing in {loaded.state} yet.")
-    try:
-        found = analyse(load_state(loaded))
-    except StateError as error:
-        raise UsageError(str(error)) from error
-    write(found, known_context(loaded), out)
-    typer.echo(f"Wrote report.html and report.json to {out}/")
-
-
-def _experiment_of(path: Path) -> Experiment:
-    data: Any = read_yaml(path)
-    return load(path).experiment if isinstance(data, dict) and "experiment" in data else load_experiment(path)
 
 
 def _moment_ms(text: str) -> int:

@@ -3,9 +3,10 @@
 import asyncio
 import fcntl
 import json
+import shlex
 import shutil
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,7 +15,7 @@ from kafka.errors import KafkaError
 from rich.console import Console
 
 from abtest.analysis import analyse
-from abtest.report import write
+from abtest.report import FILES, write
 from abtest.store import load_state
 from contracts import bus
 from contracts.clock import Clock, SystemClock
@@ -32,7 +33,7 @@ from driftline import broker, deadletters
 from driftline.errors import RunError, UsageError
 from driftline.monitor import Monitor, Readings, Workers, read
 from driftline.progress import Progress
-from driftline.summary import complaints, context, summarise, tables
+from driftline.summary import complaints, context, known_context, summarise, tables
 from driftline.supervise import Supervisor, interrupt_on_stop_signals
 from world.base import World
 from world.drive import Driver, Tally, send_catalogue
@@ -59,7 +60,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Run the experiment and write report.html, report.json and summary.json."""
+    """Run the experiment and write the report's files and summary.json."""
     console = _console()
     clock = SystemClock()
     began_s = clock.elapsed_s()
@@ -91,16 +92,31 @@ def run(options: Options) -> None:
             if shared:
                 broker.remove(shared)
         wall_s = clock.elapsed_s() - began_s
-        report = analyse(load_state(settings))
+        report = analyse(load_state(settings), known_context(settings).models)
         summary = summarise(settings, world, readings, tally, report, wall_s)
-        write(report, context(settings, world, summary), options.out)
+        write(report, replace(context(settings, world, summary), command=command(options)), options.out)
         (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     for table in tables(summary):
         console.print(table)
-    console.print(f"Wrote report.html, report.json and summary.json to {options.out}/", highlight=False)
+    console.print(f"Wrote {', '.join(FILES)} and summary.json to {options.out}/", highlight=False)
     broken = complaints(summary)
     if broken:
         raise RunError(f"The run is not sound: {'; '.join(broken)}. Its logs are in {directory / 'logs'}.")
+
+
+def command(options: Options) -> str:
+    """What runs the same demo again.
+
+    >>> command(Options(None, 3, None, 7, Path("out"), "embedded", 4, None, None))
+    'driftline demo --days 3 --seed 7 --out out --broker embedded --slate 4'
+    """
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    words = [str(word) for name, value in given.items() if value is not None for word in (f"--{_dashed(name)}", value)]
+    return shlex.join(["driftline", "demo", *words])
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings) -> Settings:
@@ -207,7 +223,7 @@ def _claim(out: Path, directory: Path) -> TextIO:
         directory.mkdir(parents=True, exist_ok=True)
         held = mark.open("w")
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for name in ("report.html", "report.json", "summary.json"):
+        for name in (*FILES, "summary.json"):
             (out / name).unlink(missing_ok=True)
         for entry in directory.iterdir():
             if entry.is_dir():

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from abtest.analysis import Report
 from abtest.analysis import summary as metric_summary
-from abtest.report import ModelFacts, ReportContext
+from abtest.checks import ModelFacts
+from abtest.context import ReportContext, SnapshotMark
+from abtest.results import Report
 from contracts import snapshot
 from contracts.bus import EXPOSURES, FEEDBACK
 from contracts.settings import DAY_MS, Settings
 from contracts.snapshot import Manifest
+from driftline import build
 from driftline.monitor import Readings
 from driftline.scrape import Metrics
 from world.base import ResponseQuality, World
@@ -143,11 +145,12 @@ def context(settings: Settings, world: World, summary: Mapping[str, Any]) -> Rep
 
 
 def known_context(settings: Settings) -> ReportContext:
-    """What settings and snapshots tell a report: configuration, seed, and each arm's model."""
-    models = []
+    """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots."""
+    models, marks = [], []
     for arm, spec in settings.experiment.arms.items():
         found = _manifests(settings, spec.model)
         last = found[-1] if found else None
+        marks += [SnapshotMark(arm, spec.model, each.version, each.event_time_ms) for each in found]
         models.append(
             ModelFacts(
                 arm=arm,
@@ -162,6 +165,8 @@ def known_context(settings: Settings) -> ReportContext:
         models=tuple(models),
         configuration=settings.model_dump(mode="json", include={"stream", "trainer", "serving", "experiment"}),
         seed=settings.seed,
+        commit=build.commit(),
+        marks=tuple(marks),
     )
 
 

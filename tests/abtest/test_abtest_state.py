@@ -81,7 +81,7 @@ def test_the_days_before_the_start_are_a_users_pre_period_whoever_showed_it():
 def test_a_user_seen_only_before_the_start_is_in_no_arm():
     state = folded(observe(State(rules()), exposure(at=START - DAY_MS)))
     assert not state.users[1].arms
-    assert table(state).users_in_two_arms == 0
+    assert table(state).in_two_arms == 0
     assert not len(table(state).arm)
 
 

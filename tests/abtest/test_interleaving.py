@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from abtest.interleaving import preference
+from abtest.interleaving import preference, preference_of_votes
 
 
 def test_each_user_is_one_vote_however_much_they_watch():
@@ -45,3 +46,16 @@ def test_swapping_the_sources_mirrors_the_answer():
     assert (one.wins, one.losses) == (other.losses, other.wins)
     assert one.low == pytest.approx(1 - other.high)
     assert one.p_value == pytest.approx(other.p_value)
+
+
+def test_counts_of_votes_give_what_their_users_give():
+    for wins, losses, ties in ((3, 2, 4), (0, 1, 1), (5, 5, 0), (1, 0, 0), (0, 0, 3)):
+        first = np.repeat([1.0, 0.0, 0.0], [wins, losses, ties])
+        second = np.repeat([0.0, 1.0, 0.0], [wins, losses, ties])
+        found = preference_of_votes(wins, losses, ties)
+        assert found == preference(first, second)
+        if found.low is not None:
+            votes = 0.5 + 0.5 * np.sign(first - second)
+            error = votes.std(ddof=1) / np.sqrt(len(votes))
+            assert found.low == pytest.approx(max(votes.mean() - 1.959963984540054 * error, 0), abs=1e-12)
+            assert found.p_value == pytest.approx(2 * norm.sf(abs(votes.mean() - 0.5) / error), rel=1e-12)

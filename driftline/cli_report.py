@@ -1,0 +1,160 @@
+"""`driftline experiment report`, `diff` and `monitor`: what came of an experiment, and what comes of it."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contracts.clock import SystemClock
+from contracts.settings import Settings, experiment_of, load
+from driftline.errors import UsageError
+from driftline.options import ReadyFile, SettingsOption
+
+if TYPE_CHECKING:
+    from abtest.report import ReportContext
+    from abtest.results import Report
+
+CODES = "Exit code: 0 all is well, 2 the data are invalid (or cannot be read), 3 a guardrail is broken."
+
+
+def report(
+    settings: Annotated[
+        Path,
+        typer.Option("--settings", "-s", metavar="FILE", help="Settings; with --data or --state, an experiment's."),
+    ],
+    out: Annotated[Path, typer.Option(help="Where report.html, report.json and report.md go.")] = Path("out"),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|URL", help="Rows of users and days instead: Parquet, or the URL of an SQL engine."),
+    ] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="With a URL: which table, or a SELECT.")] = None,
+    pre: Annotated[
+        str | None, typer.Option(metavar="PATH|URL", help="Users and their covariates. [default: the URL of --data]")
+    ] = None,
+    pre_table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="Their table, with a URL.")] = None,
+    state: Annotated[Path | None, typer.Option(metavar="FILE", help="An aggregate that --save-state wrote.")] = None,
+    save_state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the aggregate goes, for later reports.")
+    ] = None,
+) -> None:
+    """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops).
+
+    With --data or --state on that instead; -s may then be the file of an experiment alone.
+    """
+    from abtest.report import FILES, ReportContext, write
+    from abtest.verdict import exit_code
+    from abtest.wording import DECISIONS
+
+    if data or table or pre or pre_table or state or save_state:
+        from driftline.build import commit
+        from driftline.experiment_data import report_on
+
+        experiment = experiment_of(settings)
+        found = report_on(experiment, data, table, pre, pre_table, state, save_state)
+        context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}, commit=commit())
+    else:
+        found, context = _collected(load(settings))
+    given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
+    said = [word for option, value in given.items() if value is not None for word in (option, _public(str(value)))]
+    command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
+    write(found, replace(context, command=command), out)
+    typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
+    for verdict in found.verdicts:
+        typer.echo(f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}")
+    raise typer.Exit(exit_code(found.verdicts))
+
+
+def _public(place: str) -> str:
+    """A path, or a URL without its password: a report is passed on.
+
+    >>> _public("postgres://me:secret@db/x"), _public("rows.parquet"), _public("postgres://me@db/x")
+    ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
+    """
+    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)
+
+
+def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
+    """On what the collector has saved."""
+    from abtest.analysis import analyse
+    from abtest.store import StateError, load_state
+    from driftline.summary import known_context
+
+    _require_state(settings)
+    context = known_context(settings)
+    try:
+        return analyse(load_state(settings), context.models), context
+    except StateError as error:
+        raise UsageError(str(error)) from error
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(help="report.json of the earlier report.")],
+    after: Annotated[Path, typer.Argument(help="report.json of the later one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say what changed between two reports: verdicts, effects, checks, users, days, plan."""
+    from abtest.diff import diff as compared
+    from abtest.schema import ReportFileError, read
+    from driftline.tables import show, table
+
+    try:
+        found = compared(read(before), read(after))
+    except ReportFileError as error:
+        raise UsageError(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        return
+    data = {True: "Both are of the same data.", False: "They are of different data.", None: ""}[found.same_data]
+    if not found.changes:
+        typer.echo(f"Nothing changed. {data}".strip())
+        return
+    typer.echo(data)
+    shown = table(dict.fromkeys(("what", "which", "before", "after", ""), False))
+    for change in found.changes:
+        shown.add_row(change.kind, change.name, change.before, change.after, change.note)
+    show(shown)
+
+
+def monitor(
+    settings: SettingsOption,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page on 127.0.0.1; 0 for a free one.")] = 0,
+    every: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="From one look to the next.")] = 10,
+    once: Annotated[bool, typer.Option("--once", help="Look once, print it and end; no page.")] = False,
+    ready_file: ReadyFile = None,
+) -> None:
+    """Watch an experiment that runs, in the terminal and as a page that renews itself, by always-valid intervals."""
+    loaded = load(settings)
+    from rich.console import Console
+
+    from abtest.verdict import exit_code
+    from contracts.worker import announce, stop_on_signal
+    from driftline import watch
+
+    clock, console = SystemClock(), watch.wide(Console())
+    if once:
+        _require_state(loaded)
+        view = watch.Watch(loaded, clock, every).look()
+        if view is not None:
+            console.print(watch.rendered(view))
+            raise typer.Exit(exit_code(view.report.verdicts))
+        return
+    stop = stop_on_signal()
+    watch.run(loaded, port, every, clock, stop, console, lambda bound: announce(ready_file, {"port": bound}))
+
+
+def register(app: typer.Typer) -> None:
+    """Make them commands of `driftline experiment`."""
+    app.command(epilog=CODES)(report)
+    app.command()(diff)
+    app.command(epilog=f"With --once: {CODES[0].lower()}{CODES[1:]}")(monitor)
+
+
+def _require_state(settings: Settings) -> None:
+    from abtest.store import path_of
+
+    if not path_of(settings).exists():
+        raise UsageError(f"The collector has saved nothing in {settings.state} yet.")

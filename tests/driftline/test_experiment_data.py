@@ -1,0 +1,86 @@
+import json
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from driftline.cli import main
+
+EXPERIMENT = {
+    "name": "week",
+    "salt": "week",
+    "start": "2026-03-01T00:00:00+00:00",
+    "end": "2026-03-08T00:00:00+00:00",
+    "arms": {"control": {"weight": 1, "model": "two_tower"}, "treatment": {"weight": 1, "model": "t2diff"}},
+    "control": "control",
+    "metrics": [{"name": "play", "kind": "mean", "columns": ["play_s"], "role": "primary"}],
+}
+
+
+def run(*arguments, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["driftline", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code or 0, capsys.readouterr()
+
+
+@pytest.fixture
+def week(tmp_path):
+    """An experiment's file, rows of users and days, and what the users did before."""
+    (tmp_path / "week.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    random = np.random.default_rng(4)
+    user, day = np.nonzero(random.random((200, 7)) < 0.6)
+    arm = np.where(user % 2 == 0, "control", "treatment")
+    play = random.exponential(60.0, len(user)) * np.where(user % 2 == 0, 1.0, 1.4)
+    days = pd.DataFrame({"user_id": user, "arm": arm, "day": day, "play_s": play})
+    days.to_parquet(tmp_path / "days.parquet", index=False)
+    pre = pd.DataFrame({"user_id": np.arange(200), "play_s": random.exponential(60.0, 200)})
+    with sqlite3.connect(tmp_path / "days.sqlite") as connection:
+        days.to_sql("days", connection, index=False)
+        pre.to_sql("pre", connection, index=False)
+    connection.close()
+    return tmp_path
+
+
+def effects(folder):
+    found = json.loads((folder / "report.json").read_text())
+    return {key: found[key] for key in ("metrics", "days", "courses", "split", "counts", "verdicts")}
+
+
+def test_a_report_is_made_of_rows_wherever_they_are_and_again_of_what_was_saved(week, capsys, monkeypatch):
+    command = ("experiment", "report", "-s", week / "week.yaml")
+    saved = week / "state.npz"
+    url = f"sqlite://{week}/days.sqlite"
+    for out, options in {
+        "parquet": ("--data", week / "days.parquet", "--pre", url, "--pre-table", "pre", "--save-state", saved),
+        "sqlite": ("--data", url, "--table", "SELECT * FROM days", "--pre-table", "pre"),
+        "saved": ("--state", saved),
+    }.items():
+        code, said = run(*command, *options, "--out", week / out, capsys=capsys, monkeypatch=monkeypatch)
+        assert (code, said.err) == (0, "")
+    parquet = effects(week / "parquet")
+    assert parquet == effects(week / "sqlite") == effects(week / "saved")
+    assert parquet["counts"]["rows"] == len(pd.read_parquet(week / "days.parquet"))
+    (line,) = parquet["metrics"][0]["effects"]
+    assert line["adjusted"] is not None
+    assert line["effect"]["ci_low"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--table", "days"), "Give --data or --state, one of them."),
+        (("--state", "none.npz"), "There is no saved aggregate at none.npz."),
+        (("--state", "none.npz", "--table", "days"), "--table, --pre and --pre-table go with --data."),
+        (("--data", "none.parquet"), "There is no Parquet file at none.parquet."),
+        (("--data", "none.parquet", "--state", "none.npz"), "Give --data or --state, one of them."),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(week, capsys, monkeypatch, options, said):
+    code, output = run(
+        "experiment", "report", "-s", week / "week.yaml", *options, capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert code == 2
+    assert said in output.err
