@@ -7,8 +7,8 @@ so that what else the machine does falls on both. `cpu_ms` is the CPU time of th
 all threads) in a round over the requests of the round; what a replica uses while nobody asks is told beside it and not
 taken off. Every answer is computed: no user vectors are kept. With py-spy (`make bench-serving`) and the right to
 attach to a process, a flame graph of each replica under that load goes to --out, and the functions that time is spent
-in into the JSON. Waiting is left out, but for that of the event loop, which samples cannot tell from gRPC's own work:
-both are `Runner.run` among Python's functions.
+in into the JSON, with the share of each part of a replica (`components`). Waiting is left out, but for that of the
+event loop, which samples cannot tell from gRPC's own work: both are `Runner.run` among Python's functions.
 """
 
 import argparse
@@ -38,6 +38,20 @@ WAITS = re.compile(
     r"(epoll_p?wait|poll|select|futex\w*|pthread_cond_\w*wait|0x[0-9a-f]+) \(libc"
     r"|\S*select \(selectors\.py|_worker \(concurrent|\S*wait \(threading\.py|Thread\.run \(threading\.py"
 )
+# Parts of a replica and what of a stack of Python's functions shows them; the first that is found counts.
+COMPONENTS = {
+    "exposures, Kafka's client": re.compile(r"serving/exposures\.py|[( ]kafka/"),
+    "event loop, gRPC": re.compile(r"Runner\.run [^;]*$"),  # innermost
+    "features: the store, decoding": re.compile(r"feature_repo/|serving/features\.py"),
+    "tower": re.compile(r"onnxruntime/"),
+    "index": re.compile(r"contracts/index\.py"),
+    "tower's inputs, noise": re.compile(r"contracts/features\.py|_run \(serving/model\.py"),
+    "filters, the model's rest": re.compile(r"serving/model\.py"),
+    "replies": re.compile(r"reply_to"),
+    "arm, sources": re.compile(r"serving/answer\.py|abtest/"),
+    "checks, metrics": re.compile(r"serving/(service|handlers)\.py|prometheus_client/"),
+    "batches": re.compile(r"serving/(batcher|answerer)\.py"),
+}
 # What is sampled: by Python's functions, to which the native code that they call is counted, and by native ones too.
 KINDS = {"python": ("raw", "--function"), "native": ("raw", "--native"), "svg": ("flamegraph", "--function")}
 
@@ -73,6 +87,19 @@ def table(stacks: Iterable[str]) -> dict[str, list[tuple[str, float]]]:
     }
 
 
+def components(stacks: Iterable[str]) -> dict[str, float]:
+    """Shares of the samples that do not wait by part of the replica, the largest first.
+
+    >>> components(["Runner.run (asyncio/runners.py:86);reply_to (serving/answerer.py:9) 1", "main (x.py:1) 3"])
+    {'other': 0.75, 'replies': 0.25}
+    """
+    found = Counter[str]()
+    for frames, count in working(stacks):
+        stack = ";".join(frames)
+        found[next((name for name, shows in COMPONENTS.items() if shows.search(stack)), "other")] += count
+    return {name: round(count / found.total(), 3) for name, count in found.most_common()}
+
+
 def profile(load: Generator, replica: Replica, shot: Shot, seconds: float, to: Path) -> dict[str, Any]:
     """Sample a replica under load; why not, where that is impossible."""
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +121,8 @@ def profile(load: Generator, replica: Replica, shot: Shot, seconds: float, to: P
         if failed:
             return {"not_profiled": failed.splitlines()[-1]}
         told[name] = str(path) if form == "flamegraph" else table(path.read_text().splitlines())
+        if name == "python":
+            told["components"] = components(path.read_text().splitlines())
     return told
 
 
