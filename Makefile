@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test proofs bench bench-trainer bench-serving tables lint format proto constraints clean
+.PHONY: help setup servers demo test proofs bench bench-trainer bench-serving bench-abtest tables lint format proto constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ bench-serving: .bench-serving/.ready ## measure serving beside its peer; ARGS="-
 	rm -rf .bench-serving
 	$(BIN)/uv pip install -q --no-deps --python $(BIN)/python --target .bench-serving -r $<
 	@touch $@
+
+bench-abtest: $(READY) ## measure the A/B statistics beside theirs; ARGS="--quick --only golden aa --data PUBLIC_DATA"
+	$(BIN)/python -m benchmarks.abtest --json $(ARGS)
 
 tables: $(READY) ## write docs/reproduction.md and its pictures from the results in docs/results
 	$(BIN)/python -m evaluation.reproduction --results docs/results --out docs

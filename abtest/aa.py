@@ -4,22 +4,26 @@ so a metric that is significant much more often than it says has an analysis tha
 Kohavi, Tang, Xu: Trustworthy Online Controlled Experiments, Cambridge 2020, chapter 19.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest, kstest
 
+from abtest.cuped import adjust
+from abtest.effects import compare
+from abtest.estimates import Estimate
 from abtest.metrics import Metric
 from abtest.moments import Floats, Moments
-from abtest.stats import compare
+from abtest.table import Table
 
 Progress = Callable[[int], None]
+HALVES = ("A", "A'")
 
 
 @dataclass(frozen=True)
 class Level:
-    """How often a metric was significant without a cause.
+    """How often a metric was significant without a cause; `by_cuped`: after CUPED.
 
     `low`, `high`: the exact 99 % interval (Clopper-Pearson) of that rate; `uniform_p`: Kolmogorov-Smirnov test of the
     p-values against the uniform distribution; `trusted`: alpha lies in the interval. None where no replicate had a
@@ -27,6 +31,7 @@ class Level:
     """
 
     metric: str
+    by_cuped: bool
     replicates: int
     false_positives: float | None
     low: float | None
@@ -44,8 +49,9 @@ def replay(
     seed: int,
     alpha: float = 0.05,
     progress: Progress | None = None,
+    covariates: Sequence[str] = (),
 ) -> list[Level]:
-    """Shuffle users into two halves, `replicates` times, and test each metric each time.
+    """Shuffle users into two halves, `replicates` times, and test each metric each time, as a report does.
 
     Args:
         columns: names of the k columns.
@@ -55,6 +61,7 @@ def replay(
         seed: of the shuffles.
         alpha: significance level.
         progress: is told how many are done.
+        covariates: columns from before the experiment; with them each metric is tested by CUPED as well.
 
     Raises:
         ValueError: there are fewer than 4 users to shuffle.
@@ -62,11 +69,15 @@ def replay(
     """
     if len(values) < 4:
         raise ValueError(f"{len(values)} users are too few to be shuffled into two arms")
-    found: list[list[float]] = [[] for _ in metrics]
-    reasons: list[str | None] = [None] * len(metrics)
-    for done, (one, other) in enumerate(_halves(tuple(columns), values, replicates, seed), start=1):
-        for place, metric in enumerate(metrics):
-            effect = compare(metric.estimate(one), metric.estimate(other), ("A", "A'"))
+    ways: list[Sequence[str]] = [(), covariates] if covariates else [()]
+    tests = [(metric, way) for metric in metrics for way in ways]
+    found: list[list[float]] = [[] for _ in tests]
+    reasons: list[str | None] = [None] * len(tests)
+    for done, halves in enumerate(_halves(tuple(columns), values, replicates, seed), start=1):
+        arms = dict(zip(HALVES, halves, strict=True))
+        for place, (metric, way) in enumerate(tests):
+            one, other = (adjust(arms, metric, way).estimates if way else _plain(arms, metric)).values()
+            effect = compare(one, other, HALVES)
             if effect.p_value is None:
                 reasons[place] = effect.reason
             else:
@@ -74,9 +85,32 @@ def replay(
         if progress:
             progress(done)
     return [
-        _level(metric.name, np.array(p_values), alpha, reason)
-        for metric, p_values, reason in zip(metrics, found, reasons, strict=True)
+        _level(metric.name, bool(way), np.array(p_values), alpha, reason)
+        for (metric, way), p_values, reason in zip(tests, found, reasons, strict=True)
     ]
+
+
+def replay_table(
+    table: Table,
+    metrics: Sequence[Metric],
+    replicates: int,
+    seed: int,
+    alpha: float = 0.05,
+    progress: Progress | None = None,
+) -> list[Level]:
+    """`replay` of a table's users over all their days, whichever arm they were in, by CUPED too where it has
+    covariates that vary.
+    """
+    totals = np.zeros((len(table.arm), len(table.columns)))
+    np.add.at(totals, table.user, table.values)
+    known = [place for place, of in enumerate(table.pre.T) if np.ptp(of) > 0] if len(table.arm) else []
+    covariates = [table.covariates[place] for place in known]
+    values = np.hstack((totals, table.pre[:, known]))
+    return replay((*table.columns, *covariates), values, metrics, replicates, seed, alpha, progress, covariates)
+
+
+def _plain(arms: Mapping[str, Moments], metric: Metric) -> dict[str, Estimate]:
+    return {arm: metric.estimate(of) for arm, of in arms.items()}
 
 
 def _halves(columns: tuple[str, ...], values: Floats, replicates: int, seed: int) -> Iterator[tuple[Moments, Moments]]:
@@ -86,13 +120,14 @@ def _halves(columns: tuple[str, ...], values: Floats, replicates: int, seed: int
         yield Moments.of(columns, values[first]), Moments.of(columns, values[~first])
 
 
-def _level(name: str, p_values: Floats, alpha: float, reason: str | None) -> Level:
+def _level(name: str, by_cuped: bool, p_values: Floats, alpha: float, reason: str | None) -> Level:
     if not p_values.size:
-        return Level(name, 0, None, None, None, None, None, reason)
+        return Level(name, by_cuped, 0, None, None, None, None, None, reason)
     positives = int((p_values < alpha).sum())
     interval = binomtest(positives, p_values.size, alpha).proportion_ci(0.99)
     return Level(
         name,
+        by_cuped,
         int(p_values.size),
         positives / p_values.size,
         float(interval.low),

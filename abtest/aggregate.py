@@ -181,7 +181,7 @@ def aggregate(
         of.means[of.place(f"{FIRST}@{first}")] = 1.0
         moments[arm] += of
         totals = dense[:, :, :k].sum(axis=1)
-        buckets[arm] += _bucketed(kept, table.user_id[begin:end], totals)
+        buckets[arm] += bucketed(kept, table.user_id[begin:end], totals)
         for column in spread:
             histograms[column][arm] += Histogram.of(totals[:, kept.index(column)])
         both, known = np.hstack((totals, pre)), pre.any(axis=1)
@@ -226,7 +226,8 @@ def _dense(table: Table, places: Sequence[int], bounds: Ints, first: int, begin:
     return dense
 
 
-def _bucketed(columns: tuple[str, ...], user_id: Ints, totals: Floats) -> Buckets:
+def bucketed(columns: tuple[str, ...], user_id: Ints, totals: Floats) -> Buckets:
+    """Users' `totals` (users, K) by their bucket."""
     bucket = bucket_of(user_id)
     sums = np.zeros((BUCKETS, len(columns)))
     for place, column in enumerate(totals.T):

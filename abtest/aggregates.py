@@ -45,13 +45,25 @@ class Counted:
 
 def save(counted: Counted, experiment: Experiment, path: Path) -> None:
     """Write atomically: a reader, or a crash, meets the old file or the new one, whole."""
+    told = {"experiment": fingerprint(experiment), "counts": counted.counts}
+    write_archive({"aggregate": counted.aggregate}, told, path)
+
+
+def load(path: Path, experiment: Experiment) -> Counted:
+    """Read what `save` wrote.
+
+    Raises:
+        StateError: there is no such file, it is damaged, or it is of another experiment or build.
+
+    """
+    values, told = read_archive(path, experiment)
+    return Counted(values["aggregate"], told["counts"])
+
+
+def write_archive(values: Mapping[str, Any], told: Mapping[str, Any], path: Path) -> None:
+    """`values`, made of `KINDS`, dictionaries, tuples and numbers, and `told`, plain JSON; written atomically."""
     arrays: list[npt.NDArray[Any]] = []
-    header = {
-        "format": FORMAT,
-        "experiment": _fingerprint(experiment),
-        "counts": counted.counts,
-        "aggregate": _taken_apart(counted.aggregate, arrays),
-    }
+    header = {"format": FORMAT, "told": told, "values": _taken_apart(values, arrays)}
     buffer = io.BytesIO()
     named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
@@ -64,8 +76,8 @@ def save(counted: Counted, experiment: Experiment, path: Path) -> None:
     hidden.replace(path)
 
 
-def load(path: Path, experiment: Experiment) -> Counted:
-    """Read what `save` wrote.
+def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `write_archive` was given, of an experiment whose fingerprint was told as ``experiment``.
 
     Raises:
         StateError: there is no such file, it is damaged, or it is of another experiment or build.
@@ -77,11 +89,11 @@ def load(path: Path, experiment: Experiment) -> Counted:
         header = json.loads(arrays["header"].tobytes())
         if header["format"] != FORMAT:
             raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
-        if header["experiment"] != _fingerprint(experiment):
+        if header["told"]["experiment"] != fingerprint(experiment):
             raise StateError(
                 f"{path} was made of another experiment than '{experiment.name}', or of other arms or days."
             )
-        return Counted(_put_together(header["aggregate"], arrays), header["counts"])
+        return _put_together(header["values"], arrays), header["told"]
     except FileNotFoundError as error:
         raise StateError(f"There is no saved aggregate at {path}.") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -125,5 +137,6 @@ def _kept(array: npt.NDArray[Any], arrays: list[npt.NDArray[Any]]) -> int:
     return len(arrays) - 1
 
 
-def _fingerprint(experiment: Experiment) -> Any:
+def fingerprint(experiment: Experiment) -> Any:
+    """What data of an experiment depend on, as JSON."""
     return experiment.model_dump(mode="json", exclude=OF_NO_MATTER)

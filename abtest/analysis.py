@@ -18,7 +18,7 @@ from abtest.moments import Moments
 from abtest.novelty import on_day, pre_period
 from abtest.observed import Observed
 from abtest.planned import planned
-from abtest.quality import date_of
+from abtest.quality import date_of, days_over
 from abtest.quantiles import quantile_estimate
 from abtest.results import (
     SCHEMA_VERSION,
@@ -76,7 +76,8 @@ def report(
     everyone = of.through(of.days - 1)
     alike = pre_period(everyone, of.covariates, control)
     days = tuple(_days(of, estimable, experiment))
-    courses = tuple(courses_of(of, estimable, experiment))
+    over = days_over(experiment, observed.newest_ms, of.days)
+    courses = tuple(courses_of(of, estimable, experiment, over))
     whole = planned((*_whole(of, metrics, everyone, control, alpha),), courses, plan)
     checks = checks_of(of, experiment, split, alike, models, observed, whole)
     interference = any(model.interferes for model in models)
@@ -101,7 +102,7 @@ def report(
                 whole,
                 checks,
                 plan,
-                ended=of.days >= experiment.days,
+                ended=over >= experiment.days,
                 interference=interference,
             )
             for arm in treatments

@@ -22,12 +22,14 @@ from contracts.experiment import AnalysisPlan, Experiment
 Band = tuple[float, float]
 
 
-def courses_of(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Course]:
-    """One for each metric and treatment arm."""
+def courses_of(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, days_over: int
+) -> Iterator[Course]:
+    """One for each metric and treatment arm. A look is after a day that is among the first `days_over`."""
     control, plan = experiment.control, experiment.analysis
     days = range(of.days)
     jointly = of.looks(days)
-    at = [day for day in _looks(plan, experiment.days) if day < of.days]
+    at = _looks(plan, experiment.days, of.days, days_over)
     cuped = [_adjustment(of, jointly, day) for day in at] if plan.cuped else []
     for metric in metrics:
         daily, whole = [on_day(metric, day) for day in days], [so_far(metric, day) for day in days]
@@ -47,17 +49,19 @@ def courses_of(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Exper
             )
             effects = course_of([(e[arm], e[control]) for e in judged], jointly[arm], jointly[control])
             if plan.kind == "group-sequential":
-                found = _group_sequential(found, effects, at, experiment)
+                found = _group_sequential(found, effects, at, experiment, metric.role == "primary")
             elif plan.kind == "confidence-sequence":
                 found = _confidence_sequence(found, effects, at, of, plan)
             yield found
 
 
-def _looks(plan: AnalysisPlan, days: int) -> Sequence[int]:
-    """Days after which the plan looks, counted from 0."""
+def _looks(plan: AnalysisPlan, planned: int, seen: int, over: int) -> Sequence[int]:
+    """Days, counted from 0, at which has been looked: by bounds after whole days, by a confidence sequence any time."""
     if plan.kind == "fixed":
         return ()
-    return [look - 1 for look in plan.looks] or range(days)
+    if plan.kind == "confidence-sequence":
+        return range(seen)
+    return [day for day in [look - 1 for look in plan.looks] or range(planned) if day < over]
 
 
 def _adjustment(of: Aggregate, jointly: Mapping[str, Moments], day: int) -> Adjustment:
@@ -83,8 +87,14 @@ def _band(effects: Effects, days: int, alpha: float) -> tuple[Band | None, ...]:
     return tuple(found)
 
 
-def _group_sequential(found: Course, effects: Effects, at: Sequence[int], experiment: Experiment) -> Course:
-    """The looks that have an effect, judged together. Days there are counted from 1."""
+def _group_sequential(
+    found: Course, effects: Effects, at: Sequence[int], experiment: Experiment, primary: bool
+) -> Course:
+    """The looks that have an effect, judged together. Days there are counted from 1.
+
+    The primary metric's p-value holds at every look. It costs as much as all else of the metric, so that the others'
+    is told when their looks have ended.
+    """
     days = [at[int(place)] + 1 for place in effects.days]
     if not days:
         return replace(found, reason="no look yet has an effect")
@@ -96,8 +106,10 @@ def _group_sequential(found: Course, effects: Effects, at: Sequence[int], experi
         else Look(look.day - 1, look.relative, None, None, None, look.crossed)
         for look in judged.looks
     )
-    z = effects.effects / np.sqrt(np.diag(effects.covariance))
-    p_value = sequential_p_value(z, effects.covariance, fractions(days, experiment.days))
+    p_value = judged.p_value
+    if primary:
+        z = effects.effects / np.sqrt(np.diag(effects.covariance))
+        p_value = sequential_p_value(z, effects.covariance, fractions(days, experiment.days))
     stopped = None if judged.stopped_at is None else judged.stopped_at - 1
     return replace(found, looks=looks, p_value=p_value, stopped_on=stopped)
 

@@ -99,8 +99,7 @@ def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
     name, title = "last_day", "The last day"
     newest_ms = min(newest_ms, experiment.end_ms)
     day = day_of(experiment, min(newest_ms, experiment.end_ms - 1))
-    offset = experiment.day_offset_ms
-    ends_ms = min((experiment.start_ms + offset) // DAY_MS * DAY_MS + (day + 1) * DAY_MS - offset, experiment.end_ms)
+    offset, ends_ms = experiment.day_offset_ms, _end_ms(experiment, day)
     date, numbers = date_of(experiment, day), {"newest_ms": newest_ms, "ends_ms": ends_ms}
     if ends_ms - newest_ms <= WHOLE_DAY_MS:
         yield Check(name, title, "ok", f"{date} is whole.", numbers)
@@ -108,6 +107,22 @@ def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
     until = datetime.fromtimestamp((newest_ms + offset) / 1000, UTC).strftime("%H:%M")
     said = f"{date} is not whole: events go up to {until}. Compare its arms, not it with other days."
     yield Check(name, title, "warning", said, numbers)
+
+
+def days_over(experiment: Experiment, newest_ms: int, seen: int) -> int:
+    """How many of the `seen` days nothing more is to come of, by the newest event; all of them where that is not known.
+
+    A look of a plan, and the end of an experiment, are after whole days: a day that goes on would be looked at twice.
+    """
+    if not newest_ms:
+        return seen
+    return sum(_end_ms(experiment, day) - newest_ms <= WHOLE_DAY_MS for day in range(seen))
+
+
+def _end_ms(experiment: Experiment, day: int) -> int:
+    offset = experiment.day_offset_ms
+    midnight = (experiment.start_ms + offset) // DAY_MS * DAY_MS - offset
+    return min(midnight + (day + 1) * DAY_MS, experiment.end_ms)
 
 
 def events(counts: Mapping[str, int]) -> Iterator[Check]:

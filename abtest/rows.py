@@ -37,6 +37,7 @@ PIECES = 128
 GROUP = 400_000  # rows that are made an aggregate at once, or one piece where that has more
 USER, ARM, DAY, PRE = "user_id", "arm", "day", "pre."
 VISITS = "recalls"  # what a confidence sequence goes by, if it is there
+REPEATED = "repeated users in the table of covariates"
 Records: TypeAlias = npt.NDArray[np.void]
 
 
@@ -79,16 +80,11 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
         SettingsError: the experiment has a metric that needs a column without a name.
 
     """
-    metrics = of_experiment(experiment)
-    counted = [VISITS] if VISITS in _schema(table) else []
-    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
-    spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
+    columns, spread, inside = wanted(table, experiment)
     schema = _schema(table)
-    _require(schema, (USER, ARM, DAY, *columns), "the table")
-    inside = tuple(name for name in schema if name.startswith(PRE))
-    outside = tuple(name for name in _schema(pre) if name != USER) if pre is not None else ()
     if inside and pre is not None:
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
+    outside = tuple(name for name in _schema(pre) if name != USER) if pre is not None else ()
     if pre is not None:
         _require(_schema(pre), (USER,), "the table of covariates")
     covariates = inside or tuple(name if name.startswith(PRE) else PRE + name for name in outside)
@@ -112,6 +108,61 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
     reader.problems.raise_any()
     counts = {**reader.counts, **_gaps(found)}
     return Counted(found, {name: count for name, count in counts.items() if count})
+
+
+def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Columns to be read, those of them whose histograms are needed, and the covariates that the table has.
+
+    Raises:
+        DataError: the table lacks a column, or it has the wrong type.
+
+    """
+    metrics = of_experiment(experiment)
+    schema = _schema(table)
+    counted = [VISITS] if VISITS in schema else []
+    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
+    _require(schema, (USER, ARM, DAY, *columns), "the table")
+    spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
+    return columns, spread, tuple(name for name in schema if name.startswith(PRE))
+
+
+def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -> tuple[Table, dict[str, int]]:
+    """The users of a table of one day, for `abtest.kept`, and what was left out. All of it is held in memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    _, _, inside = wanted(table, experiment)
+    dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))
+    reader = Reader(experiment, columns, inside)
+    records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
+    reader.problems.raise_any()
+    found = reader.table(np.concatenate(records) if records else np.empty(0, dtype), None)
+    reader.problems.raise_any()
+    return found, dict(reader.counts)
+
+
+def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
+    """Names of covariates, ids of users and their covariates (users, P), for `abtest.kept`; all of it in memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    names = tuple(name for name in _schema(pre) if name != USER)
+    _require(_schema(pre), (USER,), "the table of covariates")
+    reader = Reader(experiment, (), ())
+    dtype = _dtype(_schema(pre), [], names)
+    records = np.concatenate(
+        [np.empty(0, dtype), *(reader.values(batch, dtype) for batch in batches(pre, [USER, *names]))]
+    )
+    ids, counts = np.unique(records[USER], return_counts=True)
+    if len(ids) < len(records):
+        reader.problems.add(REPEATED, USER, len(records) - len(ids), str(ids[np.argmax(counts > 1)]))
+    reader.problems.raise_any()
+    covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
+    return covariates, records[USER].copy(), _stacked(records, names)
 
 
 class Pieces:
@@ -282,7 +333,7 @@ class Reader:
         known = before[USER].copy()
         repeated = known[1:][known[1:] == known[:-1]]
         if len(repeated):
-            self.problems.add("repeated users in the table of covariates", USER, len(repeated), str(repeated[0]))
+            self.problems.add(REPEATED, USER, len(repeated), str(repeated[0]))
         pre = np.zeros((len(ids), len(self.covariates)))
         place = np.searchsorted(known, ids)
         met = np.zeros(len(ids), bool)

@@ -134,6 +134,12 @@ def table(state: State) -> Table:
     )
 
 
+def earlier(state: State) -> Floats:
+    """(users, len(PRE)) what everyone did before the experiment who did something then, in it or not."""
+    seen = [user.pre for user in state.users.values() if user.pre.recalls]
+    return np.array([_before(pre) for pre in seen], np.float64).reshape(-1, len(PRE))
+
+
 def _versions(user: User) -> dict[str, Tally]:
     return {version: tally for (_, version), tally in user.versions.items()}
 

@@ -42,11 +42,12 @@ def decide(
         return Verdict(arm, "invalid", f"{invalid[0].said} The arms cannot be compared.")
     lines = [(result, next(line for line in result.effects if line.arm == arm)) for result in metrics]
     broken = tuple(found.label for found, line in lines if found.role == "guardrail" and _broken(found, line))
+    lost = f"{', '.join(broken)}: lost more than the plan allows"
     if plan.kind == "fixed" and not ended:
         said = "The experiment has not ended; its plan has one look, after the last day."
-        return Verdict(arm, "inconclusive", said, broken)
+        return Verdict(arm, "inconclusive", f"{said} {lost}, so far." if broken else said, broken)
     if broken:
-        return Verdict(arm, "hold", f"{', '.join(broken)}: lost more than the plan allows.", broken)
+        return Verdict(arm, "hold", f"{lost}.", broken)
     primary, line = next(found for found in lines if found[0].role == "primary")
     decision, said = _of_primary(primary, line)
     if decision == "ship" and interference and not plan.pooled_training:

@@ -1,12 +1,19 @@
 """The statistics beside libraries that others wrote: how far apart the two are, number by number.
 
-Oracles: statsmodels (two-sample z and Welch tests, clustered least squares and Poisson regressions on event rows,
-regression adjustment), mpmath (forty digits, from the users' rows), and tea-tasting where it is installed.
+    python -m benchmarks.abtest_golden [--data FOLDER]
+
+Prints one JSON object. Oracles: statsmodels (two-sample z and Welch tests, clustered least squares and Poisson
+regressions on event rows, regression adjustment), mpmath (forty digits, from the users' rows), and tea-tasting where it
+is installed. With the folder of public data sets, what was published of two real experiments as well
+(`benchmarks.abtest_published`).
 """
 
+import argparse
+import json
 import math
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mpmath as mp
@@ -19,6 +26,7 @@ from abtest.cuped import adjust
 from abtest.effects import Effect, compare, two_sided
 from abtest.metrics import Mean, Metric, Ratio
 from abtest.moments import Floats, Moments
+from benchmarks.abtest_published import published
 
 COLUMNS = ("views", "ev", "play", "pre.views", "pre.ev", "pre.play")
 ARMS = ("treatment", "control")
@@ -231,6 +239,28 @@ def tea_tasting(arms: dict[str, Floats]) -> Iterator[Pair]:
             )
 
 
+def main() -> None:
+    """Compare, and print the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the public data sets")
+    asked = parser.parse_args()
+    compared = list(pairs())
+    worst = max(compared, key=lambda pair: pair.error)
+    found: dict[str, Any] = {
+        "golden_max_relative_error": worst.error,
+        "golden_worst": worst.what,
+        "golden_numbers": len(compared),
+        "golden_oracles": oracles(),
+    }
+    if asked.data:
+        printed = list(published(asked.data))
+        found |= {
+            "published_numbers": len(printed),
+            "published_that_differ": [each.what for each in printed if not each.agrees],
+        }
+    print(json.dumps(found, indent=2))  # noqa: T201
+
+
 def _two_sample(
     name: str, moments: dict[str, Moments], metric: Metric, covariates: Sequence[str | Metric], oracle: CompareMeans
 ) -> Iterator[Pair]:
@@ -283,3 +313,7 @@ def _linearised(values: Floats, metric: str | Metric) -> Floats:
     columns = (metric,) if isinstance(metric, str) else metric.columns
     y, *x = (values[:, COLUMNS.index(column)] for column in columns)
     return y if not x else y.mean() / x[0].mean() + (y - y.mean() / x[0].mean() * x[0]) / x[0].mean()
+
+
+if __name__ == "__main__":
+    main()

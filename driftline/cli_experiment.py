@@ -8,12 +8,14 @@ import typer
 from contracts.clock import SystemClock
 from contracts.experiment import instant_ms
 from contracts.settings import experiment_of, load
-from driftline import cli_report
+from driftline import cli_experiment_plan, cli_report
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
 
 app = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
 cli_report.register(app)
+app.command()(cli_experiment_plan.plan)
+app.command()(cli_experiment_plan.aa)
 
 
 @app.command()

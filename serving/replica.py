@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import gc
 import signal
 import socket
 import sys
@@ -153,9 +154,19 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
 def run(settings: Settings, ready_file: Path | None) -> None:
     """Run a replica until a signal stops it."""
     configure_logs()
+    keep_imports()
     # Replicas scale by processes: threads of Faiss and BLAS would only take turns with those that answer.
     with threadpool_limits(1):
         uvloop.run(serve(settings, ready_file))
+
+
+def keep_imports() -> None:
+    """Leave what is loaded by now out of later garbage collections: it is never garbage.
+
+    A full one looks through some 100,000 objects otherwise, 60 ms of CPU (measured), in which nobody is answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _give_snapshots_back() -> None:

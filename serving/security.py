@@ -61,8 +61,13 @@ def interceptors(settings: ServingSettings) -> tuple[grpc.aio.ServerInterceptor,
 
 
 def options(settings: ServingSettings) -> list[tuple[str, int]]:
-    """A gRPC server's options: message limits, keepalive, and one replica a port."""
+    """A gRPC server's options: message limits, keepalive, one replica a port, and how many may wait at the door."""
     return [
+        # gRPC hands one call at a time over, and holds the rest where no queue of ours counts them. Held for long, each
+        # comes in when its deadline is nearly over, and the work on it is lost. From half of them on gRPC begins to
+        # cut calls off, by chance.
+        ("grpc.server.max_pending_requests", (settings.pending_calls + 1) // 2),
+        ("grpc.server.max_pending_requests_hard_limit", settings.pending_calls),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # Two replicas on one port would share its calls by chance; the second is to say that the port is taken.

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -273,3 +275,39 @@ def test_a_port_has_one_owner(host: str) -> None:
         await second.stop(0)
 
     asyncio.run(_served(ServingSettings(host=host), ask))
+
+
+def test_of_more_calls_than_may_wait_at_the_door_most_are_cut_off_while_the_replica_is_busy() -> None:
+    calls, held, cut_off, enough = 100, 10, Counter[str](), threading.Event()
+
+    async def busy(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+        enough.wait(LONG_S)  # nothing else runs meanwhile, as while a batch is answered
+        return b""
+
+    def note(call: grpc.Future) -> None:
+        cut_off[call.code().name] += 1
+        if cut_off.total() >= calls - held - 2:  # one is worked on, and one may be on its way there
+            enough.set()
+
+    def fire(address: str) -> Counter[str]:
+        with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+            method = channel.unary_unary("/some.Service/Method")
+            made = [method.future(b"", timeout=LONG_S) for _ in range(calls)]
+            for call in made:
+                call.add_done_callback(note)
+            return Counter(call.code().name for call in made)
+
+    async def serve() -> Counter[str]:
+        settings = ServingSettings(pending_calls=held)
+        server = grpc.aio.server(options=security.options(settings))
+        method = grpc.unary_unary_rpc_method_handler(busy)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("some.Service", {"Method": method}),))
+        port = security.bind(server, settings)
+        await server.start()
+        codes = await asyncio.get_running_loop().run_in_executor(None, fire, f"127.0.0.1:{port}")
+        await server.stop(0)
+        return codes
+
+    codes = asyncio.run(serve())
+    assert codes.keys() == {"OK", "CANCELLED"}
+    assert codes["CANCELLED"] >= calls - held - 2

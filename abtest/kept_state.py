@@ -1,0 +1,176 @@
+"""What is kept of an experiment to which days are added, and the folder that it is in (see abtest.kept)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from abtest.aggregate import BUCKETS, SEGMENTS, Aggregate, layout
+from abtest.aggregates import fingerprint, read_archive, write_archive
+from abtest.histogram import Histogram
+from abtest.jackknife import Buckets
+from abtest.moments import Floats, Moments
+from abtest.table import Ints
+from contracts.experiment import Experiment
+
+MANIFEST = "kept.npz"
+
+
+@dataclass(frozen=True)
+class Day:
+    """A kept day: where each run of users begins and ends among its rows, and what products are taken about.
+
+    `about` (kinds, q): of each kind the means of the day's columns, 0, 0, and those of the covariates of who is new.
+    `sums` (kinds, q): of columns, exposed, first and covariates, about those, over the users who are still there.
+    """
+
+    day: int
+    bounds: tuple[int, ...]
+    about: Floats
+    sums: Floats
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An experiment so far. `starts`: where each run of users begins, and where the last ends.
+
+    `moments`: by segment and arm, of all days' columns jointly. `days`: those added, in order.
+    """
+
+    folder: Path
+    experiment: Experiment
+    columns: tuple[str, ...]
+    covariates: tuple[str, ...]
+    spread: tuple[str, ...]
+    moments: dict[str, dict[str, Moments]]
+    buckets: dict[str, Buckets]
+    histograms: dict[str, dict[str, Histogram]]
+    starts: tuple[int, ...] = (0,)
+    days: tuple[Day, ...] = ()
+    in_two_arms: int = 0
+
+    @property
+    def aggregate(self) -> Aggregate:
+        """Of all days added."""
+        days = self.days[-1].day + 1 if self.days else 1
+        names = (*self.columns, *self.covariates)
+        totals = [(name, [f"{name}@{day}" for day in range(days)]) for name in names]
+        known, new = (self.moments[segment] for segment in SEGMENTS)
+        return Aggregate(
+            tuple(self.experiment.arms),
+            self.columns,
+            self.covariates,
+            days,
+            {arm: known[arm] + new[arm] for arm in known},
+            self.buckets,
+            {segment: {arm: of.sums(totals) for arm, of in self.moments[segment].items()} for segment in SEGMENTS},
+            in_two_arms=self.in_two_arms,
+            histograms=self.histograms,
+        )
+
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """Arm and segment of each run of a day."""
+        return [(arm, segment) for arm in self.experiment.arms for segment in SEGMENTS]
+
+
+def begun(
+    folder: Path,
+    experiment: Experiment,
+    columns: Sequence[str],
+    covariates: Sequence[str] = (),
+    pre: tuple[Ints, Floats] | None = None,
+    spread: Sequence[str] = (),
+) -> Kept:
+    """An experiment without days, in a folder of its own.
+
+    Args:
+        folder: where it is kept.
+        experiment: its file.
+        columns: of its metrics.
+        covariates: from before.
+        pre: ids and covariates (users, P), where a day's table does not have them.
+        spread: columns whose histograms are kept.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if pre is not None:
+        order = np.argsort(pre[0])
+        np.save(folder / "pre-ids.npy", pre[0][order])
+        np.save(folder / "pre.npy", pre[1][order])
+    arms, wide, k = tuple(experiment.arms), layout(columns, covariates, 1), len(columns)
+    nobody = Moments.of(wide, np.zeros((0, len(wide))))
+    found = Kept(
+        folder,
+        experiment,
+        tuple(columns),
+        tuple(covariates),
+        tuple(spread),
+        {segment: dict.fromkeys(arms, nobody) for segment in SEGMENTS},
+        {arm: Buckets(tuple(columns), np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in arms},
+        {column: {arm: Histogram.of(np.zeros(0)) for arm in arms} for column in spread},
+    )
+    none = np.zeros(0, np.int64)
+    write(folder, "none", ids=none, places=none, gone=np.zeros(0, bool), totals=np.zeros((0, len(spread))))
+    commit(found)
+    return found
+
+
+def opened(folder: Path, experiment: Experiment) -> Kept:
+    """What was kept.
+
+    Raises:
+        StateError: there is nothing, it is damaged, or it is of another experiment.
+
+    """
+    values, told = read_archive(folder / MANIFEST, experiment)
+    days = tuple(Day(day, tuple(bounds), *values["days"][str(day)].values()) for day, bounds in told["days"])
+    return Kept(
+        folder,
+        experiment,
+        tuple(told["columns"]),
+        tuple(told["covariates"]),
+        tuple(told["spread"]),
+        values["moments"],
+        values["buckets"],
+        values["histograms"],
+        tuple(told["starts"]),
+        days,
+        told["in_two_arms"],
+    )
+
+
+def roster(kept: Kept) -> dict[str, Any]:
+    name = str(kept.days[-1].day) if kept.days else "none"
+    return {what: np.load(kept.folder / f"{what}-{name}.npy") for what in ("ids", "places", "gone", "totals")}
+
+
+def write(folder: Path, name: str, **arrays: Any) -> None:
+    for what, array in arrays.items():
+        np.save(folder / f"{what}-{name}.npy", array)
+
+
+def commit(kept: Kept) -> None:
+    values = {
+        "moments": kept.moments,
+        "buckets": kept.buckets,
+        "histograms": kept.histograms,
+        "days": {str(of.day): {"about": of.about, "sums": of.sums} for of in kept.days},
+    }
+    told = {
+        "experiment": fingerprint(kept.experiment),
+        "columns": kept.columns,
+        "covariates": kept.covariates,
+        "spread": kept.spread,
+        "starts": kept.starts,
+        "days": [(of.day, of.bounds) for of in kept.days],
+        "in_two_arms": kept.in_two_arms,
+    }
+    write_archive(values, told, kept.folder / MANIFEST)
+    now = {f"{what}-{kept.days[-1].day if kept.days else 'none'}.npy" for what in ("ids", "places", "gone", "totals")}
+    for what in ("ids", "places", "gone", "totals"):
+        for path in kept.folder.glob(f"{what}-*.npy"):
+            if path.name not in now:
+                path.unlink()
