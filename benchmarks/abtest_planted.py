@@ -31,9 +31,13 @@ import numpy as np
 from abtest.analysis import analyse
 from abtest.assignment import assign
 from abtest.checks import ModelFacts
+from abtest.cuped import adjust
+from abtest.effects import compare
+from abtest.metrics import COLUMNS, DEFAULTS
+from abtest.moments import Floats, Moments
 from abtest.results import Check, Report
 from abtest.state import PRE_DAYS, Rules, State, observe_exposure, observe_feedback
-from benchmarks.abtest_aa import Floats
+from abtest.table import PRE
 from contracts.experiment import DAY_MS, Arm, Experiment
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 
@@ -152,6 +156,40 @@ def week(seed: int, users: int, lift: float, *, lost: float = 0.0, bias: float =
     return state
 
 
+def coverage_by_sums(replicates: int, users: int, lift: float, seed: int = 1) -> dict[str, float]:
+    """How often intervals hold the lift where the same people's sums are drawn at once, without their events.
+
+    Many times as fast, so that it can tell 94 from 95 %. Raw, and by CUPED with the sums that a report has.
+    """
+    metric = next(metric for metric in DEFAULTS if metric.name == "evr")
+    random = np.random.default_rng([seed, users, 3])
+    held = {"raw": 0, "cuped": 0}
+    for _ in range(replicates):
+        crowd, treated = people(users, lift, random), random.random(users) < 0.5
+        after, before = (_sums(crowd, taste, random) for taste in (1 + crowd.response * treated, np.ones(users)))
+        seen = after[:, 0] > 0
+        columns = (*COLUMNS[:-1], *PRE)
+        values = np.hstack((after, before))
+        treatment, control = (Moments.of(columns, values[seen & mine]) for mine in (treated, ~treated))
+        adjusted = adjust({"treatment": treatment, "control": control}, metric, PRE).estimates
+        for way, pair in (
+            ("raw", (metric.estimate(treatment), metric.estimate(control))),
+            ("cuped", (adjusted["treatment"], adjusted["control"])),
+        ):
+            effect = compare(*pair)
+            held[way] += effect.ci_low is not None and effect.ci_low <= lift <= (effect.ci_high or 0.0)
+    return {way: count / replicates for way, count in held.items()}
+
+
+def _sums(crowd: People, taste: Floats, random: np.random.Generator) -> Floats:
+    """A week's recalls, views, effective views, follows and seconds of each user, (U, 5)."""
+    recalls = random.poisson(DAYS * crowd.activity)
+    views = recalls + random.binomial((SHOWN - 1) * recalls, 0.5)
+    effective, follows = random.binomial(views, crowd.taste * taste), random.binomial(views, 0.02)
+    play_s = views * crowd.appetite * random.lognormal(0, 0.3, len(views))
+    return np.stack([recalls, views, effective, follows, play_s], axis=1).astype(np.float64)
+
+
 def learned(seed: int, state: State) -> tuple[ModelFacts, ModelFacts]:
     """What the models learned from: each arm's effective views, of which a share came from the other arm.
 
@@ -173,7 +211,9 @@ def check(report: Report, name: str) -> Check:
     return next(check for check in report.checks if check.name == name)
 
 
-def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: int = 200) -> dict[str, Any]:
+def measure(
+    seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: int = 200, replicates: int = 15_000
+) -> dict[str, Any]:
     """All rates; `planted_seeds`: of each size of a bad split and of a bias."""
     began = time.perf_counter()
     covered, invalid, flagged, harmless, shipped, raw, widths, events = 0, 0, 0, 0, 0, 0, [], 0
@@ -208,6 +248,8 @@ def measure(seeds: int, users: int, lift: float, seed: int = 1, planted_seeds: i
         "coverage": covered / seeds,
         "coverage_without_cuped": raw / seeds,
         "mean_interval_width": float(np.mean(widths)),
+        "coverage_by_sums": coverage_by_sums(replicates, users, lift, seed),
+        "replicates_by_sums": replicates,
         "invalid_though_sound": invalid / seeds,
         "interference_flagged": flagged / seeds,
         "interference_between": INTERFERENCE,
