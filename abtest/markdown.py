@@ -13,6 +13,7 @@ from abtest.wording import (
     LEVELS,
     ROLES,
     Relative,
+    by_gravity,
     by_plan,
     checks_said,
     line,
@@ -46,7 +47,7 @@ def markdown(report: Report, context: ReportContext) -> str:
         "By the plan: " + "; ".join(f"{name.lower()}: {text(said)}" for name, said in plan_lines(report)) + "."
     )
     parts.append(f"## Checks\n\n{checks_said(report.checks)}.")
-    levels = [(f"{LEVELS[check.level][0]} {LEVELS[check.level][1]}", check) for check in report.checks]
+    levels = [(f"{LEVELS[check.level][0]} {LEVELS[check.level][1]}", check) for check in by_gravity(report.checks)]
     parts.append(_table(["", "Check", "Finding"], [[level, text(c.title), text(c.said)] for level, c in levels]))
     parts.append(_split(report))
     for verdict in report.verdicts:

@@ -23,6 +23,7 @@ LEVELS: dict[Level, tuple[str, str]] = {
     "warning": ("!", "Warning"),
     "invalid": ("✕", "Invalid"),
 }
+GRAVEST: tuple[Level, ...] = ("invalid", "warning", "unknown", "ok")
 SIDES: dict[Side, str] = {"better": "✓", "worse": "!", "unclear": "◆"}
 ROLES = {"primary": "Primary", "guardrail": "Guardrails", "diagnostic": "Diagnostics"}
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini–Hochberg", "none": "none"}
@@ -155,8 +156,7 @@ def to_do(report: Report, verdict: Verdict) -> str:
         where = f" ({fmt.listed(faults)})" if faults else ""
         return f"Use no effect below. Mend what the checks name{where}, and run the experiment again with a new salt."
     if verdict.decision == "ship":
-        weigh = any(check.level == "warning" for check in report.checks)
-        return f"Give {verdict.arm} to everyone{', once you have weighed the warnings below' if weigh else ''}."
+        return _shipped(report, verdict)
     if verdict.decision == "hold":
         return f"Keep {report.control}; do not ship {verdict.arm}."
     left = report.days_planned - len(report.days)
@@ -169,14 +169,31 @@ def to_do(report: Report, verdict: Verdict) -> str:
     return f"Keep {report.control} for now. To decide, run it with more users or for longer."
 
 
+def _shipped(report: Report, verdict: Verdict) -> str:
+    weigh = any(check.level == "warning" for check in report.checks)
+    others = [other.arm for other in report.verdicts if other.decision == "ship" and other.arm != verdict.arm]
+    if others:
+        return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that gained most."
+    return f"Give {verdict.arm} to everyone{', once you have weighed the warnings below' if weigh else ''}."
+
+
+def by_gravity(checks: Sequence[Check]) -> list[Check]:
+    """The gravest first, else as they were.
+
+    >>> [check.name for check in by_gravity([Check("a", "A", "ok", "."), Check("b", "B", "invalid", ".")])]
+    ['b', 'a']
+    """
+    return sorted(checks, key=lambda check: GRAVEST.index(check.level))
+
+
 def checks_said(checks: Sequence[Check]) -> str:
     """How many checks stand how.
 
     >>> checks_said([Check("a", "A", "ok", "."), Check("b", "B", "ok", "."), Check("c", "C", "warning", ".")])
     '3 checks: 2 fine, 1 warning'
     """
-    order: tuple[Level, ...] = ("invalid", "warning", "unknown", "ok")
-    counts = [(sum(check.level == level for check in checks), LEVELS[level][1].lower()) for level in reversed(order)]
+    levels = [check.level for check in checks]
+    counts = [(levels.count(level), LEVELS[level][1].lower()) for level in reversed(GRAVEST)]
     said = ", ".join(f"{count} {word}" for count, word in counts if count)
     return f"{len(checks)} check{'' if len(checks) == 1 else 's'}{': ' + said if said else ''}"
 

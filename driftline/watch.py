@@ -171,7 +171,7 @@ def _scorecard(report: Report, arm: str) -> RenderableType:
             fmt.value(values.get(report.control), result.unit),
             fmt.value(values.get(arm), result.unit),
             Text(str(planned), style="strike dim" if report.invalid else ""),
-            Text("" if report.invalid else f"{SIDES[which]} {which}", style=SIDE_COLOURS[which]),
+            Text("" if report.invalid or not planned.told else f"{SIDES[which]} {which}", style=SIDE_COLOURS[which]),
         )
     return shown
 
