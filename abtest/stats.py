@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chisquare
+from scipy.special import chdtrc
 
 from abtest.effects import ALPHA, POWER, Effect, compare, minimum_detectable
 from abtest.estimates import Estimate, mean_estimate, ratio_estimate
@@ -57,5 +57,7 @@ def split_check(users: Mapping[str, int], weights: Mapping[str, float]) -> Split
         return Split(dict(users), dict.fromkeys(weights, 0.0), None, mismatch=False, reason="no users in any arm")
     expected = {arm: total * weights[arm] / weight for arm in weights}
     observed = np.array([users.get(arm, 0) for arm in weights], np.float64)
-    p_value = float(chisquare(observed, np.array(list(expected.values()))).pvalue)
+    planned = np.array(list(expected.values()))
+    # what scipy.stats.chisquare says, without the millisecond that it takes to say it: reports ask for days and replicas
+    p_value = float(chdtrc(len(planned) - 1, ((observed - planned) ** 2 / planned).sum()))
     return Split({arm: users.get(arm, 0) for arm in weights}, expected, p_value, mismatch=p_value < SRM_ALPHA)
