@@ -1,6 +1,6 @@
 """What a replica still answers when it is asked for far more than it can, by how many calls gRPC may hold for it.
 
-    python -m benchmarks.serving_overload [--rate 1000] [--seconds 3] [--turns 2] [--pending 1000 256]
+    python -m benchmarks.serving_overload [--rate 1000] [--seconds 3] [--turns 2] [--pending 1000 256 128 64]
 
 Replicas that differ in `serving.pending_calls` alone take turns under one load, so that what else the machine does
 falls on all of them. `answered` is the rate of good answers within the deadline of one second; `codes` are gRPC's.
@@ -51,7 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=1000.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--pending", type=int, nargs="+", default=[1000, 256], help="calls that gRPC may hold")
+    parser.add_argument("--pending", type=int, nargs="+", default=[1000, 256, 128, 64], help="calls that gRPC may hold")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -188,7 +188,7 @@ class ServingSettings(Section):
     max_batch_requests: Positive = 100  # of one RecallBatch
     max_message_bytes: Positive = 4 * 1024 * 1024
     queue_requests: Positive = 256  # may wait; more are turned away at once
-    pending_calls: Positive = 256  # that gRPC may hold before the replica has seen them; it cuts more off at once
+    pending_calls: Positive = 128  # that gRPC may hold before the replica has seen them; it cuts more off at once
     batch_requests: Positive = 32  # answered together at most
     batch_wait_ms: Annotated[float, Field(ge=0)] = 2.0  # for company, under load: together requests cost less each
     latency_budget_ms: Annotated[float, Field(gt=0)] = 25.0  # that answering a batch may take: it is cut to fit
