@@ -58,6 +58,6 @@ def split_check(users: Mapping[str, int], weights: Mapping[str, float]) -> Split
     expected = {arm: total * weights[arm] / weight for arm in weights}
     observed = np.array([users.get(arm, 0) for arm in weights], np.float64)
     planned = np.array(list(expected.values()))
-    # what scipy.stats.chisquare says, without the millisecond that it takes to say it: reports ask for days and replicas
+    # as scipy.stats.chisquare, without the millisecond that its wrapper takes: reports ask for days and replicas
     p_value = float(chdtrc(len(planned) - 1, ((observed - planned) ** 2 / planned).sum()))
     return Split({arm: users.get(arm, 0) for arm in weights}, expected, p_value, mismatch=p_value < SRM_ALPHA)
