@@ -43,6 +43,7 @@ def quality_of(
         missing_days(of, experiment, observed.newest_ms),
         *last_day(experiment, observed.newest_ms),
         *events(observed.counts),
+        *rows(observed.counts, sum(of.users.values())),
         *(check for found in (estimable(metrics), power(metrics)) for check in found),
     )
 
@@ -174,6 +175,23 @@ def events(counts: Mapping[str, int]) -> Iterator[Check]:
         (late[Unused.LATE_EXPOSURE] / exposures if exposures else 0.0) / LOST,
     )
     yield Check("late", "Late events", "ok" if worst <= 1 else "warning", f"{said}.", late)
+
+
+def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
+    """What became of a table's rows of users and days (`abtest.rows`) that no figure has; of events it says nothing."""
+    read = counts.get("rows", 0)
+    if not read:
+        return
+    outside, testers = counts.get("rows_outside_days", 0), counts.get("rows_of_testers", 0)
+    said = f"{_of(outside, read)} rows are on days that the experiment does not have, {number(testers)} of testers; "
+    told = {"rows_of_testers": testers}
+    yield _graded("rows", "Rows left out", outside, read, f"{said}no figure has them", SKEWED, VOID, told)
+    unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
+    if unknown or strangers:
+        said = f"Of {_of(unknown, users)} users nothing is known from before, which counts as 0; "
+        said += f"{number(strangers)} users known from before were not seen."
+        told = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
+        yield Check("covariates", "Users without a past", "ok", said, told)
 
 
 def estimable(metrics: Sequence[MetricResult]) -> Iterator[Check]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from abtest import rows
+from abtest import quality, rows
 from abtest.aggregate import aggregate
 from abtest.analysis import report
 from abtest.engines import DataError, opened
@@ -223,6 +223,15 @@ def test_what_is_left_out_or_missing_is_counted_by_name(tmp_path, crowd):
     both = read(opened(parquet(tmp_path, days)), testers)
     assert (both.counts["users_in_two_arms"], both.aggregate.in_two_arms) == (1, 1)
     assert both.aggregate.users == {"control": 0, "treatment": len(kept) - 1}
+
+
+@pytest.mark.parametrize(("outside", "level"), [(0, "ok"), (5, "warning"), (200, "invalid")])
+def test_rows_left_out_are_a_named_state_of_the_report(outside, level):
+    counts = {"rows": 1000, "rows_outside_days": outside, "rows_of_testers": 3, "users_without_pre": 7}
+    left_out, past = quality.rows(counts, 100)
+    assert (left_out.name, left_out.level, left_out.numbers["rows_of_testers"]) == ("rows", level, 3)
+    assert past.said.startswith("Of 7 of 100 (7.00 %) users nothing is known from before")
+    assert not list(quality.rows({"exposures": 9}, 100))
 
 
 def test_a_table_without_rows_is_an_aggregate_of_nobody(tmp_path, crowd):
