@@ -25,8 +25,11 @@ demo: $(READY) ## run the week-long experiment; pass options with ARGS="--days 3
 servers: $(READY) ## fetch Apache Kafka (it needs Java 17) and Redis for the tests, unless they are there
 	@if [ -n "$$DRIFTLINE_WITHOUT_SERVERS" ]; then echo "without Apache Kafka and Redis"; else $(BIN)/driftline kafka install && $(BIN)/driftline redis install; fi
 
+# Tests run side by side, a process a core: threads of each one's linear algebra would only wait for each other.
+ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+
 test: servers ## run the tests, on all cores up to four
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 proofs: servers ## run the long proofs, such as those by many crashes
 	$(BIN)/python -m pytest -m proof --timeout 1800 $(ARGS)

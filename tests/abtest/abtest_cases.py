@@ -1,6 +1,10 @@
 """Small experiments and events for the tests: literal values, no randomness unless asked for."""
 
+import sqlite3
 from itertools import count
+from pathlib import Path
+
+import pandas as pd
 
 from abtest.state import Rules, State, observe_exposure, observe_feedback
 from contracts.settings import DAY_MS, HOUR_MS, MINUTE_MS, Arm, Experiment
@@ -80,3 +84,15 @@ def week(users: int = 40, days: int = 3, weight: float = 0.5) -> list[Exposure |
                 follow = (user + item + day) % 11 == 0
                 events.append(feedback(user, at + item * MINUTE_MS, request, item, 1000 * (user % 9 + 1), ev, follow))
     return events
+
+
+def into_sqlite(path: Path, **frames: pd.DataFrame) -> None:
+    """Tables of a new database. Not by `DataFrame.to_sql`: it changes how the whole process reads SQLite's times."""
+    with sqlite3.connect(path) as connection:
+        for name, frame in frames.items():
+            columns = ", ".join(f'"{column}"' for column in frame.columns)
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+            places = ", ".join("?" * len(frame.columns))
+            insert = f"INSERT INTO {name} VALUES ({places})"  # noqa: S608 (names are the tests' own)
+            connection.executemany(insert, frame.itertuples(index=False, name=None))
+    connection.close()

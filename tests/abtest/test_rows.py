@@ -15,7 +15,7 @@ from abtest.engines import DataError, opened
 from abtest.rows import read
 from abtest.table import arranged
 from contracts.experiment import MetricPlan
-from tests.abtest.abtest_cases import experiment
+from tests.abtest.abtest_cases import experiment, into_sqlite
 
 METRICS = (
     MetricPlan(name="evr", kind="ratio", columns=("effective_views", "views"), role="primary"),
@@ -119,10 +119,7 @@ def test_covariates_may_be_columns_that_are_constant_per_user(tmp_path, crowd, e
 def test_the_same_query_gives_the_same_numbers_on_sqlite_and_on_duckdb(tmp_path, crowd, expected):
     days, pre = crowd
     days = days.assign(day=[(d - FIRST).days for d in days.day], weekday="a column that nobody needs")
-    with sqlite3.connect(tmp_path / "days.sqlite") as connection:
-        days.to_sql("days", connection, index=False)
-        pre.to_sql("pre", connection, index=False)
-    connection.close()
+    into_sqlite(tmp_path / "days.sqlite", days=days, pre=pre)
     with duckdb.connect(str(tmp_path / "days.duckdb")) as database:
         database.execute("CREATE TABLE days AS FROM days")
         database.execute("CREATE TABLE pre AS FROM pre")

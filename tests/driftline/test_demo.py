@@ -104,7 +104,8 @@ def test_the_numbers_are_there(finished: tuple[Path, dict[str, Any], str]) -> No
         assert 0 < latency["p50"] <= latency["p99"]
     for recall in summary["progressive_recall"].values():
         assert 0 < recall["recall@20"] <= recall["recall@100"] <= 1
-    assert set(summary["metrics"]) == {"evr", "follow_rate", "play_duration", "app_usage"}
+    names = {"evr", "follow_rate", "play_duration", "app_usage", "recalls", "latency", "play_p90"}
+    assert set(summary["metrics"]) == names
     evr = summary["metrics"]["evr"]["treatment"]
     assert 0 < evr["control"] < 1
     assert evr["ci_low"] < evr["relative"] < evr["ci_high"]

@@ -1,5 +1,4 @@
 import json
-import sqlite3
 
 import numpy as np
 import pandas as pd
@@ -7,6 +6,7 @@ import pytest
 import yaml
 
 from driftline.cli import main
+from tests.abtest.abtest_cases import into_sqlite
 
 EXPERIMENT = {
     "name": "week",
@@ -37,10 +37,7 @@ def week(tmp_path):
     days = pd.DataFrame({"user_id": user, "arm": arm, "day": day, "play_s": play})
     days.to_parquet(tmp_path / "days.parquet", index=False)
     pre = pd.DataFrame({"user_id": np.arange(200), "play_s": random.exponential(60.0, 200)})
-    with sqlite3.connect(tmp_path / "days.sqlite") as connection:
-        days.to_sql("days", connection, index=False)
-        pre.to_sql("pre", connection, index=False)
-    connection.close()
+    into_sqlite(tmp_path / "days.sqlite", days=days, pre=pre)
     return tmp_path
 
 
