@@ -177,6 +177,15 @@ def _shipped(report: Report, verdict: Verdict) -> str:
     return f"Give {verdict.arm} to everyone{', once you have weighed the warnings below' if weigh else ''}."
 
 
+def sentence(verdict: Verdict) -> str:
+    """A verdict in a line, for a terminal.
+
+    >>> sentence(Verdict("treatment", "hold", "Play duration: lost more than the plan allows."))
+    'Hold: treatment. Play duration: lost more than the plan allows.'
+    """
+    return f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}"
+
+
 def by_gravity(checks: Sequence[Check]) -> list[Check]:
     """The gravest first, else as they were.
 

@@ -47,7 +47,7 @@ def report(
     """
     from abtest.report import FILES, ReportContext, write
     from abtest.verdict import exit_code
-    from abtest.wording import DECISIONS
+    from abtest.wording import sentence
 
     if data or table or pre or pre_table or state or save_state:
         from driftline.build import commit
@@ -64,7 +64,7 @@ def report(
     write(found, replace(context, command=command), out)
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in found.verdicts:
-        typer.echo(f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}")
+        typer.echo(sentence(verdict))
     raise typer.Exit(exit_code(found.verdicts))
 
 

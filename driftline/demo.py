@@ -17,6 +17,7 @@ from rich.console import Console
 from abtest.analysis import analyse
 from abtest.report import FILES, write
 from abtest.store import load_state
+from abtest.wording import sentence
 from contracts import bus
 from contracts.clock import Clock, SystemClock
 from contracts.settings import (
@@ -99,6 +100,8 @@ def run(options: Options) -> None:
     for table in tables(summary):
         console.print(table)
     console.print(f"Wrote {', '.join(FILES)} and summary.json to {options.out}/", highlight=False)
+    for verdict in report.verdicts:
+        console.print(sentence(verdict), highlight=False)
     broken = complaints(summary)
     if broken:
         raise RunError(f"The run is not sound: {'; '.join(broken)}. Its logs are in {directory / 'logs'}.")
