@@ -32,7 +32,7 @@ from abtest.results import (
     SourceRow,
 )
 from abtest.sources import compare_sources
-from abtest.state import State, folded
+from abtest.state import State, folded, plan_of
 from abtest.stats import split_check
 from abtest.table import STREAMED, table
 from abtest.verdict import decide
@@ -47,7 +47,9 @@ def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
     columns = needed(["recalls", *(column for metric in metrics for column in metric.columns)])
     spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
     of = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
-    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms)
+    now = plan_of(experiment)
+    changed = tuple(name for name in now if state.plan.get(name) != now[name])
+    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed)
     return report(of, experiment, observed, models)
 
 
@@ -277,8 +279,10 @@ def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
         shown = {name: moments.total(f"shown@{name}") for name in names}
         if not any(shown.values()):
             continue
-        base = _reference(experiment, [name for name in names if shown[name]])
-        for found in compare_sources(moments, base, of.votes.get(arm), experiment.analysis.alpha):
+        base = _reference(experiment, arm, [name for name in names if shown[name]])
+        drafted = experiment.arms[arm].blend == "team-draft"  # else a source with more places would win more votes
+        votes = of.votes.get(arm) if drafted else None
+        for found in compare_sources(moments, base, votes, experiment.analysis.alpha):
             source, evr = found.source, found.values["evr"]
             total = {c: round(moments.total(f"{c}@{source}")) for c in ("shown", "views", "effective_views", "follows")}
             if not total["shown"]:
@@ -298,7 +302,7 @@ def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
             )
 
 
-def _reference(experiment: Experiment, sources: Sequence[str]) -> str:
-    """The control's model where it is a source of the arm too, else the first."""
-    model = experiment.arms[experiment.control].model
-    return model if model in sources else sources[0]
+def _reference(experiment: Experiment, arm: str, sources: Sequence[str]) -> str:
+    """The control's model where it is a source of the arm too, else the arm's own, else the first."""
+    models = (experiment.arms[experiment.control].model, experiment.arms[arm].model)
+    return next((model for model in models if model in sources), sources[0])

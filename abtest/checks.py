@@ -1,11 +1,11 @@
 """Whether the experiment can be trusted: one line a check, each decided by a pure function on what was counted."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from abtest.aggregate import Aggregate
-from abtest.format import number, p_value, share, threshold
+from abtest.format import listed, number, p_value, share, threshold
 from abtest.freshness import freshness_of
 from abtest.novelty import BIAS_ALPHA, PrePeriod
 from abtest.observed import Observed
@@ -72,6 +72,7 @@ def checks_of(
         split_by_day(splits(by_day, weights)),
         *([split_by_replica(splits(of.replicas, weights))] if of.replicas else []),
         *(_pre_period(was, experiment.control) for was in alike),
+        *_plan(observed.changed),
         _contamination(of),
         *(_interference(model, pooled=experiment.analysis.pooled_training) for model in models),
         *freshness_of(of, experiment.control),
@@ -161,6 +162,13 @@ def _pre_period(was: PrePeriod, control: str) -> Check:
         return Check(name, title, "invalid", said, {"p_value": was.p_value})
     said = f"Like {control}, Wald’s test {p_value(was.p_value)}; a difference is called at {threshold(BIAS_ALPHA)}."
     return Check(name, title, "ok", said, {"p_value": was.p_value})
+
+
+def _plan(changed: Sequence[str]) -> Iterator[Check]:
+    """A plan is one only if it was there before the data."""
+    if changed:
+        said = f"{listed(changed).capitalize()} of the experiment’s file changed after the collector had begun."
+        yield Check("plan", "The plan", "warning", said, {"changed": len(changed)})
 
 
 def _contamination(of: Aggregate) -> Check:

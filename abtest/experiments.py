@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from contracts.experiment import Experiment, SettingsError, load_experiment
+from contracts.experiment import Experiment, SettingsError
+from contracts.settings import experiment_of
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -32,7 +33,7 @@ def read(paths: Sequence[Path]) -> tuple[dict[Path, Experiment], list[str]]:
     errors = []
     for path in files(paths):
         try:
-            experiments[path] = load_experiment(path)
+            experiments[path] = experiment_of(path)
         except SettingsError as error:
             errors.append(str(error))
     return experiments, errors

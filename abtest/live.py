@@ -11,10 +11,11 @@ from abtest.analysis import analyse
 from abtest.checks import ModelFacts
 from abtest.effects import Effect
 from abtest.results import ArmEffect, Course, Day, Look, MetricResult, Report, Verdict
-from abtest.state import State
+from abtest.state import State, plan_of
 from contracts.experiment import AnalysisPlan
 
 LATER = "comes with the report"
+MAKE = "driftline experiment report"
 Looks = Mapping[tuple[str, str, int], Look]
 
 
@@ -24,7 +25,7 @@ def live_report(state: State, models: Sequence[ModelFacts] = ()) -> Report:
     plan = experiment.analysis
     always = plan.model_copy(update={"kind": "confidence-sequence", "looks": ()})
     watched = state.rules._replace(experiment=experiment.model_copy(update={"analysis": always}))
-    return always_valid_only(analyse(replace(state, rules=watched), models), plan)
+    return always_valid_only(analyse(replace(state, rules=watched, plan=plan_of(watched.experiment)), models), plan)
 
 
 def always_valid_only(found: Report, plan: AnalysisPlan) -> Report:
@@ -52,7 +53,7 @@ def _verdict(verdict: Verdict, plan: AnalysisPlan) -> Verdict:
     if verdict.decision == "invalid" or plan.kind == "confidence-sequence":
         return verdict
     when = "at its looks" if plan.kind == "group-sequential" else "after the last day"
-    said = f"The experiment is being watched; its plan decides {when}, in the report."
+    said = f"The experiment is being watched; its plan decides {when}, in the report ({MAKE})."
     return Verdict(verdict.arm, "inconclusive", said, verdict.broken)
 
 

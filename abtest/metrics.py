@@ -175,7 +175,7 @@ def of_plan(plan: MetricPlan) -> Declared:
 
 
 def of_experiment(experiment: Experiment, columns: Collection[str] | None = None) -> tuple[Declared, ...]:
-    """Its metrics, the primary one first, then guardrails.
+    """Its metrics, the primary one first, then guardrails. Of the defaults, those that the data has.
 
     Args:
         experiment: declares them.
@@ -186,7 +186,10 @@ def of_experiment(experiment: Experiment, columns: Collection[str] | None = None
 
     """
     order: list[Role] = ["primary", "guardrail", "diagnostic"]
-    found = tuple(of_plan(plan) for plan in sorted(experiment.metrics, key=lambda plan: order.index(plan.role)))
+    plans = experiment.metrics
+    if plans == METRICS and columns is not None:  # nobody asked for these: those that the data cannot have are left out
+        plans = tuple(plan for plan in plans if plan.role == "primary" or set(plan.columns) <= set(columns))
+    found = tuple(of_plan(plan) for plan in sorted(plans, key=lambda plan: order.index(plan.role)))
     for metric in found:
         for column in metric.columns:
             if columns is not None and column not in columns:

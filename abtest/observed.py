@@ -12,9 +12,11 @@ class Observed:
 
     `recalls`: by arm, model and snapshot. `counts`: events by what became of them. `spans`: first and last answer of
     the full snapshots that are told apart, by arm and version. `newest_ms`: of all events read, 0 where none was.
+    `changed`: parts of the plan that are no longer what they were when the collector began.
     """
 
     recalls: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     spans: Mapping[tuple[str, str], Interval] = field(default_factory=dict)
     newest_ms: int = 0
+    changed: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from abtest.engines import DataError, batches
 from abtest.metrics import Quantile, of_experiment
 from abtest.moments import Floats
 from abtest.table import Ints, Table, arranged
-from contracts.experiment import DAY_MS, Experiment
+from contracts.experiment import DAY_MS, METRICS, Experiment
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -117,8 +117,8 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
         DataError: the table lacks a column, or it has the wrong type.
 
     """
-    metrics = of_experiment(experiment)
     schema = _schema(table)
+    metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
     counted = [VISITS] if VISITS in schema else []
     columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
     _require(schema, (USER, ARM, DAY, *columns), "the table")

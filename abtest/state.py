@@ -23,7 +23,7 @@ No clock and no I/O in here. Events change the state in place: to copy a hundred
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from abtest.assignment import active
 from abtest.intervals import Interval, join
@@ -95,7 +95,7 @@ class User:
 
 @dataclass
 class State:
-    """See the module."""
+    """See the module. `plan`: what the experiment's file said would be done with it when the state began."""
 
     rules: Rules
     requests: dict[str, Request] = field(default_factory=dict)
@@ -106,6 +106,15 @@ class State:
     counts: Counter[str] = field(default_factory=Counter)
     closed_ms: int = 0  # what was shown at or before this time has been folded
     newest_ms: int = 0  # newest event time read, of whatever event
+    plan: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plan = self.plan or plan_of(self.rules.experiment)
+
+
+def plan_of(experiment: Experiment) -> dict[str, Any]:
+    """What has to be fixed before an experiment starts: hypothesis, metrics with their roles, analysis."""
+    return experiment.model_dump(mode="json", include={"hypothesis", "metrics", "analysis"})
 
 
 def observe_exposure(state: State, exposure: Exposure) -> None:
@@ -199,7 +208,9 @@ def merge(a: State, b: State) -> State:
     """
     if a.rules != b.rules:
         raise ValueError("states of different experiments or settings do not merge")
-    merged = State(a.rules, closed_ms=max(a.closed_ms, b.closed_ms), newest_ms=max(a.newest_ms, b.newest_ms))
+    merged = State(
+        a.rules, plan=a.plan, closed_ms=max(a.closed_ms, b.closed_ms), newest_ms=max(a.newest_ms, b.newest_ms)
+    )
     for state in (a, b):
         merged.counts.update(state.counts)
         merged.recalls.update(state.recalls)

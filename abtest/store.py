@@ -71,6 +71,7 @@ def save(saved: Saved, path: Path) -> None:
         "replicas": replicas,
         "spans": [[*version, *span] for version, span in state.spans.items()],
         "arms": state.arms,
+        "plan": state.plan,
         "recalls": [[*key, count] for key, count in state.recalls.items()],
         "counts": state.counts,
         "closed_ms": state.closed_ms,
@@ -126,7 +127,10 @@ def load(path: Path, rules: Rules) -> Saved:
     if header["format"] != FORMAT:
         raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
     if header["rules"] != _fingerprint(rules):
-        raise StateError(f"{path} was written for another experiment or other settings; move it away to start anew.")
+        raise StateError(
+            f"{path} was written for another experiment or other settings (arms, weights, salt, period, windows); "
+            "read it with those. To collect anew, move it away."
+        )
     state = State(
         rules,
         requests={request_id: _request(*pair) for request_id, pair in header["requests"].items()},
@@ -135,6 +139,7 @@ def load(path: Path, rules: Rules) -> Saved:
         recalls=Counter({(arm, model, version): count for arm, model, version, count in header["recalls"]}),
         counts=Counter(header["counts"]),
         closed_ms=header["closed_ms"],
+        plan=header["plan"],
         newest_ms=header["read_ms"],
         spans={(arm, version): (first, last) for arm, version, first, last in header["spans"]},
     )

@@ -14,8 +14,10 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from abtest.metrics import of_experiment
 from abtest.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
 from abtest.store import Saved, StateError, load, path_of, save
+from abtest.table import STREAMED
 from contracts.bus import EXPOSURES, FEEDBACK, consumer, partitions_of
 from contracts.clock import Clock, SystemClock
 from contracts.events import BadEvent, decode_exposure, decode_feedback
@@ -65,6 +67,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry)
     path = path_of(settings)
+    of_experiment(settings.experiment, STREAMED)  # a metric of an unknown column would be found out at the end
     try:
         saved = load(path, Rules.of(settings))
     except StateError as error:

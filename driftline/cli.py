@@ -45,14 +45,14 @@ def demo(
     days: Annotated[int, typer.Option(min=1, max=60, help="Days of the A/B experiment.")] = 7,
     warmup_days: Annotated[
         int | None,
-        typer.Option(min=1, max=60, help="Days of log replayed before it. [default: 7 with --data, else 2]"),
+        typer.Option(min=1, max=60, help="Days of log replayed before it. \\[default: 7 with --data, else 2]"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world, the models and the assignment.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the report, the summary and the run's files go.")] = Path("out"),
     broker: Annotated[str, typer.Option(help="`embedded`, or HOST:PORT of a running Apache Kafka.")] = "embedded",
     slate: Annotated[int, typer.Option(min=1, max=20, help="With --data: items that a visit asks for at least.")] = 4,
-    users: Annotated[int | None, typer.Option(min=10, help="Without --data: users. [default: 1000]")] = None,
-    items: Annotated[int | None, typer.Option(min=50, help="Without --data: items. [default: 1500]")] = None,
+    users: Annotated[int | None, typer.Option(min=10, help="Without --data: users. \\[default: 1000]")] = None,
+    items: Annotated[int | None, typer.Option(min=50, help="Without --data: items. \\[default: 1500]")] = None,
 ) -> None:
     """Run a whole A/B experiment on this machine: T2Diff against a regular two-tower, on a live loop.
 

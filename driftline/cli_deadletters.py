@@ -269,7 +269,7 @@ def _table(kafka: KafkaSettings, log: "Log", letters: Sequence["Letter"]) -> Non
     any_replayed = any(letter.origin in log.replays for letter in letters)
     columns = {"id": True, "reason": False, "topic": False, "partition": True, "offset": True, "time (UTC)": False}
     columns |= {"size": True} | ({"replayed (UTC)": False} if any_replayed else {}) | {"detail": False}
-    table = tables.table(columns, wraps="detail")
+    table = tables.table(columns, wraps=["detail"])
     for letter in letters:
         origin = letter.origin
         replayed_ms = log.replayed_ms(letter)

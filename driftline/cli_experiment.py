@@ -66,7 +66,7 @@ def assign(
     at: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Unix milliseconds, or ISO 8601 with a zone. [default: now, within its period]"
+            metavar="TIME", help="Unix milliseconds, or ISO 8601 with a zone. \\[default: now, within its period]"
         ),
     ] = None,
 ) -> None:

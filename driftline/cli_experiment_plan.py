@@ -39,17 +39,17 @@ def plan(
     ] = None,
     users_per_day: Annotated[
         float | None,
-        typer.Option(min=1, help="Users whom a day brings for the first time. [default: as in the baseline]"),
+        typer.Option(min=1, help="Users whom a day brings for the first time. \\[default: as in the baseline]"),
     ] = None,
     days: Annotated[
-        int | None, typer.Option(min=1, max=90, help="Days of the experiment. [default: as in the file]")
+        int | None, typer.Option(min=1, max=90, help="Days of the experiment. \\[default: as in the file]")
     ] = None,
     effect: Annotated[
         float | None,
-        typer.Option(help="Relative effect to be found, 0.01 for 1 %. [default: each metric's minimum_effect]"),
+        typer.Option(help="Relative effect to be found, 0.01 for 1 %. \\[default: each metric's minimum_effect]"),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Only this metric. [default with numbers: the primary one]")
+        str | None, typer.Option(help="Only this metric. \\[default with numbers: the primary one]")
     ] = None,
     mean: Annotated[float | None, typer.Option(help="Baseline in numbers: a user's mean over the experiment.")] = None,
     sd: Annotated[float | None, typer.Option(help="With --mean: standard deviation over users.")] = None,
@@ -246,7 +246,7 @@ def _show_levels(levels: Sequence["Level"]) -> None:
     from driftline.tables import show, table
 
     columns = {"metric": False, "CUPED": False, "false positives": True, "99 % interval": True}
-    shown = table(columns | {"uniform p": True, "trusted": False}, wraps="trusted")
+    shown = table(columns | {"uniform p": True, "trusted": False}, wraps=["trusted"])
     for level in levels:
         by_cuped = "yes" if level.by_cuped else "no"
         if level.false_positives is None or level.low is None or level.high is None or level.uniform_p is None:

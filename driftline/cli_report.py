@@ -33,7 +33,7 @@ def report(
     ] = None,
     table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="With a URL: which table, or a SELECT.")] = None,
     pre: Annotated[
-        str | None, typer.Option(metavar="PATH|URL", help="Users and their covariates. [default: the URL of --data]")
+        str | None, typer.Option(metavar="PATH|URL", help="Users and their covariates. \\[default: the URL of --data]")
     ] = None,
     pre_table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="Their table, with a URL.")] = None,
     state: Annotated[Path | None, typer.Option(metavar="FILE", help="An aggregate that --save-state wrote.")] = None,
@@ -61,7 +61,10 @@ def report(
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
     said = [word for option, value in given.items() if value is not None for word in (option, _public(str(value)))]
     command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
-    write(found, replace(context, command=command), out)
+    try:
+        write(found, replace(context, command=command), out)
+    except OSError as error:
+        raise UsageError(f"Cannot write to {out}: {error.strerror}.") from error
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in found.verdicts:
         typer.echo(sentence(verdict))
@@ -113,7 +116,7 @@ def diff(
         typer.echo(f"Nothing changed. {data}".strip())
         return
     typer.echo(data)
-    shown = table(dict.fromkeys(("what", "which", "before", "after", ""), False))
+    shown = table(dict.fromkeys(("what", "which", "before", "after", ""), False), wraps=["before", "after", ""])
     for change in found.changes:
         shown.add_row(change.kind, change.name, change.before, change.after, change.note)
     show(shown)

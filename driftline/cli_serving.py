@@ -95,7 +95,7 @@ def status(
         for replica, said in found.items():
             typer.echo(json.dumps({"replica": replica} | _as_json(said)))
     else:
-        shown = tables.table(COLUMNS, wraps="problem")
+        shown = tables.table(COLUMNS, wraps=["problem"])
         for row in rows(found):
             shown.add_row(*row)
         tables.show(shown)

@@ -50,7 +50,7 @@ def backfill(
             "--from",
             metavar="DATE[ TIME]",
             formats=DATE_FORMATS,
-            help="Event time (UTC) from which on to learn. [default: the first archived example]",
+            help="Event time (UTC) from which on to learn. \\[default: the first archived example]",
         ),
     ] = None,
     end: Annotated[
@@ -59,7 +59,7 @@ def backfill(
             "--to",
             metavar="DATE[ TIME]",
             formats=DATE_FORMATS,
-            help="Event time (UTC) at which the stream takes over. [default: where the archive ends]",
+            help="Event time (UTC) at which the stream takes over. \\[default: where the archive ends]",
         ),
     ] = None,
 ) -> None:

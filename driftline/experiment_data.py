@@ -29,6 +29,8 @@ def report_on(
         SettingsError: data that cannot be used.
 
     """
+    if save_state is not None and save_state.is_dir():
+        raise UsageError(f"{save_state} is a folder; --save-state takes the name of a file.")
     if (data is None) == (state is None):
         raise UsageError("Give --data or --state, one of them.")
     if data is None and (table or pre or pre_table):
@@ -38,7 +40,10 @@ def report_on(
     except StateError as error:
         raise UsageError(str(error)) from error
     if save_state is not None:
-        save(counted, experiment, save_state)
+        try:
+            save(counted, experiment, save_state)
+        except OSError as error:
+            raise UsageError(f"Cannot write {save_state}: {error.strerror}.") from error
     return report(counted.aggregate, experiment, Observed(counts=counted.counts))
 
 

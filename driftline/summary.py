@@ -210,7 +210,10 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
 
 
 def _effects(summary: Mapping[str, Any]) -> Table:
-    grid = Table(title="Treatment against control (responses are simulated)", title_justify="left")
+    grid = Table(
+        title="Treatment against control, plain (responses are simulated)",
+        title_justify="left",
+    )
     for heading in ("metric", "treatment", "control", "relative difference", "95 % interval", "p", "users"):
         grid.add_column(heading)
     for metric, arms in summary["metrics"].items():

@@ -1,6 +1,6 @@
 """Tables and times as the command prints them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,14 @@ PIPE_WIDTH = 1000  # of a table that goes to a file or a pipe: one line a row
 LEAST_WIDTH = 130  # of a table on a terminal: a narrower one breaks the lines, rather than that cells are cut
 
 
-def table(columns: Mapping[str, bool], *, wraps: str = "") -> "Table":
+def table(columns: Mapping[str, bool], *, wraps: Sequence[str] = ()) -> "Table":
     """An empty table; `columns` says which are of numbers, and `wraps` which may break its lines."""
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, number in columns.items():
-        made.add_column(name, justify="right" if number else "left", no_wrap=name != wraps)
+        made.add_column(name, justify="right" if number else "left", no_wrap=name not in wraps)
     return made
 
 

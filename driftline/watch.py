@@ -106,10 +106,10 @@ def run(
         address = f"http://{HOST}:{server.server_port}/"
         announce(server.server_port)
         shown: RenderableType = Text(watch.waiting)
+        if not console.is_terminal:
+            console.print(shown)
         console.print(f"The same as a page: {address}   (Ctrl-C ends)", highlight=False)
         with Screen(shown, console=console, auto_refresh=False, transient=False) as screen:
-            if not console.is_terminal:
-                console.print(shown)
             while not stop.is_set():
                 view = watch.look()
                 if view is not None:
