@@ -208,9 +208,8 @@ def merge(a: State, b: State) -> State:
     """
     if a.rules != b.rules:
         raise ValueError("states of different experiments or settings do not merge")
-    merged = State(
-        a.rules, plan=a.plan, closed_ms=max(a.closed_ms, b.closed_ms), newest_ms=max(a.newest_ms, b.newest_ms)
-    )
+    closed_ms, newest_ms = max(a.closed_ms, b.closed_ms), max(a.newest_ms, b.newest_ms)
+    merged = State(a.rules, plan=a.plan, closed_ms=closed_ms, newest_ms=newest_ms)
     for state in (a, b):
         merged.counts.update(state.counts)
         merged.recalls.update(state.recalls)

@@ -111,3 +111,12 @@ def test_the_summary_has_what_the_demo_prints():
 def test_the_order_of_events_leaves_the_report_alone():
     events = week(users=12)
     assert report_of(*events).to_json() == report_of(*reversed(events)).to_json()
+
+
+def test_sources_are_compared_with_the_controls_model_else_with_the_arms_own():
+    shown = ((1, "popular"), (2, "t2diff"), (3, "two_tower"))
+    events = [exposure(1, items=shown[:2]), exposure(2, "control", request="c", items=shown)]
+    rows = {(row.arm, row.source): row.against for row in report_of(*events).sources}
+    assert rows["treatment", "popular"] == "t2diff"
+    assert rows["control", "popular"] == rows["control", "t2diff"] == "two_tower"
+    assert all(row.preference is None for row in report_of(*events).sources)  # quotas are no team draft

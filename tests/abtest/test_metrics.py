@@ -41,6 +41,14 @@ def test_the_primary_metric_comes_first_and_an_unknown_column_is_named():
         of_experiment(of, ["views"])
 
 
+def test_of_the_defaults_those_that_the_data_cannot_have_are_left_out_but_what_a_file_asks_for_is_not():
+    assert "latency" in [metric.name for metric in of_experiment(experiment())]
+    assert "latency" not in [metric.name for metric in of_experiment(experiment(), COLUMNS)]
+    asked = MetricPlan(name="l", kind="ratio", columns=TIMED[::-1], role="primary")
+    with pytest.raises(SettingsError, match="there is no column 'answer_ms'"):
+        of_experiment(experiment(metrics=(asked,)), COLUMNS)
+
+
 def test_a_quantile_has_no_estimate_from_moments():
     assert not hasattr(Quantile("m", "", "", "", "x", 0.5), "estimate")
 
