@@ -6,9 +6,11 @@ and then piece by piece, with all days of a piece's users, becomes an aggregate;
 one group of pieces at a time.
 """
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 PIECES = 128
-GROUP = 400_000  # rows that are made an aggregate at once, or one piece where that has more
+GROUP = 400_000  # rows that are made aggregates at once, on all cores together, or one piece each where that has more
 USER, ARM, DAY, PRE = "user_id", "arm", "day", "pre."
 VISITS = "recalls"  # what a confidence sequence goes by, if it is there
 REPEATED = "repeated users in the table of covariates"
@@ -51,6 +53,10 @@ class Problems:
     def add(self, what: str, column: str, count: int, where: str) -> None:
         self.found[what, column] += count
         self.first.setdefault((what, column), where)
+
+    def take(self, other: "Problems") -> None:
+        self.found.update(other.found)
+        self.first = {**other.first, **self.first}
 
     def raise_any(self) -> None:
         """One sentence with all of them.
@@ -99,12 +105,18 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
             for batch in batches(pre, [USER, *outside]):
                 before.scatter(reader.values(batch, before.dtype))
         reader.problems.raise_any()
-        tables = (
-            reader.table(rows.piece(group), before.piece(group) if pre is not None else None)
-            for group in rows.groups(GROUP)
-        )
-        with threadpool_limits(1, "blas"):  # its products are small: threads would wait for each other
-            found = reduce(add, (aggregate(each, spread=spread) for each in tables))
+
+        def part(group: range) -> tuple[Aggregate, Reader]:
+            mine = Reader(experiment, columns, covariates)
+            of = mine.table(rows.piece(group), before.piece(group) if pre is not None else None)
+            return aggregate(of, spread=spread), mine
+
+        cores = os.cpu_count() or 1
+        with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):  # a thread a core is enough
+            parts = list(pool.map(part, rows.groups(GROUP // cores)))
+        found = reduce(add, (of for of, _ in parts))
+        for _, mine in parts:
+            reader.take(mine)
     reader.problems.raise_any()
     counts = {**reader.counts, **_gaps(found)}
     return Counted(found, {name: count for name, count in counts.items() if count})
@@ -228,6 +240,11 @@ class Reader:
         self.first_day = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
         self.testers = np.array(sorted(experiment.testers), np.int64)
         self.problems, self.counts = Problems(), Counter[str]()
+
+    def take(self, other: "Reader") -> None:
+        """What another reader of the same data has met."""
+        self.counts.update(other.counts)
+        self.problems.take(other.problems)
 
     def days(self, batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
         """Checked records of rows within the experiment."""
