@@ -6,7 +6,6 @@ only the upper triangle is kept.
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -21,7 +20,7 @@ from abtest.histogram import Histogram
 from abtest.jackknife import Buckets
 from abtest.moments import Moments
 from abtest.sources import Votes
-from abtest.store import OF_NO_MATTER, StateError
+from abtest.store import OF_NO_MATTER, StateError, write_whole
 from contracts.experiment import Experiment
 
 FORMAT = 1
@@ -67,13 +66,7 @@ def write_archive(values: Mapping[str, Any], told: Mapping[str, Any], path: Path
     buffer = io.BytesIO()
     named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.tmp")
-    with hidden.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(path)
+    write_whole(buffer, path)
 
 
 def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -100,6 +100,11 @@ def save(saved: Saved, path: Path) -> None:
         replicas=_table([(i, replica[name]) for i, user in users for name in sorted(user.replicas)], 2),
         sessions=_table([(i, start, end) for i, user in users for start, end in user.sessions], 3),
     )
+    write_whole(buffer, path)
+
+
+def write_whole(buffer: io.BytesIO, path: Path) -> None:
+    """Write atomically and durably: a reader, or a crash, meets the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.tmp")
     with hidden.open("wb") as file:
