@@ -144,7 +144,7 @@ def load(path: Path, rules: Rules) -> Saved:
         recalls=Counter({(arm, model, version): count for arm, model, version, count in header["recalls"]}),
         counts=Counter(header["counts"]),
         closed_ms=header["closed_ms"],
-        plan=header["plan"],
+        plan=header.get("plan", {}),
         newest_ms=header["read_ms"],
         spans={(arm, version): (first, last) for arm, version, first, last in header["spans"]},
     )
