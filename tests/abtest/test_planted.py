@@ -32,10 +32,11 @@ def test_half_of_an_arms_users_lost_is_no_sound_split():
 @pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_what_is_planted_is_found_as_often_as_stated():
-    """300 weeks event by event cannot tell 94 from 95 %: three standard errors below are allowed. 15,000 sums can."""
-    found = measure(300, 400, LIFT, planted_seeds=60)
+    """All weeks that docs/abtest.md reports: two stretches of 300 seeds, event by event, and 15,000 by sums."""
+    found, other = measure(300, 400, LIFT, planted_seeds=60), measure(300, 400, LIFT, seed=1001, planted_seeds=0)
     assert found["coverage_by_sums"]["cuped"] >= 0.94
-    assert found["coverage"] >= 0.94 - 3 * (0.94 * 0.06 / 300) ** 0.5
+    assert (found["coverage"] + other["coverage"]) / 2 >= 0.94
+    assert other["interference_flagged"] >= 0.99
     assert found["interference_flagged"] >= 0.99
     assert found["shipped_despite_interference"] == 0
     assert found["harmless_interference_flagged"] <= 0.01
