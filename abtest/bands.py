@@ -8,6 +8,8 @@ Sources:
         SVARs. Journal of Applied Econometrics 34(1), 2019.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +18,6 @@ from scipy.special import ndtri
 from abtest.effects import ALPHA, LARGEST_LOG
 from abtest.moments import Floats
 from abtest.multinormal import correlation, falling_root, rectangle
-
-POINTS = 512
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,32 @@ class Band:
     alpha: float
 
 
-def sup_t(covariance: Floats, alpha: float = ALPHA) -> float:
+def sup_t(covariance: Floats, alpha: float = ALPHA) -> Floats:
     """The c with P(max |Z_d| ≤ c) = 1 − alpha, Z normal with the correlations of `covariance` (T, T): [MP19] section 2.
 
     It lies between the pointwise value and Bonferroni's. Solved by quadrature, not by their simulation, so that the
-    same data has the same band.
+    same data has the same band. Of several covariances (A, T, T) it is (A,), each as if it were alone.
 
     Raises:
         ValueError: the covariance is none, or alpha is not between 0 and 1.
 
-    >>> round(sup_t(np.eye(7)), 2), round(sup_t(np.ones((7, 7))), 2)
-    (2.68, 1.96)
+    >>> sup_t(np.stack([np.eye(7), np.ones((7, 7))])).round(2).tolist()
+    [2.68, 1.96]
 
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
     correlations = correlation(covariance)
-    size = len(correlations)
-    low, high = -ndtri(alpha / 2), -ndtri(alpha / 2 / size)
+    size, several = correlations.shape[-1], correlations.shape[:-2]
+    low, high = np.full((2, math.prod(several)), -ndtri([[alpha / 2], [alpha / 2 / size]]))
     if size == 1:
-        return float(low)
+        return low.reshape(several)
 
     def missed(c: Floats) -> Floats:
         limits = np.broadcast_to(c, (size, len(c)))
-        return np.log(np.maximum(1 - rectangle(correlations, -limits, limits, POINTS), 1e-12) / alpha)
+        return np.log(np.maximum(1 - rectangle(correlations, -limits, limits), 1e-12) / alpha)
 
-    ends = np.array([high])
-    return float(falling_root(missed, np.array([low]), ends, missed(ends))[0])
+    return falling_root(missed, low, high, missed(high)).reshape(several)
 
 
 def band(effects: Floats, covariance: Floats, alpha: float = ALPHA) -> Band:
@@ -74,7 +73,23 @@ def band(effects: Floats, covariance: Floats, alpha: float = ALPHA) -> Band:
     [-0.0123, -0.0024]
 
     """
-    critical = sup_t(covariance, alpha)
+    return bands([(effects, covariance)], alpha)[0]
+
+
+def bands(each: Sequence[tuple[Floats, Floats]], alpha: float = ALPHA) -> list[Band]:
+    """The bands around several effects with their covariances, as `band`; those of as many days are solved together.
+
+    A band around no day at all is empty.
+    """
+    found: dict[int, Band] = {}
+    for size in sorted({len(effects) for effects, _ in each}):
+        alike = [place for place, (effects, _) in enumerate(each) if len(effects) == size]
+        critical = sup_t(np.stack([each[place][1] for place in alike]), alpha) if size else np.zeros(len(alike))
+        found |= {place: _band(*each[place], c, alpha) for place, c in zip(alike, critical.tolist(), strict=True)}
+    return [found[place] for place in range(len(each))]
+
+
+def _band(effects: Floats, covariance: Floats, critical: float, alpha: float) -> Band:
     margin = critical * np.sqrt(np.diag(covariance))
     low, high = effects - margin, effects + margin
     ci_low, ci_high = np.expm1(np.clip([low, high], -LARGEST_LOG, LARGEST_LOG))

@@ -1,58 +1,81 @@
 """Metrics over the days: bands that hold for all days at once, a plan's looks, and whether an effect wears off."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from abtest.aggregate import EXPOSED, Aggregate
-from abtest.bands import band
+from abtest.bands import Band, bands
 from abtest.confidence_sequence import always_valid
 from abtest.cuped import Adjustment
 from abtest.estimates import Estimate
 from abtest.looks import so_far
 from abtest.metrics import Mean, Ratio
-from abtest.moments import Moments
+from abtest.moments import Floats, Moments
 from abtest.novelty import Course as Effects
 from abtest.novelty import course, course_of, on_day, trend
 from abtest.results import Course, Look
-from abtest.sequential import fractions, group_sequential, sequential_p_value
+from abtest.sequential import boundaries, fractions, group_sequential, sequential_p_value
 from contracts.experiment import AnalysisPlan, Experiment
 
-Band = tuple[float, float]
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A metric's effects in one arm: by day, so far by day, and so far at the plan's looks (by CUPED if it is)."""
+
+    metric: Mean | Ratio
+    arm: str
+    daily: Effects
+    cumulative: Effects
+    looked: Effects
 
 
 def courses_of(
     of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, days_over: int
 ) -> Iterator[Course]:
     """One for each metric and treatment arm. A look is after a day that is among the first `days_over`."""
-    control, plan = experiment.control, experiment.analysis
+    plan = experiment.analysis
+    at = _looks(plan, experiment.days, of.days, days_over)
+    drawn = list(_drawn(of, metrics, experiment.control, at, by_cuped=plan.cuped))
+    around = bands(
+        [(curve.effects, curve.covariance) for one in drawn for curve in (one.daily, one.cumulative)], plan.alpha
+    )
+    bounds = _bounds([one.looked for one in drawn], at, experiment) if plan.kind == "group-sequential" else []
+    for place, one in enumerate(drawn):
+        found = Course(
+            one.metric.name,
+            one.arm,
+            _band(one.daily, around[2 * place], of.days),
+            _band(one.cumulative, around[2 * place + 1], of.days),
+            trend(one.daily),
+            by_cuped=plan.cuped and bool(of.covariates),
+        )
+        if plan.kind == "group-sequential":
+            found = _group_sequential(found, one.looked, at, bounds[place], experiment, one.metric.role == "primary")
+        elif plan.kind == "confidence-sequence":
+            found = _confidence_sequence(found, one.looked, at, of, plan)
+        yield found
+
+
+def _drawn(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], control: str, at: Sequence[int], *, by_cuped: bool
+) -> Iterator[_Drawn]:
     days = range(of.days)
     jointly = of.looks(days)
-    at = _looks(plan, experiment.days, of.days, days_over)
-    cuped = [_adjustment(of, jointly, day) for day in at] if plan.cuped else []
+    cuped = [_adjustment(of, jointly, day) for day in at] if by_cuped else []
     for metric in metrics:
         daily, whole = [on_day(metric, day) for day in days], [so_far(metric, day) for day in days]
         judged = _estimates(jointly, [so_far(metric, day) for day in at], cuped)
         for arm in of.arms:
-            if arm == control:
-                continue
-            by_day = course(daily, of.moments[arm], of.moments[control])
-            cumulative = course(whole, jointly[arm], jointly[control])
-            found = Course(
-                metric.name,
-                arm,
-                _band(by_day, of.days, plan.alpha),
-                _band(cumulative, of.days, plan.alpha),
-                trend(by_day),
-                by_cuped=plan.cuped and bool(of.covariates),
-            )
-            effects = course_of([(e[arm], e[control]) for e in judged], jointly[arm], jointly[control])
-            if plan.kind == "group-sequential":
-                found = _group_sequential(found, effects, at, experiment, metric.role == "primary")
-            elif plan.kind == "confidence-sequence":
-                found = _confidence_sequence(found, effects, at, of, plan)
-            yield found
+            if arm != control:
+                yield _Drawn(
+                    metric,
+                    arm,
+                    course(daily, of.moments[arm], of.moments[control]),
+                    course(whole, jointly[arm], jointly[control]),
+                    course_of([(e[arm], e[control]) for e in judged], jointly[arm], jointly[control]),
+                )
 
 
 def _looks(plan: AnalysisPlan, planned: int, seen: int, over: int) -> Sequence[int]:
@@ -78,28 +101,45 @@ def _estimates(
     return [by.of_metric(metric).estimates for metric, by in zip(metrics, cuped, strict=True)]
 
 
-def _band(effects: Effects, days: int, alpha: float) -> tuple[Band | None, ...]:
-    found: list[Band | None] = [None] * days
-    if len(effects.days):
-        around = band(effects.effects, effects.covariance, alpha)
-        for day, low, high in zip(effects.days, around.ci_low.tolist(), around.ci_high.tolist(), strict=True):
-            found[int(day)] = (low, high)
+def _band(effects: Effects, around: Band, days: int) -> tuple[tuple[float, float] | None, ...]:
+    """Of each day; None where it has no effect."""
+    found: list[tuple[float, float] | None] = [None] * days
+    for day, low, high in zip(effects.days, around.ci_low.tolist(), around.ci_high.tolist(), strict=True):
+        found[int(day)] = (low, high)
     return tuple(found)
 
 
-def _group_sequential(
-    found: Course, effects: Effects, at: Sequence[int], experiment: Experiment, primary: bool
-) -> Course:
-    """The looks that have an effect, judged together. Days there are counted from 1.
+def _days(effects: Effects, at: Sequence[int]) -> tuple[int, ...]:
+    """Those of the looks `at` that have an effect, counted from 1."""
+    return tuple(at[int(place)] + 1 for place in effects.days)
 
-    The primary metric's p-value holds at every look. It costs as much as all else of the metric, so that the others'
-    is told when their looks have ended.
+
+def _bounds(each: Sequence[Effects], at: Sequence[int], experiment: Experiment) -> list[Floats]:
+    """Critical values at the looks of each; those with the same looks are solved together."""
+    found = [np.empty(0)] * len(each)
+    alpha, looks = experiment.analysis.alpha, [_days(effects, at) for effects in each]
+    for days in sorted({*looks} - {()}):
+        alike = [place for place, theirs in enumerate(looks) if theirs == days]
+        covariances = np.stack([each[place].covariance for place in alike])
+        solved = boundaries(covariances, fractions(days, experiment.days), alpha)
+        for place, critical in zip(alike, solved, strict=True):
+            found[place] = critical
+    return found
+
+
+def _group_sequential(
+    found: Course, effects: Effects, at: Sequence[int], critical: Floats, experiment: Experiment, primary: bool
+) -> Course:
+    """The looks that have an effect, judged together by their bounds.
+
+    The primary metric's p-value holds at every look. It costs as much as all bounds, so that the others' is told when
+    their looks have ended.
     """
-    days = [at[int(place)] + 1 for place in effects.days]
+    days = _days(effects, at)
     if not days:
         return replace(found, reason="no look yet has an effect")
     alpha = experiment.analysis.alpha
-    judged = group_sequential(days, effects.effects, effects.covariance, experiment.days, alpha)
+    judged = group_sequential(days, effects.effects, effects.covariance, experiment.days, alpha, critical=critical)
     looks = tuple(
         Look(look.day - 1, look.relative, look.ci_low, look.ci_high, look.critical, look.crossed)
         if np.isfinite(look.critical)

@@ -112,8 +112,8 @@ class Adjustment:
         dropped = tuple(name for name in self.names if name not in kept)
         if not self.used or pooled.influence is None or pooled.variance is None:
             return Adjusted(plain, (), np.zeros(0), (*kept, *dropped), _removed(plain, plain))
-        covariances, with_all, means = self._joint
-        theta = _theta(covariances, with_all @ pooled.influence)
+        inverse, with_all, means = self._joint
+        theta = inverse @ (with_all @ pooled.influence)
         estimates = {
             arm: _adjusted(of, plain[arm], *self._by_arm[arm], theta, means) for arm, of in self.moments.items()
         }
@@ -121,10 +121,14 @@ class Adjustment:
 
     @cached_property
     def _joint(self) -> tuple[Floats, Floats, Floats]:
-        """C Σ Cᵀ, C Σ and the covariates' values, over all arms."""
+        """(C Σ Cᵀ)⁺, C Σ and the covariates' values, over all arms."""
         C = np.stack([_influence(estimate) for _, estimate, _ in self.used])
         with_all = C @ self.whole.covariances
-        return with_all @ C.T, with_all, np.array([estimate.value for _, estimate, _ in self.used], np.float64)
+        return (
+            _inverse(with_all @ C.T),
+            with_all,
+            np.array([estimate.value for _, estimate, _ in self.used], np.float64),
+        )
 
     @cached_property
     def _by_arm(self) -> dict[str, tuple[Floats, Floats]]:
@@ -152,13 +156,12 @@ def _covariates(
             yield _name(covariate), pooled, by_arm
 
 
-def _theta(covariances: Floats, with_metric: Floats) -> Floats:
-    """Least squares coefficients; of covariates that say the same, the shortest (on the scale of correlations)."""
+def _inverse(covariances: Floats) -> Floats:
+    """(C Σ Cᵀ)⁺ on the scale of correlations: of covariates that say the same, the shortest coefficients."""
     scale = 1 / np.sqrt(np.diag(covariances))
-    correlations = covariances * np.outer(scale, scale)
-    solved, *_ = np.linalg.lstsq(correlations, scale * with_metric, rcond=SINGULAR)
-    theta: Floats = scale * solved
-    return theta
+    scales = np.outer(scale, scale)
+    found: Floats = scales * np.linalg.pinv(covariances * scales, rcond=SINGULAR, hermitian=True)
+    return found
 
 
 def _adjusted(moments: Moments, plain: Estimate, C: Floats, values: Floats, theta: Floats, means: Floats) -> Estimate:

@@ -15,6 +15,7 @@ Sources:
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from scipy.special import betaln, log_ndtr, ndtr, ndtri, stdtr, stdtrit
@@ -105,7 +106,7 @@ def compare(
         _Arm(t, _known(treatment.variance), treatment.users, names[0]),
         _Arm(c, _known(control.variance), control.users, names[1]),
     )
-    return _relative(_fieller(_absolute(*arms, alpha, distribution), *arms, distribution), *arms, distribution)
+    return _relative(_absolute(*arms, alpha, distribution), *arms, distribution)
 
 
 def minimum_detectable(log_error: float, power: float = POWER, alpha: float = ALPHA) -> float:
@@ -120,6 +121,7 @@ def minimum_detectable(log_error: float, power: float = POWER, alpha: float = AL
     return math.expm1((quantile(alpha / 2) + quantile(1 - power)) * log_error)
 
 
+@lru_cache(maxsize=1024)  # a report asks for the same few a thousand times
 def quantile(tail: float, df: float = math.inf) -> float:
     """The value that a standard normal variable, or Student's t with `df`, exceeds with probability `tail`.
 
@@ -163,40 +165,42 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
 
 
 def _absolute(t: _Arm, c: _Arm, alpha: float, distribution: Distribution) -> Effect:
+    """The difference, and Fieller's interval, which goes with its p-value."""
     difference, error = t.value - c.value, math.sqrt(t.variance + c.variance)
     if error == 0:
-        return Effect(difference, error, alpha=alpha)
+        return Effect(difference, error, alpha=alpha, fieller_reason="all users alike, no variance")
     df = _welch(t.variance, c.variance, t, c, distribution)
-    margin = quantile(alpha / 2, df) * error
+    q = quantile(alpha / 2, df)
     p_value, log10_p = two_sided(difference / error, df)
+    fieller_low, fieller_high, fieller_reason = _fieller(t, c, q)
     return Effect(
         difference,
         error,
         alpha=alpha,
-        difference_low=difference - margin,
-        difference_high=difference + margin,
+        difference_low=difference - q * error,
+        difference_high=difference + q * error,
         difference_p_value=p_value,
         difference_log10_p=log10_p,
+        fieller_low=fieller_low,
+        fieller_high=fieller_high,
+        fieller_reason=fieller_reason,
     )
 
 
-def _fieller(effect: Effect, t: _Arm, c: _Arm, distribution: Distribution) -> Effect:
+def _fieller(t: _Arm, c: _Arm, q: float) -> tuple[float | None, float | None, str | None]:
     """All ratios ρ with (T − ρC)² ≤ q² (V_T + ρ² V_C), [F54] section 3, for arms that share no user.
 
     The set is an interval exactly where C² > q² V_C. Its half width is then q √(V_T (C² − q² V_C) + T² V_C) over
     C² − q² V_C: the quadratic's discriminant without its cancelling terms. Student's t has the degrees of freedom of
     the plain difference.
     """
-    if t.variance + c.variance == 0:
-        return replace(effect, fieller_reason="all users alike, no variance")
-    q = quantile(effect.alpha / 2, _welch(t.variance, c.variance, t, c, distribution))
     known = c.value**2 - q**2 * c.variance
     if known <= 0:
         reason = f"the value in arm {c.name} is not significantly different from 0: any relative difference is possible"
-        return replace(effect, fieller_reason=reason)
+        return None, None, reason
     half = q * math.sqrt(t.variance * known + t.value**2 * c.variance)
     ratio = t.value * c.value
-    return replace(effect, fieller_low=(ratio - half) / known - 1, fieller_high=(ratio + half) / known - 1)
+    return (ratio - half) / known - 1, (ratio + half) / known - 1, None
 
 
 def _relative(effect: Effect, t: _Arm, c: _Arm, distribution: Distribution) -> Effect:

@@ -1,22 +1,19 @@
 """Rows of users and days that did not come through Kafka: checked, and made an aggregate. docs/experiments.md has the
 schema.
 
-Rows come in any order, and a user's days must come together: so every row goes to one of `PIECES` files by its user,
-and then piece by piece, with all days of a piece's users, becomes an aggregate; these add up. Memory holds a batch and
-one group of pieces at a time.
+Rows come in any order, and a user's days must come together: so every row goes to a piece by its user
+(`abtest.pieces`), and then piece by piece, with all days of a piece's users, becomes an aggregate; these add up. Memory
+holds a few batches and a group of pieces a core at a time.
 """
 
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,18 +26,17 @@ from abtest.aggregates import Counted
 from abtest.engines import DataError, batches
 from abtest.metrics import Quantile, of_experiment
 from abtest.moments import Floats
+from abtest.pieces import USER, Pieces, Records, by_piece, in_order
 from abtest.table import Ints, Table, arranged
 from contracts.experiment import DAY_MS, METRICS, Experiment
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-PIECES = 128
 GROUP = 400_000  # rows that are made aggregates at once, on all cores together, or one piece each where that has more
-USER, ARM, DAY, PRE = "user_id", "arm", "day", "pre."
+ARM, DAY, PRE = "arm", "day", "pre."
 VISITS = "recalls"  # what a confidence sequence goes by, if it is there
 REPEATED = "repeated users in the table of covariates"
-Records: TypeAlias = npt.NDArray[np.void]
 
 
 @dataclass
@@ -99,20 +95,19 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
         Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))) as rows,
         Pieces(_dtype(_schema(pre), [], outside) if pre is not None else np.dtype([(USER, "<i8")])) as before,
     ):
-        for batch in batches(table, [USER, ARM, DAY, *columns, *inside]):
-            rows.scatter(reader.days(batch, rows.dtype))
-        if pre is not None:
-            for batch in batches(pre, [USER, *outside]):
-                before.scatter(reader.values(batch, before.dtype))
-        reader.problems.raise_any()
 
         def part(group: range) -> tuple[Aggregate, Reader]:
-            mine = Reader(experiment, columns, covariates)
+            mine = reader.another()
             of = mine.table(rows.piece(group), before.piece(group) if pre is not None else None)
             return aggregate(of, spread=spread), mine
 
         cores = os.cpu_count() or 1
         with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):  # a thread a core is enough
+            days = batches(table, [USER, ARM, DAY, *columns, *inside])
+            _scatter(rows, days, Reader.days, reader, pool, 2 * cores)
+            if pre is not None:
+                _scatter(before, batches(pre, [USER, *outside]), Reader.values, reader, pool, 2 * cores)
+            reader.problems.raise_any()
             parts = list(pool.map(part, rows.groups(GROUP // cores)))
         found = reduce(add, (of for of, _ in parts))
         for _, mine in parts:
@@ -120,6 +115,25 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
     reader.problems.raise_any()
     counts = {**reader.counts, **_gaps(found)}
     return Counted(found, {name: count for name, count in counts.items() if count})
+
+
+def _scatter(
+    pieces: Pieces,
+    source: Iterable[pa.RecordBatch],
+    checked: Callable[["Reader", pa.RecordBatch, np.dtype[np.void]], Records],
+    reader: "Reader",
+    pool: Executor,
+    ahead: int,
+) -> None:
+    """Checked records of batches to their pieces; what is met on the way to `reader`."""
+
+    def ordered(batch: pa.RecordBatch) -> tuple[Records, Ints, Reader]:
+        mine = reader.another()
+        return *by_piece(checked(mine, batch, pieces.dtype)), mine
+
+    for records, sizes, mine in in_order(pool, ordered, source, ahead):
+        pieces.write(records, sizes)
+        reader.take(mine)
 
 
 def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -177,60 +191,6 @@ def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], In
     return covariates, records[USER].copy(), _stacked(records, names)
 
 
-class Pieces:
-    """Records in `PIECES` temporary files by a hash of their user; a context manager, after which they are gone."""
-
-    def __init__(self, dtype: np.dtype[np.void]) -> None:
-        self.dtype = dtype
-        self._folder = tempfile.TemporaryDirectory(prefix="driftline-")
-        self._files: list[BinaryIO] = []
-        self._sizes = np.zeros(PIECES, np.int64)
-
-    def __enter__(self) -> Self:
-        self._files = [self._path(i).open("w+b", buffering=0) for i in range(PIECES)]
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for file in self._files:
-            file.close()
-        self._folder.cleanup()
-
-    def scatter(self, records: Records) -> None:
-        """Each record to its user's piece."""
-        piece = piece_of(records[USER])
-        ordered = records.take(np.argsort(piece, kind="stable"))
-        ends = np.bincount(piece, minlength=PIECES).cumsum()
-        for file, begin, end in zip(self._files, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
-            if begin < end:
-                file.write(ordered[begin:end].data)
-        self._sizes += np.diff(ends, prepend=0)
-
-    def groups(self, rows: int) -> Iterator[range]:
-        """Runs of pieces with about `rows` records, at least one piece each."""
-        begin = 0
-        for end in range(1, PIECES + 1):
-            if end == PIECES or self._sizes[begin : end + 1].sum() > rows:
-                yield range(begin, end)
-                begin = end
-
-    def piece(self, group: range) -> Records:
-        """All records of some pieces."""
-        return np.concatenate([np.fromfile(self._path(i), self.dtype) for i in group])
-
-    def _path(self, i: int) -> Path:
-        return Path(self._folder.name) / str(i)
-
-
-def piece_of(user_id: Ints) -> npt.NDArray[np.uint8]:
-    """A user's piece: the top bits of a product with 2^64 over the golden ratio.
-
-    >>> piece_of(np.array([1, 2, 3, -1])).tolist()
-    [79, 30, 109, 48]
-    """
-    shift = np.uint64(64 - (PIECES - 1).bit_length())
-    return ((user_id.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> shift).astype(np.uint8)
-
-
 class Reader:
     """What is known of one reading: it turns Arrow batches into records, and records into tables, and counts."""
 
@@ -240,6 +200,10 @@ class Reader:
         self.first_day = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
         self.testers = np.array(sorted(experiment.testers), np.int64)
         self.problems, self.counts = Problems(), Counter[str]()
+
+    def another(self) -> "Reader":
+        """One for the same data that has met nothing yet, such as for another thread."""
+        return Reader(self.experiment, self.columns, self.covariates)
 
     def take(self, other: "Reader") -> None:
         """What another reader of the same data has met."""

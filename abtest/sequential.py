@@ -127,14 +127,14 @@ def spent(fraction: Floats, alpha: float | Floats = ALPHA, spending: Spending = 
 def boundaries(
     covariance: Floats, information: Floats, alpha: float = ALPHA, spending: Spending = "obrien-fleming"
 ) -> Floats:
-    """Critical values c (L,) of |z| at the looks done so far: look k counts where |z_k| ≥ c_k.
+    """Critical values c (..., L) of |z| at the looks done so far: look k counts where |z_k| ≥ c_k.
 
     Solves P(|Z_j| < c_j for all j < k, |Z_k| ≥ c_k) = α*(t_k) − α*(t_{k−1}) for k = 1, 2, … ([LD83], section 2), Z
     normal with the correlations given. Each depends on looks up to its own alone, so a later look moves none of them
     but by what it adds to the estimate of their covariance. A look at which nothing is left to spend has infinity.
 
     Args:
-        covariance: (L, L) of the cumulative effects at the looks.
+        covariance: (L, L) of the cumulative effects at the looks; or (A, L, L) of several, each as if it were alone.
         information: (L,) how far along each look is, in (0, 1]; it must not fall.
         alpha: two-sided.
         spending: how alpha is spread over the way.
@@ -151,7 +151,9 @@ def boundaries(
     correlations, information = _checked(covariance, information)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
-    return _boundaries(correlations, np.diff(spent(information, alpha, spending), prepend=0.0)[:, None])[:, 0]
+    looks, several = len(information), correlations.reshape(-1, *correlations.shape[-2:])
+    steps = np.diff(spent(information, alpha, spending), prepend=0.0)
+    return _boundaries(several, np.tile(steps[:, None], len(several))).T.reshape(*correlations.shape[:-2], looks)
 
 
 def group_sequential(
@@ -162,6 +164,7 @@ def group_sequential(
     alpha: float = ALPHA,
     spending: Spending = "obrien-fleming",
     final: bool = False,
+    critical: Floats | None = None,
 ) -> GroupSequential:
     """The looks so far at a log ratio, judged.
 
@@ -174,6 +177,8 @@ def group_sequential(
         spending: how alpha is spread over the way.
         final: the last look is the last one there will be, though the planned days are not over; this must have been
             said before it was looked at.
+        critical: (L,) its `boundaries`, where they are known; several effects' are had together for little more than
+            one's.
 
     Raises:
         ValueError: the days do not rise, or the covariance is none.
@@ -189,7 +194,8 @@ def group_sequential(
     information = fractions(days, planned)
     if final:
         information[-1] = 1.0
-    critical = boundaries(covariance, information, alpha, spending)
+    if critical is None:
+        critical = boundaries(covariance, information, alpha, spending)
     errors = np.sqrt(np.diag(covariance))
     z = np.asarray(effects, np.float64) / errors
     spending_so_far = spent(information, alpha, spending)
@@ -260,19 +266,19 @@ def sequential_p_value(
 
 
 def _boundaries(correlations: Floats, steps: Floats) -> Floats:
-    """Critical values (L, A) from what each look may spend, (L, A), for A levels at once."""
+    """Critical values (L, A) from what each look may spend, (L, A): of one's (L, L) correlations, or of A ones'."""
     critical = np.full(steps.shape, np.inf)
     before: list[int] = []  # looks with a bound
     for k, step in enumerate(steps):
         if (step > SMALLEST).all():
             order = [k, *reversed(before)]
-            critical[k] = _critical(correlations[np.ix_(order, order)], critical[before[::-1]], step)
+            critical[k] = _critical(correlations[..., order, :][..., order], critical[before[::-1]], step)
             before.append(k)
     return critical
 
 
 def _critical(correlations: Floats, others: Floats, step: Floats) -> Floats:
-    """The c (A,) with P(|Z_0| ≥ c, all |Z_j| < others_j) = step (A,); others (k, A).
+    """The c (A,) with P(|Z_0| ≥ c, all |Z_j| < others_j) = step (A,); others (k, A), correlations as in `_boundaries`.
 
     By symmetry that probability is 2 P(Z_0 ≤ −c, …) = 2 Φ(−c) g(c), where g(c) = P(… | Z_0 ≤ −c) ≤ 1 falls in c: so the
     root lies below c⁺ = −Φ⁻¹(step/2) and above −Φ⁻¹(step/2 / g(c⁺)).
@@ -301,8 +307,8 @@ def _around(own: Floats, information: Floats, levels: Floats, spending: Spending
 def _checked(covariance: Floats, information: Floats) -> tuple[Floats, Floats]:
     correlations = correlation(covariance)
     information = np.asarray(information, np.float64)
-    if information.shape != (len(correlations),):
-        raise ValueError(f"{len(correlations)} looks need as many shares of the way, not {information.shape}")
+    if information.shape != correlations.shape[-1:]:
+        raise ValueError(f"{correlations.shape[-1]} looks need as many shares of the way, not {information.shape}")
     if (information <= 0).any() or (information > 1).any() or (np.diff(information) < 0).any():
         raise ValueError(f"shares of the way {information.tolist()} must lie above 0, at most at 1, and not fall")
     return correlations, information

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
-from abtest.bands import band, sup_t
+from abtest.bands import band, bands, sup_t
 
 LASTING = 0.4 + 0.6 * np.eye(7)
 
@@ -43,3 +43,18 @@ def test_what_is_no_covariance_or_no_alpha_is_refused():
         sup_t(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="alpha"):
         sup_t(np.eye(2), 1.0)
+
+
+def test_bands_of_several_are_each_as_if_it_were_alone():
+    random = np.random.default_rng(3)
+    each = [
+        (random.normal(size=days), 1e-4 * LASTING[:days, :days] * scale) for days in (7, 3, 0, 1, 7) for scale in (1, 2)
+    ]
+    for found, (effects, covariance) in zip(bands(each), each, strict=True):
+        if len(effects):
+            alone = band(effects, covariance)
+            assert found.critical == alone.critical
+            np.testing.assert_array_equal(found.ci_low, alone.ci_low)
+            np.testing.assert_array_equal(found.ci_high, alone.ci_high)
+        else:
+            assert found.ci_low.shape == found.ci_high.shape == (0,)
