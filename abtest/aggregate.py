@@ -173,14 +173,18 @@ def aggregate(
     histograms = {column: {arm: Histogram.of(np.zeros(0)) for arm in table.arms} for column in spread}
     bounds = np.searchsorted(table.day, np.arange(days + 1))
     for arm, first, begin, end in _cohorts(table):
-        dense = _dense(table, places, bounds, first, begin, end)
-        pre = table.pre[begin:end]
-        cohort = np.hstack((dense.reshape(end - begin, (days - first) * (k + 1)), pre))
+        pre, wide_days = table.pre[begin:end], (days - first) * (k + 1)
+        cohort = np.empty((end - begin, wide_days + pre.shape[1]))
+        cohort[:, wide_days:] = pre
+        by_day = cohort[:, :wide_days]
+        _lay_out(
+            by_day.reshape(end - begin, days - first, k + 1, copy=False), table, places, bounds[first:], begin, end
+        )
         daily = tuple(f"{c}@{d}" for d in range(first, days) for c in (*kept, EXPOSED))
         of = Moments.of((*daily, *(f"{c}@{first}" for c in table.covariates)), cohort).embedded(wide)
         of.means[of.place(f"{FIRST}@{first}")] = 1.0
         moments[arm] += of
-        totals = dense[:, :, :k].sum(axis=1)
+        totals = by_day @ np.tile(np.eye(k + 1, k), (days - first, 1))  # a sum over so few is quicker as a product
         buckets[arm] += bucketed(kept, table.user_id[begin:end], totals)
         for column in spread:
             histograms[column][arm] += Histogram.of(totals[:, kept.index(column)])
@@ -213,17 +217,15 @@ def _cohorts(table: Table) -> Iterator[tuple[str, int, int, int]]:
             yield table.arms[table.arm[begin]], int(table.first[begin]), begin, min(begin + CHUNK, high)
 
 
-def _dense(table: Table, places: Sequence[int], bounds: Ints, first: int, begin: int, end: int) -> Floats:
-    """(users, days from `first` on, columns and whether exposed)."""
-    days = len(bounds) - 1
-    dense = np.zeros((end - begin, days - first, len(places) + 1))
-    for day in range(first, days):
-        low, high = bounds[day], bounds[day + 1]
+def _lay_out(into: Floats, table: Table, places: Sequence[int], bounds: Ints, begin: int, end: int) -> None:
+    """Users' days, (users, days, columns and whether exposed)."""
+    into[:] = 0.0
+    everything = list(places) == list(range(len(table.columns)))
+    for day, (low, high) in enumerate(pairwise(bounds.tolist())):
         a, b = low + np.searchsorted(table.user[low:high], [begin, end])
-        users = table.user[a:b] - begin
-        dense[users, day - first, :-1] = table.values[a:b][:, places]
-        dense[users, day - first, -1] = 1.0
-    return dense
+        users, values = table.user[a:b] - begin, table.values[a:b]
+        into[users, day, :-1] = values if everything else values[:, places]
+        into[users, day, -1] = 1.0
 
 
 def bucketed(columns: tuple[str, ...], user_id: Ints, totals: Floats) -> Buckets:

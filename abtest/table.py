@@ -80,7 +80,7 @@ def arranged(
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     user = place[user]
-    rows = np.argsort(day * len(arm) + user)
+    rows = _by_day(day, user, len(arm))
     return Table(
         arms=tuple(arms),
         columns=tuple(columns),
@@ -102,6 +102,17 @@ def arranged(
 def _by_small(keys: Ints) -> Ints:
     """The stable order by keys from 0 on: counted, not compared, where they are as few as arms by days are."""
     return np.argsort(keys.astype(np.min_scalar_type(int(keys.max(initial=0)))), kind="stable")
+
+
+def _by_day(day: Ints, user: Ints, users: int) -> Ints:
+    """The order by day and then user, of at most one row each: counted too, unless most of the days are empty."""
+    cell = day * users + user
+    cells = users * (int(day.max(initial=-1)) + 1)
+    if cells > 8 * len(cell):
+        return np.argsort(cell)
+    row = np.full(cells, -1)
+    row[cell] = np.arange(len(cell))
+    return row[row >= 0]
 
 
 def table(state: State) -> Table:
