@@ -9,6 +9,9 @@ Sums of products are taken about the days' means, so that no digits are lost whe
 A day is there when `kept.npz` says so, which is replaced last: a crash before that leaves the days before.
 """
 
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -26,12 +29,13 @@ from abtest.table import Ints, Table, arranged
 __all__ = ["Kept", "begun", "opened", "with_day"]
 
 
-def with_day(kept: Kept, table: Table) -> Kept:
+def with_day(kept: Kept, table: Table, counts: Mapping[str, int] | None = None) -> Kept:
     """One more day, which is kept.
 
     Args:
         kept: the days before.
         table: of the day's users, all with a row on it and on no other day.
+        counts: what was met in its rows; kept with those of the days before.
 
     Raises:
         DataError: the day is not after those kept, or the table has several.
@@ -45,10 +49,10 @@ def with_day(kept: Kept, table: Table) -> Kept:
             f"Day {day} comes after day {kept.days[-1].day}, which is kept already; days are added in order."
         )
     with threadpool_limits(1, "blas"):  # the pool below has the processors
-        return _with_day(kept, table, day)
+        return _with_day(kept, table, day, Counter(counts or {}))
 
 
-def _with_day(kept: Kept, table: Table, day: int) -> Kept:
+def _with_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
     old = roster(kept)
     place = _places(old["ids"], old["places"], table.user_id)
     met = place >= 0
@@ -61,7 +65,8 @@ def _with_day(kept: Kept, table: Table, day: int) -> Kept:
         old["gone"][place[mixed]] = True
     before = np.flatnonzero(met & ~gone & ~mixed)
     before = before[np.argsort(place[before])]
-    new, pre, sizes = _newcomers(kept, table, np.flatnonzero(~met))
+    new, pre, sizes, unknown = _newcomers(kept, table, np.flatnonzero(~met))
+    counts += Counter(kept.counts) + Counter(users_without_pre=unknown)
     users = np.concatenate([before, new])
     place = np.concatenate([place[before], kept.starts[-1] + np.arange(len(new))])
     starts = (*kept.starts, *(kept.starts[-1] + np.cumsum(sizes)).tolist())
@@ -69,15 +74,18 @@ def _with_day(kept: Kept, table: Table, day: int) -> Kept:
     bounds = np.searchsorted(place, starts).tolist()
     means = about(len(kept.kinds), bounds, values, pre)
     added = Day(day, tuple(bounds), means, np.zeros_like(means))
-    write(kept.folder, str(day), rows=place.astype(np.int32), values=values, pre=pre)
     found = replace(kept, starts=starts, days=(*kept.days, added))
-    moments = moments_with(found, place, values, pre)
+    with ThreadPoolExecutor(1) as pool:  # the disk has its time meanwhile
+        written = pool.submit(write, kept.folder, str(day), rows=place.astype(np.int32), values=values, pre=pre)
+        moments = moments_with(found, place, values, pre)
+        written.result()
     arm = table.arm[users]
     found = replace(
         found,
         moments=moments,
         buckets=_buckets(found, table.user_id[users], arm, values, len(before)),
         histograms=_histograms(found, old["totals"], place, arm, values, len(before)),
+        counts=dict(counts),
     )
     ids = np.concatenate([old["ids"], table.user_id[new]])
     order = np.argsort(ids, kind="stable")  # two sorted runs or so: merged
@@ -105,17 +113,21 @@ def _places(ids: Ints, places: Ints, wanted: Ints) -> Ints:
     return found
 
 
-def _newcomers(kept: Kept, table: Table, new: Ints) -> tuple[Ints, Floats, Ints]:
-    """Those of `table` who are new, in the order in which they are kept; their covariates; how many of each kind."""
-    pre = table.pre[new]
+def _newcomers(kept: Kept, table: Table, new: Ints) -> tuple[Ints, Floats, Ints, int]:
+    """Those of `table` who are new, in the order in which they are kept; their covariates; how many of each kind.
+
+    And of how many the covariates are not known, where they are given once for all users.
+    """
+    pre, unknown = table.pre[new], 0
     if (kept.folder / "pre.npy").exists():
         ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
         known = _places(ids, np.arange(len(ids)), table.user_id[new])
         pre = np.zeros((len(new), len(kept.covariates)))
         pre[known >= 0] = np.load(kept.folder / "pre.npy", mmap_mode="r")[known[known >= 0]]
+        unknown = int((known < 0).sum())
     kind = len(SEGMENTS) * table.arm[new] + ~pre.any(axis=1)
     order = np.lexsort((table.user_id[new], kind))
-    return new[order], pre[order], np.bincount(kind, minlength=len(kept.kinds))
+    return new[order], pre[order], np.bincount(kind, minlength=len(kept.kinds)), unknown
 
 
 def _buckets(kept: Kept, ids: Ints, arm: Ints, values: Floats, before: int) -> dict[str, Buckets]:

@@ -1,7 +1,7 @@
 """What is kept of an experiment to which days are added, and the folder that it is in (see abtest.kept)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Kept:
     starts: tuple[int, ...] = (0,)
     days: tuple[Day, ...] = ()
     in_two_arms: int = 0
+    counts: dict[str, int] = field(default_factory=dict)  # of the days' rows, see `abtest.aggregates.Counted`
 
     @property
     def aggregate(self) -> Aggregate:
@@ -139,6 +140,7 @@ def opened(folder: Path, experiment: Experiment) -> Kept:
         tuple(told["starts"]),
         days,
         told["in_two_arms"],
+        told["counts"],
     )
 
 
@@ -167,6 +169,7 @@ def commit(kept: Kept) -> None:
         "starts": kept.starts,
         "days": [(of.day, of.bounds) for of in kept.days],
         "in_two_arms": kept.in_two_arms,
+        "counts": kept.counts,
     }
     write_archive(values, told, kept.folder / MANIFEST)
     now = {f"{what}-{kept.days[-1].day if kept.days else 'none'}.npy" for what in ("ids", "places", "gone", "totals")}

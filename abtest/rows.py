@@ -7,18 +7,14 @@ holds a few batches and a group of pieces a core at a time.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from abtest.aggregate import EXPOSED, Aggregate, aggregate, needed
@@ -27,46 +23,16 @@ from abtest.engines import DataError, batches
 from abtest.metrics import Quantile, of_experiment
 from abtest.moments import Floats
 from abtest.pieces import USER, Pieces, Records, by_piece, in_order
-from abtest.table import Ints, Table, arranged
-from contracts.experiment import DAY_MS, METRICS, Experiment
+from abtest.reader import ARM, DAY, REPEATED, Reader, stacked
+from abtest.table import Ints, Table
+from contracts.experiment import METRICS, Experiment
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 GROUP = 400_000  # rows that are made aggregates at once, on all cores together, or one piece each where that has more
-ARM, DAY, PRE = "arm", "day", "pre."
+PRE = "pre."
 VISITS = "recalls"  # what a confidence sequence goes by, if it is there
-REPEATED = "repeated users in the table of covariates"
-
-
-@dataclass
-class Problems:
-    """What makes the data unusable: by (what it is, column), how often, and the first place it was met."""
-
-    found: Counter[tuple[str, str]] = field(default_factory=Counter)
-    first: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    def add(self, what: str, column: str, count: int, where: str) -> None:
-        self.found[what, column] += count
-        self.first.setdefault((what, column), where)
-
-    def take(self, other: "Problems") -> None:
-        self.found.update(other.found)
-        self.first = {**other.first, **self.first}
-
-    def raise_any(self) -> None:
-        """One sentence with all of them.
-
-        Raises:
-            DataError: there are any.
-
-        """
-        if self.found:
-            said = [
-                f"column '{column}' has {count} {what} (first: {self.first[what, column]})"
-                for (what, column), count in self.found.items()
-            ]
-            raise DataError(f"The data cannot be used: {'; '.join(said)}.")
 
 
 def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = None) -> Counted:
@@ -113,15 +79,15 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
         for _, mine in parts:
             reader.take(mine)
     reader.problems.raise_any()
-    counts = {**reader.counts, **_gaps(found)}
+    counts = {**reader.counts, **gaps(found)}
     return Counted(found, {name: count for name, count in counts.items() if count})
 
 
 def _scatter(
     pieces: Pieces,
     source: Iterable[pa.RecordBatch],
-    checked: Callable[["Reader", pa.RecordBatch, np.dtype[np.void]], Records],
-    reader: "Reader",
+    checked: Callable[[Reader, pa.RecordBatch, np.dtype[np.void]], Records],
+    reader: Reader,
     pool: Executor,
     ahead: int,
 ) -> None:
@@ -164,7 +130,7 @@ def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -
     reader = Reader(experiment, columns, inside)
     records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
     reader.problems.raise_any()
-    found = reader.table(np.concatenate(records) if records else np.empty(0, dtype), None)
+    found = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
     reader.problems.raise_any()
     return found, dict(reader.counts)
 
@@ -188,174 +154,16 @@ def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], In
         reader.problems.add(REPEATED, USER, len(records) - len(ids), str(ids[np.argmax(counts > 1)]))
     reader.problems.raise_any()
     covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
-    return covariates, records[USER].copy(), _stacked(records, names)
+    return covariates, records[USER].copy(), stacked(records, names)
 
 
-class Reader:
-    """What is known of one reading: it turns Arrow batches into records, and records into tables, and counts."""
-
-    def __init__(self, experiment: Experiment, columns: Sequence[str], covariates: Sequence[str]) -> None:
-        self.experiment, self.columns, self.covariates = experiment, tuple(columns), tuple(covariates)
-        self.arms = tuple(experiment.arms)
-        self.first_day = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
-        self.testers = np.array(sorted(experiment.testers), np.int64)
-        self.problems, self.counts = Problems(), Counter[str]()
-
-    def another(self) -> "Reader":
-        """One for the same data that has met nothing yet, such as for another thread."""
-        return Reader(self.experiment, self.columns, self.covariates)
-
-    def take(self, other: "Reader") -> None:
-        """What another reader of the same data has met."""
-        self.counts.update(other.counts)
-        self.problems.take(other.problems)
-
-    def days(self, batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
-        """Checked records of rows within the experiment."""
-        self.counts["rows"] += batch.num_rows
-        arm = batch.column(ARM)
-        at = pc.index_in(arm, pa.array(self.arms, arm.type if not pa.types.is_dictionary(arm.type) else pa.string()))
-        missing = arm.is_null()
-        self._bad(batch, missing, "missing values", ARM)
-        self._bad(batch, pc.and_(at.is_null(), pc.invert(missing)), _other_than(self.arms), ARM)
-        self._bad(batch, batch.column(DAY).is_null(), "missing values", DAY)
-        day = _day(batch.column(DAY), self.first_day)
-        records = self.values(batch, dtype)
-        inside = (day >= 0) & (day < self.experiment.days)
-        records[ARM] = pc.fill_null(at, 0).to_numpy()
-        records[DAY] = np.where(inside, day, 0)
-        self._count("rows_outside_days", ~inside)
-        if len(self.testers):
-            tester = np.isin(records[USER], self.testers) & inside
-            self._count("rows_of_testers", tester)
-            inside &= ~tester
-        return records if inside.all() else records[inside]
-
-    def values(self, batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
-        """Records of a batch's users and numbers, checked."""
-        records = np.empty(batch.num_rows, dtype)
-        for column in batch.schema.names:
-            if column in {ARM, DAY}:
-                continue
-            values = batch.column(column)
-            if values.null_count:
-                self._bad(batch, values.is_null(), "missing values", column)
-                values = pc.fill_null(values, 0)
-            if pa.types.is_boolean(values.type) or pa.types.is_decimal(values.type):
-                values = values.cast(pa.float64())
-            numbers = values.to_numpy(zero_copy_only=False)
-            if column != USER:
-                self._check(batch, column, numbers)
-            records[column] = numbers
-        return records
-
-    def _check(self, batch: pa.RecordBatch, column: str, values: Floats) -> None:
-        if not len(values) or (values.min() >= 0 and values.max() < np.inf):  # NaN fails both
-            return
-        self._bad(batch, pa.array(np.isnan(values)), "values that are not a number", column)
-        self._bad(batch, pa.array(np.isinf(values)), "infinite values", column)
-        self._bad(batch, pa.array((values < 0) & np.isfinite(values)), "negative values", column)
-
-    def _bad(self, batch: pa.RecordBatch, which: pa.Array, what: str, column: str) -> None:
-        count = pc.sum(which).as_py() or 0
-        if count:
-            place = which.index(True).as_py()
-            row = {name: batch.column(name)[place].as_py() for name in batch.schema.names}
-            where = ", ".join(f"{name} {row[name]}" for name in dict.fromkeys((USER, DAY, column)) if name in row)
-            self.problems.add(what, column, count, where)
-
-    def _count(self, name: str, which: npt.NDArray[np.bool_]) -> None:
-        if which.any():
-            self.counts[name] += int(which.sum())
-
-    def table(self, rows: Records, before: Records | None) -> Table:
-        """The users of some pieces, all of whose rows these are, with what they did before."""
-        user_id, day, arm = (rows[name].astype(np.int64) for name in (USER, DAY, ARM))
-        order = np.argsort(user_id)
-        by_id = user_id[order]
-        starts = np.diff(by_id, prepend=by_id[:1] - 1) != 0
-        firsts, user = order[starts], np.empty_like(order)
-        user[order] = np.cumsum(starts) - 1
-        ids, of = user_id[firsts], arm[firsts]
-        self._check_repeats(ids, user, day)
-        mixed = np.zeros(len(ids), bool)
-        mixed[user[arm != of[user]]] = True
-        if before is None:
-            inside = [name for name in self.covariates if name in (rows.dtype.names or ())]
-            pre = _stacked(rows[firsts], inside)
-            for place, name in enumerate(inside):
-                self._check_constant(name, ids, user, rows[name], pre[:, place])
-        else:
-            pre = self._before(ids, before)
-        values = _stacked(rows, self.columns)
-        if mixed.any():
-            self.counts["users_in_two_arms"] += int(mixed.sum())
-            places, kept = np.cumsum(~mixed) - 1, ~mixed[user]
-            ids, of, pre = ids[~mixed], of[~mixed], pre[~mixed]
-            user, day, values = places[user[kept]], day[kept], values[kept]
-        return arranged(
-            self.arms, self.columns, self.covariates, ids, of, pre, day, user, values, in_two_arms=int(mixed.sum())
-        )
-
-    def _check_repeats(self, ids: Ints, user: Ints, day: Ints) -> None:
-        rows = np.bincount(user * self.experiment.days + day)
-        if len(rows) and rows.max() > 1:
-            at, on = divmod(int(np.argmax(rows > 1)), self.experiment.days)
-            what = "rows of a user and day that another row has"
-            self.problems.add(what, USER, int((rows - 1).clip(0).sum()), f"{ids[at]}, day {on}")
-
-    def _check_constant(self, name: str, ids: Ints, user: Ints, values: Floats, first: Floats) -> None:
-        other = values != first[user]
-        if other.any():
-            what = "rows that differ from another row of their user, but covariates belong to a user"
-            self.problems.add(what, name, int(other.sum()), f"{USER} {ids[user[np.argmax(other)]]}")
-
-    def _before(self, ids: Ints, before: Records) -> Floats:
-        """(users, covariates); 0 for users who are not in the second table."""
-        order = np.argsort(before[USER])
-        known = before[USER][order]
-        repeated = known[1:][known[1:] == known[:-1]]
-        if len(repeated):
-            self.problems.add(REPEATED, USER, len(repeated), str(repeated[0]))
-        pre = np.zeros((len(ids), len(self.covariates)))
-        place = np.searchsorted(known, ids)
-        met = np.zeros(len(ids), bool)
-        met[place < len(known)] = known[place[place < len(known)]] == ids[place < len(known)]
-        names = [name for name in before.dtype.names or () if name != USER]
-        pre[met] = _stacked(before.take(order[place[met]]), names)
-        self._count("users_without_pre", ~met)
-        self.counts["pre_users_without_rows"] += len(known) - int(met.sum())
-        return pre
-
-
-def _gaps(of: Aggregate) -> dict[str, int]:
+def gaps(of: Aggregate) -> dict[str, int]:
+    """Days and arms in which there is nobody, see `abtest.aggregates.Counted`."""
     met = [sum(m.total(f"{EXPOSED}@{day}") for m in of.moments.values()) for day in range(of.days)]
     return {
         "days_without_rows": sum(not users for users in met) if any(met) else 0,
         "arms_without_users": sum(not users for users in of.users.values()),
     }
-
-
-def _stacked(records: Records, names: Sequence[str]) -> Floats:
-    """(rows, names) of doubles."""
-    found = np.empty((len(records), len(names)))
-    for place, name in enumerate(names):
-        found[:, place] = records[name]
-    return found
-
-
-def _day(column: pa.Array, first_day: int) -> Ints:
-    """Days of the experiment, counted from 0; a date is one by the experiment's calendar. Missing ones are 0."""
-    filled: npt.NDArray[Any]
-    if pa.types.is_date(column.type):
-        filled = pc.fill_null(column.cast(pa.date32()).cast(pa.int32()), first_day).to_numpy()
-        return filled.astype(np.int64) - first_day
-    filled = pc.fill_null(column, 0).to_numpy()
-    return filled.astype(np.int64)
-
-
-def _other_than(arms: Sequence[str]) -> str:
-    return f"values other than {', '.join(repr(arm) for arm in arms)}"
 
 
 def _schema(table: "ir.Table | None") -> dict[str, Any]:

@@ -40,6 +40,10 @@ def report(
     save_state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the aggregate goes, for later reports.")
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the days of --data there; later read only those it lacks."),
+    ] = None,
 ) -> None:
     """Write the report on what the collector has saved so far (it saves every few seconds, and when it stops).
 
@@ -49,16 +53,17 @@ def report(
     from abtest.verdict import exit_code
     from abtest.wording import sentence
 
-    if data or table or pre or pre_table or state or save_state:
+    if data or table or pre or pre_table or state or save_state or keep:
         from driftline.build import commit
         from driftline.experiment_data import report_on
 
         experiment = experiment_of(settings)
-        found = report_on(experiment, data, table, pre, pre_table, state, save_state)
+        found = report_on(experiment, data, table, pre, pre_table, state, save_state, keep)
         context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}, commit=commit())
     else:
         found, context = _collected(load(settings))
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
+    given["--keep"] = keep
     said = [word for option, value in given.items() if value is not None for word in (option, _public(str(value)))]
     command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
     try:

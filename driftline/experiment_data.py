@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from abtest import kept_days
 from abtest.aggregates import Counted, load, save
 from abtest.analysis import report
 from abtest.engines import opened
@@ -21,11 +22,14 @@ def report_on(
     pre_table: str | None,
     state: Path | None,
     save_state: Path | None,
+    keep: Path | None = None,
 ) -> Report:
     """The report on `data` (a path or URL, see `abtest.engines.opened`) or on the aggregate in `state`.
 
+    With `keep`, on the days that this folder has, and on those of `data` that it has not yet.
+
     Raises:
-        UsageError: not exactly one of the two, or a saved aggregate that cannot be used.
+        UsageError: not exactly one of the two, or a saved aggregate, or a folder, that cannot be used.
         SettingsError: data that cannot be used.
 
     """
@@ -33,10 +37,14 @@ def report_on(
         raise UsageError(f"{save_state} is a folder; --save-state takes the name of a file.")
     if (data is None) == (state is None):
         raise UsageError("Give --data or --state, one of them.")
-    if data is None and (table or pre or pre_table):
-        raise UsageError("--table, --pre and --pre-table go with --data.")
+    if data is None and (table or pre or pre_table or keep):
+        raise UsageError("--table, --pre, --pre-table and --keep go with --data.")
+    if keep is not None and keep.exists() and not keep.is_dir():
+        raise UsageError(f"{keep} is a file; --keep takes a folder.")
     try:
-        counted = load(state, experiment) if state is not None else _read(experiment, str(data), table, pre, pre_table)
+        counted = (
+            load(state, experiment) if state is not None else _read(experiment, str(data), table, pre, pre_table, keep)
+        )
     except StateError as error:
         raise UsageError(str(error)) from error
     if save_state is not None:
@@ -47,8 +55,15 @@ def report_on(
     return report(counted.aggregate, experiment, Observed(counts=counted.counts))
 
 
-def _read(experiment: Experiment, data: str, table: str | None, pre: str | None, pre_table: str | None) -> Counted:
+def _read(
+    experiment: Experiment, data: str, table: str | None, pre: str | None, pre_table: str | None, keep: Path | None
+) -> Counted:
     before = None
     if pre is not None or pre_table is not None:
         before = opened(pre if pre is not None else data, pre_table)
-    return read(opened(data, table), experiment, before)
+    if keep is None:
+        return read(opened(data, table), experiment, before)
+    try:
+        return kept_days.read(keep, opened(data, table), experiment, before)
+    except OSError as error:
+        raise UsageError(f"Cannot keep days in {keep}: {error.strerror}.") from error

@@ -65,12 +65,38 @@ def test_a_report_is_made_of_rows_wherever_they_are_and_again_of_what_was_saved(
     assert line["effect"]["ci_low"] > 0
 
 
+def test_a_day_is_added_to_those_kept_and_the_report_is_that_of_all(week, capsys, monkeypatch):
+    days = pd.read_parquet(week / "days.parquet")
+    first = sorted(days.day.unique())[:4]
+    days[days.day.isin(first)].to_parquet(week / "first.parquet")
+    days[~days.day.isin(first)].to_parquet(week / "rest.parquet")
+    command = ("experiment", "report", "-s", week / "week.yaml")
+    kept = ("--keep", week / "kept")
+    for out, options in {
+        "first": ("--data", week / "first.parquet", *kept),
+        "added": ("--data", week / "rest.parquet", *kept),
+        "again": ("--data", week / "days.parquet", *kept),
+        "whole": ("--data", week / "days.parquet"),
+    }.items():
+        code, said = run(*command, *options, "--out", week / out, capsys=capsys, monkeypatch=monkeypatch)
+        assert (code, said.err) == (0, "")
+    added, whole = effects(week / "added"), effects(week / "whole")
+    assert added == effects(week / "again")
+    assert added["counts"] == whole["counts"]
+    for one, other in zip(added["metrics"], whole["metrics"], strict=True):
+        for name in ("relative", "ci_low", "fieller_high", "p_value"):
+            found, expected = (of["effects"][0]["effect"][name] for of in (one, other))
+            assert found == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--table", "days"), "Give --data or --state, one of them."),
         (("--state", "none.npz"), "There is no saved aggregate at none.npz."),
-        (("--state", "none.npz", "--table", "days"), "--table, --pre and --pre-table go with --data."),
+        (("--state", "none.npz", "--table", "days"), "--table, --pre, --pre-table and --keep go with --data."),
+        (("--state", "none.npz", "--keep", "kept"), "--table, --pre, --pre-table and --keep go with --data."),
+        (("--data", "none.parquet", "--keep", __file__), "is a file; --keep takes a folder."),
         (("--data", "none.parquet"), "There is no Parquet file at none.parquet."),
         (("--data", "none.parquet", "--state", "none.npz"), "Give --data or --state, one of them."),
     ],
