@@ -195,6 +195,16 @@ def by_gravity(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: GRAVEST.index(check.level))
 
 
+def warnings_said(checks: Sequence[Check]) -> str:
+    """How many warnings there are, and of what; nothing where there are none.
+
+    >>> warnings_said([Check("a", "Clocks", "ok", "."), Check("b", "Late events", "warning", ".")])
+    '1 warning: Late events'
+    """
+    titles = [check.title for check in checks if check.level == "warning"]
+    return f"{len(titles)} warning{'' if len(titles) == 1 else 's'}: {fmt.listed(titles)}" if titles else ""
+
+
 def checks_said(checks: Sequence[Check]) -> str:
     """How many checks stand how.
 

@@ -47,7 +47,7 @@ def report(
     """
     from abtest.report import FILES, ReportContext, write
     from abtest.verdict import exit_code
-    from abtest.wording import sentence
+    from abtest.wording import sentence, warnings_said
 
     if data or table or pre or pre_table or state or save_state:
         from driftline.build import commit
@@ -68,6 +68,9 @@ def report(
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in found.verdicts:
         typer.echo(sentence(verdict))
+    warned = warnings_said(found.checks)
+    if warned:
+        typer.echo(f'{warned}. Weigh what the report says under "Can it be trusted?".')
     raise typer.Exit(exit_code(found.verdicts))
 
 

@@ -1,6 +1,7 @@
 """The page: it stands alone, says everything, and can be read by everyone."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -78,8 +79,7 @@ def test_a_screen_reader_finds_its_way(name):
     assert all(section["aria-labelledby"] in ids for section in outline.each("section"))
     assert all("scope" in cell for cell in outline.each("th"))
     assert all("aria-label" in attrs or attrs.get("aria-hidden") == "true" for attrs in outline.each("svg"))
-    (skip,) = outline.each("a")
-    assert str(skip["href"]).removeprefix("#") in ids
+    assert all(str(link["href"]).removeprefix("#") in ids for link in outline.each("a"))
 
 
 def test_what_was_tested_on_whom_with_what_and_what_to_do_stands_there():
@@ -106,6 +106,16 @@ def test_every_check_has_its_level_in_words():
     assert "3 of 100 came late." in page
     assert re.search(r'<span aria-hidden="true">!</span> Warning', page)
     assert re.search(r'<span aria-hidden="true">✓</span> Fine', page)
+
+
+def test_the_verdict_names_the_warnings_and_leads_to_them():
+    verdict = re.compile(r'(?s)<section class="verdict.*?</section>')
+    (box,) = verdict.findall(html(filled(planned()), CONTEXT))
+    assert "2 warnings: The last day and Late events." in box
+    assert '<a href="#checks">' in box
+    (quiet,) = verdict.findall(html(replace(planned(), checks=()), CONTEXT))
+    assert "warning" not in quiet
+    assert "#checks" not in quiet
 
 
 def test_an_invalid_experiment_strikes_every_effect_also_in_parts_and_sources():

@@ -55,6 +55,7 @@ def test_a_sound_report_ends_with_0_and_says_where_and_what(saved, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "report.html, report.json, report.md" in shown.stdout
     assert ": treatment." in shown.stdout
+    assert "1 warning: The last day. Weigh what" in shown.stdout
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["context"]["command"] == f"driftline experiment report -s {settings} --out {tmp_path / 'out'}"
     assert len(found["data_hash"]) == 64
