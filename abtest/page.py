@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from abtest import format as fmt
-from abtest import wording
+from abtest import glossary, wording
 from abtest.checks import INTERFERENCE
 from abtest.context import ReportContext
 from abtest.forest import forest
@@ -59,6 +59,7 @@ def html(report: Report, context: ReportContext, live: Live | None = None) -> st
         marked=MARKED,
         fmt=fmt,
         wording=wording,
+        terms=glossary.used,
         Relative=Relative,
         by_plan=by_plan,
         line=line,
