@@ -17,8 +17,8 @@ TERMS = (
     Term(
         "Effective view",
         "A view that its feedback event (effective_view), or the table’s column effective_views, counts as one. By "
-        "KuaiRand’s rule, which the demo keeps: the whole of a video of up to 18 s was played, or 18 s of a longer one. "
-        "EVR, the effective view rate, is effective views over views.",
+        "KuaiRand’s rule, which the demo keeps: the whole of a video of up to 18 s was played, or 18 s of a longer "
+        "one. EVR, the effective view rate, is effective views over views.",
         r"effective view|\bEVR\b",
     ),
     Term(
@@ -38,39 +38,43 @@ TERMS = (
     ),
     Term(
         "CUPED",
-        "The same difference less what the users’ behaviour before the start explains of it: it estimates the same, with "
-        "a narrower interval.",
+        "The same difference less what the users’ behaviour before the start explains of it: it estimates the same, "
+        "with a narrower interval.",
         r"CUPED",
     ),
     Term(
         "Holm",
-        "A correction of p-values for the number of metrics: the chance of even one false alarm among them stays at the "
-        "error level.",
+        "A correction of p-values for the number of metrics: the chance of even one false alarm among them stays at "
+        "the error level.",
         r"\bHolm\b",
     ),
     Term(
         "Benjamini–Hochberg",
-        "A correction of p-values for the number of metrics, milder than Holm’s: of the metrics called significant, at "
-        "most a share as large as the error level is expected to be false alarms.",
+        "A correction of p-values for the number of metrics, milder than Holm’s: of the metrics called significant, "
+        "at most a share as large as the error level is expected to be false alarms.",
         r"Benjamini",
     ),
-    Term("Fixed horizon", "A plan that looks once, after the last day.", r"fixed.horizon"),
+    Term(
+        "Fixed horizon",
+        "A plan that looks once, after the last day.",
+        r"fixed.horizon",
+    ),
     Term(
         "Group-sequential",
-        "A plan with a few looks that were fixed before the start: each asks for more than a single look would, so that "
-        "all of them together keep the error level.",
+        "A plan with a few looks that were fixed before the start: each asks for more than a single look would, so "
+        "that all of them together keep the error level.",
         r"group-sequential",
     ),
     Term(
         "Confidence sequence (always-valid)",
-        "Intervals that hold at all moments at once: one may look at any time, as often as one likes, and stop. They are "
-        "wider for that.",
+        "Intervals that hold at all moments at once: one may look at any time, as often as one likes, and stop. "
+        "They are wider for that.",
         r"confidence sequence|always-valid|holds? at all moments",
     ),
     Term(
         "Traffic split (sample ratio mismatch, SRM)",
-        "Whether users fell into the arms as the weights say. Where they did not, users were lost or sent astray, and "
-        "the arms differ by more than their models. Tested by χ², which compares counts with those expected.",
+        "Whether users fell into the arms as the weights say. Where they did not, users were lost or sent astray, "
+        "and the arms differ by more than their models. Tested by χ², which compares counts with those expected.",
         r"Traffic split|SRM",
     ),
     Term(
@@ -96,7 +100,8 @@ TERMS = (
     ),
     Term(
         "Team draft",
-        "Two sources take turns at filling one list, as captains pick teams, so that the same user judges both at once.",
+        "Two sources take turns at filling one list, as captains pick teams, so that the same user judges both at "
+        "once.",
         r"team.draft|preferred by",
     ),
 )

@@ -166,10 +166,7 @@ def of_plan(plan: MetricPlan) -> Declared:
     first, *rest = plan.columns
     said = _NAMED.get(first, first.replace("_", " "))
     unit = _UNITS.get(first, "")
-    if plan.kind == "ratio":
-        about = f"{said} / {rest[0].replace('_', ' ')}"
-    else:
-        about = f"{said} per exposed user"
+    about = f"{said} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{said} per exposed user"
     label, unit, about = _SAID.get(plan.name, (plan.name, unit, about))
     judged = plan.role, plan.direction, plan.minimum_effect
     if plan.kind == "ratio":

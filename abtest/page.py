@@ -160,13 +160,19 @@ def _row(report: Report, result: MetricResult, found: ArmEffect, scale: float) -
 
 @dataclass(frozen=True)
 class _Panel:
-    """A metric over the days: the figure, the same in figures, and its trend."""
+    """A metric over the days: the figure, the same in figures, and its trend.
+
+    `last`: all days, as the line is drawn. `planned`: by the plan, where that says something else; `by_cuped`: whether
+    the plan goes by CUPED.
+    """
 
     result: MetricResult
     plot: Markup
     rows: list[tuple[Day, Relative, Relative, Course | None]]
     course: Course | None
     last: Relative
+    planned: Relative | None
+    by_cuped: bool
     trend: str
 
 
@@ -201,6 +207,8 @@ def _panel(report: Report, result: MetricResult, arm: str, marks: Sequence[float
         marks,
     )
     last = days[-1][2]
+    judged = next((each.planned for each in result.effects if each.arm == arm), None)
+    planned = Relative.of(judged) if judged else last
     title = (
         f"{'Not valid. ' if report.invalid else ''}{result.label}, {arm} against {report.control}: relative "
         f"difference of each day and of all days so far; after the last day {last}. In figures below."
@@ -211,6 +219,8 @@ def _panel(report: Report, result: MetricResult, arm: str, marks: Sequence[float
         [(day, daily, cumulative, found) for day, daily, cumulative in days],
         found,
         last,
+        planned if planned.told and str(planned) != str(last) else None,
+        judged is not None and judged.by_cuped,
         wording.trend_said(found.trend) if found else "",
     )
 

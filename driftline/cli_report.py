@@ -90,11 +90,12 @@ def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     from driftline.summary import known_context
 
     _require_state(settings)
-    context = known_context(settings)
     try:
-        return analyse(load_state(settings), context.models), context
+        state = load_state(settings)
     except StateError as error:
         raise UsageError(str(error)) from error
+    context = known_context(settings, state)
+    return analyse(state, context.models), context
 
 
 def diff(

@@ -77,7 +77,7 @@ class Watch:
             state = load(self._path, Rules.of(self._settings)).state
         except StateError as error:
             raise UsageError(str(error)) from error
-        context = known_context(self._settings)
+        context = known_context(self._settings, state)
         running = state.closed_ms < self._settings.experiment.end_ms
         live = Live(self._clock.now_ms(), stat.st_mtime_ns // 1_000_000, self._every_s if running else None)
         return View(live_report(state, context.models), context, live, running)

@@ -179,10 +179,29 @@ def test_the_footer_says_of_what_and_by_what_it_was_made():
 
 def test_snapshots_are_marked_only_where_they_fall_into_the_days_shown():
     with_marks = html(planned(), CONTEXT)
-    assert "a snapshot went live" in with_marks
-    assert "a snapshot went live" not in html(planned(), ReportContext())
+    assert "a new snapshot, at its first answer" in with_marks
+    assert "a new snapshot, at its first answer" not in html(planned(), ReportContext())
     figures = re.findall(r"(?s)<figure.*?</figure>", with_marks)
     assert all(figure.count('class="mark"') == len(CONTEXT.marks) for figure in figures)
+
+
+def test_plain_figures_and_those_by_cuped_are_told_apart_under_the_drawings():
+    report = planned("group-sequential")
+    head = report.metrics[0]
+    (line,) = head.effects
+    judged = replace(line.planned, by_cuped=True, relative=0.01, low=-0.02, high=0.04)
+    first = replace(head, effects=(replace(line, planned=judged),))
+    captions = [
+        re.sub(r"<[^>]*>|\s+", " ", caption)
+        for caption in re.findall(
+            r"(?s)<figcaption>(.*?)</figcaption>", html(replace(report, metrics=(first, *report.metrics[1:])), CONTEXT)
+        )
+    ]
+    assert captions[0].startswith("All days, plain: ")
+    assert re.search(r"By the plan, by CUPED: +\+1.0 % +\[−2.0 %, \+4.0 %\]", captions[0])
+    page = html(filled(report), CONTEXT)
+    assert "each day, plain 95 % interval" in page
+    assert "All days so far, plain</th>" in page
 
 
 def test_a_live_page_renews_itself_and_an_ordinary_one_does_not():
