@@ -29,12 +29,14 @@ MARKED = 12  # characters of a hash that a page shows
 class Live:
     """Of a page on an experiment that runs: when it was made and when the state was saved, and how often it renews.
 
-    `refresh_s`: None where it will not be made again.
+    `refresh_s`: None where it will not be made again. `over`: the experiment has ended, and its verdict is in the
+    report alone.
     """
 
     at_ms: int
     saved_ms: int
     refresh_s: int | None = None
+    over: bool = False
 
 
 def html(report: Report, context: ReportContext, live: Live | None = None) -> str:
@@ -62,6 +64,7 @@ def html(report: Report, context: ReportContext, live: Live | None = None) -> st
         terms=glossary.used,
         Relative=Relative,
         by_plan=by_plan,
+        headed=lambda verdict: wording.headed(verdict, over=live is not None and live.over),
         line=line,
         card=lambda arm: _card(report, arm),
         panels=lambda arm: _panels(report, context, arm),

@@ -17,6 +17,7 @@ DECISIONS: dict[Decision, tuple[str, str]] = {
     "inconclusive": ("◆", "Inconclusive"),
     "invalid": ("✕", "Invalid"),
 }
+ENDED = ("■", "Ended")
 LEVELS: dict[Level, tuple[str, str]] = {
     "ok": ("✓", "Fine"),
     "unknown": ("?", "Not known"),
@@ -175,6 +176,15 @@ def _shipped(report: Report, verdict: Verdict) -> str:
     if others:
         return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that gained most."
     return f"Give {verdict.arm} to everyone{', once you have weighed the warnings below' if weigh else ''}."
+
+
+def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:
+    """Symbol and word of a verdict. `over`: the experiment has ended, and this view is not what its plan goes by.
+
+    >>> headed(Verdict("a", "inconclusive", "."), over=True)[1], headed(Verdict("a", "invalid", "."), over=True)[1]
+    ('Ended', 'Invalid')
+    """
+    return ENDED if over and verdict.decision == "inconclusive" else DECISIONS[verdict.decision]
 
 
 def sentence(verdict: Verdict) -> str:

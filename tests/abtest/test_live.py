@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from abtest.analysis import analyse
-from abtest.live import always_valid_only, live_report
+from abtest.live import always_valid_only, ended, live_report
 from abtest.page import Live, html
 from abtest.state import State
-from contracts.experiment import AnalysisPlan
-from tests.abtest.abtest_cases import observe, rules, week
+from contracts.experiment import DAY_MS, AnalysisPlan
+from tests.abtest.abtest_cases import MINUTE_MS, START, exposure, observe, rules, week
 from tests.abtest.report_cases import CONTEXT, filled, invalid, planned
 
 KINDS = ["fixed", "group-sequential", "confidence-sequence"]
@@ -63,6 +63,35 @@ def test_a_plan_that_decides_later_decides_later(kind):
     assert verdict.decision == "inconclusive"
     assert "its plan decides" in verdict.because
     assert live_report(state(kind)).plan["kind"] == kind
+
+
+@pytest.mark.parametrize("kind", ["fixed", "group-sequential"])
+def test_a_plan_that_has_ended_has_its_verdict_in_the_report_and_not_here(kind):
+    watched = observe(state(kind, days=7), exposure(999, at=START + 7 * DAY_MS - MINUTE_MS, request="last"))
+    found = live_report(watched)
+    assert ended(watched, found)
+    (verdict,) = found.verdicts
+    assert verdict.because == (
+        "The experiment has ended at 1970-01-18 00:00 UTC; the verdict by its plan is in the report "
+        "(driftline experiment report)."
+    )
+    assert any(line.planned.low is not None for result in found.metrics for line in result.effects)
+    page = html(found, CONTEXT, Live(0, 0, over=True))
+    assert "Ended: treatment" in page
+    assert "Inconclusive" not in page
+    assert "What to do" not in page
+
+
+def test_the_last_day_that_goes_on_is_not_the_end():
+    watched = state(days=7)
+    assert len(live_report(watched).days) == 7
+    assert not ended(watched, live_report(watched))
+
+
+def test_a_plan_that_may_look_at_any_time_has_its_verdict_here_to_the_end():
+    watched = observe(state("confidence-sequence", 7), exposure(999, at=START + 7 * DAY_MS - MINUTE_MS, request="last"))
+    (verdict,) = live_report(watched).verdicts
+    assert "in the report" not in verdict.because
 
 
 def test_an_invalid_experiment_is_invalid_at_once():
