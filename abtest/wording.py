@@ -27,6 +27,7 @@ LEVELS: dict[Level, tuple[str, str]] = {
 GRAVEST: tuple[Level, ...] = ("invalid", "warning", "unknown", "ok")
 SIDES: dict[Side, str] = {"better": "✓", "worse": "!", "unclear": "◆"}
 ROLES = {"primary": "Primary", "guardrail": "Guardrails", "diagnostic": "Diagnostics"}
+LEAST = {"primary": "worth shipping from", "guardrail": "may lose", "diagnostic": "worth knowing from"}
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini–Hochberg", "none": "none"}
 PARTS = {
     "segment": "Segments of users",
@@ -103,6 +104,18 @@ def side(result: MetricResult, found: Relative) -> Side:
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
         return "unclear"
     return "better" if (found.low > 0) == (result.direction == "increase") else "worse"
+
+
+def judged_by(result: MetricResult) -> str:
+    """A metric's role, what is worse, and how much of it counts.
+
+    >>> judged_by(MetricResult("latency", "Latency", "ms", "", "guardrail", "decrease", 0.05, (), ()))
+    'guardrail; more is worse; may lose 5.0 %'
+    """
+    said = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
+    if result.minimum_effect:
+        said.append(f"{LEAST[result.role]} {fmt.share(result.minimum_effect)}")
+    return "; ".join(said)
 
 
 def line(result: MetricResult, arm: str) -> ArmEffect | None:

@@ -120,9 +120,12 @@ def diff(
         typer.echo(f"Nothing changed. {data}".strip())
         return
     typer.echo(data)
-    shown = table(dict.fromkeys(("what", "which", "before", "after", ""), False), wraps=["before", "after", ""])
+    shown = table(
+        dict.fromkeys(("what", "which", "before", "after", ""), False), wraps=["which", "before", "after", ""]
+    )
     for change in found.changes:
-        shown.add_row(change.kind, change.name, change.before, change.after, change.note)
+        which = f"{change.name} ({change.judged})" if change.judged else change.name
+        shown.add_row(change.kind, which, change.before, change.after, change.note)
     show(shown)
 
 

@@ -105,9 +105,12 @@ def test_diff_names_what_changed_as_a_table_and_as_json(saved, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "They are of different data." in shown.stdout
     assert ["users", "control", "20", "30"] in [line.split() for line in shown.stdout.splitlines()]
+    assert "primary; less is worse" in " ".join(shown.stdout.split())
     found = json.loads(run("diff", *files, "--json").stdout)
     assert found["same_data"] is False
-    assert {"kind": "users", "name": "control", "before": "20", "after": "30", "note": ""} in found["changes"]
+    assert {"kind": "users", "name": "control", "before": "20", "after": "30", "note": "", "judged": ""} in found[
+        "changes"
+    ]
     assert run("diff", files[0], files[0]).stdout == "Nothing changed. Both are of the same data.\n"
 
 
