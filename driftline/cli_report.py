@@ -1,7 +1,6 @@
 """`driftline experiment report`, `diff` and `monitor`: what came of an experiment, and what comes of it."""
 
 import json
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contracts.clock import SystemClock
-from contracts.settings import Settings, experiment_of, load
+from contracts.settings import ExperimentAlone, Settings, experiment_of, load
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
 
@@ -48,18 +47,22 @@ def report(
     from abtest.report import FILES, ReportContext, write
     from abtest.verdict import exit_code
     from abtest.wording import sentence, warnings_said
+    from driftline.experiment_data import public, report_on
 
     if data or table or pre or pre_table or state or save_state:
         from driftline.build import commit
-        from driftline.experiment_data import report_on
 
         experiment = experiment_of(settings)
         found = report_on(experiment, data, table, pre, pre_table, state, save_state)
         context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}, commit=commit())
     else:
-        found, context = _collected(load(settings))
+        try:
+            loaded = load(settings)
+        except ExperimentAlone as error:
+            raise UsageError(f"{error} For a report on rows or on an aggregate, add --data or --state.") from error
+        found, context = _collected(loaded)
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
-    said = [word for option, value in given.items() if value is not None for word in (option, _public(str(value)))]
+    said = [word for option, value in given.items() if value is not None for word in (option, public(str(value)))]
     command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
     try:
         write(found, replace(context, command=command), out)
@@ -72,15 +75,6 @@ def report(
     if warned:
         typer.echo(f'{warned}. Weigh what the report says under "Can it be trusted?".')
     raise typer.Exit(exit_code(found.verdicts))
-
-
-def _public(place: str) -> str:
-    """A path, or a URL without its password: a report is passed on.
-
-    >>> _public("postgres://me:secret@db/x"), _public("rows.parquet"), _public("postgres://me@db/x")
-    ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
-    """
-    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)
 
 
 def _collected(settings: Settings) -> "tuple[Report, ReportContext]":

@@ -1,6 +1,8 @@
 """A report on data that did not come through Kafka: rows of users and days, or an aggregate saved before."""
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from abtest.aggregates import Counted, load, save
 from abtest.analysis import report
@@ -11,6 +13,9 @@ from abtest.rows import read
 from abtest.store import StateError
 from contracts.experiment import Experiment
 from driftline.errors import UsageError
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 
 def report_on(
@@ -25,7 +30,7 @@ def report_on(
     """The report on `data` (a path or URL, see `abtest.engines.opened`) or on the aggregate in `state`.
 
     Raises:
-        UsageError: not exactly one of the two, or a saved aggregate that cannot be used.
+        UsageError: not exactly one of the two, no rows, or a saved aggregate that cannot be used.
         SettingsError: data that cannot be used.
 
     """
@@ -51,4 +56,27 @@ def _read(experiment: Experiment, data: str, table: str | None, pre: str | None,
     before = None
     if pre is not None or pre_table is not None:
         before = opened(pre if pre is not None else data, pre_table)
-    return read(opened(data, table), experiment, before)
+    return counted(data, table, experiment, before)
+
+
+def counted(data: str, table: str | None, experiment: Experiment, before: "ir.Table | None" = None) -> Counted:
+    """The aggregate of the rows that `data` has.
+
+    Raises:
+        SettingsError: data that cannot be used.
+        UsageError: there is not one row.
+
+    """
+    found = read(opened(data, table), experiment, before)
+    if not found.counts.get("rows"):
+        raise UsageError(f"There are no rows in {public(data)}.")
+    return found
+
+
+def public(place: str) -> str:
+    """A path, or a URL without its password: what is said of it is passed on.
+
+    >>> public("postgres://me:secret@db/x"), public("rows.parquet"), public("postgres://me@db/x")
+    ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
+    """
+    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)

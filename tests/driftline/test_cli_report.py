@@ -11,7 +11,6 @@ from abtest.store import Saved, path_of, save
 from contracts.experiment import METRICS
 from contracts.settings import Settings, dump
 from driftline.cli import app
-from driftline.cli_report import _public
 from driftline.errors import UsageError
 from tests.abtest.abtest_cases import MINUTE_MS, START, experiment, exposure, feedback, observe, week
 
@@ -118,8 +117,3 @@ def test_diff_of_what_is_no_report_is_one_sentence(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     shown = run("diff", tmp_path / "x.json", tmp_path / "x.json")
     assert str(shown.exception) == f"{tmp_path / 'x.json'} is not a report: it has no schema_version."
-
-
-def test_a_password_in_a_url_does_not_reach_the_report():
-    assert _public("postgres://me:secret@db.example.org:5432/x?a=b") == "postgres://me:***@db.example.org:5432/x?a=b"
-    assert _public("/data/rows@2026.parquet") == "/data/rows@2026.parquet"
