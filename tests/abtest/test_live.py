@@ -105,6 +105,14 @@ def test_a_broken_guardrail_is_told_at_once():
     assert verdict.broken == ("Play",)
 
 
+@pytest.mark.parametrize(("cuped", "said"), [(True, ", by CUPED"), (False, "")])
+def test_intervals_by_cuped_and_no_others_are_called_so_under_the_drawings(cuped, said):
+    found = live_report(observe(State(rules(analysis=AnalysisPlan(cuped=cuped))), *week(users=60, days=3)))
+    page = html(found, CONTEXT, Live(0, 0, 5))
+    assert f"<figcaption>All days{said}: " in page
+    assert f"95 % band{said}; it holds at all moments" in page
+
+
 def test_the_state_is_left_as_it_was():
     watched = state()
     before = watched.rules
