@@ -4,6 +4,7 @@ so a metric that is significant much more often than it says has an analysis tha
 Kohavi, Tang, Xu: Trustworthy Online Controlled Experiments, Cambridge 2020, chapter 19.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from abtest.table import Table
 
 Progress = Callable[[int], None]
 HALVES = ("A", "A'")
+CONFIDENCE = 0.99  # of the interval of a rate
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Level:
 
     `low`, `high`: the exact 99 % interval (Clopper-Pearson) of that rate; `uniform_p`: Kolmogorov-Smirnov test of the
     p-values against the uniform distribution; `trusted`: alpha lies in the interval. None where no replicate had a
-    p-value, and `reason` says why.
+    p-value, and `reason` says why; `trusted` is None too where there are fewer than `enough`, unless alpha lies outside
+    of even their interval.
     """
 
     metric: str
@@ -124,7 +127,9 @@ def _level(name: str, by_cuped: bool, p_values: Floats, alpha: float, reason: st
     if not p_values.size:
         return Level(name, by_cuped, 0, None, None, None, None, None, reason)
     positives = int((p_values < alpha).sum())
-    interval = binomtest(positives, p_values.size, alpha).proportion_ci(0.99)
+    interval = binomtest(positives, p_values.size, alpha).proportion_ci(CONFIDENCE)
+    holds, wanted = bool(interval.low <= alpha <= interval.high), enough(alpha)
+    told = not holds or p_values.size >= wanted
     return Level(
         name,
         by_cuped,
@@ -133,5 +138,17 @@ def _level(name: str, by_cuped: bool, p_values: Floats, alpha: float, reason: st
         float(interval.low),
         float(interval.high),
         float(kstest(p_values, "uniform").pvalue),
-        bool(interval.low <= alpha <= interval.high),
+        holds if told else None,
+        None if told else f"{p_values.size} replicates are too few to tell, at least {wanted} are needed",
     )
+
+
+def enough(alpha: float) -> int:
+    """Replicates from which on a metric that is never significant can be told from one that is as often as `alpha`.
+
+    With fewer, the interval of a rate of 0 holds alpha, so that no metric would be found significant too rarely.
+
+    >>> enough(0.05), [binomtest(0, n, 0.05).proportion_ci(0.99).high < 0.05 for n in (103, 104)]
+    (104, [False, True])
+    """
+    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log1p(-alpha))

@@ -24,6 +24,7 @@ from abtest.store import OF_NO_MATTER, StateError, write_whole
 from contracts.experiment import Experiment
 
 FORMAT = 1
+ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Moments, Votes)}
 
 
@@ -52,10 +53,12 @@ def load(path: Path, experiment: Experiment) -> Counted:
     """Read what `save` wrote.
 
     Raises:
-        StateError: there is no such file, it is damaged, or it is of another experiment or build.
+        StateError: there is no such file, it is something else or damaged, or it is of another experiment or build.
 
     """
     values, told = read_archive(path, experiment)
+    if "aggregate" not in values:
+        raise _no_aggregate(path)
     return Counted(values["aggregate"], told["counts"])
 
 
@@ -77,9 +80,15 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
 
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(arrays["header"].tobytes())
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) != ZIP:
+                raise _no_aggregate(path)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays["header"].tobytes()) if "header" in arrays else {}
+        if "told" not in header:  # an archive of something else, such as a collector's state
+            raise _no_aggregate(path)
         if header["format"] != FORMAT:
             raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
         if header["told"]["experiment"] != fingerprint(experiment):
@@ -89,8 +98,14 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
         return _put_together(header["values"], arrays), header["told"]
     except FileNotFoundError as error:
         raise StateError(f"There is no saved aggregate at {path}.") from error
+    except IsADirectoryError as error:
+        raise _no_aggregate(path) from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise StateError(f"{path} is damaged: {error}.") from error
+
+
+def _no_aggregate(path: Path) -> StateError:
+    return StateError(f"{path} is not an aggregate; `driftline experiment report --save-state` writes one.")
 
 
 def _taken_apart(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:

@@ -6,21 +6,25 @@ from typing import Any, Literal
 
 from abtest import format as fmt
 from abtest.results import MetricResult, Report
-from abtest.wording import DECISIONS, LEVELS, by_plan, line, plan_lines, side
+from abtest.wording import DECISIONS, LEVELS, by_plan, judged_by, line, plan_lines, side
 
-Kind = Literal["experiment", "plan", "users", "days", "check", "verdict", "effect"]
+Kind = Literal["experiment", "plan", "users", "days", "check", "verdict", "metric", "effect"]
 NOTHING = fmt.DASH
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that the two reports say differently, as they say it. `note`: what follows, where something does."""
+    """One thing that the two reports say differently, as they say it.
+
+    `note`: what follows, where something does. `judged`: of an effect, its metric's role, and what is worse.
+    """
 
     kind: Kind
     name: str
     before: str
     after: str
     note: str = ""
+    judged: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def diff(before: Report, after: Report) -> Diff:
         *_named("days", _days(before), _days(after)),
         *_named("check", _checks(before), _checks(after)),
         *_named("verdict", _verdicts(before), _verdicts(after)),
+        *_named("metric", _metrics(before), _metrics(after)),
         *_effects(before, after),
     )
     return Diff(before.data_hash == after.data_hash if told else None, changes)
@@ -80,6 +85,10 @@ def _verdicts(of: Report) -> dict[str, str]:
     return {verdict.arm: f"{DECISIONS[verdict.decision][1]}: {verdict.because}" for verdict in of.verdicts}
 
 
+def _metrics(of: Report) -> dict[str, str]:
+    return {result.label: judged_by(result) for result in of.metrics}
+
+
 def _effects(before: Report, after: Report) -> Iterator[Change]:
     """By the plan, over the whole experiment. An effect of an invalid report is called so."""
     was = {(result.metric, found.arm): result for result in before.metrics for found in result.effects}
@@ -91,7 +100,7 @@ def _effects(before: Report, after: Report) -> Iterator[Change]:
             result = now.get(key) or was[key]
             sides = [_side(of, found.get(key), arm) for of, found in ((before, was), (after, now))]
             note = "" if sides[0] == sides[1] else f"{sides[0]} → {sides[1]}"
-            yield Change("effect", f"{result.label}, {arm}", said[0], said[1], note)
+            yield Change("effect", f"{result.label}, {arm}", said[0], said[1], note, judged_by(result))
 
 
 def _effect(of: Report, result: MetricResult | None, arm: str) -> str:

@@ -40,7 +40,7 @@ def opened(data: str | Path, table: str | None = None) -> "ir.Table":
         raise DataError(f"Which table of {_shown(text)}? Name one, or give a SELECT statement.")
     scheme, _, path = text.partition("://")
     if scheme in {"duckdb", "sqlite"} and not Path(path).is_file():  # either would make an empty one
-        raise DataError(f"There is no file {path}.")
+        raise DataError(f"There is no file {path.replace('//', '/', 1) if path.startswith('//') else path}.")
     try:
         return _duckdb(path, table) if scheme == "duckdb" else _engine(text, table)
     except Exception as error:  # each engine's driver has exceptions of its own

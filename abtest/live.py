@@ -10,6 +10,8 @@ from dataclasses import replace
 from abtest.analysis import analyse
 from abtest.checks import ModelFacts
 from abtest.effects import Effect
+from abtest.format import instant
+from abtest.quality import days_over
 from abtest.results import ArmEffect, Course, Day, Look, MetricResult, Report, Verdict
 from abtest.state import State, plan_of
 from contracts.experiment import AnalysisPlan
@@ -25,22 +27,36 @@ def live_report(state: State, models: Sequence[ModelFacts] = ()) -> Report:
     plan = experiment.analysis
     always = plan.model_copy(update={"kind": "confidence-sequence", "looks": ()})
     watched = state.rules._replace(experiment=experiment.model_copy(update={"analysis": always}))
-    return always_valid_only(analyse(replace(state, rules=watched, plan=plan_of(watched.experiment)), models), plan)
+    found = analyse(replace(state, rules=watched, plan=plan_of(watched.experiment)), models)
+    return always_valid_only(found, plan, ended=ended(state, found))
 
 
-def always_valid_only(found: Report, plan: AnalysisPlan) -> Report:
+def ended(state: State, found: Report) -> bool:
+    """Whether all days are in, as the report counts them: by the newest event, not by the clock."""
+    return days_over(state.rules.experiment, state.newest_ms, len(found.days)) >= found.days_planned
+
+
+def decided_elsewhere(plan: AnalysisPlan) -> bool:
+    """Whether intervals that hold at all moments are not what the plan goes by: its verdict is the report's alone."""
+    return plan.kind != "confidence-sequence"
+
+
+def always_valid_only(found: Report, plan: AnalysisPlan, *, ended: bool = False) -> Report:
     """A report by confidence sequences, without any interval or p-value of another kind.
 
     Args:
         found: made as if the plan were confidence sequences.
         plan: what the experiment's own plan is; where it is another one, a verdict waits for it.
+        ended: whether all days are in, so that the verdict waits no longer: it is in the report.
 
     """
     looks = {(course.metric, course.arm, look.day): look for course in found.courses for look in course.looks}
     return replace(
         found,
         plan=plan.model_dump(mode="json"),
-        verdicts=tuple(_verdict(verdict, plan) for verdict in found.verdicts),
+        verdicts=tuple(
+            _verdict(verdict, plan, instant(found.end_ms, found.day_offset_ms), ended) for verdict in found.verdicts
+        ),
         metrics=tuple(_stripped(result) for result in found.metrics),
         days=tuple(_day(day, looks) for day in found.days),
         courses=tuple(_course(course) for course in found.courses),
@@ -49,11 +65,13 @@ def always_valid_only(found: Report, plan: AnalysisPlan) -> Report:
     )
 
 
-def _verdict(verdict: Verdict, plan: AnalysisPlan) -> Verdict:
-    if verdict.decision == "invalid" or plan.kind == "confidence-sequence":
+def _verdict(verdict: Verdict, plan: AnalysisPlan, end: str, ended: bool) -> Verdict:
+    if verdict.decision == "invalid" or not decided_elsewhere(plan):
         return verdict
     when = "at its looks" if plan.kind == "group-sequential" else "after the last day"
     said = f"The experiment is being watched; its plan decides {when}, in the report ({MAKE})."
+    if ended:
+        said = f"The experiment has ended at {end}; the verdict by its plan is in the report ({MAKE})."
     return Verdict(verdict.arm, "inconclusive", said, verdict.broken)
 
 

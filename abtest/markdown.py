@@ -22,6 +22,7 @@ from abtest.wording import (
     side,
     to_do,
     trend_said,
+    warnings_said,
 )
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#!])")
@@ -39,10 +40,12 @@ def text(said: str) -> str:
 def markdown(report: Report, context: ReportContext) -> str:
     """The report; effects of an invalid one are struck."""
     parts = [f"# {text(report.experiment)}", *_lead(report, context)]
+    warned = warnings_said(report.checks)
     for verdict in report.verdicts:
         symbol, word = DECISIONS[verdict.decision]
         parts.append(f"## {symbol} {word}: {text(verdict.arm)}")
         parts.append(f"{text(verdict.because)} **{text(to_do(report, verdict))}**")
+        parts.append(f"{text(warned)}. [See the checks](#checks)." if warned else "")
     parts.append(
         "By the plan: " + "; ".join(f"{name.lower()}: {text(said)}" for name, said in plan_lines(report)) + "."
     )

@@ -142,7 +142,11 @@ class Quantile:
 Declared: TypeAlias = Mean | Ratio | Quantile
 
 _SAID = {  # label, unit and explanation of metrics by the names that they have by default
-    "evr": ("Effective view rate", "%", "effective views / views"),
+    "evr": (
+        "Effective view rate",
+        "%",
+        "effective views / views, as feedback counts them (KuaiRand: 18 s or to the end)",
+    ),
     "follow_rate": ("Follow rate", "%", "follows / views"),
     "play_duration": ("Play duration", "s", "seconds played per exposed user"),
     "app_usage": ("App usage duration", "s", "length of sessions per exposed user"),
@@ -150,26 +154,26 @@ _SAID = {  # label, unit and explanation of metrics by the names that they have 
     "latency": ("Recall latency", "ms", "milliseconds per timed recall"),
 }
 _UNITS = {"play_s": "s", "usage_s": "s", "answer_ms": "ms"}
+_NAMED = {"play_s": "play duration", "usage_s": "app usage duration", "answer_ms": "time to answer"}  # columns
 
 
 def of_plan(plan: MetricPlan) -> Declared:
     """The metric that a file declares.
 
-    >>> of_plan(MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9)).about
-    'what 90 % of users stay below, play s'
+    >>> of_plan(MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9)).label
+    'Play duration, 90 % quantile'
     """
     first, *rest = plan.columns
-    said = first.replace("_", " ")
+    said = _NAMED.get(first, first.replace("_", " "))
     unit = _UNITS.get(first, "")
-    if plan.kind == "ratio":
-        about = f"{said} / {rest[0].replace('_', ' ')}"
-    else:
-        about = f"{said} per exposed user" if plan.q is None else f"what {100 * plan.q:g} % of users stay below, {said}"
+    about = f"{said} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{said} per exposed user"
     label, unit, about = _SAID.get(plan.name, (plan.name, unit, about))
     judged = plan.role, plan.direction, plan.minimum_effect
     if plan.kind == "ratio":
         return Ratio(plan.name, label, unit, about, first, rest[0], *judged)
     if plan.q is not None:
+        share = f"{100 * plan.q:g} %"
+        label, about = f"{said.capitalize()}, {share} quantile", f"what {share} of exposed users stay below"
         return Quantile(plan.name, label, unit, about, first, plan.q, *judged)
     return Mean(plan.name, label, unit, about, first, *judged)
 

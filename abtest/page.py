@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from abtest import format as fmt
-from abtest import wording
+from abtest import glossary, wording
 from abtest.checks import INTERFERENCE
 from abtest.context import ReportContext
 from abtest.forest import forest
@@ -29,12 +29,14 @@ MARKED = 12  # characters of a hash that a page shows
 class Live:
     """Of a page on an experiment that runs: when it was made and when the state was saved, and how often it renews.
 
-    `refresh_s`: None where it will not be made again.
+    `refresh_s`: None where it will not be made again. `over`: the experiment has ended, and its verdict is in the
+    report alone.
     """
 
     at_ms: int
     saved_ms: int
     refresh_s: int | None = None
+    over: bool = False
 
 
 def html(report: Report, context: ReportContext, live: Live | None = None) -> str:
@@ -59,8 +61,10 @@ def html(report: Report, context: ReportContext, live: Live | None = None) -> st
         marked=MARKED,
         fmt=fmt,
         wording=wording,
+        terms=glossary.used,
         Relative=Relative,
         by_plan=by_plan,
+        headed=lambda verdict: wording.headed(verdict, over=live is not None and live.over),
         line=line,
         card=lambda arm: _card(report, arm),
         panels=lambda arm: _panels(report, context, arm),
@@ -159,13 +163,19 @@ def _row(report: Report, result: MetricResult, found: ArmEffect, scale: float) -
 
 @dataclass(frozen=True)
 class _Panel:
-    """A metric over the days: the figure, the same in figures, and its trend."""
+    """A metric over the days: the figure, the same in figures, and its trend.
+
+    `last`: all days, as the line is drawn. `planned`: by the plan, where that says something else; `by_cuped`: whether
+    the plan goes by CUPED.
+    """
 
     result: MetricResult
     plot: Markup
     rows: list[tuple[Day, Relative, Relative, Course | None]]
     course: Course | None
     last: Relative
+    planned: Relative | None
+    by_cuped: bool
     trend: str
 
 
@@ -200,6 +210,8 @@ def _panel(report: Report, result: MetricResult, arm: str, marks: Sequence[float
         marks,
     )
     last = days[-1][2]
+    judged = next((each.planned for each in result.effects if each.arm == arm), None)
+    planned = Relative.of(judged) if judged else last
     title = (
         f"{'Not valid. ' if report.invalid else ''}{result.label}, {arm} against {report.control}: relative "
         f"difference of each day and of all days so far; after the last day {last}. In figures below."
@@ -210,6 +222,8 @@ def _panel(report: Report, result: MetricResult, arm: str, marks: Sequence[float
         [(day, daily, cumulative, found) for day, daily, cumulative in days],
         found,
         last,
+        planned if planned.told and str(planned) != str(last) else None,
+        judged is not None and judged.by_cuped,
         wording.trend_said(found.trend) if found else "",
     )
 

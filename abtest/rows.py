@@ -184,7 +184,8 @@ def _require(schema: dict[str, Any], columns: Sequence[str], what: str) -> None:
             DAY: kind.is_integer() or kind.is_date(),
         }.get(column, kind.is_numeric() or kind.is_boolean())
         if not fits:
-            raise DataError(f"Column '{column}' of {what} is {kind}; it must be {wanted}.")
+            is_kind = "has no type, as where there are no rows" if kind.is_unknown() or kind.is_null() else f"is {kind}"
+            raise DataError(f"Column '{column}' of {what} {is_kind}; it must be {wanted}.")
 
 
 def _dtype(schema: dict[str, Any], fixed: list[tuple[str, str]], columns: Sequence[str]) -> np.dtype[np.void]:

@@ -17,6 +17,7 @@ DECISIONS: dict[Decision, tuple[str, str]] = {
     "inconclusive": ("◆", "Inconclusive"),
     "invalid": ("✕", "Invalid"),
 }
+ENDED = ("■", "Ended")
 LEVELS: dict[Level, tuple[str, str]] = {
     "ok": ("✓", "Fine"),
     "unknown": ("?", "Not known"),
@@ -26,6 +27,7 @@ LEVELS: dict[Level, tuple[str, str]] = {
 GRAVEST: tuple[Level, ...] = ("invalid", "warning", "unknown", "ok")
 SIDES: dict[Side, str] = {"better": "✓", "worse": "!", "unclear": "◆"}
 ROLES = {"primary": "Primary", "guardrail": "Guardrails", "diagnostic": "Diagnostics"}
+LEAST = {"primary": "worth shipping from", "guardrail": "may lose", "diagnostic": "worth knowing from"}
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini–Hochberg", "none": "none"}
 PARTS = {
     "segment": "Segments of users",
@@ -104,6 +106,18 @@ def side(result: MetricResult, found: Relative) -> Side:
     return "better" if (found.low > 0) == (result.direction == "increase") else "worse"
 
 
+def judged_by(result: MetricResult) -> str:
+    """A metric's role, what is worse, and how much of it counts.
+
+    >>> judged_by(MetricResult("latency", "Latency", "ms", "", "guardrail", "decrease", 0.05, (), ()))
+    'guardrail; more is worse; may lose 5.0 %'
+    """
+    said = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
+    if result.minimum_effect:
+        said.append(f"{LEAST[result.role]} {fmt.share(result.minimum_effect)}")
+    return "; ".join(said)
+
+
 def line(result: MetricResult, arm: str) -> ArmEffect | None:
     """The comparison of one arm; None where the metric has none."""
     return next((each for each in result.effects if each.arm == arm), None)
@@ -177,6 +191,15 @@ def _shipped(report: Report, verdict: Verdict) -> str:
     return f"Give {verdict.arm} to everyone{', once you have weighed the warnings below' if weigh else ''}."
 
 
+def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:
+    """Symbol and word of a verdict. `over`: the experiment has ended, and this view is not what its plan goes by.
+
+    >>> headed(Verdict("a", "inconclusive", "."), over=True)[1], headed(Verdict("a", "invalid", "."), over=True)[1]
+    ('Ended', 'Invalid')
+    """
+    return ENDED if over and verdict.decision == "inconclusive" else DECISIONS[verdict.decision]
+
+
 def sentence(verdict: Verdict) -> str:
     """A verdict in a line, for a terminal.
 
@@ -193,6 +216,16 @@ def by_gravity(checks: Sequence[Check]) -> list[Check]:
     ['b', 'a']
     """
     return sorted(checks, key=lambda check: GRAVEST.index(check.level))
+
+
+def warnings_said(checks: Sequence[Check]) -> str:
+    """How many warnings there are, and of what; nothing where there are none.
+
+    >>> warnings_said([Check("a", "Clocks", "ok", "."), Check("b", "Late events", "warning", ".")])
+    '1 warning: Late events'
+    """
+    titles = [check.title for check in checks if check.level == "warning"]
+    return f"{len(titles)} warning{'' if len(titles) == 1 else 's'}: {fmt.listed(titles)}" if titles else ""
 
 
 def checks_said(checks: Sequence[Check]) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "Arm",
     "DiffusionSchedule",
     "Experiment",
+    "ExperimentAlone",
     "GateSettings",
     "KafkaSettings",
     "LearnFrom",
@@ -214,14 +215,21 @@ class Settings(Section):
     experiment: Experiment
 
 
+class ExperimentAlone(SettingsError):
+    """The file of an experiment was given where a deployment's settings are wanted."""
+
+
 def load(path: Path) -> Settings:
     """Read settings from a YAML file. `experiment` may be the path of the experiment's own file.
 
     Raises:
+        ExperimentAlone: the file is that of an experiment.
         SettingsError: a file is absent, is not YAML, or a setting is wrong.
 
     """
     data = read_yaml(path)
+    if isinstance(data, dict) and "arms" in data and not {"kafka", "experiment"} & data.keys():
+        raise ExperimentAlone(f"{path} is the file of an experiment; the settings of a deployment are wanted here.")
     if isinstance(data, dict) and isinstance(data.get("experiment"), str):
         data = {**data, "experiment": load_experiment(Path(data["experiment"]))}
     return parse(data, str(path))

@@ -21,6 +21,11 @@ def commit(root: Path = HERE) -> str | None:
             return done.stdout.strip() or None
         except (OSError, subprocess.SubprocessError):
             return None
+    return release()
+
+
+def release() -> str | None:
+    """The version of the package that is installed; None where none is."""
     try:
         return f"driftline {version('driftline')}"
     except PackageNotFoundError:

@@ -15,11 +15,11 @@ from driftline import (
     cli_snapshots,
     cli_trainer,
 )
+from driftline.build import release
 from driftline.errors import USER_ERRORS, RunError
 from driftline.options import ReadyFile, SettingsOption
 
 app = typer.Typer(
-    help="Streaming online learning for live A/B experiments in the recall stage of a recommender.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +34,21 @@ app.add_typer(cli_trainer.app, name="trainer")
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_serving.recall)
 app.command()(cli_serving.status)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(release() or "driftline, not installed as a package")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Streaming online learning for live A/B experiments in the recall stage of a recommender."""
 
 
 @app.command()

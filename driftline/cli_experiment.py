@@ -73,6 +73,9 @@ def assign(
     """Print the arm of each user, - where it is none, and why."""
     from abtest.assignment import assign as assigned
 
+    strange = next((user_id for user_id in user_ids if not -(2**63) <= user_id < 2**63), None)
+    if strange is not None:
+        raise UsageError(f"User id {strange} is not a signed 64-bit integer (from -2^63 up to 2^63 - 1).")
     definition = experiment_of(settings)
     now_ms = SystemClock().now_ms()
     time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)

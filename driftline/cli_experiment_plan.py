@@ -114,7 +114,8 @@ def aa(
 
     No half differs from the other but by chance, so that should happen as often as the plan's alpha says. Each metric
     has a line, and one more after CUPED where users are known from before. Exit code 2 where a metric's rate is off:
-    its interval (exact, 99 %) does not hold alpha, and the report on this traffic cannot be trusted.
+    its interval (exact, 99 %) does not hold alpha, and the report on this traffic cannot be trusted. Few replicates do
+    not tell: the table says so, and `trusted` is null in the JSON.
     """
     loaded = load(settings)
     from abtest.aa import replay_table
@@ -129,7 +130,8 @@ def aa(
         raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
     with _progress("shuffling users", replicates) as told:
         levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, told)
-    trusted = all(level.trusted is not False for level in levels)
+    verdicts = {level.trusted for level in levels if level.replicates}
+    trusted = next((verdict for verdict in (False, None, True) if verdict in verdicts), None)
     if as_json:
         said = {
             "experiment": experiment.name,
@@ -146,7 +148,7 @@ def aa(
         _show_levels(levels)
         for sentence in _judged(levels, experiment.analysis.alpha):
             typer.echo(sentence)
-    if not trusted:
+    if trusted is False:
         raise typer.Exit(2)
 
 
@@ -200,17 +202,16 @@ def _from_aggregate(
     """What rows, or an aggregate that was saved, say of the metrics; and a few words on what that is."""
     from abtest.aggregates import load as load_aggregate
     from abtest.baseline import during
-    from abtest.engines import opened
-    from abtest.rows import read
     from abtest.store import StateError
+    from driftline.experiment_data import counted, public
 
     try:
-        counted = load_aggregate(state, experiment) if state else read(opened(str(data), table), experiment)
+        found = load_aggregate(state, experiment) if state else counted(str(data), table, experiment)
     except StateError as error:
         raise UsageError(str(error)) from error
-    of = counted.aggregate
+    of = found.aggregate
     known = [during(metric, of, days, users_per_day) for metric in metrics]
-    return known, f"from {sum(of.users.values()):,} users in {of.days} days of {state or data}"
+    return known, f"from {sum(of.users.values()):,} users in {of.days} days of {state or public(str(data))}"
 
 
 def _from_state(
@@ -253,7 +254,7 @@ def _show_levels(levels: Sequence["Level"]) -> None:
             shown.add_row(level.metric, by_cuped, "-", "-", "-", f"not testable: {level.reason}")
             continue
         interval = f"{level.low:.1%} to {level.high:.1%}"
-        trusted = "yes" if level.trusted else "NO"
+        trusted = {True: "yes", False: "NO", None: f"not told: {level.reason}"}[level.trusted]
         shown.add_row(
             level.metric, by_cuped, f"{level.false_positives:.1%}", interval, f"{level.uniform_p:.3f}", trusted
         )
@@ -262,6 +263,8 @@ def _show_levels(levels: Sequence["Level"]) -> None:
 
 def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":
     """A sentence on each metric whose rate is off, or one that none is."""
+    from abtest.aa import enough
+
     off = [level for level in levels if level.trusted is False]
     for level in off:
         name = f"{level.metric} by CUPED" if level.by_cuped else level.metric
@@ -269,5 +272,7 @@ def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":
             yield f"{name} cries wolf: do not act on its p-values. What makes these users depend on each other?"
         else:
             yield f"{name} is significant too rarely: its events are too few, and its intervals wider than need be."
-    if not off:
+    if not any(level.trusted is not None for level in levels):
+        yield f"No metric can be called trusted. At alpha {alpha:.0%}, at least {enough(alpha)} replicates tell."
+    elif not off:
         yield f"Every metric that could be tested is significant about as often as alpha, {alpha:.0%}, says."

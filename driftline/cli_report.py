@@ -1,7 +1,6 @@
 """`driftline experiment report`, `diff` and `monitor`: what came of an experiment, and what comes of it."""
 
 import json
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contracts.clock import SystemClock
-from contracts.settings import Settings, experiment_of, load
+from contracts.settings import ExperimentAlone, Settings, experiment_of, load
 from driftline.errors import UsageError
 from driftline.options import ReadyFile, SettingsOption
 
@@ -51,20 +50,24 @@ def report(
     """
     from abtest.report import FILES, ReportContext, write
     from abtest.verdict import exit_code
-    from abtest.wording import sentence
+    from abtest.wording import sentence, warnings_said
+    from driftline.experiment_data import public, report_on
 
     if data or table or pre or pre_table or state or save_state or keep:
         from driftline.build import commit
-        from driftline.experiment_data import report_on
 
         experiment = experiment_of(settings)
         found = report_on(experiment, data, table, pre, pre_table, state, save_state, keep)
         context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}, commit=commit())
     else:
-        found, context = _collected(load(settings))
+        try:
+            loaded = load(settings)
+        except ExperimentAlone as error:
+            raise UsageError(f"{error} For a report on rows or on an aggregate, add --data or --state.") from error
+        found, context = _collected(loaded)
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
     given["--keep"] = keep
-    said = [word for option, value in given.items() if value is not None for word in (option, _public(str(value)))]
+    said = [word for option, value in given.items() if value is not None for word in (option, public(str(value)))]
     command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
     try:
         write(found, replace(context, command=command), out)
@@ -73,16 +76,10 @@ def report(
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in found.verdicts:
         typer.echo(sentence(verdict))
+    warned = warnings_said(found.checks)
+    if warned:
+        typer.echo(f'{warned}. Weigh what the report says under "Can it be trusted?".')
     raise typer.Exit(exit_code(found.verdicts))
-
-
-def _public(place: str) -> str:
-    """A path, or a URL without its password: a report is passed on.
-
-    >>> _public("postgres://me:secret@db/x"), _public("rows.parquet"), _public("postgres://me@db/x")
-    ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
-    """
-    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)
 
 
 def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
@@ -92,11 +89,12 @@ def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     from driftline.summary import known_context
 
     _require_state(settings)
-    context = known_context(settings)
     try:
-        return analyse(load_state(settings), context.models), context
+        state = load_state(settings)
     except StateError as error:
         raise UsageError(str(error)) from error
+    context = known_context(settings, state)
+    return analyse(state, context.models), context
 
 
 def diff(
@@ -121,9 +119,12 @@ def diff(
         typer.echo(f"Nothing changed. {data}".strip())
         return
     typer.echo(data)
-    shown = table(dict.fromkeys(("what", "which", "before", "after", ""), False), wraps=["before", "after", ""])
+    shown = table(
+        dict.fromkeys(("what", "which", "before", "after", ""), False), wraps=["which", "before", "after", ""]
+    )
     for change in found.changes:
-        shown.add_row(change.kind, change.name, change.before, change.after, change.note)
+        which = f"{change.name} ({change.judged})" if change.judged else change.name
+        shown.add_row(change.kind, which, change.before, change.after, change.note)
     show(shown)
 
 

@@ -93,9 +93,10 @@ def run(options: Options) -> None:
             if shared:
                 broker.remove(shared)
         wall_s = clock.elapsed_s() - began_s
-        report = analyse(load_state(settings), known_context(settings).models)
+        state = load_state(settings)
+        report = analyse(state, known_context(settings, state).models)
         summary = summarise(settings, world, readings, tally, report, wall_s)
-        write(report, replace(context(settings, world, summary), command=command(options)), options.out)
+        write(report, replace(context(settings, world, summary, state), command=command(options)), options.out)
         (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     for table in tables(summary):
         console.print(table)

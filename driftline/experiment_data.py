@@ -1,6 +1,8 @@
 """A report on data that did not come through Kafka: rows of users and days, or an aggregate saved before."""
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from abtest import kept_days
 from abtest.aggregates import Counted, load, save
@@ -12,6 +14,9 @@ from abtest.rows import read
 from abtest.store import StateError
 from contracts.experiment import Experiment
 from driftline.errors import UsageError
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 
 def report_on(
@@ -29,7 +34,7 @@ def report_on(
     With `keep`, on the days that this folder has, and on those of `data` that it has not yet.
 
     Raises:
-        UsageError: not exactly one of the two, or a saved aggregate, or a folder, that cannot be used.
+        UsageError: not exactly one of the two, no rows, or a saved aggregate, or a folder, that cannot be used.
         SettingsError: data that cannot be used.
 
     """
@@ -62,8 +67,34 @@ def _read(
     if pre is not None or pre_table is not None:
         before = opened(pre if pre is not None else data, pre_table)
     if keep is None:
-        return read(opened(data, table), experiment, before)
+        return counted(data, table, experiment, before)
     try:
-        return kept_days.read(keep, opened(data, table), experiment, before)
+        return _some(kept_days.read(keep, opened(data, table), experiment, before), data)
     except OSError as error:
         raise UsageError(f"Cannot keep days in {keep}: {error.strerror}.") from error
+
+
+def counted(data: str, table: str | None, experiment: Experiment, before: "ir.Table | None" = None) -> Counted:
+    """The aggregate of the rows that `data` has.
+
+    Raises:
+        SettingsError: data that cannot be used.
+        UsageError: there is not one row.
+
+    """
+    return _some(read(opened(data, table), experiment, before), data)
+
+
+def _some(found: Counted, data: str) -> Counted:
+    if not found.counts.get("rows"):
+        raise UsageError(f"There are no rows in {public(data)}.")
+    return found
+
+
+def public(place: str) -> str:
+    """A path, or a URL without its password: what is said of it is passed on.
+
+    >>> public("postgres://me:secret@db/x"), public("rows.parquet"), public("postgres://me@db/x")
+    ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
+    """
+    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)

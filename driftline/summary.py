@@ -8,9 +8,11 @@ import numpy as np
 from rich.table import Table
 
 from abtest.analysis import summary as metric_summary
+from abtest.answers import first_answers
 from abtest.checks import ModelFacts
 from abtest.context import ReportContext, SnapshotMark
 from abtest.results import Report
+from abtest.state import State
 from contracts import snapshot
 from contracts.bus import EXPOSURES, FEEDBACK
 from contracts.settings import DAY_MS, Settings
@@ -129,14 +131,14 @@ def complaints(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def context(settings: Settings, world: World, summary: Mapping[str, Any]) -> ReportContext:
+def context(settings: Settings, world: World, summary: Mapping[str, Any], state: State) -> ReportContext:
     """What the report of a demo says beside the experiment's own results."""
     counts = (
         *("events_in", "example_sources", "non_positive", "duplicates_dropped", "dead_lettered"),
         *("sessions", "examples", "recalls", "recalls_failed", "mixed_version_replies"),
     )
     return replace(
-        known_context(settings),
+        known_context(settings, state),
         simulated=True,
         world=world.description,
         response_quality=summary["response_model"],
@@ -144,13 +146,21 @@ def context(settings: Settings, world: World, summary: Mapping[str, Any]) -> Rep
     )
 
 
-def known_context(settings: Settings) -> ReportContext:
-    """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots."""
+def known_context(settings: Settings, state: State) -> ReportContext:
+    """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots.
+
+    A snapshot went live with its first answer; where the state does not know that, after the newest event that it has
+    learned from.
+    """
+    answered = first_answers(state)
     models, marks = [], []
     for arm, spec in settings.experiment.arms.items():
         found = _manifests(settings, spec.model)
         last = found[-1] if found else None
-        marks += [SnapshotMark(arm, spec.model, each.version, each.event_time_ms) for each in found]
+        marks += [
+            SnapshotMark(arm, spec.model, each.version, answered.get((arm, each.version), each.event_time_ms))
+            for each in found
+        ]
         models.append(
             ModelFacts(
                 arm=arm,

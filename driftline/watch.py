@@ -16,12 +16,12 @@ from rich.text import Text
 
 from abtest import format as fmt
 from abtest.context import ReportContext
-from abtest.live import live_report
+from abtest.live import decided_elsewhere, ended, live_report
 from abtest.page import Live, html
 from abtest.results import Report
 from abtest.state import Rules
 from abtest.store import StateError, load, path_of
-from abtest.wording import DECISIONS, LEVELS, SIDES, by_plan, checks_said, line, side, to_do
+from abtest.wording import ENDED, LEVELS, SIDES, by_plan, checks_said, headed, line, side, to_do
 from contracts.clock import Clock
 from contracts.settings import Settings
 from driftline.errors import UsageError
@@ -36,12 +36,11 @@ SIDE_COLOURS = {"better": "green", "worse": "red", "unclear": "default"}
 
 @dataclass(frozen=True)
 class View:
-    """What was seen at one look. `running`: events of the experiment may still come."""
+    """What was seen at one look."""
 
     report: Report
     context: ReportContext
     live: Live
-    running: bool
 
 
 class Watch:
@@ -77,10 +76,13 @@ class Watch:
             state = load(self._path, Rules.of(self._settings)).state
         except StateError as error:
             raise UsageError(str(error)) from error
-        context = known_context(self._settings)
+        context = known_context(self._settings, state)
         running = state.closed_ms < self._settings.experiment.end_ms
-        live = Live(self._clock.now_ms(), stat.st_mtime_ns // 1_000_000, self._every_s if running else None)
-        return View(live_report(state, context.models), context, live, running)
+        report = live_report(state, context.models)
+        over = ended(state, report) and decided_elsewhere(self._settings.experiment.analysis)
+        saved_ms = stat.st_mtime_ns // 1_000_000
+        live = Live(self._clock.now_ms(), saved_ms, self._every_s if running else None, over)
+        return View(report, context, live)
 
 
 def run(
@@ -134,11 +136,12 @@ def rendered(view: View) -> Group:
         ),
     ]
     for verdict in report.verdicts:
-        symbol, word = DECISIONS[verdict.decision]
+        symbol, word = headed(verdict, over=view.live.over)
         parts.append(Text(f"{symbol} {word}: {verdict.arm}. {verdict.because}", style=COLOURS[verdict.decision]))
         if verdict.broken:
             parts.append(Text(f"! Guardrail broken: {fmt.listed(verdict.broken)}", style="red"))
-        parts.append(Text(to_do(report, verdict)))
+        if (symbol, word) != ENDED:
+            parts.append(Text(to_do(report, verdict)))
     parts.append(Text(f"{checks_said(report.checks)}."))
     parts += [
         Text(f"  {LEVELS[check.level][0]} {LEVELS[check.level][1]}: {check.said}", style="yellow")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from abtest.aa import replay
+from abtest.aa import enough, replay
 from abtest.estimates import Estimate
 from abtest.metrics import Mean, Ratio
 from abtest.moments import Moments
@@ -42,6 +42,15 @@ def test_the_same_seed_gives_the_same_answer_and_progress_is_told():
     once = replay(COLUMNS, users(50), [EVR], 5, seed=1, progress=told.append)
     assert once == replay(COLUMNS, users(50), [EVR], 5, seed=1)
     assert told == [1, 2, 3, 4, 5]
+
+
+def test_few_replicates_tell_nothing_but_of_a_metric_that_is_far_off():
+    evr, by_event = replay(COLUMNS, users(), [EVR, ByEvent()], 30, seed=1)
+    assert evr.trusted is None
+    assert evr.reason == "30 replicates are too few to tell, at least 104 are needed"
+    assert (by_event.trusted, by_event.reason) == (False, None)
+    (told,) = replay(COLUMNS, users(100), [PLAY], enough(0.05), seed=1)
+    assert told.trusted is not None
 
 
 def test_a_metric_that_never_has_a_p_value_says_why():

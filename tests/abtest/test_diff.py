@@ -32,6 +32,25 @@ def test_users_days_and_effects_that_changed_are_named_with_both_sides():
     assert of(found, "effect")["Effective view rate, treatment"].after.startswith("+")
 
 
+def test_an_effect_says_what_its_metric_is_for_and_what_is_worse():
+    found = of(diff(report_of("one user"), planned()), "effect")
+    assert found["Effective view rate, treatment"].judged == "primary; less is worse; worth shipping from 1.0 %"
+    assert found["Play duration, treatment"].judged == "guardrail; less is worse; may lose 1.0 %"
+    assert found["Recalls, treatment"].judged == "diagnostic; less is worse"
+
+
+def test_another_role_direction_or_tolerance_is_named():
+    report = planned()
+    first, *others = report.metrics
+    changed = replace(report, metrics=(replace(first, direction="decrease", minimum_effect=0.0), *others))
+    (change,) = of(diff(report, changed), "metric").values()
+    assert (change.name, change.before, change.after) == (
+        "Effective view rate",
+        "primary; less is worse; worth shipping from 1.0 %",
+        "primary; more is worse",
+    )
+
+
 def test_an_effect_that_became_void_is_called_not_valid():
     found = diff(planned(), invalid(planned()))
     changed = of(found, "effect")["Effective view rate, treatment"]

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from abtest.analysis import analyse
-from abtest.live import always_valid_only, live_report
+from abtest.live import always_valid_only, ended, live_report
 from abtest.page import Live, html
 from abtest.state import State
-from contracts.experiment import AnalysisPlan
-from tests.abtest.abtest_cases import observe, rules, week
+from contracts.experiment import DAY_MS, AnalysisPlan
+from tests.abtest.abtest_cases import MINUTE_MS, START, exposure, observe, rules, week
 from tests.abtest.report_cases import CONTEXT, filled, invalid, planned
 
 KINDS = ["fixed", "group-sequential", "confidence-sequence"]
@@ -65,6 +65,35 @@ def test_a_plan_that_decides_later_decides_later(kind):
     assert live_report(state(kind)).plan["kind"] == kind
 
 
+@pytest.mark.parametrize("kind", ["fixed", "group-sequential"])
+def test_a_plan_that_has_ended_has_its_verdict_in_the_report_and_not_here(kind):
+    watched = observe(state(kind, days=7), exposure(999, at=START + 7 * DAY_MS - MINUTE_MS, request="last"))
+    found = live_report(watched)
+    assert ended(watched, found)
+    (verdict,) = found.verdicts
+    assert verdict.because == (
+        "The experiment has ended at 1970-01-18 00:00 UTC; the verdict by its plan is in the report "
+        "(driftline experiment report)."
+    )
+    assert any(line.planned.low is not None for result in found.metrics for line in result.effects)
+    page = html(found, CONTEXT, Live(0, 0, over=True))
+    assert "Ended: treatment" in page
+    assert "Inconclusive" not in page
+    assert "What to do" not in page
+
+
+def test_the_last_day_that_goes_on_is_not_the_end():
+    watched = state(days=7)
+    assert len(live_report(watched).days) == 7
+    assert not ended(watched, live_report(watched))
+
+
+def test_a_plan_that_may_look_at_any_time_has_its_verdict_here_to_the_end():
+    watched = observe(state("confidence-sequence", 7), exposure(999, at=START + 7 * DAY_MS - MINUTE_MS, request="last"))
+    (verdict,) = live_report(watched).verdicts
+    assert "in the report" not in verdict.because
+
+
 def test_an_invalid_experiment_is_invalid_at_once():
     void = always_valid_only(invalid(planned()), AnalysisPlan())
     assert [verdict.decision for verdict in void.verdicts] == ["invalid"]
@@ -76,6 +105,14 @@ def test_a_broken_guardrail_is_told_at_once():
     assert verdict.broken == ("Play",)
 
 
+@pytest.mark.parametrize(("cuped", "said"), [(True, ", by CUPED"), (False, "")])
+def test_intervals_by_cuped_and_no_others_are_called_so_under_the_drawings(cuped, said):
+    found = live_report(observe(State(rules(analysis=AnalysisPlan(cuped=cuped))), *week(users=60, days=3)))
+    page = html(found, CONTEXT, Live(0, 0, 5))
+    assert f"<figcaption>All days{said}: " in page
+    assert f"95 % band{said}; it holds at all moments" in page
+
+
 def test_the_state_is_left_as_it_was():
     watched = state()
     before = watched.rules
@@ -84,7 +121,7 @@ def test_the_state_is_left_as_it_was():
 
 
 def test_the_page_of_it_shows_no_plain_interval():
-    page = html(live_report(state()), CONTEXT, Live(0, 0, 5)).split("<main>")[1]
+    page = html(live_report(state()), CONTEXT, Live(0, 0, 5)).split("<main>")[1].split("</main>")[0]
     for said in ("plain", "by other methods", "Parts of the experiment", "each day, 95"):
         assert said not in page
     assert "hold at all moments" in page

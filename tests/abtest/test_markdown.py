@@ -1,6 +1,7 @@
 """The report as Markdown."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,12 @@ def test_verdict_checks_scorecard_and_days_are_there():
     assert "3 of 100 came late." in said
     assert "1970-01-17" in said
     assert planned("group-sequential").data_hash[:12] in said
+
+
+def test_the_verdict_names_the_warnings_and_leads_to_them():
+    verdict = markdown(filled(planned()), CONTEXT).split("By the plan:")[0]
+    assert "2 warnings: The last day and Late events. [See the checks](#checks)." in verdict
+    assert "warning" not in markdown(replace(planned(), checks=()), CONTEXT).split("By the plan:")[0]
 
 
 def test_an_invalid_experiment_strikes_every_effect():

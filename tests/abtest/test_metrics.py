@@ -23,11 +23,14 @@ def test_latency_is_a_ratio_over_recalls_where_lower_is_better():
 def test_metrics_are_made_of_what_a_file_declares():
     plan = MetricPlan(name="play", kind="mean", columns=("play_s",), role="guardrail", minimum_effect=0.02)
     assert of_plan(plan) == Mean(
-        "play", "play", "s", "play s per exposed user", "play_s", "guardrail", "increase", 0.02
+        "play", "play", "s", "play duration per exposed user", "play_s", "guardrail", "increase", 0.02
     )
     ratio = of_plan(MetricPlan(name="r", kind="ratio", columns=("a", "b"), direction="decrease"))
     assert ratio == Ratio("r", "r", "", "a / b", "a", "b", direction="decrease")
-    assert of_plan(MetricPlan(name="p90", kind="quantile", columns=("play_s",), q=0.9)).q == 0.9
+    p90 = of_plan(MetricPlan(name="p90", kind="quantile", columns=("play_s",), q=0.9))
+    assert (p90.name, p90.q, p90.label) == ("p90", 0.9, "Play duration, 90 % quantile")
+    spent = of_plan(MetricPlan(name="s", kind="quantile", columns=("money_spent",), q=0.995))
+    assert spent.label == "Money spent, 99.5 % quantile"
 
 
 def test_the_primary_metric_comes_first_and_an_unknown_column_is_named():

@@ -1,6 +1,7 @@
 """The page: it stands alone, says everything, and can be read by everyone."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -78,8 +79,7 @@ def test_a_screen_reader_finds_its_way(name):
     assert all(section["aria-labelledby"] in ids for section in outline.each("section"))
     assert all("scope" in cell for cell in outline.each("th"))
     assert all("aria-label" in attrs or attrs.get("aria-hidden") == "true" for attrs in outline.each("svg"))
-    (skip,) = outline.each("a")
-    assert str(skip["href"]).removeprefix("#") in ids
+    assert all(str(link["href"]).removeprefix("#") in ids for link in outline.each("a"))
 
 
 def test_what_was_tested_on_whom_with_what_and_what_to_do_stands_there():
@@ -106,6 +106,16 @@ def test_every_check_has_its_level_in_words():
     assert "3 of 100 came late." in page
     assert re.search(r'<span aria-hidden="true">!</span> Warning', page)
     assert re.search(r'<span aria-hidden="true">✓</span> Fine', page)
+
+
+def test_the_verdict_names_the_warnings_and_leads_to_them():
+    verdict = re.compile(r'(?s)<section class="verdict.*?</section>')
+    (box,) = verdict.findall(html(filled(planned()), CONTEXT))
+    assert "2 warnings: The last day and Late events." in box
+    assert '<a href="#checks">' in box
+    (quiet,) = verdict.findall(html(replace(planned(), checks=()), CONTEXT))
+    assert "warning" not in quiet
+    assert "#checks" not in quiet
 
 
 def test_an_invalid_experiment_strikes_every_effect_also_in_parts_and_sources():
@@ -169,10 +179,29 @@ def test_the_footer_says_of_what_and_by_what_it_was_made():
 
 def test_snapshots_are_marked_only_where_they_fall_into_the_days_shown():
     with_marks = html(planned(), CONTEXT)
-    assert "a snapshot went live" in with_marks
-    assert "a snapshot went live" not in html(planned(), ReportContext())
+    assert "a new snapshot, at its first answer" in with_marks
+    assert "a new snapshot, at its first answer" not in html(planned(), ReportContext())
     figures = re.findall(r"(?s)<figure.*?</figure>", with_marks)
     assert all(figure.count('class="mark"') == len(CONTEXT.marks) for figure in figures)
+
+
+def test_plain_figures_and_those_by_cuped_are_told_apart_under_the_drawings():
+    report = planned("group-sequential")
+    head = report.metrics[0]
+    (line,) = head.effects
+    judged = replace(line.planned, by_cuped=True, relative=0.01, low=-0.02, high=0.04)
+    first = replace(head, effects=(replace(line, planned=judged),))
+    captions = [
+        re.sub(r"<[^>]*>|\s+", " ", caption)
+        for caption in re.findall(
+            r"(?s)<figcaption>(.*?)</figcaption>", html(replace(report, metrics=(first, *report.metrics[1:])), CONTEXT)
+        )
+    ]
+    assert captions[0].startswith("All days, plain: ")
+    assert re.search(r"By the plan, by CUPED: +\+1.0 % +\[−2.0 %, \+4.0 %\]", captions[0])
+    page = html(filled(report), CONTEXT)
+    assert "each day, plain 95 % interval" in page
+    assert "All days so far, plain</th>" in page
 
 
 def test_a_live_page_renews_itself_and_an_ordinary_one_does_not():

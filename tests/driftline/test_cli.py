@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,11 @@ def test_help_names_what_there_is(command: list[str], mentions: list[str]) -> No
     shown = driftline(*command, "--help")
     assert shown.returncode == 0
     assert all(word in shown.stdout for word in mentions)
+
+
+def test_the_version_is_the_package_s() -> None:
+    shown = driftline("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"driftline {version('driftline')}\n")
 
 
 def test_a_data_folder_without_its_files_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

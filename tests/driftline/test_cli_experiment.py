@@ -65,6 +65,13 @@ def test_without_a_time_assign_answers_for_a_moment_of_the_experiment(file: Path
     assert run("assign", "-s", file, 17).stdout == "17\ttreatment\toverride\n"
 
 
+@pytest.mark.parametrize("user_id", [2**63, -(2**63) - 1])
+def test_a_user_id_beyond_64_bits_is_one_sentence_and_nobody_is_shown(file: Path, user_id: int) -> None:
+    shown = run("assign", "-s", file, "--", 17, user_id)
+    assert shown.stdout == ""
+    assert str(shown.exception) == (f"User id {user_id} is not a signed 64-bit integer (from -2^63 up to 2^63 - 1).")
+
+
 def test_a_time_that_is_none_is_one_sentence(file: Path) -> None:
     shown = run("assign", "-s", file, "--at", "noon", 17)
     assert str(shown.exception) == "--at 'noon' is not a time with a zone, such as 2026-03-01T00:00:00+08:00."

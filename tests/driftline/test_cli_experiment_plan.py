@@ -62,6 +62,17 @@ def test_a_rate_that_is_off_ends_with_2(tmp_path: Path) -> None:
     assert "follow_rate is significant too rarely" in shown.stdout
 
 
+def test_a_handful_of_replicates_makes_nothing_trusted(settings: Path) -> None:
+    shown = run("aa", "-s", settings, "--replicates", 5)
+    assert shown.exit_code == 0, shown.output
+    assert "5 replicates are too few to tell, at least 104 are needed" in shown.stdout
+    assert "No metric can be called trusted. At alpha 5%, at least 104 replicates tell." in shown.stdout
+    assert "yes" not in [cell for row in shown.stdout.splitlines() for cell in row.split()[-1:]]
+    found = json.loads(run("aa", "-s", settings, "--replicates", 5, "--json").stdout)
+    assert found["trusted"] is None
+    assert all(level["trusted"] is None for level in found["levels"])
+
+
 def test_nobody_to_shuffle_is_one_sentence(tmp_path: Path) -> None:
     shown = run("aa", "-s", settings_with(tmp_path, []))
     assert shown.exit_code != 0

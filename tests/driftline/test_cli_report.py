@@ -11,7 +11,6 @@ from abtest.store import Saved, path_of, save
 from contracts.experiment import METRICS
 from contracts.settings import Settings, dump
 from driftline.cli import app
-from driftline.cli_report import _public
 from driftline.errors import UsageError
 from tests.abtest.abtest_cases import MINUTE_MS, START, experiment, exposure, feedback, observe, week
 
@@ -55,6 +54,7 @@ def test_a_sound_report_ends_with_0_and_says_where_and_what(saved, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "report.html, report.json, report.md" in shown.stdout
     assert ": treatment." in shown.stdout
+    assert "1 warning: The last day. Weigh what" in shown.stdout
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["context"]["command"] == f"driftline experiment report -s {settings} --out {tmp_path / 'out'}"
     assert len(found["data_hash"]) == 64
@@ -104,9 +104,12 @@ def test_diff_names_what_changed_as_a_table_and_as_json(saved, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "They are of different data." in shown.stdout
     assert ["users", "control", "20", "30"] in [line.split() for line in shown.stdout.splitlines()]
+    assert "primary; less is worse" in " ".join(shown.stdout.split())
     found = json.loads(run("diff", *files, "--json").stdout)
     assert found["same_data"] is False
-    assert {"kind": "users", "name": "control", "before": "20", "after": "30", "note": ""} in found["changes"]
+    assert {"kind": "users", "name": "control", "before": "20", "after": "30", "note": "", "judged": ""} in found[
+        "changes"
+    ]
     assert run("diff", files[0], files[0]).stdout == "Nothing changed. Both are of the same data.\n"
 
 
@@ -114,8 +117,3 @@ def test_diff_of_what_is_no_report_is_one_sentence(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     shown = run("diff", tmp_path / "x.json", tmp_path / "x.json")
     assert str(shown.exception) == f"{tmp_path / 'x.json'} is not a report: it has no schema_version."
-
-
-def test_a_password_in_a_url_does_not_reach_the_report():
-    assert _public("postgres://me:secret@db.example.org:5432/x?a=b") == "postgres://me:***@db.example.org:5432/x?a=b"
-    assert _public("/data/rows@2026.parquet") == "/data/rows@2026.parquet"

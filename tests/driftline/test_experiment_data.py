@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from driftline.cli import main
+from driftline.experiment_data import public
 from tests.abtest.abtest_cases import into_sqlite
 
 EXPERIMENT = {
@@ -99,6 +100,8 @@ def test_a_day_is_added_to_those_kept_and_the_report_is_that_of_all(week, capsys
         (("--data", "none.parquet", "--keep", __file__), "is a file; --keep takes a folder."),
         (("--data", "none.parquet"), "There is no Parquet file at none.parquet."),
         (("--data", "none.parquet", "--state", "none.npz"), "Give --data or --state, one of them."),
+        (("--data", "duckdb:////none/x.duckdb", "--table", "days"), "There is no file /none/x.duckdb."),
+        ((), "For a report on rows or on an aggregate, add --data or --state."),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(week, capsys, monkeypatch, options, said):
@@ -107,3 +110,25 @@ def test_what_cannot_be_done_is_one_sentence(week, capsys, monkeypatch, options,
     )
     assert code == 2
     assert said in output.err
+
+
+def test_a_file_without_rows_is_one_sentence(week, capsys, monkeypatch):
+    days = pd.read_parquet(week / "days.parquet").head(0)
+    typed, untyped = week / "typed.parquet", week / "untyped.parquet"
+    days.astype({"arm": "string"}).to_parquet(typed, index=False)
+    days.assign(arm=pd.Series([], dtype=object)).to_parquet(untyped, index=False)
+    said = {
+        typed: f"There are no rows in {typed}.",
+        untyped: "Column 'arm' of the table has no type, as where there are no rows; it must be text.",
+    }
+    for path, sentence in said.items():
+        for command in (("report", "-s"), ("plan",)):
+            code, output = run(
+                "experiment", *command, week / "week.yaml", "--data", path, capsys=capsys, monkeypatch=monkeypatch
+            )
+            assert (code, output.err) == (2, f"driftline: {sentence}\n")
+
+
+def test_a_password_in_a_url_does_not_reach_the_report():
+    assert public("postgres://me:secret@db.example.org:5432/x?a=b") == "postgres://me:***@db.example.org:5432/x?a=b"
+    assert public("/data/rows@2026.parquet") == "/data/rows@2026.parquet"

@@ -1,6 +1,13 @@
-"""A run that is not sound says so."""
+"""A run that is not sound says so; snapshots are marked when they went live."""
 
-from driftline.summary import complaints
+from pathlib import Path
+
+from abtest.state import Rules, State
+from contracts import snapshot
+from contracts.settings import Settings
+from contracts.snapshot import Manifest
+from driftline.summary import complaints, known_context
+from tests.abtest.abtest_cases import START, experiment, exposure, observe
 
 SOUND = {
     "recalls": 9,
@@ -28,3 +35,15 @@ def test_each_defect_is_named() -> None:
     assert complaints(SOUND | {"mixed_version_replies": 1}) == ["1 replies mixed snapshot versions"]
     assert complaints(SOUND | {"exposures_lost": 3}) == ["3 exposures were lost"]
     assert complaints(SOUND | {"events_in": 7}) == ["1 events are unaccounted for"]
+
+
+def test_a_snapshot_is_marked_at_its_first_answer_and_else_at_its_newest_event(tmp_path: Path) -> None:
+    given = {"kafka": {"bootstrap_servers": "127.0.0.1:1"}, "experiment": experiment()}
+    settings = Settings(**given, **{name: tmp_path / name for name in ("feature_repo", "snapshots", "state")})
+    for number in (1, 2):
+        version = snapshot.version_name(number)
+        manifest = Manifest("t2diff", version, 4, 4, 0, (), 9, {}, {}, START + number, {})
+        snapshot.seal(settings.snapshots, manifest, {})
+    answered = exposure(1, "treatment", START + 7000, snapshot_version=snapshot.version_name(2))
+    marks = known_context(settings, observe(State(Rules.of(settings)), answered)).marks
+    assert [mark.at_ms for mark in marks if mark.arm == "treatment"] == [START + 1, START + 7000]

@@ -89,6 +89,16 @@ def test_the_terminal_shows_verdict_checks_and_every_metric(settings):
         assert said in shown
 
 
+def test_an_ended_experiment_is_not_called_inconclusive(settings):
+    last = exposure(999, at=settings.experiment.end_ms - 1000, request="last")
+    collected(settings, *week(users=60, days=7), last)
+    shown = text(watch.Watch(settings, ManualClock(), 5).look())
+    assert "Ended: treatment. The experiment has ended at 1970-01-18 00:00 UTC;" in shown
+    assert "Inconclusive" not in shown
+    assert "run it with more users" not in shown
+    assert "hold at all moments" in shown
+
+
 def test_a_mismatch_is_shown_as_invalid_and_strikes_the_effects(settings):
     collected(settings, *[exposure(u, "treatment" if u < 90 else "control", request=str(u)) for u in range(1, 100)])
     view = watch.Watch(settings, ManualClock(), 5).look()
