@@ -17,6 +17,7 @@ A crash before (3) leaves a hidden directory that nobody reads, one before (4) a
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from contracts.features import Floats, Ints
 from contracts.index import EXACT
@@ -37,6 +39,7 @@ LIVE = "LIVE"
 HELD = "HELD"
 MANIFEST = "manifest.json"
 PIECE = 1 << 18  # bytes that are read at once
+HEADER = 1 << 12  # bytes that the description of an array may take
 _NAME = re.compile(r"v(\d{6,})(?:\+(\d{3,}))?")
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -174,11 +177,11 @@ def read(root: Path, model: str, version: str) -> Snapshot:
     try:
         snapshot = Snapshot(
             manifest,
-            content["tower.onnx"],
+            bytes(content["tower.onnx"]),
             array(content["item_ids.npy"], np.int64),
             array(content["item_vectors.npy"], np.float32),
             array(content["item_counts.npy"], np.float32),
-            content.get("index.npz", EXACT),
+            bytes(content.get("index.npz", EXACT)),
         )
     except (KeyError, ValueError) as error:
         raise SnapshotError(f"Snapshot {model}/{version} is no full snapshot: {error}.") from error
@@ -279,7 +282,7 @@ def seal(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
     return target
 
 
-def unseal(root: Path, model: str, version: str) -> tuple[Manifest, dict[str, bytes]]:
+def unseal(root: Path, model: str, version: str) -> tuple[Manifest, dict[str, memoryview]]:
     """Read such a directory and verify every file of it.
 
     Raises:
@@ -287,7 +290,7 @@ def unseal(root: Path, model: str, version: str) -> tuple[Manifest, dict[str, by
 
     """
     manifest = read_manifest(root, model, version)
-    content: dict[str, bytes] = {}
+    content: dict[str, memoryview] = {}
     for name, checksum in manifest.checksums.items():
         try:
             content[name], found = _read(root / model / version / name)
@@ -322,17 +325,22 @@ def npy(values: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def array(content: bytes, kind: type[_Number]) -> np.ndarray[Any, np.dtype[_Number]]:
-    """The array in the bytes of an .npy file.
+def array(content: memoryview, kind: type[_Number]) -> npt.NDArray[_Number]:
+    """The array in the bytes of an .npy file: a view of them, not a copy.
 
     Raises:
         ValueError: it cannot be read, or holds another kind of number.
 
     """
-    values: np.ndarray[Any, Any] = np.load(BytesIO(content), allow_pickle=False)
-    if values.dtype != kind:
-        raise ValueError(f"an array of {values.dtype} stands where {np.dtype(kind)} should")
-    return values
+    header = BytesIO(content[:HEADER])
+    version = np.lib.format.read_magic(header)
+    if version != (1, 0):
+        raise ValueError(f"an array of format {version}")
+    shape, by_column, dtype = np.lib.format.read_array_header_1_0(header)
+    if dtype != kind:
+        raise ValueError(f"an array of {dtype} stands where {np.dtype(kind)} should")
+    values = np.frombuffer(content, kind, math.prod(shape), header.tell())
+    return values.reshape(shape, order="F" if by_column else "C")
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:
@@ -343,14 +351,16 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read(path: Path) -> tuple[bytes, str]:
+def _read(path: Path) -> tuple[memoryview, str]:
     """A file and its checksum, piece by piece: one long read keeps all others off the processor until it ends."""
-    digest, pieces = hashlib.sha256(), []
+    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-            pieces.append(piece)
-    return b"".join(pieces), digest.hexdigest()
+        content = np.empty(path.stat().st_size, np.uint8).data  # pages that nothing has filled before
+        end = 0
+        while length := file.readinto(content[end : end + PIECE]):
+            digest.update(content[end : end + length])
+            end += length
+    return content[:end], digest.hexdigest()
 
 
 def _write_synced(path: Path, content: bytes) -> None:
