@@ -21,7 +21,7 @@ from contracts.wire.recall_pb2_grpc import RecallServiceStub
 
 MODEL = "t2diff"
 BASES = 4  # full snapshots; each differs from the others in tower and in all item vectors
-POLL_S = 0.03  # a question costs a replica about as much as a request does
+POLL_S = 0.15  # a question costs a replica about as much as a request does; seldom, lest it be the load
 LONGEST_S = 60.0  # that a swap may take
 VECTOR_TOLERANCE = 0.02  # of a vector's length: a replica may round the time since the last behaviour
 

@@ -25,7 +25,6 @@ from serving.swap import Load, to_load
 
 log = structlog.get_logger()
 
-NICENESS = 19  # of the loading thread: on a busy machine a swap takes longer, and requests do not
 
 
 class Swapper:
@@ -125,6 +124,10 @@ class Swapper:
 
 
 def _step_back() -> None:
-    """Give this thread the machine's leftovers: Linux has a priority for each thread."""
+    """Give this thread the machine's leftovers: on a busy machine a swap takes longer, and requests hardly do.
+
+    Linux has a policy for each thread. One that is but nice keeps its core to the end of its time slice when another
+    wakes, some milliseconds; an idle one gives it up at once.
+    """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
