@@ -33,6 +33,7 @@ class Counted:
     """An aggregate, and by name how much of the data is not in it or is missing. No name stands for 0.
 
     ``rows``: all that were read. ``rows_outside_days``: on a day that the experiment does not have, left out.
+    ``rows_late``: of days that were kept before they came, left out.
     ``rows_of_testers``: of users in `overrides`, left out. ``users_in_two_arms``: left out with all their rows.
     ``users_without_pre``: whose covariates are taken as 0, nothing being known of them from before.
     ``pre_users_without_rows``: of the second table, left out. ``days_without_rows``: before the last day seen.

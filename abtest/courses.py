@@ -137,7 +137,7 @@ def _group_sequential(
     """
     days = _days(effects, at)
     if not days:
-        return replace(found, reason="no look yet has an effect")
+        return replace(found, reason="no look so far could estimate it" if at else "the plan has not looked yet")
     alpha = experiment.analysis.alpha
     judged = group_sequential(days, effects.effects, effects.covariance, experiment.days, alpha, critical=critical)
     looks = tuple(

@@ -100,7 +100,8 @@ def _parquet(text: str) -> "ir.Table":
     if not found:
         raise DataError(f"There is no Parquet file at {text}.")
     try:
-        return ibis.duckdb.connect().read_parquet(pattern, hive_partitioning=True)
+        # By name, so that a column has one type that holds all files' numbers, and not the first file's.
+        return ibis.duckdb.connect().read_parquet(pattern, hive_partitioning=True, union_by_name=True)
     except Exception as error:  # DuckDB's own, and whatever a damaged file brings about
         raise DataError(f"Cannot read {text} as Parquet: {_line(error)}.") from error
 

@@ -66,14 +66,18 @@ def _with_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
     before = np.flatnonzero(met & ~gone & ~mixed)
     before = before[np.argsort(place[before])]
     new, pre, sizes, unknown = _newcomers(kept, table, np.flatnonzero(~met))
-    counts += Counter(kept.counts) + Counter(users_without_pre=unknown)
+    rows = counts["rows"] or len(table.day)
+    counts.update(kept.counts)
+    if (kept.folder / "pre.npy").exists():
+        counts["users_without_pre"] += unknown
+        counts["pre_users_without_rows"] -= len(new) - unknown
     users = np.concatenate([before, new])
     place = np.concatenate([place[before], kept.starts[-1] + np.arange(len(new))])
     starts = (*kept.starts, *(kept.starts[-1] + np.cumsum(sizes)).tolist())
     values = table.values[users]
     bounds = np.searchsorted(place, starts).tolist()
     means = about(len(kept.kinds), bounds, values, pre)
-    added = Day(day, tuple(bounds), means, np.zeros_like(means))
+    added = Day(day, tuple(bounds), means, np.zeros_like(means), rows)
     found = replace(kept, starts=starts, days=(*kept.days, added))
     with ThreadPoolExecutor(1) as pool:  # the disk has its time meanwhile
         written = pool.submit(write, kept.folder, str(day), rows=place.astype(np.int32), values=values, pre=pre)

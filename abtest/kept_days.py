@@ -3,6 +3,7 @@
 What `abtest.rows.read` gives of all days, by `abtest.kept` from day to day.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = None) -> Counted:
     """The aggregate of a table of users and days, and of the days that `folder` keeps from before.
 
-    A day is read when the table first has it, and then never again, so it has to be over by then.
+    A day is read when the table first has it, and then never again, so it has to be over by then; rows that came for it
+    later are counted as ``rows_late``.
 
     Args:
         folder: where days are kept; it is made if it is not there.
@@ -30,7 +32,8 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
         pre: covariates in a table of their own; read once, when `folder` is made.
 
     Raises:
-        DataError: as for `abtest.rows.read`; or the metrics need columns that are not kept.
+        DataError: as for `abtest.rows.read`; a day came after a later one was kept; the metrics need columns that are
+            not kept; or `folder` has something else in it.
         StateError: what is kept is damaged, or of another experiment.
 
     """
@@ -38,6 +41,8 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     if (folder / MANIFEST).exists():
         kept = opened(folder, experiment)
         _require(kept, columns, spread)
+    elif folder.exists() and any(path.suffix != ".npy" for path in folder.iterdir()):
+        raise DataError(f"{folder} has other files in it; days are kept in a folder of their own.")
     elif inside and pre is not None:
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
     elif pre is not None:
@@ -45,10 +50,14 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
         kept = begun(folder, experiment, columns, covariates, (ids, values), spread)
     else:
         kept = begun(folder, experiment, columns, inside, spread=spread)
-    for value in _new_days(table, experiment, kept.days[-1].day if kept.days else -1):
-        kept = with_day(kept, *one_day(table.filter(table[DAY] == value), experiment, kept.columns))
+    days = _days(table, experiment)
+    late = _late(kept, days)
+    for day in sorted(days):
+        if not kept.days or day > kept.days[-1].day:
+            value, _ = days[day]
+            kept = with_day(kept, *one_day(table.filter(table[DAY] == value), experiment, kept.columns))
     of = kept.aggregate
-    counts = {**kept.counts, "users_in_two_arms": kept.in_two_arms, **gaps(of)}
+    counts = {**kept.counts, "rows_late": late, "users_in_two_arms": kept.in_two_arms, **gaps(of)}
     return Counted(of, {name: count for name, count in counts.items() if count})
 
 
@@ -61,12 +70,25 @@ def _require(kept: Kept, columns: tuple[str, ...], spread: tuple[str, ...]) -> N
         )
 
 
-def _new_days(table: "ir.Table", experiment: Experiment, last: int) -> list[Any]:
-    """As the table has them, in order: days of the experiment after the `last` one kept."""
-    found: dict[int, Any] = {}
-    for batch in batches(table.select(DAY).distinct(), [DAY]):
+def _late(kept: Kept, days: Mapping[int, tuple[Any, int]]) -> int:
+    """How many rows the days kept have now that they did not have when they were read."""
+    had = {day.day: day.rows for day in kept.days}
+    behind = [day for day in sorted(days) if had and day < max(had) and day not in had]
+    if behind:
+        raise DataError(
+            f"Day {days[behind[0]][0]} came after a later one was kept in {kept.folder}, and days are added in order; "
+            f"to have it, begin another folder."
+        )
+    return sum(max(rows - had[day], 0) for day, (_, rows) in days.items() if day in had)
+
+
+def _days(table: "ir.Table", experiment: Experiment) -> dict[int, tuple[Any, int]]:
+    """By day of the experiment: what the table calls it, and how many rows it has."""
+    found: dict[int, tuple[Any, int]] = {}
+    for batch in batches(table.group_by(DAY).aggregate(rows=table.count()), [DAY, "rows"]):
         days = batch.column(DAY)
         if days.null_count:
             raise DataError(f"The data cannot be used: column '{DAY}' has missing values.")
-        found |= zip(day_of(days, first_day(experiment)).tolist(), days.to_pylist(), strict=True)
-    return [found[day] for day in sorted(found) if last < day < experiment.days]
+        numbers = day_of(days, first_day(experiment)).tolist()
+        found |= zip(numbers, zip(days.to_pylist(), batch.column("rows").to_pylist(), strict=True), strict=True)
+    return {day: of for day, of in found.items() if 0 <= day < experiment.days}

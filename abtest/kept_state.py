@@ -12,10 +12,12 @@ from abtest.aggregates import fingerprint, read_archive, write_archive
 from abtest.histogram import Histogram
 from abtest.jackknife import Buckets
 from abtest.moments import Floats, Moments
+from abtest.store import StateError
 from abtest.table import Ints
 from contracts.experiment import Experiment
 
 MANIFEST = "kept.npz"
+ROSTER = ("ids", "places", "gone", "totals")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Day:
     bounds: tuple[int, ...]
     about: Floats
     sums: Floats
+    rows: int = 0  # that its table had, whatever became of them
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def begun(
         {segment: dict.fromkeys(arms, nobody) for segment in SEGMENTS},
         {arm: Buckets(tuple(columns), np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in arms},
         {column: {arm: Histogram.of(np.zeros(0)) for arm in arms} for column in spread},
+        counts={} if pre is None else {"pre_users_without_rows": len(pre[0])},
     )
     none = np.zeros(0, np.int64)
     write(folder, "none", ids=none, places=none, gone=np.zeros(0, bool), totals=np.zeros((0, len(spread))))
@@ -127,8 +131,12 @@ def opened(folder: Path, experiment: Experiment) -> Kept:
 
     """
     values, told = read_archive(folder / MANIFEST, experiment)
-    days = tuple(Day(day, tuple(bounds), *values["days"][str(day)].values()) for day, bounds in told["days"])
-    return Kept(
+    kept = values["days"]
+    days = tuple(
+        Day(day, tuple(bounds), kept[str(day)]["about"], kept[str(day)]["sums"], rows)
+        for day, bounds, rows in told["days"]
+    )
+    found = Kept(
         folder,
         experiment,
         tuple(told["columns"]),
@@ -142,11 +150,26 @@ def opened(folder: Path, experiment: Experiment) -> Kept:
         told["in_two_arms"],
         told["counts"],
     )
+    _verify(found)
+    return found
+
+
+def _verify(kept: Kept) -> None:
+    """That all files are there and as long as they say."""
+    names = [f"{what}-{day.day}" for day in kept.days for what in ("rows", "values", "pre")]
+    names += [f"{what}-{kept.days[-1].day if kept.days else 'none'}" for what in ROSTER]
+    for name in names:
+        path = kept.folder / f"{name}.npy"
+        try:
+            np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            why = "is missing" if not path.exists() else "is damaged"
+            raise StateError(f"{path} {why}; begin another folder.") from error
 
 
 def roster(kept: Kept) -> dict[str, Any]:
     name = str(kept.days[-1].day) if kept.days else "none"
-    return {what: np.load(kept.folder / f"{what}-{name}.npy") for what in ("ids", "places", "gone", "totals")}
+    return {what: np.load(kept.folder / f"{what}-{name}.npy") for what in ROSTER}
 
 
 def write(folder: Path, name: str, **arrays: Any) -> None:
@@ -167,13 +190,13 @@ def commit(kept: Kept) -> None:
         "covariates": kept.covariates,
         "spread": kept.spread,
         "starts": kept.starts,
-        "days": [(of.day, of.bounds) for of in kept.days],
+        "days": [(of.day, of.bounds, of.rows) for of in kept.days],
         "in_two_arms": kept.in_two_arms,
         "counts": kept.counts,
     }
     write_archive(values, told, kept.folder / MANIFEST)
-    now = {f"{what}-{kept.days[-1].day if kept.days else 'none'}.npy" for what in ("ids", "places", "gone", "totals")}
-    for what in ("ids", "places", "gone", "totals"):
+    now = {f"{what}-{kept.days[-1].day if kept.days else 'none'}.npy" for what in ROSTER}
+    for what in ROSTER:
         for path in kept.folder.glob(f"{what}-*.npy"):
             if path.name not in now:
                 path.unlink()

@@ -186,6 +186,10 @@ def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
     said = f"{_of(outside, read)} rows are on days that the experiment does not have, {number(testers)} of testers; "
     told = {"rows_of_testers": testers}
     yield _graded("rows", "Rows left out", outside, read, f"{said}no figure has them", SKEWED, VOID, told)
+    late = counts.get("rows_late", 0)
+    if late:
+        said = f"{_of(late, read + late)} rows came after their day had been kept; no figure has them"
+        yield _graded("rows_late", "Late rows", late, read + late, said, SKEWED, VOID, {})
     unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
     if unknown or strangers:
         said = f"Of {_of(unknown, users)} users nothing is known from before, which counts as 0; "

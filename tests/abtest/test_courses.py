@@ -64,7 +64,7 @@ def test_a_look_waits_until_its_day_is_over(crowd):
     found = reported(crowd, plan, newest_ms=noon)
     assert [look.day for look in course_of(found).looks] == [1]
     early = reported(crowd, plan, days=9, newest_ms=START + DAY_MS // 2)
-    assert planned_of(early).reason == "no look yet has an effect"
+    assert planned_of(early).reason == "the plan has not looked yet"
     assert early.verdicts[0].decision == "inconclusive"
 
 

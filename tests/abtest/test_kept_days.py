@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from abtest import kept_days, rows
+from abtest import kept_days, quality, rows
 from abtest.engines import DataError, opened
+from abtest.store import StateError
 from contracts.experiment import MetricPlan
 from tests.abtest.abtest_cases import experiment
 from tests.abtest.test_rows import FIRST, METRICS, WEEK, assert_same, parquet, people
@@ -29,10 +30,6 @@ def daily(folder, days, which):
     return opened(folder)
 
 
-def told(counts):
-    return {name: count for name, count in counts.items() if name != "pre_users_without_rows"}
-
-
 def test_days_come_as_they_are_over_and_the_week_is_that_of_reading_all_at_once(tmp_path, crowd):
     days, pre = crowd
     before = opened(parquet(tmp_path, pre, "pre.parquet"))
@@ -41,7 +38,7 @@ def test_days_come_as_they_are_over_and_the_week_is_that_of_reading_all_at_once(
         found = kept_days.read(tmp_path / "kept", table, WEEK, before)
         expected = rows.read(table, WEEK, before)
         assert_same(found.aggregate, expected.aggregate)
-        assert found.counts == told(expected.counts)
+        assert found.counts == expected.counts
     assert found.counts["rows"] == len(days)
 
 
@@ -78,7 +75,54 @@ def test_what_is_met_in_a_day_is_told_on_later_days_too(tmp_path, crowd):
     assert found.counts["rows_of_testers"] > 0
     assert found.counts["users_in_two_arms"] == 1
     assert found.counts["users_without_pre"] > 0
-    assert found.counts == told(expected.counts)
+    assert found.counts == expected.counts
+
+
+def test_a_day_that_comes_after_a_later_one_is_refused_and_what_is_kept_stays(tmp_path, crowd):
+    days, _ = crowd
+    kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0, 1, 3]), WEEK)
+    with pytest.raises(DataError, match="Day 1970-01-13 came after a later one was kept"):
+        kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [2]), WEEK)
+    (tmp_path / "rows" / "day=1970-01-13" / "part.parquet").unlink()
+    found = kept_days.read(tmp_path / "kept", opened(tmp_path / "rows"), WEEK)
+    assert_same(found.aggregate, rows.read(opened(tmp_path / "rows"), WEEK).aggregate)
+
+
+def test_rows_that_come_late_for_a_day_are_counted(tmp_path, crowd):
+    days, _ = crowd
+    daily(tmp_path / "rows", days, [0, 1])
+    late = days[days.day == FIRST + timedelta(days=1)].drop(columns="day")
+    late[9:].to_parquet(tmp_path / "rows" / "day=1970-01-12" / "part.parquet")
+    kept_days.read(tmp_path / "kept", opened(tmp_path / "rows"), WEEK)
+    late[:9].to_parquet(tmp_path / "rows" / "day=1970-01-12" / "late.parquet")
+    for which in ([], [2]):
+        found = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, which), WEEK)
+        assert found.counts["rows_late"] == 9
+    _, check = quality.rows(found.counts, 400)
+    assert (check.name, check.level, check.said[:8]) == (
+        "rows_late",
+        "warning",
+        "9 of " + str(found.counts["rows"] + 9)[:3],
+    )
+
+
+@pytest.mark.parametrize("name", ["values-1.npy", "totals-2.npy", "kept.npz"])
+def test_a_damaged_file_is_named_before_anything_is_done(tmp_path, crowd, name):
+    days, _ = crowd
+    table = daily(tmp_path / "rows", days, [0, 1, 2])
+    kept_days.read(tmp_path / "kept", table, WEEK)
+    path = tmp_path / "kept" / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StateError, match=f"{name} is damaged"):
+        kept_days.read(tmp_path / "kept", table, WEEK)
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path, crowd):
+    days, _ = crowd
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "week.yaml").write_text("name: week")
+    with pytest.raises(DataError, match="has other files in it"):
+        kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0]), WEEK)
 
 
 def test_days_may_be_numbers_and_lie_outside_the_experiment(tmp_path, crowd):

@@ -107,6 +107,27 @@ def test_files_partitioned_by_day_and_a_glob_of_files_are_one_table(tmp_path, cr
         assert_same(read(opened(data), WEEK, before).aggregate, expected)
 
 
+@pytest.mark.parametrize("first", ["0", "6"])
+def test_a_day_written_as_whole_numbers_does_not_round_those_of_others(tmp_path, crowd, first):
+    days, _ = crowd
+    whole = (days.day == FIRST + timedelta(days=int(first))).to_numpy()
+    days = days.assign(play_s=np.where(whole, np.round(days.play_s), days.play_s / 1000))
+    days[whole].astype({"play_s": np.int64}).to_parquet(tmp_path / f"{first}.parquet")
+    days[~whole].to_parquet(tmp_path / "5.parquet")
+    assert_same(read(opened(tmp_path), WEEK).aggregate, read(opened(parquet(tmp_path / "one", days)), WEEK).aggregate)
+
+
+def test_a_file_that_lacks_a_column_or_has_text_in_it_is_refused(tmp_path, crowd):
+    days, _ = crowd
+    days[:50].to_parquet(tmp_path / "a.parquet")
+    days[50:].drop(columns="play_s").to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"column 'play_s' has \d+ missing values"):
+        read(opened(tmp_path), WEEK)
+    days[50:].astype({"play_s": str}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="Column 'play_s' of the table is string; it must be a number"):
+        read(opened(tmp_path), WEEK)
+
+
 def test_covariates_may_be_columns_that_are_constant_per_user(tmp_path, crowd, expected):
     days, pre = crowd
     wide = days.merge(pre.rename(columns={"views": "pre.views", "play_s": "pre.play_s"}), on="user_id")
