@@ -22,7 +22,7 @@ from abtest.engines import DataError
 from abtest.histogram import Histogram
 from abtest.jackknife import Buckets
 from abtest.kept_moments import about, moments_with
-from abtest.kept_state import Day, Kept, begun, commit, opened, roster, write
+from abtest.kept_state import COVARIATES, Day, Kept, begun, commit, opened, roster, write
 from abtest.moments import Floats, Moments
 from abtest.table import Ints, Table, arranged
 
@@ -68,7 +68,7 @@ def _with_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
     new, pre, sizes, unknown = _newcomers(kept, table, np.flatnonzero(~met))
     rows = counts["rows"] or len(table.day)
     counts.update(kept.counts)
-    if (kept.folder / "pre.npy").exists():
+    if (kept.folder / COVARIATES).exists():
         counts["users_without_pre"] += unknown
         counts["pre_users_without_rows"] -= len(new) - unknown
     users = np.concatenate([before, new])
@@ -123,11 +123,11 @@ def _newcomers(kept: Kept, table: Table, new: Ints) -> tuple[Ints, Floats, Ints,
     And of how many the covariates are not known, where they are given once for all users.
     """
     pre, unknown = table.pre[new], 0
-    if (kept.folder / "pre.npy").exists():
+    if (kept.folder / COVARIATES).exists():
         ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
         known = _places(ids, np.arange(len(ids)), table.user_id[new])
         pre = np.zeros((len(new), len(kept.covariates)))
-        pre[known >= 0] = np.load(kept.folder / "pre.npy", mmap_mode="r")[known[known >= 0]]
+        pre[known >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[known[known >= 0]]
         unknown = int((known < 0).sum())
     kind = len(SEGMENTS) * table.arm[new] + ~pre.any(axis=1)
     order = np.lexsort((table.user_id[new], kind))

@@ -3,14 +3,14 @@
 What `abtest.rows.read` gives of all days, by `abtest.kept` from day to day.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abtest.aggregates import Counted
 from abtest.engines import DataError, batches
 from abtest.kept import Kept, begun, opened, with_day
-from abtest.kept_state import MANIFEST
+from abtest.kept_state import COVARIATES, MANIFEST
 from abtest.reader import DAY, day_of, first_day
 from abtest.rows import before, gaps, one_day, wanted
 from contracts.experiment import Experiment
@@ -40,7 +40,7 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     columns, spread, inside = wanted(table, experiment)
     if (folder / MANIFEST).exists():
         kept = opened(folder, experiment)
-        _require(kept, columns, spread)
+        _require(kept, columns, spread, inside, pre is not None)
     elif folder.exists() and any(path.suffix != ".npy" for path in folder.iterdir()):
         raise DataError(f"{folder} has other files in it; days are kept in a folder of their own.")
     elif inside and pre is not None:
@@ -51,17 +51,24 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     else:
         kept = begun(folder, experiment, columns, inside, spread=spread)
     days = _days(table, experiment)
-    late = _late(kept, days)
+    _require_order(kept, days)
     for day in sorted(days):
         if not kept.days or day > kept.days[-1].day:
             value, _ = days[day]
             kept = with_day(kept, *one_day(table.filter(table[DAY] == value), experiment, kept.columns))
     of = kept.aggregate
-    counts = {**kept.counts, "rows_late": late, "users_in_two_arms": kept.in_two_arms, **gaps(of)}
+    counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(of)}
     return Counted(of, {name: count for name, count in counts.items() if count})
 
 
-def _require(kept: Kept, columns: tuple[str, ...], spread: tuple[str, ...]) -> None:
+def _require(kept: Kept, columns: Sequence[str], spread: Sequence[str], inside: Sequence[str], more: bool) -> None:
+    """`inside`: covariates that the table has; `more`: there is a table of them too."""
+    of_their_own = (kept.folder / COVARIATES).exists()
+    if not of_their_own and (more or tuple(inside) != kept.covariates):
+        had = ", ".join(kept.covariates) or "no covariates"
+        raise DataError(
+            f"{kept.folder} was begun with {had} in the table of days; give the same, or begin another folder."
+        )
     lacking = [name for name in columns if name not in kept.columns]
     lacking += [f"{name} (its spread)" for name in spread if name not in kept.spread]
     if lacking:
@@ -70,16 +77,19 @@ def _require(kept: Kept, columns: tuple[str, ...], spread: tuple[str, ...]) -> N
         )
 
 
-def _late(kept: Kept, days: Mapping[int, tuple[Any, int]]) -> int:
-    """How many rows the days kept have now that they did not have when they were read."""
-    had = {day.day: day.rows for day in kept.days}
-    behind = [day for day in sorted(days) if had and day < max(had) and day not in had]
+def _require_order(kept: Kept, days: Mapping[int, tuple[Any, int]]) -> None:
+    had = [day.day for day in kept.days]
+    behind = [day for day in sorted(days) if day not in had and had and day < had[-1]]
     if behind:
         raise DataError(
             f"Day {days[behind[0]][0]} came after a later one was kept in {kept.folder}, and days are added in order; "
             f"to have it, begin another folder."
         )
-    return sum(max(rows - had[day], 0) for day, (_, rows) in days.items() if day in had)
+
+
+def _late(kept: Kept, days: Mapping[int, tuple[Any, int]]) -> int:
+    """How many rows the days kept have now that they did not have when they were read."""
+    return sum(max(days[day.day][1] - day.rows, 0) for day in kept.days if day.day in days)
 
 
 def _days(table: "ir.Table", experiment: Experiment) -> dict[int, tuple[Any, int]]:

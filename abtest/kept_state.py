@@ -17,6 +17,7 @@ from abtest.table import Ints
 from contracts.experiment import Experiment
 
 MANIFEST = "kept.npz"
+COVARIATES = "pre.npy"  # where they are given once for all users
 ROSTER = ("ids", "places", "gone", "totals")
 
 
@@ -100,10 +101,11 @@ def begun(
 
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / COVARIATES).unlink(missing_ok=True)  # of a beginning that did not get far
     if pre is not None:
         order = np.argsort(pre[0])
         np.save(folder / "pre-ids.npy", pre[0][order])
-        np.save(folder / "pre.npy", pre[1][order])
+        np.save(folder / COVARIATES, pre[1][order])
     arms, wide, k = tuple(experiment.arms), layout(columns, covariates, 1), len(columns)
     nobody = Moments.of(wide, np.zeros((0, len(wide))))
     found = Kept(

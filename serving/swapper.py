@@ -26,7 +26,6 @@ from serving.swap import Load, to_load
 log = structlog.get_logger()
 
 
-
 class Swapper:
     """Swaps snapshots into `models`."""
 
@@ -130,4 +129,7 @@ def _step_back() -> None:
     wakes, some milliseconds; an idle one gives it up at once.
     """
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        try:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        except OSError as error:  # a container may forbid it; swaps are then felt more, and that is all
+            log.warning("the loading thread keeps its priority", error=str(error))

@@ -125,6 +125,19 @@ def test_a_folder_of_other_things_is_not_written_into(tmp_path, crowd):
         kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0]), WEEK)
 
 
+def test_covariates_have_to_come_as_they_did_when_the_folder_was_begun(tmp_path, crowd):
+    days, pre = crowd
+    before = opened(parquet(tmp_path, pre, "pre.parquet"))
+    plain = daily(tmp_path / "rows", days, [0, 1])
+    own = daily(tmp_path / "own", days.assign(**{"pre.play_s": days.user_id % 97}), [0, 1])
+    kept_days.read(tmp_path / "with", own, WEEK)
+    with pytest.raises(DataError, match=r"was begun with pre\.play_s in the table of days"):
+        kept_days.read(tmp_path / "with", plain, WEEK)
+    kept_days.read(tmp_path / "without", plain, WEEK)
+    with pytest.raises(DataError, match="was begun with no covariates"):
+        kept_days.read(tmp_path / "without", plain, WEEK, before)
+
+
 def test_days_may_be_numbers_and_lie_outside_the_experiment(tmp_path, crowd):
     days, _ = crowd
     numbers = np.array([(day - FIRST).days for day in days.day]) + 3  # the last ones are past the end
