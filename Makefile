@@ -38,7 +38,7 @@ bench: servers .venv-bench/.ready ## measure the stream beside its peers and its
 	$(BIN)/python -m benchmarks.stream --json $(ARGS)
 
 # The peers' pins do not go with driftline's, so they have an environment of their own.
-.venv-bench/.ready: benchmarks/requirements.txt $(READY)
+.venv-bench/.ready: benchmarks/stream/requirements.txt $(READY)
 	$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-bench
 	$(BIN)/uv pip install -q --compile-bytecode --python .venv-bench/bin/python -r $<
 	@touch $@
@@ -47,7 +47,7 @@ bench-trainer: .bench-trainer/.ready ## measure the trainer beside its peer; ARG
 	$(BIN)/python -m benchmarks.trainer --json $(ARGS)
 
 # The peer runs on driftline's own torch: what it needs beside is laid over driftline's environment.
-.bench-trainer/.ready: benchmarks/trainer-requirements.txt $(READY)
+.bench-trainer/.ready: benchmarks/trainer/requirements.txt $(READY)
 	rm -rf .bench-trainer
 	$(BIN)/uv pip install -q --no-deps --python $(BIN)/python --target .bench-trainer -r $<
 	@touch $@
@@ -56,7 +56,7 @@ bench-serving: .bench-serving/.ready ## measure serving beside its peer; ARGS="-
 	$(BIN)/python -m benchmarks.serving --json $(ARGS)
 
 # As for the trainer's peer.
-.bench-serving/.ready: benchmarks/serving-requirements.txt $(READY)
+.bench-serving/.ready: benchmarks/serving/requirements.txt $(READY)
 	rm -rf .bench-serving
 	$(BIN)/uv pip install -q --no-deps --python $(BIN)/python --target .bench-serving -r $<
 	@touch $@

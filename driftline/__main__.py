@@ -1,5 +1,5 @@
 """`python -m driftline` is the `driftline` command."""
 
-from driftline.cli import main
+from driftline.cli.app import main
 
 main()

@@ -1,6 +1,6 @@
 """Errors that end the command with one sentence and no traceback."""
 
-from contracts.settings import SettingsError
+from contracts.config.settings import SettingsError
 from world.base import WorldError
 
 

@@ -13,11 +13,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from evaluation.baselines.base import Fitted as FittedBaseline
 from evaluation.data import Query
 from evaluation.fit import asked
-from trainer.model import Model
+from trainer.learn.model import Model
 from trainer.models.base import Inputs
 
 BATCHES = (1, 64)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from contracts.config.settings import ModelSettings
 from contracts.features import Ints
-from contracts.settings import ModelSettings
 from evaluation.data import SECOND_MS, Examples, Query, Sequence, encode
 from trainer.models import create
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contracts.config.settings import ModelSettings
 from contracts.features import Floats, Ints, sampling_noise
-from contracts.settings import ModelSettings
 from evaluation.data import Catalogue, Examples, Query, encode
-from trainer.catalogue import Catalogue as TrainerCatalogue
-from trainer.model import Model
+from trainer.data.catalogue import Catalogue as TrainerCatalogue
+from trainer.learn.model import Model
 from trainer.models.base import Inputs
 
 GRADIENT_NORM = 5.0

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from contracts.settings import DiffusionSchedule, ModelSettings
+from contracts.config.settings import DiffusionSchedule, ModelSettings
 from evaluation.data import DataError
 from evaluation.fit import DivergedError, Plan
 from evaluation.movielens import Order

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from contracts.config.settings import TrainerSettings
 from contracts.features import Ints
-from contracts.settings import TrainerSettings
 from evaluation.data import Catalogue, Query, encode
 from evaluation.fit import trainer_catalogue
-from trainer.batches import Batch
-from trainer.learner import Learner
+from trainer.data.batches import Batch
+from trainer.learn.learner import Learner
 
 
 def learn_online(

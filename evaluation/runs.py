@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from contracts.config.settings import TrainerSettings
 from contracts.features import Floats, Ints
-from contracts.settings import TrainerSettings
 from evaluation import costs, kuairand, movielens
 from evaluation.baselines.base import Fitted as FittedBaseline
 from evaluation.data import Catalogue, DataError, Query, Sequence
@@ -24,7 +24,7 @@ from evaluation.progressive import learn_online
 from evaluation.results import COVERED, Result
 from evaluation.studies import study
 from evaluation.tasks import Task, TaskError, check
-from trainer.model import Model
+from trainer.learn.model import Model
 
 TESTED_DAYS = 7  # the last ones of a stream
 _END_MS = 2**62

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from evaluation import grid, pictures, published
 from evaluation.fit import Plan
 from evaluation.markdown import Section

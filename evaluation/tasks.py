@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from pydantic import ValidationError
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from evaluation.fit import Plan
 from evaluation.movielens import Order
 from trainer.models import REGISTRY

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from google.protobuf.message import DecodeError
 
-from contracts.settings import SettingsError
+from contracts.config.settings import SettingsError
 from contracts.wire.feast_value_pb2 import FeastFeatureViewSpec, FeastRegistry
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VIEW
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.settings import SettingsError
+from contracts.config.settings import SettingsError
 from feature_repo import row
 
 SEQUENCES = row.SEQUENCES

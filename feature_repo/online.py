@@ -20,7 +20,7 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from contracts.settings import SettingsError
+from contracts.config.settings import SettingsError
 from contracts.wire.feast_value_pb2 import FeastValue
 from feature_repo.config import NotKnown, online_store
 from feature_repo.row import NUMBERS, SEQUENCES, VIEW, FeaturesUnavailable, UserRow

@@ -24,7 +24,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from redis import RedisError
 
-from contracts.settings import SettingsError
+from contracts.config.settings import SettingsError
 from feature_repo import offline
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VERSION, VIEW, UserRow
 from feature_repo.sqlite import Versions, allow_readers

@@ -10,9 +10,9 @@ from itertools import repeat
 
 import numpy as np
 
-from abtest.assignment import assign
+from abtest.assignment.assign import assign
+from contracts.config.settings import Arm, Experiment
 from contracts.features import Positives, positives
-from contracts.settings import Arm, Experiment
 from feature_repo.row import UserRow
 from serving.blend import Pick, quota, team_draft
 from serving.catalogue import Hides

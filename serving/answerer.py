@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import grpc
 
-from contracts.clock import Clock
-from contracts.settings import Experiment
-from contracts.snapshot import Manifest
+from contracts.config.settings import Experiment
+from contracts.runtime.clock import Clock
+from contracts.snapshots.snapshot import Manifest
 from contracts.wire.recall_pb2 import RecallReply, RecallRequest, SourceReport
 from serving.answer import Answer, Ask, NoAnswer, answer
 from serving.catalogue import Hides

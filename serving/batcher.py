@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from contracts.clock import Clock
+from contracts.runtime.clock import Clock
 
 A = TypeVar("A")  # what is asked
 R = TypeVar("R")  # what is replied

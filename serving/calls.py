@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 
-from contracts.clock import Clock
+from contracts.runtime.clock import Clock
 from contracts.wire import recall_pb2
 from contracts.wire.recall_pb2 import Context, RecallBatchReply, RecallReply, RecallRequest
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import structlog
 from kafka.errors import KafkaError
 
-from contracts import bus
-from contracts.events import BadEvent, decode_catalogue
-from contracts.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings
+from contracts.kafka import bus
+from contracts.messages.events import BadEvent, decode_catalogue
 from contracts.wire.events_pb2 import Item
 
 log = structlog.get_logger()

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeAlias
 
 import grpc
 
-from contracts.clock import Clock, SystemClock
+from contracts.runtime.clock import Clock, SystemClock
 from contracts.wire.recall_pb2 import RecallBatchReply, RecallBatchRequest, RecallReply, StatusReply, StatusRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 from serving import calls

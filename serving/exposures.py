@@ -12,10 +12,10 @@ import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from contracts import bus
-from contracts.clock import Clock
-from contracts.events import SCHEMA_VERSION
-from contracts.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings
+from contracts.kafka import bus
+from contracts.messages.events import SCHEMA_VERSION
+from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import RecallReply
 from serving.metrics import Metrics

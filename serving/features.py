@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import structlog
 
-from contracts.clock import Clock
+from contracts.runtime.clock import Clock
 from feature_repo.online import SequenceReader
 from feature_repo.row import FeaturesUnavailable, UserRow
 

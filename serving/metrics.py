@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from contracts.worker import seconds_histogram
+from contracts.runtime.worker import seconds_histogram
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 

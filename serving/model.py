@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
-from contracts import delta
-from contracts.delta import Delta
 from contracts.features import Floats, Ints, Positives, gather, sampling_noise, tower_inputs
-from contracts.index import Index
-from contracts.snapshot import Manifest, Snapshot
+from contracts.snapshots import delta
+from contracts.snapshots.delta import Delta
+from contracts.snapshots.index import Index
+from contracts.snapshots.snapshot import Manifest, Snapshot
 
 MOMENTS = 64  # to a factor of e: how finely the wait since the last behaviour is told apart
 WIDEN = 4  # how much farther a search goes that has not found enough

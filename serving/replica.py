@@ -18,11 +18,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from contracts import bus
-from contracts.clock import Clock, SystemClock
-from contracts.settings import Settings
+from contracts.config.settings import Settings
+from contracts.kafka import bus
+from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.worker import announce, configure_logs, serve_metrics
 from contracts.wire import recall_pb2
-from contracts.worker import announce, configure_logs, serve_metrics
 from feature_repo.online import reader
 from serving import security
 from serving.answerer import Answerer

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health
 
-from contracts.settings import ServingSettings, SettingsError, TlsSettings
+from contracts.config.settings import ServingSettings, SettingsError, TlsSettings
 
 HEADER = "authorization"
 SCHEME = "bearer "

@@ -6,9 +6,9 @@ from typing import NoReturn
 import grpc
 import structlog
 
-from contracts.clock import Clock
-from contracts.events import MAX_TIME_MS
-from contracts.settings import ServingSettings
+from contracts.config.settings import ServingSettings
+from contracts.messages.events import MAX_TIME_MS
+from contracts.runtime.clock import Clock
 from contracts.wire.recall_pb2 import (
     ModelStatus,
     RecallBatchReply,

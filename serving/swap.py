@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from contracts.snapshot import Version
+from contracts.snapshots.snapshot import Version
 
 
 class Load(NamedTuple):

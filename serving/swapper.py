@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from contracts import delta, snapshot
-from contracts.clock import Clock
-from contracts.settings import Settings
-from contracts.snapshot import Version
+from contracts.config.settings import Settings
+from contracts.runtime.clock import Clock
+from contracts.snapshots import delta, snapshot
+from contracts.snapshots.snapshot import Version
 from contracts.wire.recall_pb2 import ModelStatus
 from serving.metrics import Metrics
 from serving.model import LoadedModel, Want

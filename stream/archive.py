@@ -40,12 +40,12 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from contracts import bus
-from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent, Reason, decode_example
-from contracts.settings import Settings, SettingsError
+from contracts.config.settings import Settings, SettingsError
+from contracts.kafka import bus
+from contracts.messages.events import BadEvent, Reason, decode_example
+from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from contracts.wire.events_pb2 import Example
-from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piece, examples_directory, prepare
 
 log = structlog.get_logger()

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from contracts import bus
-from contracts.events import BadEvent, decode_catalogue
-from contracts.settings import KafkaSettings, SettingsError
+from contracts.config.settings import KafkaSettings, SettingsError
+from contracts.kafka import bus
+from contracts.messages.events import BadEvent, decode_catalogue
 from stream.join import Origin
 from stream.step import Rejected
 

@@ -21,8 +21,8 @@ import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from contracts import bus
-from contracts.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings
+from contracts.kafka import bus
 from contracts.wire.events_pb2 import DeadLetter, Example
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from feature_repo.store import UserRow, UserSequences

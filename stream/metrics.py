@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from contracts.worker import SECONDS_BUCKETS
+from contracts.runtime.worker import SECONDS_BUCKETS
 
 
 class BatchHistogram(Collector):

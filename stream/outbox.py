@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from contracts import bus
-from contracts.events import BadEvent, dead_letter
-from contracts.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings
+from contracts.kafka import bus
+from contracts.messages.events import BadEvent, dead_letter
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from stream.join import Origin
 from stream.metrics import Metrics

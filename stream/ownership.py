@@ -12,8 +12,8 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 
-from contracts import bus
-from contracts.settings import Settings, SettingsError
+from contracts.config.settings import Settings, SettingsError
+from contracts.kafka import bus
 from stream.intake import Waiting
 from stream.metrics import Metrics
 from stream.partition import PartitionBusy, PartitionStore

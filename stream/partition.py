@@ -14,7 +14,7 @@ from typing import Generic, TextIO, TypeVar, cast
 
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
-from contracts.settings import StreamSettings
+from contracts.config.settings import StreamSettings
 from contracts.wire.events_pb2 import Feedback
 from contracts.wire.stream_state_pb2 import (
     HeldFeedback,

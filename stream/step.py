@@ -14,8 +14,8 @@ order of events, not of when the clearing runs.
 from collections.abc import Container, Iterator
 from typing import NamedTuple, TypeAlias
 
-from contracts.events import SCHEMA_VERSION, BadEvent, Reason
-from contracts.settings import StreamSettings
+from contracts.config.settings import StreamSettings
+from contracts.messages.events import SCHEMA_VERSION, BadEvent, Reason
 from contracts.wire.events_pb2 import Example, Exposure, Feedback
 from stream.join import Origin, Request, Shown, fold, outcome_of
 from stream.sessions import COLUMNS, Behaviour, User, close, insert, replace

@@ -13,13 +13,13 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
-from contracts import bus
-from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent, decode_exposure, decode_feedback
-from contracts.settings import Settings, SettingsError
+from contracts.config.settings import Settings, SettingsError
+from contracts.kafka import bus
+from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
-from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from feature_repo.store import UserSequences
 from stream.catalogue import Catalogue, origin_of
 from stream.deliver import At, Delivery, Stopped

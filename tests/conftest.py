@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from contracts.clock import SystemClock
-from contracts.settings import KafkaSettings
-from driftline import broker
-from driftline import kafka as apache_kafka
-from driftline import redis as redis_server_of
-from driftline.servers import Server
-from driftline.supervise import Supervisor
+from contracts.config.settings import KafkaSettings
+from contracts.runtime.clock import SystemClock
+from driftline.processes import broker
+from driftline.processes import kafka as apache_kafka
+from driftline.processes import redis as redis_server_of
+from driftline.processes.server import Server
+from driftline.processes.supervisor import Supervisor
 
 WITHOUT_SERVERS = "DRIFTLINE_WITHOUT_SERVERS"
 

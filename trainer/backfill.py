@@ -1,8 +1,8 @@
 """`driftline trainer backfill`: learn from the offline store, then leave a checkpoint from which the stream goes on.
 
-It does what the trainer does, on another consumer (`trainer.archived`), without publishing on the way; at the end it
-publishes once. The checkpoint holds for each partition the offset at which the stream takes over, so that an example is
-learned from once, whether it came from the store or from the log.
+It does what the trainer does, on another consumer (`trainer.input.archive_consumer`), without publishing on the way; at
+the end it publishes once. The checkpoint holds for each partition the offset at which the stream takes over, so that an
+example is learned from once, whether it came from the store or from the log.
 """
 
 import threading
@@ -12,11 +12,11 @@ import structlog
 import torch
 from kafka import KafkaConsumer, KafkaProducer
 
-from contracts.clock import Clock
-from contracts.settings import Settings, SettingsError
-from trainer.archived import ArchivedExamples
+from contracts.config.settings import Settings, SettingsError
+from contracts.runtime.clock import Clock
 from trainer.checkpoint import Checkpoints
 from trainer.engine import Engine
+from trainer.input.archive_consumer import ArchivedExamples
 from trainer.meters import Meters
 from trainer.worker import TrainerWorker
 

@@ -22,8 +22,8 @@ import numpy as np
 import structlog
 import torch
 
-from contracts.settings import Settings, SettingsError
-from trainer.ranks import ALONE, Ranks
+from contracts.config.settings import Settings, SettingsError
+from trainer.distributed.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
 FORMAT = 3

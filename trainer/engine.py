@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contracts.delta import Delta
-from contracts.settings import Arm, LearnFrom, Settings
-from contracts.snapshot import Snapshot
+from contracts.config.settings import Arm, LearnFrom, Settings
+from contracts.snapshots.delta import Delta
+from contracts.snapshots.snapshot import Snapshot
 from contracts.wire.events_pb2 import Example
-from trainer.batches import encode
-from trainer.catalogue import Announced, Catalogue
+from trainer.data.batches import encode
+from trainer.data.catalogue import Announced, Catalogue
+from trainer.distributed.ranks import ALONE, Ranks
 from trainer.meters import Meters
-from trainer.publish import Boundaries
-from trainer.pupil import Pupil, Reached
-from trainer.ranks import ALONE, Ranks
+from trainer.model_line import Pupil, Reached
+from trainer.publish.snapshots import Boundaries
 
 Publication: TypeAlias = Snapshot | Delta
 

@@ -2,11 +2,11 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from contracts.worker import seconds_histogram
-from trainer.drift import DriftDetector, Drifts
-from trainer.foresight import LIST
-from trainer.gate import Verdict
-from trainer.progress import Progress
+from contracts.runtime.worker import seconds_histogram
+from trainer.evaluation.drift import DriftDetector, Drifts
+from trainer.evaluation.progressive import Progress
+from trainer.evaluation.ranking import LIST
+from trainer.gate.decision import Verdict
 
 
 class Meters:

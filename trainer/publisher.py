@@ -2,15 +2,15 @@
 
 import structlog
 
-from contracts import delta
-from contracts.clock import Clock
-from contracts.delta import Delta, GapError
-from contracts.retention import prune
-from contracts.settings import Settings
-from contracts.snapshot import Manifest, Snapshot, SnapshotExistsError, Version, publish, write
+from contracts.config.settings import Settings
+from contracts.runtime.clock import Clock
+from contracts.snapshots import delta
+from contracts.snapshots.delta import Delta, GapError
+from contracts.snapshots.retention import prune
+from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotExistsError, Version, publish, write
+from trainer.distributed.ranks import ALONE, Ranks
 from trainer.engine import Engine, Publication
 from trainer.meters import Meters
-from trainer.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
 

@@ -1,7 +1,7 @@
 """The trainer worker: Kafka in, snapshots and checkpoints out, around the engine, which decides everything.
 
 Order within one step:
-  (1) hand the records that are certain to be next to the engine (`trainer.intake`);
+  (1) hand the records that are certain to be next to the engine (`trainer.input.intake`);
   (2) write the snapshots that fall due on the way, and publish those that passed the gate;
   (3) where enough was learned since the last checkpoint, write one: all state and its offsets, in one atomic rename;
   (4) commit the offsets up to which the engine has taken the examples, which is how others see progress.
@@ -23,19 +23,19 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
-from contracts import bus
-from contracts.clock import Clock, SystemClock
-from contracts.events import BadEvent
-from contracts.settings import Settings
-from contracts.worker import announce, configure_logs, serve_metrics, stop_on_signal
-from trainer.catalogue import Announced
+from contracts.config.settings import Settings
+from contracts.kafka import bus
+from contracts.messages.events import BadEvent
+from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from trainer.checkpoint import Checkpoints
+from trainer.data.catalogue import Announced
+from trainer.distributed.ranks import ALONE, Ranks, assemble
+from trainer.distributed.ranks_consumer import RanksConsumer
 from trainer.engine import Engine
-from trainer.intake import Intake
+from trainer.input.intake import Intake
 from trainer.meters import Meters
 from trainer.publisher import Publisher
-from trainer.ranks import ALONE, Ranks, assemble
-from trainer.ranks_consumer import RanksConsumer
 
 log = structlog.get_logger()
 BROKER_MS = 5_000  # how long a step waits for a broker that is away; the next one tries again

@@ -18,11 +18,12 @@ import numpy as np
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from contracts import bus, delta
-from contracts.clock import Clock
-from contracts.events import SCHEMA_VERSION
+from contracts.config.settings import MINUTE_MS, KafkaSettings, Settings
 from contracts.features import Floats, Ints, rows_of
-from contracts.settings import MINUTE_MS, KafkaSettings, Settings
+from contracts.kafka import bus
+from contracts.messages.events import SCHEMA_VERSION
+from contracts.runtime.clock import Clock
+from contracts.snapshots import delta
 from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import Context, RecalledItem, RecallReply, RecallRequest, SourceReport
 from contracts.wire.recall_pb2_grpc import RecallServiceStub

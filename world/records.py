@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from contracts import bus
-from contracts.events import SCHEMA_VERSION
+from contracts.kafka import bus
+from contracts.messages.events import SCHEMA_VERSION
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 from contracts.wire.recall_pb2 import RecallReply
 from world.base import LogPage, Response, Visit

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from abtest.state import Rules, State, observe_exposure, observe_feedback
-from contracts.settings import DAY_MS, HOUR_MS, MINUTE_MS, Arm, Experiment
+from abtest.collect.state import Rules, State, observe_exposure, observe_feedback
+from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS, Arm, Experiment
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 
 START = 10 * DAY_MS

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from functools import cache
 
-from abtest.analysis import analyse
-from abtest.checks import ModelFacts
-from abtest.context import ReportContext, SnapshotMark
-from abtest.results import Check, Look, Report, Slice
-from abtest.state import State
-from contracts.experiment import DAY_MS, METRICS, AnalysisPlan
+from abtest.analyse.analysis import analyse
+from abtest.analyse.checks import ModelFacts
+from abtest.analyse.context import ReportContext, SnapshotMark
+from abtest.analyse.results import Check, Look, Report, Slice
+from abtest.collect.state import State
+from contracts.config.experiment import DAY_MS, METRICS, AnalysisPlan
 from tests.abtest.abtest_cases import START, exposure, observe, rules, week
 
 CONTEXT = ReportContext(

@@ -9,13 +9,13 @@ import pytest
 import statsmodels.api as sm
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from abtest.cuped import adjust
-from abtest.effects import compare
-from abtest.metrics import Mean
-from abtest.moments import Moments
-from abtest.stats import split_check
-from benchmarks import abtest_golden as golden
-from benchmarks.abtest_published import COOKIE_CATS, HILLSTROM, cookie_cats, hillstrom, results
+from abtest.stats.cuped import adjust
+from abtest.stats.effects import compare
+from abtest.stats.metrics import Mean
+from abtest.stats.moments import Moments
+from abtest.stats.split import split_check
+from benchmarks.abtest import golden
+from benchmarks.abtest.published import COOKIE_CATS, HILLSTROM, cookie_cats, hillstrom, results
 
 DATA = Path(os.environ.get("DRIFTLINE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

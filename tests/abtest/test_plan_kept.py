@@ -1,7 +1,7 @@
-from abtest.analysis import analyse
-from abtest.state import State
-from abtest.store import Saved, load, save
-from contracts.experiment import AnalysisPlan
+from abtest.analyse.analysis import analyse
+from abtest.collect.state import State
+from abtest.collect.store import Saved, load, save
+from contracts.config.experiment import AnalysisPlan
 from tests.abtest.abtest_cases import observe, rules, week
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from abtest.analysis import analyse
-from benchmarks.abtest_planted import LIFT, check, learned, measure, people, week
+from abtest.analyse.analysis import analyse
+from benchmarks.abtest.planted import LIFT, check, learned, measure, people, week
 
 
 def test_the_planted_lift_is_the_truth_of_a_very_large_population():

@@ -1,9 +1,9 @@
 """What is known of users from before the experiment: CUPED's covariates, and a check that the arms were alike."""
 
-from abtest.analysis import analyse
-from abtest.report import ReportContext, html
-from abtest.state import State
-from contracts.settings import DAY_MS, MINUTE_MS
+from abtest.analyse.analysis import analyse
+from abtest.collect.state import State
+from abtest.report.files import ReportContext, html
+from contracts.config.settings import DAY_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
 
 USERS = 240

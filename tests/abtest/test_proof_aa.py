@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.abtest_aa import LIFTS, measure, only, replicate, synthetic
+from benchmarks.abtest.aa import LIFTS, measure, only, replicate, synthetic
 
 
 def test_a_replicate_has_an_effect_for_every_metric_way_and_lift():
@@ -56,7 +56,7 @@ def test_equal_arms_are_told_apart_as_often_as_stated():
 def test_relative_intervals_hold_planted_lifts_as_often_as_stated():
     """20,000 replicates at each lift: the band is 3.2 standard errors wide on each side.
 
-    CUPED's interval may cover more often where the effect is large (`abtest.cuped` says why), never less.
+    CUPED's interval may cover more often where the effect is large (`abtest.stats.cuped` says why), never less.
     """
     found = measure(synthetic(), 20_000, 4_000, seed=1)
     for metric, ways in found["coverage"].items():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.abtest_peeking import HOURS, hourly, looks, measure, splits, week
+from benchmarks.abtest.peeking import HOURS, hourly, looks, measure, splits, week
 
 
 @pytest.fixture(scope="module")

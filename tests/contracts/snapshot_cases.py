@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts import delta, snapshot
-from contracts.delta import Changes, Delta
-from contracts.index import EXACT
-from contracts.snapshot import Manifest, Snapshot, Version
+from contracts.snapshots import delta, snapshot
+from contracts.snapshots.delta import Changes, Delta
+from contracts.snapshots.index import EXACT
+from contracts.snapshots.snapshot import Manifest, Snapshot, Version
 
 
 def make_manifest(version: str) -> Manifest:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.cli import main
+from driftline.cli.app import main
 from evaluation import movielens as movielens_data
 from evaluation.results import read_all
 from tests.evaluation import toys

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from evaluation import fit as fit_module
 from evaluation.data import Catalogue, Examples, Query, Sequence, encode
 from evaluation.fit import DivergedError, Fitted, Plan, fit, ranks, validate
-from trainer.model import Loss, Model
+from trainer.learn.model import Loss, Model
 from trainer.models import REGISTRY
 
 ITEMS = 12

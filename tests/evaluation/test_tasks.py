@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from evaluation.fit import Plan
 from evaluation.grid import PRESETS, tasks
 from evaluation.tasks import Task, TaskError, check, from_json, to_json

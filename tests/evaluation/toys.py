@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from evaluation.fit import Plan
 from evaluation.results import Result
 from evaluation.tasks import Task

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import redis
 
-from driftline.servers import Server
+from driftline.processes.server import Server
 from feature_repo.store import HistoricalSequences, UserRow
 
 

@@ -14,9 +14,9 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.core.Registry_pb2 import Registry
 from redis import Redis
 
-from contracts.settings import SettingsError
-from driftline import redis as redis_server_of
-from driftline.servers import Server
+from contracts.config.settings import SettingsError
+from driftline.processes import redis as redis_server_of
+from driftline.processes.server import Server
 from feature_repo.config import NotKnown, OnlineStore, online_store
 from feature_repo.online import FeastSequences, OnlineSequences, SequenceReader, reader
 from feature_repo.row import CONFIG, VIEW, FeaturesUnavailable, UserRow

@@ -11,7 +11,7 @@ from feast import FeatureStore
 from feast.types import Array, Int64
 
 import feature_repo
-from contracts.settings import SettingsError
+from contracts.config.settings import SettingsError
 from contracts.wire.events_pb2 import History
 from feature_repo import offline
 from feature_repo.store import SERVICE, VIEW, UserRow, UserSequences, apply

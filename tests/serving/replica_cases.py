@@ -9,14 +9,15 @@ from typing import Any
 import grpc
 import pytest
 
-from contracts import bus, snapshot
-from contracts.clock import SystemClock
-from contracts.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
+from contracts.config.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
+from contracts.kafka import bus
+from contracts.runtime.clock import SystemClock
+from contracts.snapshots import snapshot
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
-from driftline import scrape
-from driftline.supervise import Child, Supervisor
+from driftline.inspect import metrics as scrape
+from driftline.processes.supervisor import Child, Supervisor
 from feature_repo.store import UserRow, UserSequences, apply
 from tests.serving.serving_cases import make_snapshot
 

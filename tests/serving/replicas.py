@@ -12,9 +12,9 @@ from typing import NamedTuple, Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from contracts import snapshot
-from contracts.clock import SystemClock
-from contracts.settings import dump
+from contracts.config.settings import dump
+from contracts.runtime.clock import SystemClock
+from contracts.snapshots import snapshot
 from contracts.wire.recall_pb2 import (
     RecallBatchReply,
     RecallBatchRequest,
@@ -24,8 +24,9 @@ from contracts.wire.recall_pb2 import (
     StatusRequest,
 )
 from contracts.wire.recall_pb2_grpc import RecallServiceServicer, add_RecallServiceServicer_to_server
-from driftline import broker, scrape
-from driftline.supervise import Child, Supervisor
+from driftline.inspect import metrics as scrape
+from driftline.processes import broker
+from driftline.processes.supervisor import Child, Supervisor
 from serving.calls import SERVICE
 from tests.serving.replica_cases import prepared
 from tests.serving.serving_cases import make_snapshot

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from contracts import snapshot
-from contracts.delta import Changes, Delta
-from contracts.index import EXACT
-from contracts.snapshot import Manifest, Snapshot
+from contracts.snapshots import snapshot
+from contracts.snapshots.delta import Changes, Delta
+from contracts.snapshots.index import EXACT
+from contracts.snapshots.snapshot import Manifest, Snapshot
 
 
 def tower(scale: float) -> bytes:

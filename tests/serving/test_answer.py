@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from abtest.assignment import assign
-from contracts.experiment import RampStep
-from contracts.settings import Arm, Experiment, Source
+from abtest.assignment.assign import assign
+from contracts.config.experiment import RampStep
+from contracts.config.settings import Arm, Experiment, Source
 from contracts.wire.events_pb2 import Item
 from feature_repo.row import UserRow
 from serving.answer import POPULAR, Answer, Ask, NoAnswer, answer

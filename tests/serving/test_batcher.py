@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from contracts.clock import ManualClock
+from contracts.runtime.clock import ManualClock
 from serving.batcher import Batcher, BatchSize, Expired, Overloaded
 
 

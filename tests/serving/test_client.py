@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 
-from contracts.clock import SystemClock
+from contracts.runtime.clock import SystemClock
 from contracts.wire.recall_pb2 import ModelStatus, RecallReply, RecallRequest, StatusReply
 from serving.client import (
     Ask,

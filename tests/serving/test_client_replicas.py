@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
-from contracts import bus
+from contracts.kafka import bus
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import StatusReply
-from driftline.supervise import Child
+from driftline.processes.supervisor import Child
 from serving.client import Ask, AsyncRecallClient, Item, RecallClient, Recalled, RecallError
 from tests.serving.replica_cases import KNOWN_USER
 from tests.serving.replicas import LONG_S, Cluster, address_of, answered_by, cluster, driftline, until

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from contracts.clock import ManualClock
+from contracts.runtime.clock import ManualClock
 from feature_repo.row import FeaturesUnavailable, UserRow
 from serving.features import LEFT_ALONE_S, Features, Known
 

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from contracts.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings
 from contracts.wire.recall_pb2 import RecallBatchReply, RecallBatchRequest, RecallReply, RecallRequest
 from serving.service import complaint_about
 from tests.serving.replica_cases import KNOWN_USER, Replica, running

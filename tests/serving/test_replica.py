@@ -12,12 +12,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from contracts import bus, delta, snapshot
-from contracts.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings
+from contracts.kafka import bus
+from contracts.snapshots import delta, snapshot
 from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import RecallBatchRequest, RecallRequest, StatusRequest
-from driftline import redis as redis_server_of
-from driftline import scrape
+from driftline.inspect import metrics as scrape
+from driftline.processes import redis as redis_server_of
 from tests.conftest import need_servers
 from tests.serving.replica_cases import DEADLINE_S, KNOWN_USER, Replica, running
 from tests.serving.serving_cases import make_delta, make_snapshot

@@ -14,8 +14,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from contracts.settings import ServingSettings, SettingsError, TlsSettings, dump
-from driftline.supervise import Child
+from contracts.config.settings import ServingSettings, SettingsError, TlsSettings, dump
+from driftline.processes.supervisor import Child
 from serving import security
 from serving.calls import SERVICE
 from serving.client import ClientTls, RecallClient, RecallError

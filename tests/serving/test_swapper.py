@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from contracts import delta, snapshot
-from contracts.clock import ManualClock
+from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings
 from contracts.features import Positives
-from contracts.settings import Arm, Experiment, KafkaSettings, Settings
+from contracts.runtime.clock import ManualClock
+from contracts.snapshots import delta, snapshot
 from serving import model as serving_model
 from serving.metrics import Metrics
 from serving.model import NOTHING_KEPT, LoadedModel, Want

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from contracts import bus
-from contracts.settings import Settings, dump
+from contracts.config.settings import Settings, dump
+from contracts.kafka import bus
 from contracts.wire.events_pb2 import Example
-from driftline import broker
-from driftline.servers import Server
+from driftline.processes import broker
+from driftline.processes.server import Server
 from feature_repo.store import apply
 from tests.conftest import own_topics
 from tests.stream.log_cases import Log, Outcome, outcome, write_log

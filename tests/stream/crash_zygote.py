@@ -23,9 +23,9 @@ import threading
 import traceback
 from pathlib import Path
 
-from contracts import bus
-from contracts.settings import Settings, load
-from contracts.worker import configure_logs, stop_on_signal
+from contracts.config.settings import Settings, load
+from contracts.kafka import bus
+from contracts.runtime.worker import configure_logs, stop_on_signal
 from stream.worker import StreamWorker, open_worker
 
 

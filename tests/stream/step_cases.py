@@ -2,7 +2,7 @@
 
 from collections.abc import Container
 
-from contracts.settings import StreamSettings
+from contracts.config.settings import StreamSettings
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from stream.join import Origin

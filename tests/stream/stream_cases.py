@@ -6,9 +6,9 @@ from typing import Self
 
 from kafka import KafkaProducer
 
-from contracts import bus
-from contracts.clock import Clock
-from contracts.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings
+from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings
+from contracts.kafka import bus
+from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import Item
 from stream.deliver import At
 from stream.worker import open_worker

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts import bus
-from contracts.clock import ManualClock
-from contracts.settings import KafkaSettings, Settings, SettingsError, StreamSettings, dump
+from contracts.config.settings import KafkaSettings, Settings, SettingsError, StreamSettings, dump
+from contracts.kafka import bus
+from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import DeadLetter, Example, History
 from feature_repo import offline
 from feature_repo.offline import OfflineFiles

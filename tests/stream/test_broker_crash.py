@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from driftline.servers import Server
+from driftline.processes.server import Server
 from tests.stream.crash_cases import prepared, undisturbed, zygote
 from tests.stream.log_cases import Outcome, outcome
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.servers import Server
+from driftline.processes.server import Server
 from tests.stream.crash_cases import kill_until_done, prepared, undisturbed, zygote
 from tests.stream.log_cases import Outcome, outcome
 

@@ -1,8 +1,8 @@
 """Records that are anything but events: the worker stays up, and each is accounted for exactly once.
 
 A mutation may leave an event that can be used. So each record is judged here too, by what it decodes to, and apart from
-`contracts.events`: a record with a defect must be a dead letter with that defect as its reason; one without may only be
-too late or have no exposure.
+`contracts.messages.events`: a record with a defect must be a dead letter with that defect as its reason; one without
+may only be too late or have no exposure.
 """
 
 import random
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 from google.protobuf.message import DecodeError
 
-from contracts import bus
-from contracts.clock import ManualClock
-from contracts.events import BadEvent, decode_exposure, decode_feedback
-from contracts.settings import HOUR_MS, MINUTE_MS, KafkaSettings
+from contracts.config.settings import HOUR_MS, MINUTE_MS, KafkaSettings
+from contracts.kafka import bus
+from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback
-from driftline import broker
+from driftline.processes import broker
 from feature_repo.store import UserSequences, apply
 from stream.join import Origin
 from stream.state import MemoryState

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from contracts.clock import ManualClock
-from contracts.settings import KafkaSettings, StreamSettings
+from contracts.config.settings import KafkaSettings, StreamSettings
+from contracts.runtime.clock import ManualClock
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import apply
 from stream import partition
@@ -280,7 +280,7 @@ def test_a_session_of_several_behaviours_is_closed_by_the_clock_alone(apache: Ka
 OWNER = """
 import sys
 from pathlib import Path
-from contracts.settings import StreamSettings
+from contracts.config.settings import StreamSettings
 from stream.partition import PartitionStore
 store = PartitionStore(Path(sys.argv[1]), "feedback", 0, StreamSettings())
 print("open", flush=True)

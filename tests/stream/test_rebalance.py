@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts import bus
-from contracts.clock import SystemClock
-from contracts.settings import KafkaSettings, Settings
+from contracts.config.settings import KafkaSettings, Settings
+from contracts.kafka import bus
+from contracts.runtime.clock import SystemClock
 from contracts.wire.events_pb2 import Example
-from driftline import broker
+from driftline.processes import broker
 from feature_repo.offline import OfflineFiles, prepare
 from feature_repo.store import UserSequences, apply
 from stream.archive import Archive, rows

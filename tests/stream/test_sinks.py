@@ -15,13 +15,13 @@ import pytest
 import structlog
 from kafka import TopicPartition
 
-from contracts import bus
-from contracts.clock import ManualClock
-from contracts.settings import KafkaSettings, Settings
+from contracts.config.settings import KafkaSettings, Settings
+from contracts.kafka import bus
+from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Example
-from driftline import broker
-from driftline import redis as redis_server_of
-from driftline.servers import Server
+from driftline.processes import broker
+from driftline.processes import redis as redis_server_of
+from driftline.processes.server import Server
 from feature_repo.store import apply
 from stream import deliver
 from stream.deliver import At, Stopped

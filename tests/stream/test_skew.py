@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import redis
 
-from contracts import bus
-from contracts.clock import ManualClock
+from contracts.config.settings import MINUTE_MS, KafkaSettings, Settings
 from contracts.features import TowerInputs, positives, tower_inputs
-from contracts.settings import MINUTE_MS, KafkaSettings, Settings
+from contracts.kafka import bus
+from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Example
-from driftline.servers import Server
+from driftline.processes.server import Server
 from feature_repo.offline import SEQUENCES, OfflineFiles, prepare
 from feature_repo.store import UserRow, UserSequences, apply
 from serving.answer import positives_of
@@ -26,8 +26,8 @@ from stream.archive import Archive
 from tests.feature_repo.feast_cases import historical
 from tests.stream.step_cases import Event, Exposure, exposure, feedback
 from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settings_for
-from trainer.batches import encode
-from trainer.catalogue import Catalogue
+from trainer.data.batches import encode
+from trainer.data.catalogue import Catalogue
 
 ITEMS = range(1, 31)
 BEGIN_MS = 1_000_000

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.events import Reason
+from contracts.messages.events import Reason
 from stream.state import MemoryState, State
 from stream.step import Closed, Duplicate, Learned, Rejected, Remembered
 from tests.stream.step_cases import Event, examples, exposure, feedback, kinds, look_at_the_time, run, step

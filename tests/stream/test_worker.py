@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from contracts import bus
-from contracts.clock import ManualClock
-from contracts.settings import KafkaSettings, Settings, SettingsError
+from contracts.config.settings import KafkaSettings, Settings, SettingsError
+from contracts.kafka import bus
+from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import DeadLetter, Example
 from feature_repo.store import UserSequences, apply
 from tests.stream.step_cases import exposure, feedback

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-import trainer.pupil
-from contracts.settings import Settings
+import trainer.model_line
+from contracts.config.settings import Settings
 from tests.trainer.trainer_rig import MemoryLog, Rig
-from trainer.export import TowerTemplate
 from trainer.models.base import UserEncoder
+from trainer.publish.onnx_export import TowerTemplate
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from contracts.clock import ManualClock
-from contracts.settings import Settings, SettingsError
-from contracts.snapshot import live, read_manifest
+from contracts.config.settings import Settings, SettingsError
+from contracts.runtime.clock import ManualClock
+from contracts.snapshots.snapshot import live, read_manifest
 from contracts.wire.events_pb2 import Example
 from feature_repo.offline import EXAMPLES as ENTITIES
 from feature_repo.offline import OfflineFiles, Piece, directory, examples_directory

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.settings import Settings, SettingsError
+from contracts.config.settings import Settings, SettingsError
 from tests.trainer.trainer_cases import small_settings
 from trainer.checkpoint import Checkpoints, dumps, loads
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from contracts import bus
-from contracts.settings import KafkaSettings, Settings, dump
-from driftline import broker, scrape
+from contracts.config.settings import KafkaSettings, Settings, dump
+from contracts.kafka import bus
+from driftline.inspect import metrics as scrape
+from driftline.processes import broker
 from tests.trainer.test_resume import assert_equal, files
 from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.checkpoint import Checkpoints

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts import delta
-from contracts.retention import release, roll_back
-from contracts.settings import Settings
-from contracts.snapshot import Version, live, versions
+from contracts.config.settings import Settings
+from contracts.snapshots import delta
+from contracts.snapshots.retention import release, roll_back
+from contracts.snapshots.snapshot import Version, live, versions
 from tests.trainer.conftest import MakeRig
 from tests.trainer.trainer_cases import markov_examples, small_settings
 from tests.trainer.trainer_rig import Rig

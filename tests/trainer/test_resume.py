@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.settings import Settings, SettingsError
-from contracts.snapshot import live
+from contracts.config.settings import Settings, SettingsError
+from contracts.snapshots.snapshot import live
 from tests.trainer.conftest import MakeRig
 from tests.trainer.trainer_cases import START_MS, make_item, markov_examples, small_settings
 from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog, Rig

@@ -8,10 +8,10 @@ import psutil
 import pytest
 import torch
 
-from contracts.settings import TrainerSettings
-from trainer.batches import Batch
-from trainer.catalogue import Catalogue
-from trainer.learner import Learner
+from contracts.config.settings import TrainerSettings
+from trainer.data.batches import Batch
+from trainer.data.catalogue import Catalogue
+from trainer.learn.learner import Learner
 
 BATCH, WINDOW = 32, 4
 LIFETIME_MS = 1000

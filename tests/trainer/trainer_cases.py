@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from contracts.events import SCHEMA_VERSION
-from contracts.settings import Settings, parse
+from contracts.config.settings import Settings, parse
+from contracts.messages.events import SCHEMA_VERSION
 from contracts.wire.events_pb2 import Example, History, Item
-from trainer.catalogue import Catalogue
+from trainer.data.catalogue import Catalogue
 
 HOUR_MS = 3_600_000
 START_MS = 100 * HOUR_MS

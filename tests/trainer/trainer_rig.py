@@ -8,15 +8,15 @@ from kafka import TopicPartition
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
-from contracts.clock import ManualClock
-from contracts.settings import Settings
+from contracts.config.settings import Settings
+from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import START_MS, make_item
 from trainer.checkpoint import Checkpoints
+from trainer.distributed.ranks import ALONE, Ranks
+from trainer.distributed.ranks_consumer import RanksConsumer
 from trainer.engine import Engine
 from trainer.meters import Meters
-from trainer.ranks import ALONE, Ranks
-from trainer.ranks_consumer import RanksConsumer
 from trainer.worker import TrainerWorker
 
 ITEMS = TopicPartition("driftline.items", 0)

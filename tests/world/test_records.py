@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from contracts import bus
+from contracts.kafka import bus
 from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.recall_pb2 import RecalledItem, RecallReply
 from world.base import LogPage, LogRow, Response, Visit

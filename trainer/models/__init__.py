@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.base import UserEncoder
 from trainer.models.bert4rec import BERT4Rec
 from trainer.models.caser import Caser

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, masked_mean, normal
 from trainer.models.layers import NEVER, Transformer, heads_for, next_places
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, masked_mean
 
 MIMIC_WEIGHT = 0.5  # λ of each side's mimic loss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, normal
 from trainer.models.diffusion import alpha_bars, diffuse
 from trainer.models.layers import Transformer, drop, heads_for

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from contracts.settings import DiffusionSchedule
+from contracts.config.settings import DiffusionSchedule
 
 SCALE = 0.01  # a
 GROWTH = 4.5  # b

@@ -10,7 +10,7 @@ The cell is written out, since no fused GRU can be told to pass over padding on 
 import torch
 from torch import Tensor, nn
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.layers import CausalEncoder, drop
 
 

@@ -6,7 +6,7 @@ known to be worth more than most of its successors (Klenitskiy and Vasilev, RecS
 
 from torch import Tensor
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.layers import CausalEncoder, Transformer, heads_for
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, masked_mean, normal
 from trainer.models.diffusion import Schedule, diffuse
 from trainer.models.layers import Transformer, heads_for, next_places

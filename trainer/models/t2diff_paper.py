@@ -12,7 +12,7 @@ Here behaviours are the item tower's vectors; the paper concatenates the embeddi
 import torch
 from torch import Tensor
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, normal
 from trainer.models.diffusion import Schedule, diffuse
 from trainer.models.mixed_attention import MixedAttention

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contracts.settings import ModelSettings
+from contracts.config.settings import ModelSettings
 from trainer.models.base import UserEncoder, masked_mean
 
 LAG_SCALE = 0.1  # log1p of seconds reaches 14 in two weeks

@@ -1,0 +1,337 @@
+"""All that a report is made of: moments over users, by arm. It merges, it is small, and it does not grow with users.
+
+Days are kept apart, and jointly: a column for each day, so that their covariance is known. For each day d they are
+``c@d`` (a user's sum of c on that day), ``exposed@d`` and ``first@d`` (0 or 1: seen on that day; first on it), and
+``pre.c@d`` (what those who are new on d did before the experiment). From these follow, without another look at a user,
+
+    the users exposed on a day                c@d, within exposed@d                     `on`
+    all users seen through a day              sums of c@i and pre.c@i over i <= d       `through`
+    the same at several days, jointly         columns c<=d                              `looks`
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import pairwise
+from operator import add
+
+import numpy as np
+
+from abtest.aggregate.sources import Votes
+from abtest.aggregate.user_days import Ints, Parts, Table
+from abtest.collect.records import Tally
+from abtest.stats.cumulative import FIRST
+from abtest.stats.histogram import Histogram
+from abtest.stats.jackknife import Buckets
+from abtest.stats.metrics import COLUMNS
+from abtest.stats.moments import Floats, Moments
+
+EXPOSED, SEEN = "exposed", "seen"
+BUCKETS = 100
+CHUNK = 32_768  # users whose days are laid out densely at once
+SOURCE_COLUMNS = ("recalls", "shown", "views", "effective_views", "follows", "play_ms", "age_ms")
+MET = "users"  # 0 or 1: whether the user has a row of the part
+SEGMENTS = ("known from before", "new")
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Sufficient statistics of an experiment. `a + b`: of both, which must not share a user; order-free.
+
+    `moments`: by arm, of `layout(...)`. `buckets`: by arm, users' sums over all days, in `BUCKETS` buckets.
+    `segments`: by segment and arm, moments of columns and covariates over all days. `parts`: by kind ("source", "age")
+    and arm, moments of ``column@part`` over the arm's users. `versions`: by snapshot version and arm, moments of
+    `SOURCE_COLUMNS` over the users whom it answered; versions are many, so they are not kept jointly. `replicas`: by
+    replica and arm, users it answered. `histograms`: by column and arm, of users' sums over all days. `votes`: by arm,
+    of its users on its sources.
+    """
+
+    arms: tuple[str, ...]
+    columns: tuple[str, ...]
+    covariates: tuple[str, ...]
+    days: int
+    moments: dict[str, Moments]
+    buckets: dict[str, Buckets]
+    segments: dict[str, dict[str, Moments]]
+    parts: dict[str, dict[str, Moments]] = field(default_factory=dict)
+    replicas: dict[str, dict[str, int]] = field(default_factory=dict)
+    in_two_arms: int = 0
+    histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)
+    votes: dict[str, Votes] = field(default_factory=dict)
+    versions: dict[str, dict[str, Moments]] = field(default_factory=dict)
+
+    def __add__(self, other: "Aggregate") -> "Aggregate":
+        """As if the users of both had been in one.
+
+        Raises:
+            ValueError: they are of other arms or columns.
+
+        """
+        if self._shape != other._shape:
+            raise ValueError("aggregates of other arms or columns do not merge")
+        days = max(self.days, other.days)
+        wide = layout(self.columns, self.covariates, days)
+        return Aggregate(
+            self.arms,
+            self.columns,
+            self.covariates,
+            days,
+            {arm: self.moments[arm].embedded(wide) + other.moments[arm].embedded(wide) for arm in self.arms},
+            {arm: self.buckets[arm] + other.buckets[arm] for arm in self.arms},
+            {
+                name: {arm: self.segments[name][arm] + other.segments[name][arm] for arm in self.arms}
+                for name in SEGMENTS
+            },
+            {kind: _joined(self, other, kind) for kind in sorted({*self.parts, *other.parts})},
+            {
+                name: {arm: _count(self, name, arm) + _count(other, name, arm) for arm in self.arms}
+                for name in sorted({*self.replicas, *other.replicas})
+            },
+            self.in_two_arms + other.in_two_arms,
+            {
+                column: {arm: by_arm[arm] + other.histograms[column][arm] for arm in self.arms}
+                for column, by_arm in self.histograms.items()
+            },
+            {arm: self.votes[arm] + other.votes[arm] for arm in self.votes},
+            {
+                name: _sum(of.versions[name] for of in (self, other) if name in of.versions)
+                for name in sorted({*self.versions, *other.versions})
+            },
+        )
+
+    @property
+    def _shape(self) -> tuple[object, ...]:
+        return self.arms, self.columns, self.covariates, sorted(self.histograms), sorted(self.votes)
+
+    @property
+    def users(self) -> dict[str, int]:
+        """By arm."""
+        return {arm: self.moments[arm].n for arm in self.arms}
+
+    def new_users(self, day: int) -> dict[str, int]:
+        """Users whose first day it is, by arm."""
+        return {arm: round(of.total(f"{FIRST}@{day}")) for arm, of in self.moments.items()}
+
+    def on(self, day: int) -> dict[str, Moments]:
+        """By arm, of `columns` over the users exposed on a day."""
+        names = [*self.columns, EXPOSED]
+        return {arm: of.sums([(c, [f"{c}@{day}"]) for c in names]).within(EXPOSED) for arm, of in self.moments.items()}
+
+    def through(self, day: int) -> dict[str, Moments]:
+        """By arm, over the users seen by the end of a day: `columns` and `covariates` summed over the days up to it,
+        and ``c@day`` and ``exposed@day`` of that day alone.
+        """
+        upto = range(day + 1)
+        wanted = [(c, [f"{c}@{i}" for i in upto]) for c in (*self.columns, *self.covariates)]
+        wanted += [(f"{c}@{day}", [f"{c}@{day}"]) for c in (*self.columns, EXPOSED)]
+        wanted += [(SEEN, [f"{FIRST}@{i}" for i in upto])]
+        return {arm: of.sums(wanted).within(SEEN) for arm, of in self.moments.items()}
+
+    def looks(self, days: Sequence[int]) -> dict[str, Moments]:
+        """By arm, over all users: ``c<=d`` for columns, covariates and `FIRST` at each of `days`, jointly."""
+        names = (*self.columns, *self.covariates, FIRST)
+        wanted = [(f"{c}<={d}", [f"{c}@{i}" for i in range(d + 1)]) for d in days for c in names]
+        return {arm: of.sums(wanted) for arm, of in self.moments.items()}
+
+
+def layout(columns: Sequence[str], covariates: Sequence[str], days: int) -> tuple[str, ...]:
+    """The columns of an arm's moments.
+
+    >>> layout(["x"], ["pre.x"], 1)
+    ('x@0', 'exposed@0', 'first@0', 'pre.x@0')
+    """
+    daily = [f"{c}@{d}" for d in range(days) for c in (*columns, EXPOSED, FIRST)]
+    return (*daily, *(f"{c}@{d}" for d in range(days) for c in covariates))
+
+
+def aggregate(
+    table: Table, columns: Sequence[str] | None = None, days: int | None = None, spread: Sequence[str] = ()
+) -> Aggregate:
+    """The aggregate of a table.
+
+    Args:
+        table: users and their days.
+        columns: those to keep; None keeps all of the table.
+        days: at least so many; by default up to the last one seen, and one where none was.
+
+        spread: columns among those whose histograms are to be kept, for quantiles.
+
+    Raises:
+        KeyError: the table lacks a column.
+
+    """
+    kept = tuple(table.columns if columns is None else columns)
+    places = [_place(table, column) for column in kept]
+    seen = int(table.day[-1]) + 1 if len(table.day) else 0
+    days = max(seen, days or 1)
+    wide = layout(kept, table.covariates, days)
+    names = (*kept, *table.covariates)
+    k, width = len(kept), len(names)
+    moments = {arm: Moments.of(wide, np.zeros((0, len(wide)))) for arm in table.arms}
+    buckets = {arm: Buckets(kept, np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in table.arms}
+    segments = {name: {arm: Moments.of(names, np.zeros((0, width))) for arm in table.arms} for name in SEGMENTS}
+    histograms = {column: {arm: Histogram.of(np.zeros(0)) for arm in table.arms} for column in spread}
+    bounds = np.searchsorted(table.day, np.arange(days + 1))
+    for arm, first, begin, end in _cohorts(table):
+        pre, wide_days = table.pre[begin:end], (days - first) * (k + 1)
+        cohort = np.empty((end - begin, wide_days + pre.shape[1]))
+        cohort[:, wide_days:] = pre
+        by_day = cohort[:, :wide_days]
+        _lay_out(
+            by_day.reshape(end - begin, days - first, k + 1, copy=False), table, places, bounds[first:], begin, end
+        )
+        daily = tuple(f"{c}@{d}" for d in range(first, days) for c in (*kept, EXPOSED))
+        of = Moments.of((*daily, *(f"{c}@{first}" for c in table.covariates)), cohort).embedded(wide)
+        of.means[of.place(f"{FIRST}@{first}")] = 1.0
+        moments[arm] += of
+        totals = by_day @ np.tile(np.eye(k + 1, k), (days - first, 1))  # a sum over so few is quicker as a product
+        buckets[arm] += bucketed(kept, table.user_id[begin:end], totals)
+        for column in spread:
+            histograms[column][arm] += Histogram.of(totals[:, kept.index(column)])
+        both, known = np.hstack((totals, pre)), pre.any(axis=1)
+        for name, inside in zip(SEGMENTS, (known, ~known), strict=True):
+            segments[name][arm] += Moments.of(names, both[inside])
+    return Aggregate(
+        table.arms,
+        kept,
+        table.covariates,
+        days,
+        moments,
+        buckets,
+        segments,
+        {kind: _parts(table, table.parts[kind]) for kind in ("source", "age") if kind in table.parts},
+        _replicas(table),
+        table.in_two_arms,
+        histograms,
+        _votes(table),
+        _versions(table),
+    )
+
+
+def _cohorts(table: Table) -> Iterator[tuple[str, int, int, int]]:
+    """Arm, first day, and the stretch of users, at most `CHUNK` of them, who have both."""
+    cut = np.flatnonzero(np.diff(table.arm) | np.diff(table.first)) + 1
+    edges = [0, *cut.tolist(), len(table.arm)]
+    for low, high in pairwise(edges):
+        for begin in range(low, high, CHUNK):
+            yield table.arms[table.arm[begin]], int(table.first[begin]), begin, min(begin + CHUNK, high)
+
+
+def _lay_out(into: Floats, table: Table, places: Sequence[int], bounds: Ints, begin: int, end: int) -> None:
+    """Users' days, (users, days, columns and whether exposed)."""
+    into[:] = 0.0
+    everything = list(places) == list(range(len(table.columns)))
+    for day, (low, high) in enumerate(pairwise(bounds.tolist())):
+        a, b = low + np.searchsorted(table.user[low:high], [begin, end])
+        users, values = table.user[a:b] - begin, table.values[a:b]
+        into[users, day, :-1] = values if everything else values[:, places]
+        into[users, day, -1] = 1.0
+
+
+def bucketed(columns: tuple[str, ...], user_id: Ints, totals: Floats) -> Buckets:
+    """Users' `totals` (users, K) by their bucket."""
+    bucket = bucket_of(user_id)
+    sums = np.zeros((BUCKETS, len(columns)))
+    for place, column in enumerate(totals.T):
+        sums[:, place] = np.bincount(bucket, column, BUCKETS)
+    return Buckets(columns, sums, np.bincount(bucket, minlength=BUCKETS))
+
+
+def bucket_of(user_id: Ints) -> Ints:
+    """A user's bucket, by SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014): it has nothing to do with arms.
+
+    >>> bucket_of(np.array([1, 2, 3])).tolist() == bucket_of(np.array([1, 2, 3])).tolist()
+    True
+    """
+    x = user_id.astype(np.uint64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) % np.uint64(BUCKETS)).astype(np.int64)
+
+
+def _parts(table: Table, parts: Parts) -> dict[str, Moments]:
+    """By arm, moments of ``column@part``; a user without a row of a part did nothing with it."""
+    columns = [f"{column}@{name}" for name in parts.names for column in (*SOURCE_COLUMNS, MET)]
+    places = [Tally._fields.index(column) for column in SOURCE_COLUMNS]
+    found = {}
+    for i, arm in enumerate(table.arms):
+        begin, end = np.searchsorted(table.arm, [i, i + 1])
+        inside = (begin <= parts.user) & (parts.user < end)
+        dense = np.zeros((end - begin, len(parts.names), len(places) + 1))
+        dense[parts.user[inside] - begin, parts.part[inside], :-1] = parts.values[inside][:, places]
+        dense[parts.user[inside] - begin, parts.part[inside], -1] = 1.0
+        found[arm] = Moments.of(columns, dense.reshape(end - begin, len(columns)))
+    return found
+
+
+def _votes(table: Table) -> dict[str, Votes]:
+    """By arm, whose items users gave more effective views."""
+    if "source" not in table.parts:
+        return {}
+    parts, found = table.parts["source"], {}
+    for i, arm in enumerate(table.arms):
+        begin, end = np.searchsorted(table.arm, [i, i + 1])
+        inside = (begin <= parts.user) & (parts.user < end)
+        at = parts.user[inside] - begin, parts.part[inside]
+        earned = np.zeros((end - begin, len(parts.names)))
+        earned[at] = parts.values[inside, Tally._fields.index("effective_views")]
+        seen = np.zeros(earned.shape, bool)
+        seen[at] = True
+        found[arm] = Votes.of(parts.names, earned, seen)
+    return found
+
+
+def _replicas(table: Table) -> dict[str, dict[str, int]]:
+    if "replica" not in table.parts:
+        return {}
+    parts = table.parts["replica"]
+    counts = np.zeros((len(parts.names), len(table.arms)), np.int64)
+    np.add.at(counts, (parts.part, table.arm[parts.user]), 1)
+    return {
+        name: dict(zip(table.arms, row, strict=True)) for name, row in zip(parts.names, counts.tolist(), strict=True)
+    }
+
+
+def _versions(table: Table) -> dict[str, dict[str, Moments]]:
+    if "version" not in table.parts:
+        return {}
+    parts = table.parts["version"]
+    values = parts.values[:, [Tally._fields.index(column) for column in SOURCE_COLUMNS]]
+    arm = table.arm[parts.user]
+    return {
+        name: {
+            of: Moments.of(SOURCE_COLUMNS, values[(parts.part == i) & (arm == j)]) for j, of in enumerate(table.arms)
+        }
+        for i, name in enumerate(parts.names)
+    }
+
+
+def _sum(each: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
+    """By arm, of mappings with the same arms."""
+    return reduce(lambda a, b: {arm: a[arm] + b[arm] for arm in a}, each)
+
+
+def _joined(a: Aggregate, b: Aggregate, kind: str) -> dict[str, Moments]:
+    both = [of.parts[kind] for of in (a, b) if kind in of.parts]
+    wide = sorted({column for by_arm in both for of in by_arm.values() for column in of.columns})
+    return {arm: reduce(add, (by_arm[arm].embedded(wide) for by_arm in both)) for arm in a.arms}
+
+
+def _count(of: Aggregate, replica: str, arm: str) -> int:
+    return of.replicas.get(replica, {}).get(arm, 0)
+
+
+def _place(table: Table, column: str) -> int:
+    try:
+        return table.columns.index(column)
+    except ValueError:
+        raise KeyError(column) from None
+
+
+def needed(columns: Sequence[str]) -> tuple[str, ...]:
+    """`columns` once each, those that every report knows first.
+
+    >>> needed(["answer_ms", "views", "views"])
+    ('views', 'answer_ms')
+    """
+    return tuple(dict.fromkeys(sorted(columns, key=lambda column: column not in COLUMNS)))

@@ -1,0 +1,151 @@
+"""An aggregate on disk: one compressed NumPy archive. It does not grow with users, so a report from it takes no time.
+
+The header says of which class every part is and which array of the archive holds its numbers; of a symmetric matrix
+only the upper triangle is kept.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from abtest.aggregate.aggregate import Aggregate
+from abtest.aggregate.sources import Votes
+from abtest.collect.store import OF_NO_MATTER, StateError, write_whole
+from abtest.stats.histogram import Histogram
+from abtest.stats.jackknife import Buckets
+from abtest.stats.moments import Moments
+from contracts.config.experiment import Experiment
+
+FORMAT = 1
+ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Moments, Votes)}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An aggregate, and by name how much of the data is not in it or is missing. No name stands for 0.
+
+    ``rows``: all that were read. ``rows_outside_days``: on a day that the experiment does not have, left out.
+    ``rows_late``: of days that were kept before they came, left out.
+    ``rows_of_testers``: of users in `overrides`, left out. ``users_in_two_arms``: left out with all their rows.
+    ``users_without_pre``: whose covariates are taken as 0, nothing being known of them from before.
+    ``pre_users_without_rows``: of the second table, left out. ``days_without_rows``: before the last day seen.
+    ``arms_without_users``.
+    """
+
+    aggregate: Aggregate
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def save(counted: Counted, experiment: Experiment, path: Path) -> None:
+    """Write atomically: a reader, or a crash, meets the old file or the new one, whole."""
+    told = {"experiment": fingerprint(experiment), "counts": counted.counts}
+    write_archive({"aggregate": counted.aggregate}, told, path)
+
+
+def load(path: Path, experiment: Experiment) -> Counted:
+    """Read what `save` wrote.
+
+    Raises:
+        StateError: there is no such file, it is something else or damaged, or it is of another experiment or build.
+
+    """
+    values, told = read_archive(path, experiment)
+    if "aggregate" not in values:
+        raise _no_aggregate(path)
+    return Counted(values["aggregate"], told["counts"])
+
+
+def write_archive(values: Mapping[str, Any], told: Mapping[str, Any], path: Path) -> None:
+    """`values`, made of `KINDS`, dictionaries, tuples and numbers, and `told`, plain JSON; written atomically."""
+    arrays: list[npt.NDArray[Any]] = []
+    header = {"format": FORMAT, "told": told, "values": _taken_apart(values, arrays)}
+    buffer = io.BytesIO()
+    named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
+    np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
+    write_whole(buffer, path)
+
+
+def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `write_archive` was given, of an experiment whose fingerprint was told as ``experiment``.
+
+    Raises:
+        StateError: there is no such file, it is damaged, or it is of another experiment or build.
+
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) != ZIP:
+                raise _no_aggregate(path)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays["header"].tobytes()) if "header" in arrays else {}
+        if "told" not in header:  # an archive of something else, such as a collector's state
+            raise _no_aggregate(path)
+        if header["format"] != FORMAT:
+            raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
+        if header["told"]["experiment"] != fingerprint(experiment):
+            raise StateError(
+                f"{path} was made of another experiment than '{experiment.name}', or of other arms or days."
+            )
+        return _put_together(header["values"], arrays), header["told"]
+    except FileNotFoundError as error:
+        raise StateError(f"There is no saved aggregate at {path}.") from error
+    except IsADirectoryError as error:
+        raise _no_aggregate(path) from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise StateError(f"{path} is damaged: {error}.") from error
+
+
+def _no_aggregate(path: Path) -> StateError:
+    return StateError(f"{path} is not an aggregate; `driftline experiment report --save-state` writes one.")
+
+
+def _taken_apart(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
+    """`value` as JSON; its arrays go into `arrays`."""
+    if isinstance(value, Moments):
+        upper = value.products[np.triu_indices(len(value.columns))]
+        return {"Moments": [value.columns, value.n, _kept(value.means, arrays), _kept(upper, arrays)]}
+    if is_dataclass(value):
+        return {type(value).__name__: [_taken_apart(getattr(value, each.name), arrays) for each in fields(value)]}
+    if isinstance(value, np.ndarray):
+        return {"array": _kept(value, arrays)}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _taken_apart(each, arrays)] for key, each in value.items()]}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _put_together(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, dict):
+        return value
+    ((kind, parts),) = value.items()
+    if kind == "array":
+        return arrays[str(parts)]
+    if kind == "dict":
+        return {key: _put_together(each, arrays) for key, each in parts}
+    if kind == "Moments":
+        columns, n, means, upper = parts
+        products = np.zeros((len(columns), len(columns)))
+        products[np.triu_indices(len(columns))] = arrays[str(upper)]
+        return Moments(tuple(columns), n, arrays[str(means)], products + np.triu(products, 1).T)
+    return KINDS[kind](*(_put_together(part, arrays) for part in parts))
+
+
+def _kept(array: npt.NDArray[Any], arrays: list[npt.NDArray[Any]]) -> int:
+    arrays.append(array)
+    return len(arrays) - 1
+
+
+def fingerprint(experiment: Experiment) -> Any:
+    """What data of an experiment depend on, as JSON."""
+    return experiment.model_dump(mode="json", exclude=OF_NO_MATTER)

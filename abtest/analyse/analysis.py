@@ -1,0 +1,308 @@
+"""From aggregate to report: a pure function of the aggregate, the experiment and what the state has counted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from abtest.aggregate.aggregate import MET, Aggregate, aggregate, needed
+from abtest.aggregate.fingerprint import digest
+from abtest.aggregate.sources import compare_sources
+from abtest.aggregate.user_days import STREAMED, table
+from abtest.analyse.checks import ModelFacts, checks_of
+from abtest.analyse.data_quality import date_of, days_over
+from abtest.analyse.model_age import by_age, by_version, comparable
+from abtest.analyse.over_time import courses_of
+from abtest.analyse.planned import planned
+from abtest.analyse.results import (
+    SCHEMA_VERSION,
+    ArmEffect,
+    ArmValue,
+    Day,
+    MetricResult,
+    Report,
+    Slice,
+    SnapshotRow,
+    SourceRow,
+)
+from abtest.analyse.verdict import decide
+from abtest.collect.observed import Observed
+from abtest.collect.state import State, folded, plan_of
+from abtest.stats.cuped import Adjustment
+from abtest.stats.effects import ALPHA, compare
+from abtest.stats.estimates import Estimate
+from abtest.stats.jackknife import jackknife
+from abtest.stats.metrics import Declared, Mean, Metric, Quantile, Ratio, of_experiment
+from abtest.stats.moments import Moments
+from abtest.stats.novelty import on_day, pre_period
+from abtest.stats.quantiles import quantile_estimate
+from abtest.stats.split import split_check
+from contracts.config.experiment import Experiment
+
+
+def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
+    """The report on everything a collector's `state` has seen; `state` is not changed."""
+    complete = folded(state)
+    experiment = complete.rules.experiment
+    metrics = of_experiment(experiment, STREAMED)
+    columns = needed(["recalls", *(column for metric in metrics for column in metric.columns)])
+    spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
+    of = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
+    now = plan_of(experiment)
+    changed = tuple(name for name in now if state.plan.get(name) != now[name])
+    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed)
+    return report(of, experiment, observed, models)
+
+
+def report(
+    of: Aggregate, experiment: Experiment, observed: Observed | None = None, models: Sequence[ModelFacts] = ()
+) -> Report:
+    """The report on an aggregate.
+
+    Args:
+        of: of the experiment's users.
+        experiment: its file.
+        observed: what was counted beside.
+        models: what is known of the arms' models.
+
+    Raises:
+        SettingsError: the experiment has a metric of a column that the aggregate does not have.
+
+    """
+    observed = observed or Observed()
+    metrics = of_experiment(experiment, of.columns)
+    estimable = [metric for metric in metrics if not isinstance(metric, Quantile)]
+    control, plan = experiment.control, experiment.analysis
+    weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
+    split = split_check(of.users, weights)
+    alpha = plan.alpha
+    everyone = of.through(of.days - 1)
+    alike = pre_period(everyone, of.covariates, control)
+    days = tuple(_days(of, estimable, experiment))
+    over = days_over(experiment, observed.newest_ms, of.days)
+    courses = tuple(courses_of(of, estimable, experiment, over))
+    whole = planned((*_whole(of, metrics, everyone, control, alpha),), courses, plan)
+    checks = checks_of(of, experiment, split, alike, models, observed, whole)
+    interference = any(model.interferes for model in models)
+    treatments = [arm for arm in of.arms if arm != control]
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        experiment=experiment.name,
+        hypothesis=experiment.hypothesis,
+        owner=experiment.owner,
+        control=control,
+        arms=of.arms,
+        models={arm: spec.model for arm, spec in experiment.arms.items()},
+        start_ms=experiment.start_ms,
+        end_ms=experiment.end_ms,
+        day_offset_ms=experiment.day_offset_ms,
+        days_planned=experiment.days,
+        plan=plan.model_dump(mode="json"),
+        primary=metrics[0].name,
+        verdicts=tuple(
+            decide(
+                arm,
+                whole,
+                checks,
+                plan,
+                ended=over >= experiment.days,
+                interference=interference,
+            )
+            for arm in treatments
+        ),
+        checks=checks,
+        split=split,
+        pre_period=alike,
+        users_in_two_arms=of.in_two_arms,
+        metrics=whole,
+        days=days,
+        courses=courses,
+        slices=tuple(_slices(of, estimable, experiment, observed)),
+        sources=tuple(_sources(of, experiment)),
+        snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
+        counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
+        data_hash=digest(of),
+    )
+
+
+def summary(found: Report) -> dict[str, Any]:
+    """Per metric and treatment arm what a summary shows: both values, relative difference, interval, p-value, users.
+
+    ``{metric: {arm: {treatment, control, relative, ci_low, ci_high, p_value, users: {arm: n}, reason}}}``
+    """
+    lines: dict[str, Any] = {}
+    for result in found.metrics:
+        values = {arm.arm: arm for arm in result.arms}
+        lines[result.metric] = {
+            line.arm: {
+                "treatment": values[line.arm].value,
+                "control": values[found.control].value,
+                "relative": line.effect.relative,
+                "ci_low": line.effect.ci_low,
+                "ci_high": line.effect.ci_high,
+                "p_value": line.effect.p_value,
+                "users": {name: values[name].users for name in (line.arm, found.control)},
+                "reason": line.effect.reason,
+            }
+            for line in result.effects
+        }
+    return lines
+
+
+def compare_arms(
+    metrics: Sequence[Metric],
+    moments: Mapping[str, Moments],
+    control: str,
+    covariates: Sequence[str] = (),
+    alpha: float = ALPHA,
+) -> tuple[MetricResult, ...]:
+    """Every metric from each arm's moments, every other arm against `control`; by CUPED too, given covariates.
+
+    The way in for data that did not come through the stream: moments can be made of any table with a row per user.
+    """
+    cuped = Adjustment.of(moments, covariates)
+    return tuple(
+        _by_cuped(_plain(metric, moments, control, alpha), metric, cuped, control, alpha) for metric in metrics
+    )
+
+
+def _plain(metric: Metric, moments: Mapping[str, Moments], control: str, alpha: float) -> MetricResult:
+    estimates = {arm: metric.estimate(m) for arm, m in moments.items()}
+    cautions = {arm: metric.caution(m) for arm, m in moments.items()}
+    return _compared(metric, estimates, cautions, control, alpha)
+
+
+def _by_cuped(found: MetricResult, metric: Metric, cuped: Adjustment, control: str, alpha: float) -> MetricResult:
+    """`found` with `metric` by CUPED beside it, if anything is known from before."""
+    if not cuped.used:
+        return found
+    by_cuped = cuped.of_metric(metric)
+    if not by_cuped.covariates:
+        return found
+    adjusted = by_cuped.estimates
+    return replace(
+        found,
+        effects=tuple(
+            replace(
+                line,
+                adjusted=compare(adjusted[line.arm], adjusted[control], (line.arm, control), alpha),
+                variance_removed=by_cuped.variance_removed,
+            )
+            for line in found.effects
+        ),
+    )
+
+
+def _compared(
+    metric: Metric | Quantile,
+    estimates: Mapping[str, Estimate],
+    cautions: Mapping[str, str | None],
+    control: str,
+    alpha: float,
+) -> MetricResult:
+    return MetricResult(
+        metric.name,
+        metric.label,
+        metric.unit,
+        metric.about,
+        metric.role,
+        metric.direction,
+        metric.minimum_effect,
+        tuple(ArmValue(arm, e.users, e.value, e.std_error, e.reason) for arm, e in estimates.items()),
+        tuple(
+            ArmEffect(
+                arm,
+                compare(estimate, estimates[control], (arm, control), alpha),
+                tuple(f"{cautions[name]} in arm {name}" for name in (arm, control) if cautions[name]),
+            )
+            for arm, estimate in estimates.items()
+            if arm != control
+        ),
+    )
+
+
+def _whole(
+    of: Aggregate, metrics: Sequence[Declared], everyone: Mapping[str, Moments], control: str, alpha: float
+) -> Iterator[MetricResult]:
+    """Over all days, with jackknife errors beside; quantiles from histograms."""
+    cuped = Adjustment.of(everyone, of.covariates)
+    for metric in metrics:
+        if isinstance(metric, Quantile):
+            spread = of.histograms[metric.column]
+            estimates = {arm: quantile_estimate(histogram, metric.q) for arm, histogram in spread.items()}
+            yield _compared(metric, estimates, dict.fromkeys(estimates), control, alpha)
+            continue
+        found = _by_cuped(_plain(metric, everyone, control, alpha), metric, cuped, control, alpha)
+        yield replace(
+            found,
+            effects=tuple(
+                replace(line, jackknife=jackknife(metric, of.buckets[line.arm], of.buckets[control], alpha))
+                for line in found.effects
+            ),
+        )
+
+
+def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Day]:
+    """Day by day up to the last one seen; a day without a single event is there too, and says so."""
+    control, alpha = experiment.control, experiment.analysis.alpha
+    for day in range(of.days):
+        through, on = of.through(day), of.on(day)
+        cuped = Adjustment.of(through, of.covariates)
+        yield Day(
+            day,
+            date_of(experiment, day),
+            of.new_users(day),
+            # CUPED goes by all users seen so far: who comes back may be an effect itself, who was there before is not
+            tuple(_by_cuped(_plain(m, on, control, alpha), on_day(m, day), cuped, control, alpha) for m in metrics),
+            tuple(_by_cuped(_plain(m, through, control, alpha), m, cuped, control, alpha) for m in metrics),
+        )
+
+
+def _slices(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
+) -> Iterator[Slice]:
+    """Segments of users by what was known of them before the start; classes of model age; snapshot versions."""
+    control, alpha = experiment.control, experiment.analysis.alpha
+    for name, moments in of.segments.items():
+        users = {arm: m.n for arm, m in moments.items()}
+        if all(users.values()):
+            yield Slice("segment", name, users, compare_arms(metrics, moments, control, alpha=alpha))
+    ratios = comparable(metrics)
+    for cut in (*by_age(of, ratios, control), *by_version(of, ratios, experiment, observed)):
+        results = compare_arms(ratios, cut.moments, control, alpha=alpha)
+        yield Slice(cut.kind, cut.name, cut.users, results, cut.note)
+
+
+def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
+    """A row per arm and source that showed something, each against the one of the arm that the control also has."""
+    for arm, moments in of.parts.get("source", {}).items():
+        names = list(dict.fromkeys(column.partition("@")[2] for column in moments.columns))
+        shown = {name: moments.total(f"shown@{name}") for name in names}
+        if not any(shown.values()):
+            continue
+        base = _reference(experiment, arm, [name for name in names if shown[name]])
+        drafted = experiment.arms[arm].blend == "team-draft"  # else a source with more places would win more votes
+        votes = of.votes.get(arm) if drafted else None
+        for found in compare_sources(moments, base, votes, experiment.analysis.alpha):
+            source, evr = found.source, found.values["evr"]
+            total = {c: round(moments.total(f"{c}@{source}")) for c in ("shown", "views", "effective_views", "follows")}
+            if not total["shown"]:
+                continue
+            yield SourceRow(
+                arm,
+                source,
+                users=round(moments.total(f"{MET}@{source}")),
+                **total,
+                evr=evr.estimate.value,
+                evr_std_error=evr.estimate.std_error,
+                follow_rate=found.values["follow_rate"].estimate.value,
+                play_s_per_view=found.values["play_s_per_view"].estimate.value,
+                against="" if source == base else base,
+                evr_effect=evr.against,
+                preference=found.preference,
+            )
+
+
+def _reference(experiment: Experiment, arm: str, sources: Sequence[str]) -> str:
+    """The control's model where it is a source of the arm too, else the arm's own, else the first."""
+    models = (experiment.arms[experiment.control].model, experiment.arms[arm].model)
+    return next((model for model in models if model in sources), sources[0])

@@ -1,0 +1,192 @@
+"""Whether the experiment can be trusted: one line a check, each decided by a pure function on what was counted."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from abtest.aggregate.aggregate import Aggregate
+from abtest.analyse.data_quality import date_of, quality_of
+from abtest.analyse.model_age import freshness_of
+from abtest.analyse.results import Check, Level, MetricResult
+from abtest.collect.observed import Observed
+from abtest.format import listed, number, p_value, share, threshold
+from abtest.stats.novelty import BIAS_ALPHA, PrePeriod
+from abtest.stats.split import SRM_ALPHA, Split
+from abtest.stats.srm import SequentialSplit, Splits, sequential_split, splits
+from contracts.config.experiment import Experiment
+
+INTERFERENCE = 0.01  # above this share of another arm's data, a model's difference no longer is the model's alone
+# Users in two arms are in no figure. They are the busy ones, who may do several times as much as others: a hundredth
+# of the users can be a twentieth of the views. A thousandth is what a few shared devices leave behind.
+CONTAMINATION = 0.01
+CONTAMINATION_NOTICED = 0.001
+STRONG = 1e-6  # no chance, with any number of days or replicas
+HARDLY = 0.5  # a replica that answered less than half of the users of an arm that it should have
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One arm's model. `learned_from`: examples by the arm that showed them ("" outside any experiment).
+
+    `recall`: progressive recall by k.
+    """
+
+    arm: str
+    model: str
+    snapshots: int | None = None
+    last_version: str | None = None
+    learned_from: Mapping[str, int] = field(default_factory=dict)
+    recall: Mapping[int, float | None] = field(default_factory=dict)
+
+    @property
+    def interference(self) -> float | None:
+        """Share of what the model learned from arms other than its own; None before it learned from any."""
+        inside = {arm: count for arm, count in self.learned_from.items() if arm}
+        total = sum(inside.values())
+        return (total - inside.get(self.arm, 0)) / total if total else None
+
+    @property
+    def interferes(self) -> bool:
+        """Whether that is more than is tolerated."""
+        return self.interference is not None and self.interference > INTERFERENCE
+
+
+def checks_of(
+    of: Aggregate,
+    experiment: Experiment,
+    split: Split,
+    alike: Sequence[PrePeriod],
+    models: Sequence[ModelFacts],
+    observed: Observed,
+    metrics: Sequence[MetricResult],
+) -> tuple[Check, ...]:
+    """Every check, the gravest kind first in the order that a reader would ask."""
+    weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
+    new_users = {day: of.new_users(day) for day in range(of.days)}
+    by_day = {date_of(experiment, day): users for day, users in new_users.items() if any(users.values())}
+    return (
+        _split(split),
+        split_so_far(sequential_split([*new_users.values()], weights), [date_of(experiment, day) for day in new_users]),
+        split_by_day(splits(by_day, weights)),
+        *([split_by_replica(splits(of.replicas, weights))] if of.replicas else []),
+        *(_pre_period(was, experiment.control) for was in alike),
+        *_plan(observed.changed),
+        _contamination(of),
+        *(_interference(model, pooled=experiment.analysis.pooled_training) for model in models),
+        *freshness_of(of, experiment.control),
+        *quality_of(of, experiment, observed, metrics),
+    )
+
+
+def split_so_far(found: SequentialSplit, dates: Sequence[str]) -> Check:
+    """The split by a test that may be looked at every day: once it has called a mismatch, later days do not mend it."""
+    name, title, numbers = "split_so_far", "Traffic split, day by day", {"p_value": found.p_value}
+    if not found.mismatch or found.since is None:
+        said = f"As planned on every day so far, always-valid {p_value(found.p_value)}."
+        return Check(name, title, "ok", said, numbers)
+    said = f"Up to {dates[found.since]} users did not fall into the arms as planned (always-valid "
+    return Check(name, title, "invalid", f"{said}{p_value(found.p_value)}).", {**numbers, "since": dates[found.since]})
+
+
+def split_by_day(found: Splits[str]) -> Check:
+    """The users first seen on each day. What an arm does to people cannot move who comes for the first time."""
+    name, title = "split_by_day", "Traffic split of each day’s new users"
+    if not found.mismatches:
+        return _parts_agree(name, title, found, "day")
+    worst = _worst(found)
+    level: Level = "invalid" if _adjusted(found, worst) < STRONG else "warning"
+    said = f"New users of {', '.join(found.mismatches)} did not fall into the arms as planned"
+    return Check(name, title, level, f"{said} ({p_value(_adjusted(found, worst))}, corrected).", _numbers(found))
+
+
+def split_by_replica(found: Splits[str]) -> Check:
+    """The users whom each replica answered.
+
+    Balancing is by request, so an arm whose users come more often shows more of them to every replica: a mismatch at
+    replicas alone is a warning. A replica that hardly answers an arm is a broken one; its users are lost to the arm.
+    """
+    name, title = "split_by_replica", "Traffic split at each replica"
+    if not found.mismatches:
+        return _parts_agree(name, title, found, "replica")
+    worst = _worst(found)
+    broken = any(
+        _adjusted(found, key) < STRONG
+        and any(n < HARDLY * found.parts[key].expected[arm] for arm, n in found.parts[key].users.items())
+        for key in found.mismatches
+    )
+    users = ", ".join(f"{number(n)} of {arm}" for arm, n in found.parts[worst].users.items())
+    said = f"{', '.join(found.mismatches)} did not answer the arms’ users as planned; {worst}: {users} "
+    said += f"({p_value(_adjusted(found, worst))}, corrected)."
+    return Check(name, title, "invalid" if broken else "warning", said, _numbers(found))
+
+
+def _parts_agree(name: str, title: str, found: Splits[str], what: str) -> Check:
+    if all(p is None for p in found.adjusted.values()):
+        return Check(name, title, "unknown", "No users to test.")
+    least = p_value(_adjusted(found, _worst(found)))
+    said = f"As planned at every {what} of {len(found.parts)}; the least likely {least}, corrected."
+    return Check(name, title, "ok", said, _numbers(found))
+
+
+def _worst(found: Splits[Key]) -> Key:
+    return min(found.adjusted, key=lambda key: _adjusted(found, key))
+
+
+def _adjusted(found: Splits[Key], key: Key) -> float:
+    p = found.adjusted[key]
+    return 1.0 if p is None else p
+
+
+def _numbers(found: Splits[str]) -> dict[str, float | int | str | None]:
+    return {"least_p_value": _adjusted(found, _worst(found)), "parts": len(found.parts)}
+
+
+def _split(split: Split) -> Check:
+    if split.p_value is None:
+        return Check("split", "Traffic split", "unknown", f"Not tested: {split.reason}.")
+    if split.mismatch:
+        said = f"Users did not fall into the arms as planned (χ² {p_value(split.p_value)})."
+        return Check("split", "Traffic split", "invalid", said, {"p_value": split.p_value})
+    said = f"As planned, χ² {p_value(split.p_value)}; a mismatch is called at {threshold(SRM_ALPHA)}."
+    return Check("split", "Traffic split", "ok", said, {"p_value": split.p_value})
+
+
+def _pre_period(was: PrePeriod, control: str) -> Check:
+    name, title = f"pre_period:{was.arm}", f"{was.arm} before the start"
+    if was.p_value is None:
+        return Check(name, title, "unknown", f"It could not be compared with {control}: {was.reason}.")
+    if was.biased:
+        said = f"{was.arm} and {control} differed before the start (Wald’s test {p_value(was.p_value)})."
+        return Check(name, title, "invalid", said, {"p_value": was.p_value})
+    said = f"Like {control}, Wald’s test {p_value(was.p_value)}; a difference is called at {threshold(BIAS_ALPHA)}."
+    return Check(name, title, "ok", said, {"p_value": was.p_value})
+
+
+def _plan(changed: Sequence[str]) -> Iterator[Check]:
+    """A plan is one only if it was there before the data."""
+    if changed:
+        said = f"{listed(changed).capitalize()} of the experiment’s file changed after the collector had begun."
+        yield Check("plan", "The plan", "warning", said, {"changed": len(changed)})
+
+
+def _contamination(of: Aggregate) -> Check:
+    users = sum(of.users.values()) + of.in_two_arms
+    part = of.in_two_arms / users if users else 0.0
+    said = f"{number(of.in_two_arms)} users were seen in two arms ({share(part, 2)}); no figure has them."
+    level: Level = "invalid" if part > CONTAMINATION else "warning" if part > CONTAMINATION_NOTICED else "ok"
+    return Check("contamination", "Users in two arms", level, said, {"users": of.in_two_arms, "share": part})
+
+
+def _interference(model: ModelFacts, *, pooled: bool) -> Check:
+    name, title = f"interference:{model.arm}", f"What {model.arm} learned from"
+    part = model.interference
+    if part is None:
+        return Check(name, title, "unknown", f"{model.model} has learned from no arm yet.")
+    said = f"{model.model} learned {share(part)} of what it learned in the experiment from other arms’ users"
+    if not model.interferes:
+        return Check(name, title, "ok", f"{said}.", {"share": part})
+    if pooled:
+        return Check(name, title, "ok", f"{said}, as the plan says.", {"share": part})
+    return Check(name, title, "warning", f"{said}: its difference is not its own alone.", {"share": part})

@@ -1,0 +1,38 @@
+"""What a report is given beside the data: everything that the state cannot know."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from abtest.analyse.checks import ModelFacts
+
+
+@dataclass(frozen=True)
+class SnapshotMark:
+    """A snapshot of an arm's model and when it went live, as near as is known."""
+
+    arm: str
+    model: str
+    version: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """What the state cannot know. Everything has a default; what is left out is not shown.
+
+    `response_quality`: auc, log_loss, predicted_mean, observed_mean, expected_calibration_error, play_mae_s,
+    play_mae_constant_s, play_median_abs_error_s, rows; any of them may be missing. `commit`: of the code that made the
+    report. `command`: what makes it again. `marks`: when snapshots went live.
+    """
+
+    simulated: bool = False
+    world: str = ""
+    response_quality: Mapping[str, float | None] | None = None
+    models: tuple[ModelFacts, ...] = ()
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seed: int | None = None
+    commit: str | None = None
+    command: str = ""
+    marks: tuple[SnapshotMark, ...] = ()

@@ -1,0 +1,291 @@
+"""Whether the data are whole: days, arms, events without use, metrics that say nothing. Counts in, checks out.
+
+Thresholds are shares of events. What is said stands in the report whatever the share; a level above "ok" is for shares
+that could move a figure by as much as people read from it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from abtest.aggregate.aggregate import EXPOSED, Aggregate
+from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
+from abtest.collect.observed import Observed
+from abtest.collect.records import NOT_OURS_YET, Unused
+from abtest.format import number, share, words
+from abtest.stats.split import SRM_ALPHA
+from contracts.config.experiment import DAY_MS, Experiment
+from contracts.messages.events import Reason
+
+UNREADABLE = 0.001  # one event in a thousand: no figure moves by what is read from it unless these users differ wildly
+SKEWED = 0.001  # as above: events whose clock is wrong, or whose feedback comes before its exposure
+REPEATED = 0.05  # at-least-once delivery repeats some events after a restart; a twentieth of all is too many for that
+LOST = 0.01  # a user without exposure is in no arm: this many lost, and arms may have lost different users
+LATE = 0.05  # some people do come back to an item after hours; more than these, and the window is too short
+VOID = 0.1  # above this share of events without use, those that are left need not be like those that are not
+WHOLE_DAY_MS = 3_600_000  # the last hour of a day may pass without an event
+IMPLAUSIBLE = 0.2  # a fifth: a change of recall that moves a metric by more would be seen without an experiment
+
+
+def quality_of(
+    of: Aggregate, experiment: Experiment, observed: Observed, metrics: Sequence[MetricResult]
+) -> tuple[Check, ...]:
+    """Every check of the data.
+
+    Args:
+        of: of the experiment's users.
+        experiment: its file.
+        observed: what was counted beside; nothing is said of events where no event was counted.
+        metrics: over the whole experiment.
+
+    """
+    return (
+        empty_arms(of.users, experiment),
+        missing_days(of, experiment, observed.newest_ms),
+        *last_day(experiment, observed.newest_ms),
+        *events(observed.counts),
+        *rows(observed.counts, sum(of.users.values())),
+        *(check for found in (estimable(metrics), power(metrics)) for check in found),
+    )
+
+
+def empty_arms(users: Mapping[str, int], experiment: Experiment) -> Check:
+    """Whether every arm has users.
+
+    With n users elsewhere, an arm of share s has none with probability (1 − s)ⁿ: that is how a small start is told from
+    an arm that is not served.
+    """
+    name, title = "empty_arms", "Arms without users"
+    empty = [arm for arm, count in users.items() if not count]
+    n = sum(users.values())
+    if not empty:
+        return Check(name, title, "ok", f"None: each of {len(users)} arms has users.", users)
+    if not n:
+        return Check(name, title, "unknown", "No user has been seen in any arm.", users)
+    said = f"No user has been seen in {_listed(empty)}, {number(n)} in the other arms."
+    return Check(name, title, _by_chance(empty, n, experiment), said, users)
+
+
+def missing_days(of: Aggregate, experiment: Experiment, newest_ms: int = 0) -> Check:
+    """Whether each day up to the last one seen has exposures in every arm. Before a ramp's first step none has to.
+
+    A day that one arm lacks makes the arms incomparable: their users have had different days.
+    """
+    name, title = "missing_days", "Days without exposures"
+    begin = next((step.from_ms for step in experiment.ramp if step.share), experiment.start_ms)
+    last_ms = min(max(newest_ms, experiment.start_ms), experiment.end_ms - 1)
+    days = range(day_of(experiment, begin), max(of.days, day_of(experiment, last_ms) + 1))
+    seen = {
+        day: {arm: round(m.total(f"{EXPOSED}@{day}")) if day < of.days else 0 for arm, m in of.moments.items()}
+        for day in days
+    }
+    none = [day for day, users in seen.items() if not any(users.values())]
+    part = {day: [arm for arm, n in users.items() if not n] for day, users in seen.items() if day not in none}
+    part = {day: arms for day, arms in part.items() if arms}
+    numbers = {"days": len(days), "without_exposures": len(none), "without_exposures_in_an_arm": len(part)}
+    if not sum(of.users.values()):
+        return Check(name, title, "unknown", "No exposure has been seen on any day.", numbers)
+    if not none and not part:
+        return Check(name, title, "ok", f"None of {len(days)} days: every arm was shown on each.", numbers)
+    levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in part.items()}
+    said = [f"Nothing was seen on {_listed([date_of(experiment, day) for day in none])}"] if none else []
+    said += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in part.items()]
+    text = "; ".join(said)
+    return Check(name, title, "invalid" if "invalid" in levels else "warning", f"{text[0].upper()}{text[1:]}.", numbers)
+
+
+def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
+    """Whether the last day is whole: sums per user of a day that goes on are smaller than those of other days."""
+    if not experiment.start_ms <= newest_ms:
+        return
+    name, title = "last_day", "The last day"
+    newest_ms = min(newest_ms, experiment.end_ms)
+    day = day_of(experiment, min(newest_ms, experiment.end_ms - 1))
+    offset, ends_ms = experiment.day_offset_ms, _end_ms(experiment, day)
+    date, numbers = date_of(experiment, day), {"newest_ms": newest_ms, "ends_ms": ends_ms}
+    if ends_ms - newest_ms <= WHOLE_DAY_MS:
+        yield Check(name, title, "ok", f"{date} is whole.", numbers)
+        return
+    until = datetime.fromtimestamp((newest_ms + offset) / 1000, UTC).strftime("%H:%M")
+    said = f"{date} is not whole: events go up to {until}. Compare its arms, not it with other days."
+    yield Check(name, title, "warning", said, numbers)
+
+
+def days_over(experiment: Experiment, newest_ms: int, seen: int) -> int:
+    """How many of the `seen` days nothing more is to come of, by the newest event; all of them where that is not known.
+
+    A look of a plan, and the end of an experiment, are after whole days: a day that goes on would be looked at twice.
+    """
+    if not newest_ms:
+        return seen
+    return sum(_end_ms(experiment, day) - newest_ms <= WHOLE_DAY_MS for day in range(seen))
+
+
+def _end_ms(experiment: Experiment, day: int) -> int:
+    offset = experiment.day_offset_ms
+    midnight = (experiment.start_ms + offset) // DAY_MS * DAY_MS - offset
+    return min(midnight + (day + 1) * DAY_MS, experiment.end_ms)
+
+
+def events(counts: Mapping[str, int]) -> Iterator[Check]:
+    """What became of events that no figure has."""
+    exposures, feedback = counts.get("exposures", 0), counts.get("feedback", 0)
+    bad = {name.removeprefix("bad_"): n for name, n in sorted(counts.items()) if name.startswith("bad_") and n}
+    future = bad.pop(Reason.FUTURE_TIMESTAMP, 0)
+    unreadable, everything = sum(bad.values()), exposures + feedback + future + sum(bad.values())
+    if not everything:
+        return
+    why = f": {', '.join(f'{number(n)} {words(reason)}' for reason, n in bad.items())}" if bad else ""
+    said = f"{_of(unreadable, everything)} events could not be read{why}"
+    yield _graded("unreadable", "Events that could not be read", unreadable, everything, said, UNREADABLE, VOID, bad)
+
+    outside = counts.get(NOT_OURS_YET, 0)
+    skewed = future + outside
+    said = f"{_of(skewed, everything)} events have a wrong time: {number(future)} later than they were received, "
+    said += f"{number(outside)} exposures outside the period of the experiment that they name"
+    told = {"future": future, NOT_OURS_YET: outside}
+    yield _graded("clock", "Clocks", skewed, everything, said, SKEWED, VOID, told)
+
+    told = {str(name): counts.get(name, 0) for name in (Unused.DUPLICATE_EXPOSURE, Unused.DUPLICATE_FEEDBACK)}
+    repeated = sum(told.values())
+    said = f"{_of(repeated, exposures + feedback)} events were repeats; each event counts once, so no figure has them"
+    yield _graded("duplicates", "Repeated events", repeated, exposures + feedback, said, REPEATED, None, told)
+
+    responses = feedback - counts.get(Unused.DUPLICATE_FEEDBACK, 0)
+    if responses:
+        early = counts.get(Unused.BEFORE_EXPOSURE, 0)
+        said = f"{_of(early, responses)} feedback events are from before their exposure; no figure has them"
+        title = "Feedback before its exposure"
+        yield _graded(str(Unused.BEFORE_EXPOSURE), title, early, responses, said, SKEWED, VOID)
+
+        lost = counts.get(Unused.NO_EXPOSURE, 0)
+        said = f"{_of(lost, responses)} feedback events had no exposure, or came after all was counted for it"
+        yield _graded(str(Unused.NO_EXPOSURE), "Feedback without exposure", lost, responses, said, LOST)
+
+        wrong = {str(name): counts.get(name, 0) for name in (Unused.NOT_SHOWN, Unused.OTHER_USER)}
+        said = (
+            f"{_of(sum(wrong.values()), responses)} feedback events name an item or a user that their exposure has not"
+        )
+        title = "Feedback that does not match"
+        yield _graded("mismatched_feedback", title, sum(wrong.values()), responses, said, UNREADABLE, VOID, wrong)
+    late = {str(name): counts.get(name, 0) for name in (Unused.TOO_LATE, Unused.LATE_EXPOSURE)}
+    said = f"{number(late[Unused.TOO_LATE])} feedback events came after the attribution window, "
+    said += f"{number(late[Unused.LATE_EXPOSURE])} exposures after their time had been counted; no figure has them"
+    worst = max(
+        (late[Unused.TOO_LATE] / responses if responses else 0.0) / LATE,
+        (late[Unused.LATE_EXPOSURE] / exposures if exposures else 0.0) / LOST,
+    )
+    yield Check("late", "Late events", "ok" if worst <= 1 else "warning", f"{said}.", late)
+
+
+def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
+    """What became of a table's rows of users and days that no figure has (`abtest.read.rows`); nothing of events."""
+    read = counts.get("rows", 0)
+    if not read:
+        return
+    outside, testers = counts.get("rows_outside_days", 0), counts.get("rows_of_testers", 0)
+    said = f"{_of(outside, read)} rows are on days that the experiment does not have, {number(testers)} of testers; "
+    told = {"rows_of_testers": testers}
+    yield _graded("rows", "Rows left out", outside, read, f"{said}no figure has them", SKEWED, VOID, told)
+    late = counts.get("rows_late", 0)
+    if late:
+        said = f"{_of(late, read + late)} rows came after their day had been kept; no figure has them"
+        yield _graded("rows_late", "Late rows", late, read + late, said, SKEWED, VOID, {})
+    unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
+    if unknown or strangers:
+        said = f"Of {_of(unknown, users)} users nothing is known from before, which counts as 0; "
+        said += f"{number(strangers)} users known from before were not seen."
+        told = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
+        yield Check("covariates", "Users without a past", "ok", said, told)
+
+
+def estimable(metrics: Sequence[MetricResult]) -> Iterator[Check]:
+    """Metrics that have no value or no interval, such as those with nothing in their denominator."""
+    if not metrics:
+        return
+    why = {
+        f"{found.metric}:{line.arm}": f"{found.label}: {line.effect.reason}"
+        for found in metrics
+        for line in found.effects
+        if line.effect.reason
+    }
+    title = "Metrics that can be estimated"
+    if not why:
+        yield Check("estimable", title, "ok", f"All {len(metrics)}.")
+        return
+    yield Check("estimable", title, "unknown", f"Not all. {'. '.join(dict.fromkeys(why.values()))}.", why)
+
+
+def power(metrics: Sequence[MetricResult]) -> Iterator[Check]:
+    """Metrics that would miss any difference one could expect, or the least that the plan asks for: no news is no news.
+
+    A metric's minimum detectable effect is what the experiment would have found with the stated power.
+    """
+    told = [(found, line, _detectable(line)) for found in metrics for line in found.effects]
+    known = [(found, line, least) for found, line, least in told if least is not None]
+    if not known:
+        return
+    blind: dict[str, float] = {}
+    said = []
+    for found, line, least in known:
+        wanted = min(found.minimum_effect or IMPLAUSIBLE, IMPLAUSIBLE)
+        if least > wanted:
+            blind[f"{found.metric}:{line.arm}"] = least
+            said.append(f"{found.label} of {line.arm} from ±{share(least)} only ({share(wanted)} would matter)")
+    title = "Differences that would be found"
+    if not blind:
+        yield Check("power", title, "ok", f"All metrics would show {share(IMPLAUSIBLE, 0)} or less.")
+        return
+    text = f"{'; '.join(said)}. Where no difference shows there may still be one."
+    yield Check("power", title, "unknown", text, blind)
+
+
+def day_of(experiment: Experiment, time_ms: int) -> int:
+    """Day of the experiment, 0 being the one that it starts on."""
+    offset = experiment.day_offset_ms
+    return (time_ms + offset) // DAY_MS - (experiment.start_ms + offset) // DAY_MS
+
+
+def date_of(experiment: Experiment, day: int) -> str:
+    """A day's date as the experiment cuts days, ISO 8601."""
+    first_midnight = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=first_midnight + day)).date().isoformat()
+
+
+def _by_chance(empty: Sequence[str], users: int, experiment: Experiment) -> Level:
+    """A warning where arms may be empty by chance, with so many users in the others; else invalid."""
+    weight = sum(spec.weight for spec in experiment.arms.values())
+    left = 1 - sum(experiment.arms[arm].weight for arm in empty) / weight
+    return "warning" if left**users >= SRM_ALPHA else "invalid"
+
+
+def _graded(
+    name: str,
+    title: str,
+    count: int,
+    total: int,
+    said: str,
+    warns: float,
+    voids: float | None = None,
+    numbers: Mapping[str, int] | None = None,
+) -> Check:
+    part = count / total if total else 0.0
+    level: Level = "ok" if part <= warns else "warning" if voids is None or part <= voids else "invalid"
+    return Check(name, title, level, f"{said}.", {"events": count, "share": part, **(numbers or {})})
+
+
+def _of(count: int, total: int) -> str:
+    return f"{number(count)} of {number(total)}" + (f" ({share(count / total, 2)})" if count else "")
+
+
+def _detectable(line: ArmEffect) -> float | None:
+    by_cuped = line.planned is not None and line.planned.by_cuped and line.adjusted is not None
+    return (line.adjusted if by_cuped and line.adjusted else line.effect).minimum_detectable
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as text.
+
+    >>> _listed(["a"]), _listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,118 @@
+"""A report to look at while the experiment runs: whatever its plan, every interval holds at all moments at once.
+
+A plain interval, or one of a plan with few looks, holds for the looks that were planned. Who watches it all week sees
+it exclude zero by chance far more often than stated. So none of them is in here: they come with the report.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from abtest.analyse.analysis import analyse
+from abtest.analyse.checks import ModelFacts
+from abtest.analyse.data_quality import days_over
+from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, Report, Verdict
+from abtest.collect.state import State, plan_of
+from abtest.format import instant
+from abtest.stats.effects import Effect
+from contracts.config.experiment import AnalysisPlan
+
+LATER = "comes with the report"
+MAKE = "driftline experiment report"
+Looks = Mapping[tuple[str, str, int], Look]
+
+
+def live_report(state: State, models: Sequence[ModelFacts] = ()) -> Report:
+    """The report on a state so far, by confidence sequences; `state` is not changed."""
+    experiment = state.rules.experiment
+    plan = experiment.analysis
+    always = plan.model_copy(update={"kind": "confidence-sequence", "looks": ()})
+    watched = state.rules._replace(experiment=experiment.model_copy(update={"analysis": always}))
+    found = analyse(replace(state, rules=watched, plan=plan_of(watched.experiment)), models)
+    return always_valid_only(found, plan, ended=ended(state, found))
+
+
+def ended(state: State, found: Report) -> bool:
+    """Whether all days are in, as the report counts them: by the newest event, not by the clock."""
+    return days_over(state.rules.experiment, state.newest_ms, len(found.days)) >= found.days_planned
+
+
+def decided_elsewhere(plan: AnalysisPlan) -> bool:
+    """Whether intervals that hold at all moments are not what the plan goes by: its verdict is the report's alone."""
+    return plan.kind != "confidence-sequence"
+
+
+def always_valid_only(found: Report, plan: AnalysisPlan, *, ended: bool = False) -> Report:
+    """A report by confidence sequences, without any interval or p-value of another kind.
+
+    Args:
+        found: made as if the plan were confidence sequences.
+        plan: what the experiment's own plan is; where it is another one, a verdict waits for it.
+        ended: whether all days are in, so that the verdict waits no longer: it is in the report.
+
+    """
+    looks = {(course.metric, course.arm, look.day): look for course in found.courses for look in course.looks}
+    return replace(
+        found,
+        plan=plan.model_dump(mode="json"),
+        verdicts=tuple(
+            _verdict(verdict, plan, instant(found.end_ms, found.day_offset_ms), ended) for verdict in found.verdicts
+        ),
+        metrics=tuple(_stripped(result) for result in found.metrics),
+        days=tuple(_day(day, looks) for day in found.days),
+        courses=tuple(_course(course) for course in found.courses),
+        slices=(),
+        sources=tuple(replace(row, evr_std_error=None, evr_effect=None) for row in found.sources),
+    )
+
+
+def _verdict(verdict: Verdict, plan: AnalysisPlan, end: str, ended: bool) -> Verdict:
+    if verdict.decision == "invalid" or not decided_elsewhere(plan):
+        return verdict
+    when = "at its looks" if plan.kind == "group-sequential" else "after the last day"
+    said = f"The experiment is being watched; its plan decides {when}, in the report ({MAKE})."
+    if ended:
+        said = f"The experiment has ended at {end}; the verdict by its plan is in the report ({MAKE})."
+    return Verdict(verdict.arm, "inconclusive", said, verdict.broken)
+
+
+def _stripped(result: MetricResult) -> MetricResult:
+    """With planned comparisons alone."""
+    effects = tuple(ArmEffect(line.arm, _later(), line.cautions, planned=line.planned) for line in result.effects)
+    arms = tuple(replace(arm, std_error=None) for arm in result.arms)
+    return replace(result, arms=arms, effects=effects)
+
+
+def _day(day: Day, looks: Looks) -> Day:
+    """All days so far by that day's look; nothing of the day alone."""
+    return replace(
+        day,
+        daily=tuple(_stripped(result) for result in day.daily),
+        cumulative=tuple(
+            replace(
+                _stripped(result),
+                effects=tuple(
+                    ArmEffect(line.arm, _of_look(looks.get((result.metric, line.arm, day.day))), line.cautions)
+                    for line in result.effects
+                ),
+            )
+            for result in day.cumulative
+        ),
+    )
+
+
+def _course(course: Course) -> Course:
+    days = len(course.cumulative_band)
+    waits = replace(
+        course.trend, slope=None, std_error=None, low=None, high=None, p_value=None, start=None, reason=LATER
+    )
+    return replace(course, daily_band=(None,) * days, cumulative_band=(None,) * days, looks=(), trend=waits)
+
+
+def _of_look(look: Look | None) -> Effect:
+    if look is None or look.relative is None or look.low is None or look.high is None:
+        return Effect(reason="no interval yet")
+    return Effect(relative=look.relative, ci_low=look.low, ci_high=look.high)
+
+
+def _later() -> Effect:
+    return Effect(reason=LATER)

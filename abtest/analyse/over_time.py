@@ -1,0 +1,177 @@
+"""Metrics over the days: bands that hold for all days at once, a plan's looks, and whether an effect wears off."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from abtest.aggregate.aggregate import EXPOSED, Aggregate
+from abtest.analyse.results import Course, Look
+from abtest.stats.confidence_sequence import always_valid
+from abtest.stats.cumulative import so_far
+from abtest.stats.cuped import Adjustment
+from abtest.stats.estimates import Estimate
+from abtest.stats.group_sequential import boundaries, fractions, group_sequential, sequential_p_value
+from abtest.stats.metrics import Mean, Ratio
+from abtest.stats.moments import Floats, Moments
+from abtest.stats.novelty import Course as Effects
+from abtest.stats.novelty import course, course_of, on_day, trend
+from abtest.stats.simultaneous_bands import Band, bands
+from contracts.config.experiment import AnalysisPlan, Experiment
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A metric's effects in one arm: by day, so far by day, and so far at the plan's looks (by CUPED if it is)."""
+
+    metric: Mean | Ratio
+    arm: str
+    daily: Effects
+    cumulative: Effects
+    looked: Effects
+
+
+def courses_of(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, days_over: int
+) -> Iterator[Course]:
+    """One for each metric and treatment arm. A look is after a day that is among the first `days_over`."""
+    plan = experiment.analysis
+    at = _looks(plan, experiment.days, of.days, days_over)
+    drawn = list(_drawn(of, metrics, experiment.control, at, by_cuped=plan.cuped))
+    around = bands(
+        [(curve.effects, curve.covariance) for one in drawn for curve in (one.daily, one.cumulative)], plan.alpha
+    )
+    bounds = _bounds([one.looked for one in drawn], at, experiment) if plan.kind == "group-sequential" else []
+    for place, one in enumerate(drawn):
+        found = Course(
+            one.metric.name,
+            one.arm,
+            _band(one.daily, around[2 * place], of.days),
+            _band(one.cumulative, around[2 * place + 1], of.days),
+            trend(one.daily),
+            by_cuped=plan.cuped and bool(of.covariates),
+        )
+        if plan.kind == "group-sequential":
+            found = _group_sequential(found, one.looked, at, bounds[place], experiment, one.metric.role == "primary")
+        elif plan.kind == "confidence-sequence":
+            found = _confidence_sequence(found, one.looked, at, of, plan)
+        yield found
+
+
+def _drawn(
+    of: Aggregate, metrics: Sequence[Mean | Ratio], control: str, at: Sequence[int], *, by_cuped: bool
+) -> Iterator[_Drawn]:
+    days = range(of.days)
+    jointly = of.looks(days)
+    cuped = [_adjustment(of, jointly, day) for day in at] if by_cuped else []
+    for metric in metrics:
+        daily, whole = [on_day(metric, day) for day in days], [so_far(metric, day) for day in days]
+        judged = _estimates(jointly, [so_far(metric, day) for day in at], cuped)
+        for arm in of.arms:
+            if arm != control:
+                yield _Drawn(
+                    metric,
+                    arm,
+                    course(daily, of.moments[arm], of.moments[control]),
+                    course(whole, jointly[arm], jointly[control]),
+                    course_of([(e[arm], e[control]) for e in judged], jointly[arm], jointly[control]),
+                )
+
+
+def _looks(plan: AnalysisPlan, planned: int, seen: int, over: int) -> Sequence[int]:
+    """Days, counted from 0, at which has been looked: by bounds after whole days, by a confidence sequence any time."""
+    if plan.kind == "fixed":
+        return ()
+    if plan.kind == "confidence-sequence":
+        return range(seen)
+    return [day for day in [look - 1 for look in plan.looks] or range(planned) if day < over]
+
+
+def _adjustment(of: Aggregate, jointly: Mapping[str, Moments], day: int) -> Adjustment:
+    """By what the users seen by the end of a day did before."""
+    return Adjustment.of(jointly, [so_far(Mean(c, c, "", "", c), day) for c in of.covariates])
+
+
+def _estimates(
+    jointly: Mapping[str, Moments], metrics: Sequence[Ratio], cuped: Sequence[Adjustment]
+) -> list[dict[str, Estimate]]:
+    """By look and arm, by CUPED where there is one a look."""
+    if not cuped:
+        return [{arm: metric.estimate(moments) for arm, moments in jointly.items()} for metric in metrics]
+    return [by.of_metric(metric).estimates for metric, by in zip(metrics, cuped, strict=True)]
+
+
+def _band(effects: Effects, around: Band, days: int) -> tuple[tuple[float, float] | None, ...]:
+    """Of each day; None where it has no effect."""
+    found: list[tuple[float, float] | None] = [None] * days
+    for day, low, high in zip(effects.days, around.ci_low.tolist(), around.ci_high.tolist(), strict=True):
+        found[int(day)] = (low, high)
+    return tuple(found)
+
+
+def _days(effects: Effects, at: Sequence[int]) -> tuple[int, ...]:
+    """Those of the looks `at` that have an effect, counted from 1."""
+    return tuple(at[int(place)] + 1 for place in effects.days)
+
+
+def _bounds(each: Sequence[Effects], at: Sequence[int], experiment: Experiment) -> list[Floats]:
+    """Critical values at the looks of each; those with the same looks are solved together."""
+    found = [np.empty(0)] * len(each)
+    alpha, looks = experiment.analysis.alpha, [_days(effects, at) for effects in each]
+    for days in sorted({*looks} - {()}):
+        alike = [place for place, theirs in enumerate(looks) if theirs == days]
+        covariances = np.stack([each[place].covariance for place in alike])
+        solved = boundaries(covariances, fractions(days, experiment.days), alpha)
+        for place, critical in zip(alike, solved, strict=True):
+            found[place] = critical
+    return found
+
+
+def _group_sequential(
+    found: Course, effects: Effects, at: Sequence[int], critical: Floats, experiment: Experiment, primary: bool
+) -> Course:
+    """The looks that have an effect, judged together by their bounds.
+
+    The primary metric's p-value holds at every look. It costs as much as all bounds, so that the others' is told when
+    their looks have ended.
+    """
+    days = _days(effects, at)
+    if not days:
+        return replace(found, reason="no look so far could estimate it" if at else "the plan has not looked yet")
+    alpha = experiment.analysis.alpha
+    judged = group_sequential(days, effects.effects, effects.covariance, experiment.days, alpha, critical=critical)
+    looks = tuple(
+        Look(look.day - 1, look.relative, look.ci_low, look.ci_high, look.critical, look.crossed)
+        if np.isfinite(look.critical)
+        else Look(look.day - 1, look.relative, None, None, None, look.crossed)
+        for look in judged.looks
+    )
+    p_value = judged.p_value
+    if primary:
+        z = effects.effects / np.sqrt(np.diag(effects.covariance))
+        p_value = sequential_p_value(z, effects.covariance, fractions(days, experiment.days))
+    stopped = None if judged.stopped_at is None else judged.stopped_at - 1
+    return replace(found, looks=looks, p_value=p_value, stopped_on=stopped)
+
+
+def _confidence_sequence(
+    found: Course, effects: Effects, at: Sequence[int], of: Aggregate, plan: AnalysisPlan
+) -> Course:
+    """Every day's interval. What is counted are recalls, or days on which users came where recalls are not known."""
+    looks = []
+    p_value = None
+    errors = np.sqrt(np.diag(effects.covariance))
+    for place, effect, error in zip(effects.days, effects.effects.tolist(), errors.tolist(), strict=True):
+        day = at[int(place)]
+        valid = always_valid(effect, error, _visits(of, day), plan.alpha, plan.tuned_at)
+        crossed = valid.p_value is not None and valid.p_value <= plan.alpha
+        looks.append(Look(day, valid.relative, valid.ci_low, valid.ci_high, valid.critical, crossed))
+        p_value = valid.p_value
+    stopped = next((look.day for look in looks if look.crossed), None)
+    reason = None if looks else "no day yet has an effect"
+    return replace(found, looks=tuple(looks), p_value=p_value, stopped_on=stopped, reason=reason)
+
+
+def _visits(of: Aggregate, day: int) -> float:
+    column = "recalls" if "recalls" in of.columns else EXPOSED
+    return sum(moments.total(f"{column}@{i}") for moments in of.moments.values() for i in range(day + 1))

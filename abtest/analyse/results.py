@@ -1,0 +1,241 @@
+"""What a report says, as plain values ready for JSON. A number that cannot be had is None, with a reason beside it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from abtest.stats.effects import Effect
+from abtest.stats.interleaving import Preference
+from abtest.stats.jackknife import Jackknife
+from abtest.stats.metrics import Direction, Role
+from abtest.stats.novelty import PrePeriod, Trend
+from abtest.stats.split import Split
+
+SCHEMA_VERSION = 2
+
+Level = Literal["ok", "unknown", "warning", "invalid"]
+Decision = Literal["ship", "hold", "inconclusive", "invalid"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the trust panel. `invalid` makes every effect void; `warning` is for people to weigh.
+
+    `name` is stable, for machines; `title` and `said` are for people. `numbers`: what it was decided on.
+    """
+
+    name: str
+    title: str
+    level: Level
+    said: str
+    numbers: Mapping[str, float | int | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision on one treatment arm and the sentence that gives its grounds.
+
+    `broken`: guardrails that are certain to have lost more than the plan allows.
+    """
+
+    arm: str
+    decision: Decision
+    because: str
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArmValue:
+    """A metric in one arm; `value` in the metric's unit (rates as fractions)."""
+
+    arm: str
+    users: int
+    value: float | None
+    std_error: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The comparison that the verdict rests on, by the plan: its interval holds at every look that the plan allows.
+
+    `low`, `high`, `relative`: fractions of the control's value; `p_value` goes with the interval, and
+    `adjusted_p_value` is corrected for the number of metrics. `by_cuped`: whether the estimate is CUPED's. `critical`:
+    the standard errors that the interval spans to either side (1.96 for one look at 95 %). `stopped_on`: the day of
+    the first look that crossed its boundary, counted from 0.
+    """
+
+    kind: Literal["fixed", "group-sequential", "confidence-sequence"]
+    by_cuped: bool
+    relative: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    critical: float | None = None
+    stopped_on: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ArmEffect:
+    """A treatment arm against the control. `cautions`: why to trust it less than its interval suggests.
+
+    `adjusted`: the same by CUPED, with what is known of the users from before; None where nothing is.
+    `variance_removed`: the share of the difference's variance that this takes away. `jackknife`: the same with errors
+    by leaving out buckets of users. `planned`: what the verdict rests on; only over the whole experiment.
+    """
+
+    arm: str
+    effect: Effect
+    cautions: tuple[str, ...] = ()
+    adjusted: Effect | None = None
+    variance_removed: float | None = None
+    jackknife: Jackknife | None = None
+    planned: Planned | None = None
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """One metric over one stretch of time."""
+
+    metric: str
+    label: str
+    unit: str
+    about: str
+    role: Role
+    direction: Direction
+    minimum_effect: float
+    arms: tuple[ArmValue, ...]
+    effects: tuple[ArmEffect, ...]  # one per arm that is not the control
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day of the experiment, alone and together with all before it. `new_users`: by arm, those first seen on it."""
+
+    day: int
+    date: str
+    new_users: dict[str, int]
+    daily: tuple[MetricResult, ...]
+    cumulative: tuple[MetricResult, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look of a sequential plan at all days so far, as a relative difference; `day` counts from 0."""
+
+    day: int
+    relative: float | None
+    low: float | None
+    high: float | None
+    critical: float | None
+    crossed: bool
+
+
+@dataclass(frozen=True)
+class Course:
+    """A metric in one arm over the days: bands that hold for all days at once, looks by the plan, and its trend.
+
+    `daily_band`, `cumulative_band`: one (low, high) a day as relative differences, None where a day has none. The last
+    four are of the looks: whether they are CUPED's, the p-value that holds at any of them, the first day on which one
+    crossed its bound, and why there is none.
+    """
+
+    metric: str
+    arm: str
+    daily_band: tuple[tuple[float, float] | None, ...]
+    cumulative_band: tuple[tuple[float, float] | None, ...]
+    trend: Trend
+    looks: tuple[Look, ...] = ()
+    by_cuped: bool = False
+    p_value: float | None = None
+    stopped_on: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The primary metric and guardrails in a part of the experiment: a segment of users, a class of model age, a
+    snapshot version. `kind` says which; `users` by arm.
+    """
+
+    kind: str
+    name: str
+    users: dict[str, int]
+    metrics: tuple[MetricResult, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """Engagement with the items that one candidate source contributed in one arm. Errors clustered on the user.
+
+    `against`: the reference source of the arm; `evr_effect` and `preference` compare with it over the same users.
+    """
+
+    arm: str
+    source: str
+    users: int
+    shown: int
+    views: int
+    effective_views: int
+    follows: int
+    evr: float | None
+    evr_std_error: float | None
+    follow_rate: float | None
+    play_s_per_view: float | None
+    against: str = ""
+    evr_effect: Effect | None = None
+    preference: Preference | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """How many recalls one snapshot answered in one arm, users in two arms included."""
+
+    arm: str
+    model: str
+    snapshot: str
+    recalls: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the aggregate says about the experiment."""
+
+    schema_version: int
+    experiment: str
+    hypothesis: str
+    owner: str
+    control: str
+    arms: tuple[str, ...]
+    models: dict[str, str]
+    start_ms: int
+    end_ms: int
+    day_offset_ms: int
+    days_planned: int
+    plan: dict[str, Any]
+    primary: str
+    verdicts: tuple[Verdict, ...]
+    checks: tuple[Check, ...]
+    split: Split
+    pre_period: tuple[PrePeriod, ...]  # each treatment arm against the control before the experiment
+    users_in_two_arms: int
+    metrics: tuple[MetricResult, ...]  # over the whole experiment
+    days: tuple[Day, ...]
+    courses: tuple[Course, ...]
+    slices: tuple[Slice, ...]
+    sources: tuple[SourceRow, ...]
+    snapshots: tuple[SnapshotRow, ...]
+    counts: dict[str, int]
+    data_hash: str = ""  # of the aggregate's content: the same in two reports on the same data
+
+    @property
+    def invalid(self) -> bool:
+        """Whether no effect may be read."""
+        return any(check.level == "invalid" for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers, text and null."""
+        return asdict(self)

@@ -1,0 +1,186 @@
+"""The process that reads exposures and feedback and keeps the experiment's state. A thin shell around
+`abtest.collect.state`.
+
+Order of every round, so that a crash at any point neither loses nor doubles an event:
+    1. poll, and take the batch into the state;
+    2. now and then, write the state with the offsets it includes into one file;
+    3. commit the offsets to the broker. They are only progress for others to watch: a start seeks to the file's.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from abtest.aggregate.user_days import STREAMED
+from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
+from abtest.collect.store import Saved, StateError, load, path_of, save
+from abtest.stats.metrics import of_experiment
+from contracts.config.settings import Settings, SettingsError, StreamSettings
+from contracts.kafka.bus import EXPOSURES, FEEDBACK, consumer, partitions_of
+from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
+
+POLL_MS = 200
+SHOW_EVERY_MS = 1_000
+SAVE_EVERY_MS = 5_000
+
+
+class Meters:
+    """What the worker shows to Prometheus. Values per arm include users seen in both; the report leaves them out."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.events = Counter("abtest_events_in", "Events read", ["kind"], registry=registry)
+        self.bad = Counter("abtest_bad_events", "Events that could not be read", ["reason"], registry=registry)
+        self.evr = Gauge("abtest_evr", "Effective views over views", ["arm"], registry=registry)
+        self.users = Gauge("abtest_users", "Users seen", ["arm"], registry=registry)
+        self.views = Gauge("abtest_views", "Views", ["arm"], registry=registry)
+        self.recalls = Gauge("abtest_recalls", "Recalls shown", ["arm"], registry=registry)
+        self.open = Gauge("abtest_open_requests", "Requests whose feedback may still come", registry=registry)
+
+    def show(self, saved: Saved) -> None:
+        """Bring the gauges up to date. An arm without views has no EVR, and shows none."""
+        users = users_per_arm(saved.state)
+        for arm, tally in live(saved.state).items():
+            self.users.labels(arm).set(users[arm])
+            self.views.labels(arm).set(tally.views)
+            self.recalls.labels(arm).set(tally.recalls)
+            if tally.views:
+                self.evr.labels(arm).set(tally.effective_views / tally.views)
+        self.open.set(len(saved.state.requests))
+
+
+def run(settings: Settings, ready_file: Path | None = None) -> None:
+    """Keep the state until a stop signal, then save it and return.
+
+    Raises:
+        SettingsError: the saved state cannot be continued under these settings.
+
+    """
+    configure_logs()
+    stop = stop_on_signal()
+    clock: Clock = SystemClock()
+    log = structlog.get_logger(worker="abtest")
+    registry = CollectorRegistry()
+    meters = Meters(registry)
+    path = path_of(settings)
+    of_experiment(settings.experiment, STREAMED)  # a metric of an unknown column would be found out at the end
+    try:
+        saved = load(path, Rules.of(settings))
+    except StateError as error:
+        raise SettingsError(str(error)) from error
+    kafka = settings.kafka
+    client = consumer(
+        kafka, [EXPOSURES, FEEDBACK], f"{kafka.topic_prefix}abtest", max_poll_records=settings.stream.poll_records
+    )
+    try:
+        for key, offset in saved.offsets.items():
+            client.seek(_partition(key), offset)
+        announce(ready_file, {"metrics_port": serve_metrics(registry)})
+        log.info("ready", resumed=bool(saved.offsets))
+        keys = [_key(partition) for partition in partitions_of(kafka, [EXPOSURES, FEEDBACK])]
+        exposures = kafka.topic(EXPOSURES)
+        shown_ms = stored_ms = clock.now_ms()
+        while not stop.is_set():
+            batch = client.poll(timeout_ms=POLL_MS)
+            for partition, records in batch.items():
+                step(saved, partition, records, partition.topic == exposures, settings.stream, meters)
+            now_ms = clock.now_ms()
+            if now_ms - shown_ms >= SHOW_EVERY_MS:
+                close_settled(saved, keys)
+                meters.show(saved)
+                shown_ms = now_ms
+            if now_ms - stored_ms >= SAVE_EVERY_MS:
+                save(saved, path)
+                stored_ms = clock.now_ms()
+            if batch:
+                client.commit({p: OffsetAndMetadata(saved.offsets[_key(p)], "", -1) for p in batch})
+        save(saved, path)
+        log.info("stopped", **{name: count for name, count in saved.state.counts.items() if count})
+    finally:
+        client.close()
+
+
+class Record:
+    """What `step` needs of a consumed record (kafka-python's has it): the interface, for types only."""
+
+    value: bytes | None
+    timestamp: int
+    offset: int
+
+
+def step(
+    saved: Saved,
+    partition: TopicPartition,
+    records: Sequence[Record],
+    are_exposures: bool,
+    stream: StreamSettings,
+    meters: Meters,
+) -> None:
+    """Take one partition's batch into the state. A record that cannot be read is counted and passed over."""
+    key = _key(partition)
+    newest_ms = saved.newest_ms.get(key, 0)
+    for record in records:
+        try:
+            if are_exposures:
+                exposure = decode_exposure(
+                    record.value,
+                    received_ms=record.timestamp,
+                    future_tolerance_ms=stream.future_tolerance_ms,
+                    max_bytes=stream.max_event_bytes,
+                )
+                observe_exposure(saved.state, exposure)
+                newest_ms = max(newest_ms, exposure.time_ms)
+            else:
+                feedback = decode_feedback(
+                    record.value,
+                    received_ms=record.timestamp,
+                    future_tolerance_ms=stream.future_tolerance_ms,
+                    max_bytes=stream.max_event_bytes,
+                )
+                observe_feedback(saved.state, feedback)
+                newest_ms = max(newest_ms, feedback.time_ms)
+        except BadEvent as error:
+            observe_bad(saved.state, error.reason)
+            meters.bad.labels(error.reason).inc()
+    meters.events.labels("exposure" if are_exposures else "feedback").inc(len(records))
+    if records:
+        saved.offsets[key] = records[-1].offset + 1
+        saved.newest_ms[key] = newest_ms
+
+
+def close_settled(saved: Saved, keys: Sequence[str]) -> None:
+    """Fold what nothing more can come for.
+
+    The watermark is the slowest partition's newest event time: in a catch-up one partition may be days ahead.
+    """
+    through_ms = settled_ms(saved.newest_ms, keys, saved.state.rules)
+    if through_ms is not None and through_ms > saved.state.closed_ms:
+        close(saved.state, through_ms)
+
+
+def settled_ms(newest_ms: Mapping[str, int], keys: Sequence[str], rules: Rules) -> int | None:
+    """Exposures at or before this event time have all their feedback; None while a partition has shown no event.
+
+    >>> from contracts.config.settings import Arm, Experiment
+    >>> arms = {"a": Arm(weight=1, model="two_tower"), "b": Arm(weight=1, model="t2diff")}
+    >>> experiment = Experiment(name="e", salt="s", start_ms=0, end_ms=9, arms=arms, control="a")
+    >>> settled_ms({"x:0": 50, "x:1": 90}, ["x:0", "x:1"], Rules(experiment, 1, 10, 5))
+    35
+    """
+    if any(key not in newest_ms for key in keys):
+        return None
+    return min(newest_ms[key] for key in keys) - rules.attribution_window_ms - rules.allowed_lateness_ms
+
+
+def _key(partition: TopicPartition) -> str:
+    return f"{partition.topic}:{partition.partition}"
+
+
+def _partition(key: str) -> TopicPartition:
+    topic, _, number = key.rpartition(":")
+    return TopicPartition(topic, int(number))

@@ -1,0 +1,197 @@
+"""Rows of users and days that did not come through Kafka: checked, and made an aggregate. docs/experiments.md has the
+schema.
+
+Rows come in any order, and a user's days must come together: so every row goes to a piece by its user
+(`abtest.read.spill`), and then piece by piece, with all days of a piece's users, becomes an aggregate; these add up.
+Memory holds a few batches and a group of pieces a core at a time.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed
+from abtest.aggregate.archive import Counted
+from abtest.aggregate.user_days import Ints, Table
+from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
+from abtest.read.engines import DataError, batches
+from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
+from abtest.stats.metrics import Quantile, of_experiment
+from abtest.stats.moments import Floats
+from contracts.config.experiment import METRICS, Experiment
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+GROUP = 400_000  # rows that are made aggregates at once, on all cores together, or one piece each where that has more
+PRE = "pre."
+VISITS = "recalls"  # what a confidence sequence goes by, if it is there
+
+
+def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = None) -> Counted:
+    """The aggregate of a table of users and days.
+
+    Args:
+        table: `USER`, `ARM`, `DAY`, the columns of the experiment's metrics, and perhaps covariates ``pre.…``.
+        experiment: its file.
+        pre: covariates instead in a table of their own, a row per user.
+
+    Raises:
+        DataError: the data lack a column, or have rows that no number may be made of.
+        SettingsError: the experiment has a metric that needs a column without a name.
+
+    """
+    columns, spread, inside = wanted(table, experiment)
+    schema = _schema(table)
+    if inside and pre is not None:
+        raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
+    outside = tuple(name for name in _schema(pre) if name != USER) if pre is not None else ()
+    if pre is not None:
+        _require(_schema(pre), (USER,), "the table of covariates")
+    covariates = inside or tuple(name if name.startswith(PRE) else PRE + name for name in outside)
+    reader = Reader(experiment, columns, covariates)
+    with (
+        Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))) as rows,
+        Pieces(_dtype(_schema(pre), [], outside) if pre is not None else np.dtype([(USER, "<i8")])) as before,
+    ):
+
+        def part(group: range) -> tuple[Aggregate, Reader]:
+            mine = reader.another()
+            of = mine.table(rows.piece(group), before.piece(group) if pre is not None else None)
+            return aggregate(of, spread=spread), mine
+
+        cores = os.cpu_count() or 1
+        with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):  # a thread a core is enough
+            days = batches(table, [USER, ARM, DAY, *columns, *inside])
+            _scatter(rows, days, Reader.days, reader, pool, 2 * cores)
+            if pre is not None:
+                _scatter(before, batches(pre, [USER, *outside]), Reader.values, reader, pool, 2 * cores)
+            reader.problems.raise_any()
+            parts = list(pool.map(part, rows.groups(GROUP // cores)))
+        found = reduce(add, (of for of, _ in parts))
+        for _, mine in parts:
+            reader.take(mine)
+    reader.problems.raise_any()
+    counts = {**reader.counts, **gaps(found)}
+    return Counted(found, {name: count for name, count in counts.items() if count})
+
+
+def _scatter(
+    pieces: Pieces,
+    source: Iterable[pa.RecordBatch],
+    checked: Callable[[Reader, pa.RecordBatch, np.dtype[np.void]], Records],
+    reader: Reader,
+    pool: Executor,
+    ahead: int,
+) -> None:
+    """Checked records of batches to their pieces; what is met on the way to `reader`."""
+
+    def ordered(batch: pa.RecordBatch) -> tuple[Records, Ints, Reader]:
+        mine = reader.another()
+        return *by_piece(checked(mine, batch, pieces.dtype)), mine
+
+    for records, sizes, mine in in_order(pool, ordered, source, ahead):
+        pieces.write(records, sizes)
+        reader.take(mine)
+
+
+def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Columns to be read, those of them whose histograms are needed, and the covariates that the table has.
+
+    Raises:
+        DataError: the table lacks a column, or it has the wrong type.
+
+    """
+    schema = _schema(table)
+    metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
+    counted = [VISITS] if VISITS in schema else []
+    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
+    _require(schema, (USER, ARM, DAY, *columns), "the table")
+    spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
+    return columns, spread, tuple(name for name in schema if name.startswith(PRE))
+
+
+def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -> tuple[Table, dict[str, int]]:
+    """The users of a table of one day, for `abtest.incremental.add_day`, and what was left out. All of it is held in
+    memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    _, _, inside = wanted(table, experiment)
+    dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))
+    reader = Reader(experiment, columns, inside)
+    records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
+    reader.problems.raise_any()
+    found = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
+    reader.problems.raise_any()
+    return found, dict(reader.counts)
+
+
+def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
+    """Names of covariates, ids of users and their covariates (users, P), for `abtest.incremental.add_day`; all of it in
+    memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    names = tuple(name for name in _schema(pre) if name != USER)
+    _require(_schema(pre), (USER,), "the table of covariates")
+    reader = Reader(experiment, (), ())
+    dtype = _dtype(_schema(pre), [], names)
+    records = np.concatenate(
+        [np.empty(0, dtype), *(reader.values(batch, dtype) for batch in batches(pre, [USER, *names]))]
+    )
+    ids, counts = np.unique(records[USER], return_counts=True)
+    if len(ids) < len(records):
+        reader.problems.add(REPEATED, USER, len(records) - len(ids), str(ids[np.argmax(counts > 1)]))
+    reader.problems.raise_any()
+    covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
+    return covariates, records[USER].copy(), stacked(records, names)
+
+
+def gaps(of: Aggregate) -> dict[str, int]:
+    """Days and arms in which there is nobody, see `abtest.aggregate.archive.Counted`."""
+    met = [sum(m.total(f"{EXPOSED}@{day}") for m in of.moments.values()) for day in range(of.days)]
+    return {
+        "days_without_rows": sum(not users for users in met) if any(met) else 0,
+        "arms_without_users": sum(not users for users in of.users.values()),
+    }
+
+
+def _schema(table: "ir.Table | None") -> dict[str, Any]:
+    return dict(table.schema().items()) if table is not None else {}
+
+
+def _require(schema: dict[str, Any], columns: Sequence[str], what: str) -> None:
+    lacking = [column for column in columns if column not in schema]
+    if lacking:
+        lacks, has = ", ".join(f"'{name}'" for name in lacking), ", ".join(schema)
+        raise DataError(f"{what[0].upper()}{what[1:]} lacks {lacks}; it has {has}.")
+    for column in columns:
+        kind = schema[column]
+        wanted = {USER: "an integer", ARM: "text", DAY: "a date or an integer"}.get(column, "a number")
+        fits = {
+            USER: kind.is_integer(),
+            ARM: kind.is_string(),
+            DAY: kind.is_integer() or kind.is_date(),
+        }.get(column, kind.is_numeric() or kind.is_boolean())
+        if not fits:
+            is_kind = "has no type, as where there are no rows" if kind.is_unknown() or kind.is_null() else f"is {kind}"
+            raise DataError(f"Column '{column}' of {what} {is_kind}; it must be {wanted}.")
+
+
+def _dtype(schema: dict[str, Any], fixed: list[tuple[str, str]], columns: Sequence[str]) -> np.dtype[np.void]:
+    """Of records: whole numbers keep the source's width, all others are doubles."""
+    _require(schema, columns, "the table")
+    kinds = [(c, schema[c].to_numpy().str if schema[c].is_integer() else "<f8") for c in columns]
+    return np.dtype([(USER, "<i8"), *fixed, *kinds], align=True)  # numbers astride words take a third longer

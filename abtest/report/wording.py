@@ -1,0 +1,267 @@
+"""How results read: the words that the page, Markdown and the terminal share. Pure functions of a report's values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from abtest import format as fmt
+from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
+from abtest.stats.effects import Effect
+from abtest.stats.novelty import Trend
+
+Side = Literal["better", "worse", "unclear"]
+
+DECISIONS: dict[Decision, tuple[str, str]] = {
+    "ship": ("▲", "Ship"),
+    "hold": ("▼", "Hold"),
+    "inconclusive": ("◆", "Inconclusive"),
+    "invalid": ("✕", "Invalid"),
+}
+ENDED = ("■", "Ended")
+LEVELS: dict[Level, tuple[str, str]] = {
+    "ok": ("✓", "Fine"),
+    "unknown": ("?", "Not known"),
+    "warning": ("!", "Warning"),
+    "invalid": ("✕", "Invalid"),
+}
+GRAVEST: tuple[Level, ...] = ("invalid", "warning", "unknown", "ok")
+SIDES: dict[Side, str] = {"better": "✓", "worse": "!", "unclear": "◆"}
+ROLES = {"primary": "Primary", "guardrail": "Guardrails", "diagnostic": "Diagnostics"}
+LEAST = {"primary": "worth shipping from", "guardrail": "may lose", "diagnostic": "worth knowing from"}
+CORRECTIONS = {"holm": "Holm", "bh": "Benjamini–Hochberg", "none": "none"}
+PARTS = {
+    "segment": "Segments of users",
+    "age": "By age of the model",
+    "model_age": "By age of the model",
+    "version": "By snapshot version",
+    "snapshot": "By snapshot version",
+}
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A relative difference and its interval, as fractions; what a person reads of an effect or a plan's comparison."""
+
+    relative: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, found: Effect | Planned) -> "Relative":
+        """The relative difference of either."""
+        if isinstance(found, Planned):
+            return cls(found.relative, found.low, found.high, found.p_value, found.reason)
+        return cls(found.relative, found.ci_low, found.ci_high, found.p_value, found.reason)
+
+    @property
+    def told(self) -> bool:
+        """Whether there is an interval."""
+        return self.relative is not None and self.low is not None and self.high is not None
+
+    @property
+    def digits(self) -> int:
+        """Decimals of the percentage that its interval bears."""
+        if self.low is None or self.high is None:
+            return 1
+        return fmt.digits((self.high - self.low) / 2)
+
+    @property
+    def estimate(self) -> str:
+        """The difference.
+
+        >>> Relative(0.02, 0.011, 0.029).estimate
+        '+2.00 %'
+        """
+        return fmt.signed(self.relative, self.digits)
+
+    @property
+    def interval(self) -> str:
+        """The interval in brackets; nothing where there is none.
+
+        >>> Relative(0.02, 0.011, 0.029).interval
+        '[+1.10 %, +2.90 %]'
+        """
+        if self.low is None or self.high is None:
+            return ""
+        return f"[{fmt.signed(self.low, self.digits)}, {fmt.signed(self.high, self.digits)}]"
+
+    def __str__(self) -> str:
+        if not self.told:
+            known = "" if self.relative is None else f"{self.estimate}; "
+            return f"{known}{self.reason or 'not known'}"
+        return f"{self.estimate} {self.interval}"
+
+
+def side(result: MetricResult, found: Relative) -> Side:
+    """Which side of zero the whole interval lies on, as good or bad for this metric.
+
+    >>> latency = MetricResult("latency", "Latency", "ms", "", "diagnostic", "decrease", 0.0, (), ())
+    >>> side(latency, Relative(-0.02, -0.03, -0.01)), side(latency, Relative(0.01, -0.01, 0.03))
+    ('better', 'unclear')
+    """
+    if found.low is None or found.high is None or found.low <= 0 <= found.high:
+        return "unclear"
+    return "better" if (found.low > 0) == (result.direction == "increase") else "worse"
+
+
+def judged_by(result: MetricResult) -> str:
+    """A metric's role, what is worse, and how much of it counts.
+
+    >>> judged_by(MetricResult("latency", "Latency", "ms", "", "guardrail", "decrease", 0.05, (), ()))
+    'guardrail; more is worse; may lose 5.0 %'
+    """
+    said = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
+    if result.minimum_effect:
+        said.append(f"{LEAST[result.role]} {fmt.share(result.minimum_effect)}")
+    return "; ".join(said)
+
+
+def line(result: MetricResult, arm: str) -> ArmEffect | None:
+    """The comparison of one arm; None where the metric has none."""
+    return next((each for each in result.effects if each.arm == arm), None)
+
+
+def by_plan(of: ArmEffect) -> Relative:
+    """What the plan goes by, or the plain comparison where none is planned."""
+    return Relative.of(of.planned or of.effect)
+
+
+def period(report: Report) -> str:
+    """From when to when the experiment runs, on its own clock."""
+    zone = fmt.zone(report.day_offset_ms)
+    begin, end = (fmt.instant(at_ms, report.day_offset_ms) for at_ms in (report.start_ms, report.end_ms))
+    return f"{begin.removesuffix(zone).strip()} to {end}"
+
+
+def plan_lines(report: Report) -> list[tuple[str, str]]:
+    """How the experiment is analysed, as names and values."""
+    plan = report.plan
+    primary = next((found for found in report.metrics if found.metric == report.primary), None)
+    least = primary.minimum_effect if primary else 0.0
+    alpha = float(plan.get("alpha", 0.05))
+    kind, looks = _analysis(plan, report.days_planned)
+    return [
+        ("Analysis", kind),
+        ("Looks", looks),
+        ("Error level", f"{100 * alpha:.6g} % two-sided, so intervals at {fmt.level(alpha)}"),
+        ("CUPED", "yes, where users are known from before" if plan.get("cuped") else "no"),
+        ("Correction for several metrics", CORRECTIONS.get(str(plan.get("correction")), str(plan.get("correction")))),
+        ("Least effect worth shipping", f"{fmt.share(least)} of {primary.label}" if least and primary else "any"),
+        ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
+    ]
+
+
+def _analysis(plan: Mapping[str, Any], days: int) -> tuple[str, str]:
+    if plan.get("kind") == "group-sequential":
+        looks = [str(day) for day in plan.get("looks", ())]
+        after = f"after day {fmt.listed(looks)} of {days}" if looks else f"after each of {days} days"
+        return "group-sequential", f"{after}, and no others"
+    if plan.get("kind") == "confidence-sequence":
+        return "confidence sequence", "at any time: the intervals hold at all moments at once"
+    return "fixed horizon", f"one, after day {days}"
+
+
+def to_do(report: Report, verdict: Verdict) -> str:
+    """What to do after a verdict."""
+    if verdict.decision == "invalid":
+        faults = [check.title for check in report.checks if check.level == "invalid"]
+        where = f" ({fmt.listed(faults)})" if faults else ""
+        return f"Use no effect below. Mend what the checks name{where}, and run the experiment again with a new salt."
+    if verdict.decision == "ship":
+        return _shipped(report, verdict)
+    if verdict.decision == "hold":
+        return f"Keep {report.control}; do not ship {verdict.arm}."
+    left = report.days_planned - len(report.days)
+    if left > 0:
+        wait = f"Let it run: {left} of {report.days_planned} days are still to come."
+        broken = f" But look at {fmt.listed(verdict.broken)} now." if verdict.broken else ""
+        return wait + broken
+    if any(check.level == "warning" and check.name.startswith("interference") for check in report.checks):
+        return f"Keep {report.control} for now. Let each model learn from its own arm’s users alone, and run it again."
+    return f"Keep {report.control} for now. To decide, run it with more users or for longer."
+
+
+def _shipped(report: Report, verdict: Verdict) -> str:
+    weigh = any(check.level == "warning" for check in report.checks)
+    others = [other.arm for other in report.verdicts if other.decision == "ship" and other.arm != verdict.arm]
+    if others:
+        return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that gained most."
+    return f"Give {verdict.arm} to everyone{', once you have weighed the warnings below' if weigh else ''}."
+
+
+def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:
+    """Symbol and word of a verdict. `over`: the experiment has ended, and this view is not what its plan goes by.
+
+    >>> headed(Verdict("a", "inconclusive", "."), over=True)[1], headed(Verdict("a", "invalid", "."), over=True)[1]
+    ('Ended', 'Invalid')
+    """
+    return ENDED if over and verdict.decision == "inconclusive" else DECISIONS[verdict.decision]
+
+
+def sentence(verdict: Verdict) -> str:
+    """A verdict in a line, for a terminal.
+
+    >>> sentence(Verdict("treatment", "hold", "Play duration: lost more than the plan allows."))
+    'Hold: treatment. Play duration: lost more than the plan allows.'
+    """
+    return f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}"
+
+
+def by_gravity(checks: Sequence[Check]) -> list[Check]:
+    """The gravest first, else as they were.
+
+    >>> [check.name for check in by_gravity([Check("a", "A", "ok", "."), Check("b", "B", "invalid", ".")])]
+    ['b', 'a']
+    """
+    return sorted(checks, key=lambda check: GRAVEST.index(check.level))
+
+
+def warnings_said(checks: Sequence[Check]) -> str:
+    """How many warnings there are, and of what; nothing where there are none.
+
+    >>> warnings_said([Check("a", "Clocks", "ok", "."), Check("b", "Late events", "warning", ".")])
+    '1 warning: Late events'
+    """
+    titles = [check.title for check in checks if check.level == "warning"]
+    return f"{len(titles)} warning{'' if len(titles) == 1 else 's'}: {fmt.listed(titles)}" if titles else ""
+
+
+def checks_said(checks: Sequence[Check]) -> str:
+    """How many checks stand how.
+
+    >>> checks_said([Check("a", "A", "ok", "."), Check("b", "B", "ok", "."), Check("c", "C", "warning", ".")])
+    '3 checks: 2 fine, 1 warning'
+    """
+    levels = [check.level for check in checks]
+    counts = [(levels.count(level), LEVELS[level][1].lower()) for level in reversed(GRAVEST)]
+    said = ", ".join(f"{count} {word}" for count, word in counts if count)
+    return f"{len(checks)} check{'' if len(checks) == 1 else 's'}{': ' + said if said else ''}"
+
+
+def trend_said(found: Trend) -> str:
+    """Whether an effect wears off over the days, in a sentence.
+
+    >>> trend_said(Trend(7, -0.01, 0.003, -0.016, -0.004, 0.001, 0.05))
+    'The effect wears off: −1.00 % a day [−1.60 %, −0.40 %], p = .001.'
+    """
+    if found.slope is None or found.low is None or found.high is None or found.p_value is None:
+        return f"No trend told: {found.reason}."
+    decimals = fmt.digits((found.high - found.low) / 2)
+    change = f"{fmt.signed(found.slope, decimals)} a day"
+    interval = f"[{fmt.signed(found.low, decimals)}, {fmt.signed(found.high, decimals)}], {fmt.p_value(found.p_value)}"
+    if found.low <= 0 <= found.high:
+        return f"No clear trend over the days: {change} {interval}."
+    fades = found.start is not None and found.start * found.slope < 0
+    return f"The effect {'wears off' if fades else 'grows'}: {change} {interval}."
+
+
+def jackknife_said(of: ArmEffect) -> str:
+    """The jackknife's standard error beside the delta method's, as a ratio: far from 1, one of them is wrong."""
+    found, error = of.jackknife, of.effect.difference_std_error
+    if found is None:
+        return fmt.DASH
+    if found.difference_std_error is None or not error:
+        return found.reason or fmt.DASH
+    return f"{found.difference_std_error / error:.2f} × ({found.buckets} buckets)"

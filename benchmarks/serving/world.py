@@ -1,0 +1,156 @@
+"""Whom and what the serving benchmarks ask about: users, items, models, snapshots; everything follows from a seed.
+
+Towers are real exports of models whose weights were set, not learned: the same operations at the same cost. Item
+vectors lie in clusters, users watch items of a few of them, and the towers' weights lean towards what was watched last,
+so that queries fall where items are, as they do after training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import onnxruntime
+import torch
+
+from contracts.config.settings import ModelSettings
+from contracts.features import Floats, Positives, TowerInputs, gather, sampling_noise, tower_inputs
+from contracts.snapshots import delta, index, snapshot
+from contracts.snapshots.delta import Delta
+from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
+from feature_repo.store import UserRow
+from trainer.learn.model import Model
+from trainer.models.base import UserEncoder
+from trainer.models.t2diff import T2Diff
+from trainer.models.two_tower import TwoTower
+from trainer.publish.onnx_export import TowerTemplate
+
+DIM, WINDOW = 64, 50
+SHAPE = ModelSettings(dim=DIM, window=WINDOW)
+ITEMS_PER_CLUSTER = 1000
+CLUSTERS_PER_USER = 3
+SPREAD = 0.9  # of a cluster, relative to the distance of its centre from 0
+NOW_MS = 1_750_000_000_000  # of every request: a reply can then be checked against user, item vectors and tower
+BETWEEN_MS = 3_600_000  # two behaviours of a user
+
+
+@dataclass(frozen=True)
+class World:
+    """Items 1..`items` and users 1..`users`; everything about them follows from the seed."""
+
+    items: int
+    users: int
+    seed: int = 0
+
+    @property
+    def clusters(self) -> int:
+        """How many there are; item i is in cluster i mod `clusters`."""
+        return max(self.items // ITEMS_PER_CLUSTER, 1)
+
+    def vectors(self, version: int) -> Floats:
+        """Item vectors (N, d) of a version: in every other one, all of them are elsewhere."""
+        rng = np.random.default_rng([self.seed, version])
+        centres = rng.standard_normal((self.clusters, DIM), np.float32)
+        vectors = np.float32(SPREAD) * rng.standard_normal((self.items, DIM), np.float32)
+        vectors += centres[np.arange(1, self.items + 1) % self.clusters]
+        return vectors / np.float32(DIM**0.5)
+
+    def watched(self, user_id: int) -> Positives:
+        """What a user has watched: `WINDOW` items of few clusters."""
+        rng = np.random.default_rng([self.seed, user_id])
+        clusters = rng.integers(self.clusters, size=CLUSTERS_PER_USER)[rng.integers(CLUSTERS_PER_USER, size=WINDOW)]
+        turns = rng.integers((self.items - 1) // self.clusters, size=WINDOW)
+        items = 1 + (clusters + turns * self.clusters) % self.items
+        return Positives(items, NOW_MS - BETWEEN_MS * np.arange(WINDOW, 0, -1))
+
+    def row(self, user_id: int) -> UserRow:
+        """The same as the store holds it."""
+        item_ids, times_ms = self.watched(user_id)
+        ones, zeros = np.ones(WINDOW, np.int64), np.zeros(WINDOW, np.int64)
+        return UserRow(
+            user_id, item_ids, times_ms, 10_000 * ones, ones, zeros, zeros,
+            last_event_ms=int(times_ms[-1]), feedback_offset=1,
+        )  # fmt: skip
+
+
+def encoder(model: str, seed: int) -> UserEncoder:
+    """A user encoder with weights that no training made."""
+    made = Model(model, SHAPE, seed).encoder.eval()
+    eye = 8 * torch.eye(DIM)
+    with torch.no_grad():
+        if isinstance(made, T2Diff):
+            made.last.weight += eye
+            made.read.weight.normal_(0, 0.01)
+        if isinstance(made, TwoTower):
+            made.skip.weight[:, 3 * DIM : 4 * DIM] += eye
+    return made
+
+
+@lru_cache
+def template(model: str) -> TowerTemplate:
+    """The graph of a model, which is traced once."""
+    return TowerTemplate(encoder(model, 1), DIM, WINDOW)
+
+
+def full(world: World, model: str, number: int) -> Snapshot:
+    """A full snapshot; its tower and its item vectors are those of no other number."""
+    torch.set_num_threads(1)
+    made, vectors = encoder(model, number), world.vectors(number)
+    manifest = Manifest(
+        model=model,
+        version=version_name(number),
+        dim=DIM,
+        window=WINDOW,
+        sampling_seed=number,
+        noise_shape=made.noise_shape,
+        examples=0,
+        shares={},
+        offsets={},
+        event_time_ms=0,
+        metrics={},
+    )
+    counts = np.arange(1, world.items + 1, dtype=np.float32)
+    ids, tower = np.arange(1, world.items + 1), template(model).fill(made)
+    found = Snapshot(manifest, tower, ids, vectors, counts, index.EXACT)
+    users = range(1, min(world.users, index.QUERIES) + 1)
+    queries = Tower(found)(users, [world.watched(user) for user in users])
+    return replace(found, index=index.build(vectors, queries, seed=number))
+
+
+def moved(base: Snapshot, share: float, sequence: int) -> Delta:
+    """A delta in which a share of the items has moved by half its length."""
+    rng = np.random.default_rng(sequence)
+    ids, vectors, counts = base.item_ids, base.item_vectors.copy(), base.item_counts
+    vectors[rng.choice(len(vectors), max(round(share * len(vectors)), 1), replace=False)] *= np.float32(1.5)
+    changes = delta.difference(ids, base.item_vectors, counts, ids, vectors, counts, 0.01)
+    number = snapshot.Version.parse(base.manifest.version)
+    assert number
+    return Delta(replace(base.manifest, version=version_name(number.number, sequence)), changes)
+
+
+class Tower:
+    """A snapshot's tower in this process, for one thread."""
+
+    def __init__(self, named: Snapshot) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(named.tower, options, providers=["CPUExecutionProvider"])
+        self._wanted = {entry.name for entry in self._session.get_inputs()}
+        self._named = named
+
+    def __call__(self, user_ids: Sequence[int], watched: Sequence[Positives]) -> Floats:
+        """The vectors (B, d) of users who have watched so."""
+        inputs, sequence, noise = prepared(self._named, user_ids, watched, self._named.manifest.noise_shape)
+        feed = {"sequence": sequence, "mask": inputs.mask, "lag": inputs.lag, "noise": noise}
+        (vectors,) = self._session.run(["user"], {name: feed[name] for name in feed if name in self._wanted})
+        made: Floats = vectors
+        return made
+
+
+def prepared(
+    named: Snapshot, user_ids: Sequence[int], watched: Sequence[Positives], noise_shape: tuple[int, ...]
+) -> tuple[TowerInputs, Floats, Floats]:
+    """Users as a tower takes them at `NOW_MS`: masks and lags, behaviours (B, n, d) and noise (B, …)."""
+    inputs = tower_inputs(list(watched), np.full(len(watched), NOW_MS), named.item_ids, named.manifest.window)
+    noise = np.stack([sampling_noise(user, named.manifest.sampling_seed, noise_shape) for user in user_ids])
+    return inputs, gather(inputs.rows, named.item_vectors), noise

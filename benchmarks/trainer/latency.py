@@ -1,0 +1,333 @@
+"""From an event to an answer that knows of it: a real broker, trainer and replica, and a sender that keeps its pace.
+
+    python -m benchmarks.trainer.latency [--rate 500] [--seconds 120] [--publish-every 12] [--deltas-every 4]
+
+The sender notes when it sent each example, and where in the log it lies. The replica is asked all the time, a user of
+each arm in turn, which version answers; its manifest says up to which offsets it has learned. So it is known of every
+example, not of a sample, when it was first served: in item vectors by any version, in the user tower by a full
+snapshot. The answer that shows it is the moment, so figures are too large by up to one round of asking
+(`asked_every_s`).
+
+The sender never waits for the trainer, so one that is too slow falls behind, and its figures say so: `lag` counts
+examples that are sent and not yet tested. It goes on at its pace after the measured time until all that was sent in it
+is served. Users are in the arms of an experiment, so both models foresee every example and each learns from its own
+half; with --outside they are in none, and both learn from everything.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from abtest.assignment.assign import assign
+from benchmarks.trainer.crowd import Crowd, catalogue, dated, examples
+from benchmarks.trainer.served import Sender, Watch, quantiles, waits
+from contracts.config.settings import Arm, Experiment, GateSettings, KafkaSettings, Settings, TrainerSettings, dump
+from contracts.kafka import bus
+from contracts.runtime.clock import SystemClock
+from driftline.inspect import metrics as scrape
+from driftline.processes import broker
+from driftline.processes import kafka as apache_kafka
+from driftline.processes.supervisor import Child, Supervisor
+from evaluation import costs
+from feature_repo.store import UserRow, UserSequences, apply
+from trainer.engine import choose_device
+
+BEAT_S = 1.0
+READY_S, DRAIN_S = 300.0, 120.0  # for the first snapshots, and for the last examples to be served
+SHOWN = ("served_vectors_p50_s", "served_vectors_p99_s", "served_tower_p50_s", "served_tower_p99_s")
+
+
+def settings_for(kafka: KafkaSettings, directory: Path, asked: argparse.Namespace) -> Settings:
+    """The defaults, but for when to publish, the gate's anchor and the device."""
+    arms = {"control": Arm(weight=1, model="two_tower"), "treatment": Arm(weight=1, model="t2diff")}
+    return Settings(
+        kafka=kafka,
+        feature_repo=directory / "features",
+        snapshots=directory / "snapshots",
+        state=directory / "state",
+        trainer=TrainerSettings(
+            publish_every_s=asked.publish_every,
+            deltas_every_s=asked.deltas_every,
+            checkpoint_every_examples=asked.checkpoint_every,
+            gate=GateSettings(anchor=asked.anchor, enabled=not asked.no_gate),
+            device=asked.device,
+            threads=asked.threads,
+        ),
+        experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=2**50, arms=arms, control="control"),
+    )
+
+
+def announce(kafka: KafkaSettings, crowd: Crowd, now_ms: int) -> None:
+    """Put the catalogue on its topic."""
+    producer = bus.producer(kafka)
+    for item in catalogue(crowd):
+        key, topic = bus.key_of(item.item_id), kafka.topic(bus.ITEMS)
+        producer.send(topic, item.SerializeToString(), key, partition=0, timestamp_ms=now_ms)
+    producer.flush()
+    producer.close()
+
+
+def visitors(settings: Settings, crowd: Crowd, now_ms: int) -> dict[str, int]:
+    """A user of each arm's model, whose features are in the store."""
+    users: dict[str, int] = {}
+    rows: list[UserRow] = []
+    for user_id, example in enumerate(examples(crowd), crowd.users + 1):
+        arm = assign(settings.experiment, user_id, now_ms).arm
+        model = settings.experiment.arms[arm or settings.experiment.control].model
+        if model not in users:
+            users[model] = user_id
+            history = dated(example, now_ms).history
+            row = UserRow.of(
+                user_id, history, session_start=0, last_event_ms=now_ms, feedback_offset=0, written_us=now_ms * 1000
+            )
+            rows.append(row)
+        if len(users) == len({arm.model for arm in settings.experiment.arms.values()}):
+            break
+    UserSequences(settings.feature_repo).write(rows)
+    return users
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where things stood at a moment."""
+
+    at_s: float
+    sent: dict[int, int]  # by partition
+    metrics: scrape.Metrics  # of the trainer
+    cpu_s: dict[str, float]  # by process
+
+    @property
+    def lag(self) -> int:
+        """Examples sent and not yet tested."""
+        return sum(self.sent.values()) - int(self.metrics.total("trainer_tested_examples"))
+
+
+class Run:
+    """One run, from the first example to the last answer."""
+
+    def __init__(
+        self, settings: Settings, supervisor: Supervisor, sender: Sender, watch: Watch, trainer: Child
+    ) -> None:
+        self._clock = SystemClock()
+        self._models = settings.trainer.models
+        self._supervisor, self._sender, self._watch = supervisor, sender, watch
+        self._port = int(str(trainer.facts["metrics_port"]))
+        self._threads: list[Future[None]] = []
+        self._pause = threading.Event()
+
+    def measure(self, warm_up_s: float, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+        """Warm up, measure, wait until what was sent is served, and tell."""
+        with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+            stack.callback(self._sender.stop.set)
+            stack.callback(self._watch.stop.set)
+            self._threads = [pool.submit(self._sender.run), pool.submit(self._watch.run)]
+            say("warming up")
+            begun_s = self._clock.elapsed_s()
+            self._until(lambda: all(self._watch.seen[model] for model in self._models), READY_S)
+            self._until(lambda: self._clock.elapsed_s() - begun_s >= warm_up_s, warm_up_s + READY_S)
+            first = self._read()
+            say(f"measuring; {first.lag:,} examples behind")
+            readings = [first]
+            while self._clock.elapsed_s() - first.at_s < seconds:
+                self._beat()
+                readings.append(self._read())
+            last = readings[-1]
+            say(f"waiting for what was sent to be served; {last.lag:,} examples behind")
+            self._until(lambda: all(self._watch.includes(model, last.sent) for model in self._models), DRAIN_S)
+        for thread in self._threads:
+            thread.result()
+        return self._told(readings)
+
+    def _told(self, readings: Sequence[Reading]) -> dict[str, Any]:
+        first, last = readings[0], readings[-1]
+        seconds = last.at_s - first.at_s
+        models: dict[str, dict[str, Any]] = {}
+        for model in self._models:
+            sent, told = self._sender.log(model), models.setdefault(model, {})
+            for what in ("vectors", "tower"):
+                served = [(live.at_s, getattr(live, what)) for live in self._watch.seen[model]]
+                found = waits(sent, served, first.at_s, last.at_s)
+                told |= {f"served_{what}_{name}_s": value for name, value in quantiles(found).items()}
+                told[f"never_served_{what}"] = int(np.isinf(found).sum())
+            told["examples"] = int(found.size)
+            told["went_live"] = {
+                kind: int(self._grown(first, last, "trainer_snapshots_published_total", model=model, kind=kind))
+                for kind in ("full", "delta")
+            }
+            told["held"] = int(self._grown(first, last, "trainer_snapshots_rejected_total", model=model))
+            told["held_in_warm_up"] = int(first.metrics.total("trainer_snapshots_rejected_total", model=model))
+            told["recall@100"] = round(
+                last.metrics.total("trainer_progressive_recall", model=model, k="100", scope="recent"), 3
+            )
+            told["test_and_learn_share"] = round(
+                self._grown(first, last, "trainer_train_seconds_sum", model=model) / seconds, 3
+            )
+        return worst(models) | {
+            "sent_per_s": round((sum(last.sent.values()) - sum(first.sent.values())) / seconds, 1),
+            "tested_per_s": round(self._grown(first, last, "trainer_tested_examples") / seconds, 1),
+            "lag_at_start": first.lag,
+            "lag_max": max(reading.lag for reading in readings),
+            "lag_at_end": last.lag,
+            "seconds": round(seconds, 1),
+            "publications": sum(sum(told["went_live"].values()) for told in models.values()),
+            "gate_holds": sum(told["held"] + told["held_in_warm_up"] for told in models.values()),
+            "checkpoint_share": round(self._grown(first, last, "trainer_checkpoint_seconds_sum") / seconds, 3),
+            "cores": {name: round((last.cpu_s[name] - was) / seconds, 3) for name, was in first.cpu_s.items()},
+            "asked_every_s": {
+                "p50": round(float(np.quantile(self._watch.gaps_s, 0.5)), 3),
+                "p99": round(float(np.quantile(self._watch.gaps_s, 0.99)), 3),
+            },
+            "models": models,
+            "holds": holds(readings),
+        }
+
+    def _grown(self, first: Reading, last: Reading, name: str, **labels: str) -> float:
+        return last.metrics.total(name, **labels) - first.metrics.total(name, **labels)
+
+    def _read(self) -> Reading:
+        sent = dict(self._sender.counts)
+        cpu_s = {"sender": sum(psutil.Process().cpu_times()[:2])}
+        for child in self._supervisor.children:
+            cpu_s[child.name] = sum(psutil.Process(child.process.pid).cpu_times()[:2])
+        return Reading(self._clock.elapsed_s(), sent, scrape.read([self._port]), cpu_s)
+
+    def _until(self, done: Callable[[], bool], limit_s: float) -> None:
+        """Wait, but no longer than `limit_s`; what has not come by then shows in the figures, or stops the run."""
+        deadline = self._clock.elapsed_s() + limit_s
+        while not done() and self._clock.elapsed_s() < deadline:
+            self._beat()
+
+    def _beat(self) -> None:
+        self._supervisor.check()
+        for thread in self._threads:
+            if thread.done():
+                thread.result()
+        self._pause.wait(BEAT_S)
+
+
+def holds(readings: Sequence[Reading]) -> list[dict[str, Any]]:
+    """When the gate held what, and by what it did: the estimates, with their bounds, of the difference in recall.
+
+    Of several holds of a model between two readings the last is told.
+    """
+    out = []
+    for before, after in pairwise(readings):
+        were, are = (each.metrics.values("trainer_snapshots_rejected_total", "model") for each in (before, after))
+        for model in (name for name, count in are.items() if count > were.get(name, 0)):
+            told: dict[str, Any] = {"second": round(after.at_s - readings[0].at_s), "model": model}
+            for on in ("fresh", "anchor"):
+                found = (
+                    after.metrics.total("trainer_gate_difference", model=model, on=on, what=what)
+                    for what in ("difference", "low", "high")
+                )
+                told[on] = [round(value, 4) for value in found]
+            out.append(told)
+    return out
+
+
+def worst(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Of each quantile that of the slower model; None where one was not served.
+
+    >>> worst({"a": dict.fromkeys(SHOWN, 1.0), "b": dict.fromkeys(SHOWN, 2.0)})["served_tower_p99_s"]
+    2.0
+    """
+    values = {name: [told[name] for told in models.values()] for name in SHOWN}
+    return {name: None if None in of else max(of) for name, of in values.items()}
+
+
+def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """Start everything, measure, and stop everything."""
+    clock = SystemClock()
+    crowd = Crowd(users=asked.users, items=asked.items)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latency-bench-")))
+        supervisor = stack.enter_context(Supervisor(scratch / "logs", clock))
+        if asked.broker == "embedded":
+            kafka = broker.start_embedded(supervisor, clock)
+        elif asked.broker == "apache":
+            server = stack.enter_context(apache_kafka.start(apache_kafka.default_home(), scratch / "kafka"))
+            kafka = broker.outside(server.address)
+        else:
+            kafka = broker.outside(asked.broker)
+            stack.callback(broker.remove, kafka)
+        settings = settings_for(kafka, scratch, asked)
+        broker.prepare(kafka)
+        apply(settings.feature_repo)
+        announce(kafka, crowd, clock.now_ms())
+        users = visitors(settings, crowd, clock.now_ms())
+        dump(settings, scratch / "settings.yaml")
+        trainer = supervisor.start_worker("trainer", ["trainer"], scratch / "settings.yaml")
+        replica = supervisor.start_worker("replica", ["serve"], scratch / "settings.yaml")
+        supervisor.wait_ready([trainer, replica])
+        sender = Sender(kafka, crowd, asked.rate, None if asked.outside else settings.experiment, clock)
+        watch = Watch(f"127.0.0.1:{replica.facts['port']}", users, settings.snapshots, clock)
+        found = Run(settings, supervisor, sender, watch, trainer).measure(asked.warm_up, asked.seconds, say)
+        model = settings.trainer.model
+    return {
+        **{name: found.pop(name) for name in SHOWN},
+        "rate": asked.rate,
+        # What is behind at the end is at most what comes within a beat of the deltas.
+        "kept_up": found["lag_at_end"] <= asked.rate * asked.deltas_every,
+        **found,
+        "broker": asked.broker,
+        "in_an_experiment": not asked.outside,
+        "publish_every_s": asked.publish_every,
+        "deltas_every_s": asked.deltas_every,
+        "shape": {
+            "items": crowd.items, "users": crowd.users, "dim": model.dim, "window": model.window,
+            "batch": model.batch_size, "softmax": settings.trainer.softmax, "anchor": asked.anchor,
+            "gate": not asked.no_gate, "checkpoint_every_examples": asked.checkpoint_every,
+        },
+        "device": costs.device_name(choose_device(asked.device)),
+        "threads": asked.threads,
+        "load_average": round(os.getloadavg()[0], 2),
+        "versions": costs.versions(),
+    }  # fmt: skip
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What can be said about this part."""
+    parser.add_argument("--rate", type=int, default=500, help="examples a second")
+    parser.add_argument("--seconds", type=float, default=120, help="to measure")
+    parser.add_argument("--warm-up", type=float, default=60, help="seconds before that at least")
+    parser.add_argument("--publish-every", type=float, default=12, help="seconds between snapshots")
+    parser.add_argument("--deltas-every", type=float, default=4, help="seconds between deltas")
+    parser.add_argument("--anchor", type=int, default=1000, help="`trainer.gate.anchor`")
+    parser.add_argument("--no-gate", action="store_true", help="let everything go live: what the path itself takes")
+    parser.add_argument("--checkpoint-every", type=int, default=2000, help="`trainer.checkpoint_every_examples`")
+    parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--outside", action="store_true", help="of any experiment: each model learns from everything")
+    parser.add_argument("--broker", default="embedded", help="`embedded`, `apache`, or HOST:PORT of a running one")
+    parser.add_argument("--threads", type=int, default=1, help="of the trainer")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options(parser)
+    parser.add_argument("--out", type=Path, help="where to keep the JSON object, which is printed as well")
+    asked = parser.parse_args(arguments)
+    told = run(asked, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
+    text = json.dumps(told, indent=1)
+    sys.stdout.write(text + "\n")
+    if asked.out:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

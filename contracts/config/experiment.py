@@ -1,0 +1,375 @@
+"""An experiment as a file of its own: its arms, who may be in it, what it is judged by, and how it is analysed.
+
+Bad files raise `SettingsError` with one sentence that names the field. docs/experiments.md is the manual.
+"""
+
+import re
+from collections.abc import Hashable
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+DAY_MS = 86_400_000
+RESERVED = (
+    "layer:",
+    "ramp:",
+    "holdout:",
+)  # salts that abtest.assignment.assign makes begin so
+
+Share = Annotated[float, Field(ge=0, le=1)]
+UserId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Name = Annotated[str, Field(min_length=1)]
+ModelName = Literal[
+    "bert4rec",
+    "caser",
+    "contrastvae",
+    "dat",
+    "diffurec",
+    "gru4rec",
+    "mamba4rec",
+    "mixed-attention",
+    "sasrec",
+    "stosa",
+    "t2diff",
+    "t2diff-paper",
+    "t2diff-without-drifts",
+    "two_tower",
+]
+SourceName = ModelName | Literal["popular"]
+Validated = TypeVar("Validated", bound=BaseModel)
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; one sentence says why."""
+
+
+class Section(BaseModel):
+    """A mapping of settings: what it does not know, it refuses; nothing changes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """One candidate source of an arm: a model, or the items with the most positives."""
+
+    source: SourceName
+    share: Annotated[float, Field(gt=0)] = 1.0  # of the k items, relative to the other sources' shares
+
+
+class Arm(Section):
+    """One arm: its share of the users and what serves them.
+
+    `sources`: where its candidates come from, with quotas by their shares ("quota") or taking turns ("team-draft");
+    () is the model alone.
+    """
+
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    model: ModelName
+    sources: tuple[Source, ...] = ()
+    blend: Literal["quota", "team-draft"] = "quota"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Arm":
+        names = [each.source for each in self.sources]
+        if names and self.model not in names:
+            raise ValueError(f"the arm's model '{self.model}' is not among its sources {names}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"a source stands twice in {names}")
+        return self
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that its candidates come from, its own first."""
+        return (self.model, *(each.source for each in self.sources if each.source not in {self.model, "popular"}))
+
+
+def instant_ms(value: Any, name: str) -> int:
+    """A moment that a file gives as ISO 8601 with a zone, in Unix milliseconds.
+
+    >>> instant_ms("2026-03-01T00:00:00+08:00", "start")
+    1772294400000
+
+    Raises:
+        ValueError: it is no such moment; `name` is the field that gives it.
+
+    """
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        moment = None
+    if isinstance(moment, datetime) and moment.tzinfo is not None:
+        return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    shown = value.isoformat() if isinstance(value, date) else value
+    raise ValueError(f"{name} '{shown}' is not a time with a zone, such as 2026-03-01T00:00:00+08:00")
+
+
+def _spelled(data: Any, **fields: str) -> Any:
+    """`data` with each moment of `fields` (as a person writes it=the field that it becomes) in milliseconds."""
+    if not isinstance(data, dict):
+        return data
+    data = dict(data)
+    for name, field in fields.items():
+        if name in data:
+            if field in data:
+                raise ValueError(f"{name} and {field} say the same; leave one out")
+            data[field] = instant_ms(data.pop(name), name)
+    return data
+
+
+class Holdout(Section):
+    """Users that no experiment touches: those whose place under `salt` is below `share`."""
+
+    salt: Name
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class RampStep(Section):
+    """From `from_ms` on, `share` of the users of the experiment's slots are in it. `from` may be ISO 8601 instead."""
+
+    from_ms: int
+    share: Share
+
+    @model_validator(mode="before")
+    @classmethod
+    def _times(cls, data: Any) -> Any:
+        return _spelled(data, **{"from": "from_ms"})
+
+
+class MetricPlan(Section):
+    """A metric and what it is there for.
+
+    `columns` are a user's sums: one for a mean, numerator and denominator for a ratio, one for a quantile (with `q`).
+    `minimum_effect` is relative to the control: of the primary metric the least that is worth shipping, of a guardrail
+    the most that may be lost.
+    """
+
+    name: Name
+    kind: Literal["mean", "ratio", "quantile"]
+    columns: tuple[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], ...]
+    role: Literal["primary", "guardrail", "diagnostic"] = "diagnostic"
+    direction: Literal["increase", "decrease"] = "increase"  # the one that is good
+    minimum_effect: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    q: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MetricPlan":
+        wanted = 2 if self.kind == "ratio" else 1
+        if len(self.columns) != wanted:
+            of = "numerator and denominator" if wanted == 2 else "one column"
+            raise ValueError(f"columns of '{self.name}' must be {of}, not {list(self.columns)}")
+        if (self.kind == "quantile") != (self.q is not None):
+            raise ValueError(f"q of '{self.name}' goes with kind quantile, and with no other")
+        return self
+
+
+METRICS = (
+    MetricPlan(name="evr", kind="ratio", columns=("effective_views", "views"), role="primary"),
+    MetricPlan(name="follow_rate", kind="ratio", columns=("follows", "views"), role="guardrail"),
+    MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="guardrail"),
+    MetricPlan(name="app_usage", kind="mean", columns=("usage_s",), role="guardrail"),
+    MetricPlan(name="recalls", kind="mean", columns=("recalls",)),
+    MetricPlan(name="latency", kind="ratio", columns=("answer_ms", "timed"), direction="decrease"),
+    MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9),
+)
+
+
+class AnalysisPlan(Section):
+    """How the experiment will be analysed, fixed before it starts.
+
+    `looks` are the days after which a group-sequential analysis looks, counted from 1; () is every day.
+    """
+
+    kind: Literal["fixed", "group-sequential", "confidence-sequence"] = "fixed"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    power: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    looks: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    cuped: bool = True
+    correction: Literal["holm", "bh", "none"] = "holm"
+    tuned_at: Annotated[int, Field(gt=0)] = 100_000  # recalls, at which a confidence sequence is narrowest
+    pooled_training: bool = False  # each arm's model learns from the other's data, and the reader is told so
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AnalysisPlan":
+        if self.looks and self.kind != "group-sequential":
+            raise ValueError(f"looks go with kind group-sequential, not with {self.kind}")
+        if any(after <= before for before, after in pairwise(self.looks)):
+            raise ValueError(f"looks {list(self.looks)} must rise")
+        if self.power <= self.alpha:
+            raise ValueError("power must be above alpha")
+        return self
+
+
+def _slots(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) != {"from", "to"}:
+            raise ValueError(f"slots have from and to, not {sorted(map(str, value))}")
+        return value["from"], value["to"]
+    return value
+
+
+Slots = Annotated[tuple[Share, Share], BeforeValidator(_slots)]
+
+
+class Experiment(Section):
+    """An experiment in the recall stage. `start_ms` <= time < `end_ms`; a file may say `start` and `end` in ISO 8601.
+
+    `slots`: the stretch of the layer [0, 1) that is this experiment's, from the first up to the second. `ramp`: steps
+    in time order; () lets everyone in from the start. `overrides`: testers, by the arm that serves them.
+    """
+
+    name: Name
+    salt: Name
+    start_ms: int
+    end_ms: int
+    arms: dict[Name, Arm]
+    control: str
+    day_offset_ms: Annotated[int, Field(gt=-DAY_MS, lt=DAY_MS)] = 0  # added to event time before cutting days
+    hypothesis: str = ""
+    owner: str = ""
+    layer: Name = "recall"
+    slots: Slots = (0.0, 1.0)
+    holdout: Holdout | None = None
+    ramp: tuple[RampStep, ...] = ()
+    overrides: dict[str, tuple[UserId, ...]] = {}
+    metrics: tuple[MetricPlan, ...] = METRICS
+    analysis: AnalysisPlan = AnalysisPlan()
+
+    @property
+    def days(self) -> int:
+        """Calendar days that the experiment touches, the first and the last perhaps in part."""
+        first, last = ((time + self.day_offset_ms) // DAY_MS for time in (self.start_ms, self.end_ms - 1))
+        return last - first + 1
+
+    @property
+    def testers(self) -> frozenset[int]:
+        """Users that an override has put into an arm: served and labelled, but none of the analysis's users."""
+        return frozenset(chain.from_iterable(self.overrides.values()))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _times(cls, data: Any) -> Any:
+        data = _spelled(data, start="start_ms", end="end_ms")
+        if isinstance(data, dict) and "day_offset" in data:
+            if "day_offset_ms" in data:
+                raise ValueError("day_offset and day_offset_ms say the same; leave one out")
+            data["day_offset_ms"] = _offset_ms(data.pop("day_offset"))
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        if len(self.arms) < 2:
+            raise ValueError("an experiment needs at least two arms")
+        if self.control not in self.arms:
+            raise ValueError(f"control arm '{self.control}' is not among the arms {sorted(self.arms)}")
+        if self.end_ms <= self.start_ms:
+            raise ValueError("end_ms must be after start_ms")
+        for salt in (self.salt, self.holdout.salt if self.holdout else ""):
+            if salt.startswith(RESERVED):
+                raise ValueError(f"salt '{salt}' begins with one of {', '.join(RESERVED)}, which are taken")
+        if self.slots[0] >= self.slots[1]:
+            raise ValueError(f"slots must begin before they end, not {self.slots[0]:g} to {self.slots[1]:g}")
+        self._check_ramp()
+        self._check_overrides()
+        self._check_plan()
+        return self
+
+    def _check_ramp(self) -> None:
+        for step in self.ramp:
+            if not self.start_ms <= step.from_ms < self.end_ms:
+                raise ValueError(f"ramp: the step to {step.share:g} begins outside the experiment's period")
+        for before, after in pairwise(self.ramp):
+            if after.from_ms <= before.from_ms:
+                raise ValueError("ramp: each step must begin after the one before it")
+            if after.share < before.share:
+                raise ValueError(f"ramp: the share falls from {before.share:g} to {after.share:g}, which drops users")
+
+    def _check_overrides(self) -> None:
+        unknown = sorted(set(self.overrides) - set(self.arms))
+        if unknown:
+            raise ValueError(f"overrides: '{unknown[0]}' is not among the arms {sorted(self.arms)}")
+        listed = sorted(chain.from_iterable(self.overrides.values()))
+        for user_id, following in pairwise(listed):
+            if user_id == following:
+                raise ValueError(f"overrides: user {user_id} stands there twice")
+
+    def _check_plan(self) -> None:
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics: a name stands twice in {names}")
+        primaries = [metric.name for metric in self.metrics if metric.role == "primary"]
+        if len(primaries) != 1:
+            raise ValueError(f"metrics: exactly one must be primary, not {primaries}")
+        if self.analysis.kind != "fixed" and any(m.kind == "quantile" and m.role == "primary" for m in self.metrics):
+            raise ValueError(f"metrics: '{primaries[0]}' is a quantile, which takes analysis kind fixed as primary")
+        looks = self.analysis.looks
+        if looks and looks[-1] > self.days:
+            raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {self.days} days")
+
+
+def _offset_ms(value: Any) -> int:
+    found = re.fullmatch(r"([+-])(\d\d):([0-5]\d)", value) if isinstance(value, str) else None
+    if found is None:  # without quotes YAML reads +10:00 as 600
+        raise ValueError(f"day_offset '{value}' is not an offset from UTC in quotes, such as '+08:00'")
+    minutes = int(found[2]) * 60 + int(found[3])
+    return (minutes if found[1] == "+" else -minutes) * 60_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but a key that stands twice in a mapping is an error: the second would silently replace the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        met = []
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in met and key.tag != "tag:yaml.org,2002:merge":
+                said = f"'{name}' stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+            met.append(name)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, what: str = "settings") -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        SettingsError: the file is absent or is not YAML.
+
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 a safe loader
+    except OSError as error:
+        raise SettingsError(f"Cannot read the {what} file {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def validated(model: type[Validated], data: Any, where: str) -> Validated:
+    """Settings that were read from `where`.
+
+    Raises:
+        SettingsError: a setting is wrong; the first one is named.
+
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at_top = "" if first["type"] == "value_error" else "the file"  # such an error names its field itself
+        name = ".".join(str(part) for part in first["loc"]) or at_top
+        what = {"extra_forbidden": "there is no such setting", "model_type": "this is not a mapping of settings"}
+        said = what.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise SettingsError(f"{where}: {name}{name and ': '}{said}.") from error
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment's file.
+
+    Raises:
+        SettingsError: the file is absent, is not YAML, or a field is wrong.
+
+    """
+    return validated(Experiment, read_yaml(path, "experiment"), str(path))

@@ -1,0 +1,261 @@
+"""All settings of all workers: one YAML file, validated once, at start.
+
+Bad settings raise `SettingsError` with one sentence that names the setting and what is wrong with it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from contracts.config.experiment import (
+    DAY_MS,
+    Arm,
+    Experiment,
+    ModelName,
+    Section,
+    SettingsError,
+    Source,
+    load_experiment,
+    read_yaml,
+    validated,
+)
+
+__all__ = [
+    "DAY_MS",
+    "HOUR_MS",
+    "MINUTE_MS",
+    "Arm",
+    "DiffusionSchedule",
+    "Experiment",
+    "ExperimentAlone",
+    "GateSettings",
+    "KafkaSettings",
+    "LearnFrom",
+    "ModelName",
+    "ModelSettings",
+    "Part",
+    "ServingSettings",
+    "Settings",
+    "SettingsError",
+    "Source",
+    "StreamSettings",
+    "TlsSettings",
+    "TrainerSettings",
+    "VocabularySettings",
+    "dump",
+    "experiment_of",
+    "load",
+    "parse",
+]
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class KafkaSettings(Section):
+    """How to reach the broker and what its topics are called."""
+
+    bootstrap_servers: str
+    topic_prefix: str = "driftline."
+    partitions: Positive = 2
+    replication_factor: Positive = 1
+    idempotence: bool = True  # off for the embedded broker: its producers never recover from a restart
+    topic_config: dict[str, str] = Field(default={})  # of topics that are created here; empty: the broker's defaults
+    session_timeout_ms: Annotated[int, Field(ge=1000)] = 10_000  # silent for so long, a worker loses its partitions
+    gapless: bool = False  # on for the embedded broker: its fetches may skip a batch that is still being written
+    security: dict[str, str | int | bool | None] = Field(
+        default={}
+    )  # as is to the client: security_protocol, sasl_…, ssl_…
+
+    def topic(self, name: str) -> str:
+        """The topic's full name.
+
+        >>> KafkaSettings(bootstrap_servers="h:1").topic("feedback")
+        'driftline.feedback'
+        """
+        return self.topic_prefix + name
+
+
+class StreamSettings(Section):
+    """Join, sessions, features."""
+
+    session_gap_ms: Positive = 30 * MINUTE_MS
+    history_limit: Positive = 200
+    attribution_window_ms: Positive = 6 * HOUR_MS  # feedback later than this after its exposure is too late
+    allowed_lateness_ms: Positive = HOUR_MS
+    future_tolerance_ms: Positive = 5 * MINUTE_MS
+    max_event_bytes: Positive = 256 * 1024
+    poll_records: Positive = 2000  # records of a partition that make one batch at most
+    cached_users: Positive = 10_000  # histories of a partition kept in memory; the others are read from its state
+    cached_requests: Positive = 50_000  # the same of requests
+
+
+DiffusionSchedule = Literal["exponential", "linear", "log"]
+Part = Literal["guess", "end-to-end", "mean-start", "waits"]  # of T2Diff
+
+
+class ModelSettings(Section):
+    """Shape and learning of both models; the arms share every one of these."""
+
+    dim: Positive = 64  # width of item vectors and user vectors
+    id_dim: Positive | None = None  # width of the embedding of an item's id; None: `dim`
+    category_dim: Positive = 16  # width of the embedding of an item's categories
+    window: Positive = 32  # behaviours that a tower sees
+    depth: Positive = 2  # layers of the transformers of T2Diff and SASRec
+    session_length: Positive = 10  # the last k of them are the session (the paper's k)
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # an online learner sees each example once: none
+    batch_size: Positive = 128
+    diffusion_steps: Positive = 50  # T
+    diffusion_schedule: DiffusionSchedule = "exponential"  # of β, over the steps
+    learn_at: Literal["last", "every"] = "last"  # T2Diff: from the target alone, or from every behaviour of the window
+    without: tuple[Part, ...] = ()  # T2Diff: parts to leave out, for ablations
+
+
+LearnFrom = Literal["own", "pooled", "diverted"]
+
+
+class VocabularySettings(Section):
+    """Which items are known, and when each is known by its id."""
+
+    expire_after_ms: Positive | None = None  # of event time with neither announcement nor positive; None: never
+    admit_after: Annotated[int, Field(ge=0)] = 0  # positives before which an item is its categories alone
+
+
+class GateSettings(Section):
+    """When a snapshot is held back; see docs/trainer.md for how these were chosen."""
+
+    enabled: bool = True
+    k: Positive = 100  # snapshots are compared by recall@k
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of the incumbent's recall: losing less holds nothing
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # that a loss above the margin is no accident
+    window: Positive = 1000  # newest examples that learner and incumbent both foresaw
+    user_share: Annotated[float, Field(gt=0, le=1)] = 0.1  # of them: a user who makes more is no person
+    anchor: Positive = 4000  # past examples that both are asked again at publication
+    anchor_half_life_ms: Positive = 12 * HOUR_MS  # of event time: the anchor turns over within about a day
+    patience_ms: Positive = 12 * HOUR_MS  # of event time that a hold lasts before what comes counts as the new normal
+
+
+class TrainerSettings(Section):
+    """What learns, from whose data, and when it publishes."""
+
+    models: tuple[ModelName, ...] = ("two_tower", "t2diff")
+    model: ModelSettings = ModelSettings()
+    # Whose examples a model learns from. "own": those of the arms that it serves, and those outside any experiment.
+    # "diverted": those of the arms that it serves alone, what the literature calls a data-diverted experiment (Brennan
+    # et al., "Reducing Symbiosis Bias Through Better A/B Tests of Recommendation Algorithms", WWW 2025): nothing that
+    # another model has shaped reaches it, at the price of less to learn from. "pooled": everybody's.
+    learn_from: LearnFrom = "own"
+    vocabulary: VocabularySettings = VocabularySettings()
+    softmax: Literal["full", "sampled"] = "full"  # over the catalogue, or over a step's targets and drawn items
+    negatives: Positive = 1000  # sampled: items drawn uniformly for each step
+    frequency_half_life: Positive = 100_000  # sampled: examples after which a target counts half in the correction
+    publish_every_ms: Positive = 6 * HOUR_MS  # of event time
+    publish_every_examples: Positive | None = None  # and after so many were learned from
+    publish_every_s: Annotated[float, Field(gt=0)] | None = None  # and so often by the clock, where anything is new
+    # Between snapshots, deltas: the item vectors that have moved by more than a tolerance since they were last sent.
+    deltas_every_examples: Positive | None = None  # learned from
+    deltas_every_s: Annotated[float, Field(gt=0)] | None = None  # by the clock, where anything is new
+    delta_tolerance: Annotated[float, Field(ge=0)] = 0.01  # of a vector's length
+    keep_snapshots: Positive = 10  # full ones, with their deltas; what is live or pinned stays anyway
+    keep_rejected: Annotated[int, Field(ge=0)] = 3
+    checkpoint_every_examples: Positive = 2000  # a restart learns at most so many a second time
+    gate: GateSettings = GateSettings()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 1
+    poll_records: Positive = 500
+
+
+class TlsSettings(Section):
+    """Encryption of a replica's port; all are PEM files."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None  # clients must show a certificate that this authority has signed (mutual TLS)
+
+
+class ServingSettings(Section):
+    """One replica."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free port; the ready file says which
+    tls: TlsSettings | None = None  # None: not encrypted
+    token_file: Path | None = None  # clients must send its content as a bearer token; None: anybody may ask
+    max_k: Positive = 500
+    max_batch_requests: Positive = 100  # of one RecallBatch
+    max_message_bytes: Positive = 4 * 1024 * 1024
+    queue_requests: Positive = 256  # may wait; more are turned away at once
+    pending_calls: Positive = 128  # that gRPC may hold before the replica has seen them; it cuts more off at once
+    batch_requests: Positive = 32  # answered together at most
+    batch_wait_ms: Annotated[float, Field(ge=0)] = 2.0  # for company, under load: together requests cost less each
+    latency_budget_ms: Annotated[float, Field(gt=0)] = 25.0  # that answering a batch may take: it is cut to fit
+    feature_timeout_ms: Annotated[float, Field(gt=0)] = 50.0  # features later than this: the last known serve
+    last_known_users: Positive = 10_000  # rows kept for that
+    cached_vectors: Annotated[int, Field(ge=0)] = 10_000  # user vectors kept by each snapshot; 0: none
+    exposure_buffer: Positive = 10_000  # exposures that wait for Kafka; what comes then is lost, and counted
+    pointer_poll_ms: Positive = 100
+    drain_s: Annotated[float, Field(ge=0)] = 5.0
+
+
+class Settings(Section):
+    """Everything. Paths are absolute, or relative to the working directory."""
+
+    kafka: KafkaSettings
+    feature_repo: Path  # a directory that `feast apply` works in
+    snapshots: Path
+    state: Path  # where workers keep theirs
+    seed: Annotated[int, Field(ge=0)] = 0
+    stream: StreamSettings = StreamSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    serving: ServingSettings = ServingSettings()
+    experiment: Experiment
+
+
+class ExperimentAlone(SettingsError):
+    """The file of an experiment was given where a deployment's settings are wanted."""
+
+
+def load(path: Path) -> Settings:
+    """Read settings from a YAML file. `experiment` may be the path of the experiment's own file.
+
+    Raises:
+        ExperimentAlone: the file is that of an experiment.
+        SettingsError: a file is absent, is not YAML, or a setting is wrong.
+
+    """
+    data = read_yaml(path)
+    if isinstance(data, dict) and "arms" in data and not {"kafka", "experiment"} & data.keys():
+        raise ExperimentAlone(f"{path} is the file of an experiment; the settings of a deployment are wanted here.")
+    if isinstance(data, dict) and isinstance(data.get("experiment"), str):
+        data = {**data, "experiment": load_experiment(Path(data["experiment"]))}
+    return parse(data, str(path))
+
+
+def experiment_of(path: Path) -> Experiment:
+    """The experiment of a deployment's settings, or of a file that is an experiment's alone.
+
+    Raises:
+        SettingsError: a file is absent, is not YAML, or a setting is wrong.
+
+    """
+    data = read_yaml(path)
+    return load(path).experiment if isinstance(data, dict) and "experiment" in data else load_experiment(path)
+
+
+def parse(data: Any, where: str = "settings") -> Settings:
+    """Validate settings that were read from `where`.
+
+    Raises:
+        SettingsError: a setting is wrong; the first one is named.
+
+    """
+    return validated(Settings, data, where)
+
+
+def dump(settings: Settings, path: Path) -> None:
+    """Write settings so that `load` gives them back; the experiment stands inline."""
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))

@@ -1,0 +1,378 @@
+"""The snapshot format: one immutable directory holds all that a replica needs to answer for one model.
+
+    <root>/<model>/<version>/manifest.json      what it is, what it learned from, checksums of the rest and of itself
+                             tower.onnx         user tower: sequence, mask, lag[, noise] -> user vectors (B, d)
+                             item_ids.npy       (N,) int64, sorted
+                             item_vectors.npy   (N, d) float32, row i belongs to item_ids[i]
+                             item_counts.npy    (N,) float32, positives seen so far: what "popular" means
+                             index.npz          how item_vectors are searched (`index.py` here); absent: exactly
+    <root>/<model>/<version>+<sequence>/        a delta on it (contracts/snapshots/delta.py), such as v000010+003
+    <root>/<model>/LIVE                         the version that replicas should serve; it may be a delta's
+    <root>/<model>/HELD, PINNED                 what people have decided (contracts/snapshots/retention.py)
+
+Commit order: (1) write into a hidden directory, (2) checksum, (3) fsync and rename it into place, (4) replace LIVE.
+A crash before (3) leaves a hidden directory that nobody reads, one before (4) a complete snapshot that nobody serves.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from contracts.features import Floats, Ints
+from contracts.snapshots.index import EXACT
+
+FORMAT = 3
+LIVE = "LIVE"
+HELD = "HELD"
+MANIFEST = "manifest.json"
+PIECE = 1 << 18  # bytes that are read at once
+HEADER = 1 << 12  # bytes that the description of an array may take
+_NAME = re.compile(r"v(\d{6,})(?:\+(\d{3,}))?")
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+class SnapshotError(Exception):
+    """A snapshot that must not be served; one sentence says why."""
+
+
+class SnapshotExistsError(SnapshotError):
+    """Another snapshot has that version."""
+
+
+class Version(NamedTuple):
+    """A place in a model's line of snapshots; places sort as they were made.
+
+    >>> Version.parse("v000010+003"), str(Version(10)), str(Version(10, 3)), Version.parse("LIVE")
+    (Version(number=10, sequence=3), 'v000010', 'v000010+003', None)
+    """
+
+    number: int
+    sequence: int = 0  # of a delta, from 1; 0: the full snapshot that deltas are based on
+
+    @classmethod
+    def parse(cls, name: str) -> "Version | None":
+        """The place that a directory's name says, or None where it is none."""
+        found = _NAME.fullmatch(name)
+        place = cls(int(found[1]), int(found[2] or 0)) if found else None
+        return place if str(place) == name else None
+
+    def __str__(self) -> str:
+        return f"v{self.number:06d}" + (f"+{self.sequence:03d}" if self.sequence else "")
+
+    @property
+    def base(self) -> "Version":
+        """The full snapshot of this line."""
+        return Version(self.number)
+
+    def chain(self) -> "list[Version]":
+        """All that is needed to serve this one: the full snapshot, then each delta up to it.
+
+        >>> [str(each) for each in Version(10, 2).chain()]
+        ['v000010', 'v000010+001', 'v000010+002']
+        """
+        return [Version(self.number, sequence) for sequence in range(self.sequence + 1)]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot, or a delta on one, is and what it learned from."""
+
+    model: str
+    version: str
+    dim: int
+    window: int
+    sampling_seed: int
+    noise_shape: tuple[int, ...]  # of one user; () where the tower takes no noise
+    examples: int  # learned from so far
+    shares: dict[str, int]  # examples by the arm that showed them; "" is traffic outside any experiment
+    offsets: dict[str, int]  # "topic:partition" -> first offset not learned from
+    event_time_ms: int  # of the newest example learned from
+    metrics: dict[str, float]  # progressive recall and the like
+    sent_at_ms: tuple[int, ...] = ()  # a sample of when the newly learned events entered Kafka, for freshness
+    learn_from: str = ""  # whose examples it learns from, as `trainer.learn_from` says; "" where nobody said
+    gate: dict[str, bool | float | str] = field(default_factory=dict)  # "passed", "reason", figures; {}: not gated
+    format: int = FORMAT
+    checksums: dict[str, str] = field(default_factory=dict)  # file name -> sha256
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the gate has refused it."""
+        return self.gate.get("passed") is False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A verified snapshot in memory. Tower and index are of one full snapshot, never mixed with another's."""
+
+    manifest: Manifest
+    tower: bytes  # ONNX
+    item_ids: Ints  # (N,)
+    item_vectors: Floats  # (N, d)
+    item_counts: Floats  # (N,)
+    index: bytes  # contracts/snapshots/index.py
+
+
+def version_name(number: int, sequence: int = 0) -> str:
+    """The name of a full snapshot, or of a delta on it.
+
+    >>> version_name(7), version_name(7, 2)
+    ('v000007', 'v000007+002')
+    """
+    return str(Version(number, sequence))
+
+
+def models(root: Path) -> list[str]:
+    """The models that have a home under `root`."""
+    return sorted(home.name for home in root.iterdir() if home.is_dir()) if root.is_dir() else []
+
+
+def versions(root: Path, model: str) -> list[Version]:
+    """What lies on the disk for a model, oldest first; whether it is sound is not looked at."""
+    home = root / model
+    found = (Version.parse(entry.name) for entry in home.iterdir()) if home.is_dir() else iter(())
+    return sorted(version for version in found if version is not None)
+
+
+def write(root: Path, snapshot: Snapshot) -> Path:
+    """Write a snapshot, steps (1) to (3); its checksums are filled in here. Written again, it stays as it is.
+
+    Raises:
+        SnapshotExistsError: another snapshot of that version is there.
+
+    """
+    return seal(
+        root,
+        snapshot.manifest,
+        {
+            "tower.onnx": snapshot.tower,
+            "item_ids.npy": npy(snapshot.item_ids),
+            "item_vectors.npy": npy(snapshot.item_vectors),
+            "item_counts.npy": npy(snapshot.item_counts),
+        }
+        | ({"index.npz": snapshot.index} if snapshot.index else {}),
+    )
+
+
+def read(root: Path, model: str, version: str) -> Snapshot:
+    """Read and verify a full snapshot; `delta.read` takes either kind.
+
+    Raises:
+        SnapshotError: a file is missing, damaged or does not fit the others.
+
+    """
+    manifest, content = unseal(root, model, version)
+    try:
+        snapshot = Snapshot(
+            manifest,
+            bytes(content["tower.onnx"]),
+            array(content["item_ids.npy"], np.int64),
+            array(content["item_vectors.npy"], np.float32),
+            array(content["item_counts.npy"], np.float32),
+            bytes(content.get("index.npz", EXACT)),
+        )
+    except (KeyError, ValueError) as error:
+        raise SnapshotError(f"Snapshot {model}/{version} is no full snapshot: {error}.") from error
+    rows = snapshot.item_ids.shape[0]
+    if snapshot.item_vectors.shape != (rows, manifest.dim) or snapshot.item_counts.shape != (rows,):
+        raise SnapshotError(f"Snapshot {model}/{version}: its arrays do not fit each other.")
+    return snapshot
+
+
+def publish(root: Path, model: str, version: str) -> bool:
+    """Name the version that replicas should serve, step (4); False, and nothing moves, while the model is held.
+
+    Raises:
+        SnapshotError: there is no such snapshot, or one that it is based on is gone.
+
+    """
+    home = root / model
+    with exclusive(home):
+        if (home / HELD).exists():
+            return False
+        point(home, version)
+    return True
+
+
+def point(home: Path, version: str) -> None:
+    """Move the pointer, held or not; whoever calls this has the home for itself (`exclusive`).
+
+    Raises:
+        SnapshotError: there is no such snapshot, or one that it is based on is gone.
+
+    """
+    place = Version.parse(version)
+    for needed in place.chain() if place else [version]:
+        if not (home / str(needed) / MANIFEST).is_file():
+            raise SnapshotError(f"There is no snapshot {home.name}/{needed}.")
+    replace_file(home / LIVE, version.encode())
+
+
+def live(root: Path, model: str) -> str | None:
+    """The version that replicas should serve, or None before the first."""
+    try:
+        return (root / model / LIVE).read_bytes().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+
+
+def read_manifest(root: Path, model: str, version: str) -> Manifest:
+    """Read what a snapshot or a delta is, without its arrays.
+
+    Raises:
+        SnapshotError: it is absent, unreadable, damaged or of another format.
+
+    """
+    path = root / model / version / MANIFEST
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SnapshotError(f"Snapshot {model}/{version} has no readable {MANIFEST}.") from error
+    except ValueError as error:
+        raise SnapshotError(f"Snapshot {model}/{version}: {MANIFEST} is not JSON.") from error
+    written = data.get("format") if isinstance(data, dict) else None
+    if written != FORMAT:
+        raise SnapshotError(f"Snapshot {model}/{version} has format {written}; this build reads {FORMAT}.")
+    if data.pop("checksum", None) != _sha256(_canonical(data)):
+        raise SnapshotError(f"Snapshot {model}/{version}: {MANIFEST} does not match its checksum.")
+    if data.keys() != {each.name for each in fields(Manifest)}:
+        raise SnapshotError(f"Snapshot {model}/{version}: {MANIFEST} has other fields than this build reads.")
+    if (data["model"], data["version"]) != (model, version):
+        raise SnapshotError(f"Snapshot {model}/{version} says that it is {data['model']}/{data['version']}.")
+    return Manifest(**data | {name: tuple(data[name]) for name in ("noise_shape", "sent_at_ms")})
+
+
+def seal(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+    """Write a directory that is whole or not there, steps (1) to (3). Written again, it stays as it is.
+
+    Raises:
+        SnapshotExistsError: another one of that version is there.
+
+    """
+    home = root / manifest.model
+    target = home / manifest.version
+    sealed = asdict(manifest) | {"checksums": {name: _sha256(content) for name, content in files.items()}}
+    sealed["checksum"] = _sha256(_canonical(sealed))
+    written = json.dumps(sealed, indent=1, sort_keys=True).encode()
+    if target.exists():
+        there = target / MANIFEST
+        if there.is_file() and there.read_bytes() == written:
+            return target
+        raise SnapshotExistsError(f"Snapshot {manifest.model}/{manifest.version} exists already, and is another one.")
+    hidden = home / f".{manifest.version}.tmp"
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir(parents=True)
+    for name, content in {**files, MANIFEST: written}.items():
+        _write_synced(hidden / name, content)
+    _sync_directory(hidden)
+    hidden.rename(target)
+    _sync_directory(home)
+    return target
+
+
+def unseal(root: Path, model: str, version: str) -> tuple[Manifest, dict[str, memoryview]]:
+    """Read such a directory and verify every file of it.
+
+    Raises:
+        SnapshotError: a file is missing or damaged.
+
+    """
+    manifest = read_manifest(root, model, version)
+    content: dict[str, memoryview] = {}
+    for name, checksum in manifest.checksums.items():
+        try:
+            content[name], found = _read(root / model / version / name)
+        except OSError as error:
+            raise SnapshotError(f"Snapshot {model}/{version}: {name} is missing.") from error
+        if found != checksum:
+            raise SnapshotError(f"Snapshot {model}/{version}: {name} does not match its checksum.")
+    return manifest, content
+
+
+@contextmanager
+def exclusive(home: Path) -> Iterator[None]:
+    """Have a model's home for oneself while pointers move or snapshots go, whichever process does it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file at once: whoever reads it sees the old content or the new."""
+    hidden = path.with_name(f".{path.name}.tmp")
+    _write_synced(hidden, content)
+    hidden.replace(path)
+    _sync_directory(path.parent)
+
+
+def npy(values: np.ndarray[Any, Any]) -> bytes:
+    """An array as the bytes of an .npy file."""
+    buffer = BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def array(content: memoryview, kind: type[_Number]) -> npt.NDArray[_Number]:
+    """The array in the bytes of an .npy file: a view of them, not a copy.
+
+    Raises:
+        ValueError: it cannot be read, or holds another kind of number.
+
+    """
+    header = BytesIO(content[:HEADER])
+    version = np.lib.format.read_magic(header)
+    if version != (1, 0):
+        raise ValueError(f"an array of format {version}")
+    shape, by_column, dtype = np.lib.format.read_array_header_1_0(header)
+    if dtype != kind:
+        raise ValueError(f"an array of {dtype} stands where {np.dtype(kind)} should")
+    values = np.frombuffer(content, kind, math.prod(shape), header.tell())
+    return values.reshape(shape, order="F" if by_column else "C")
+
+
+def _canonical(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, sort_keys=True).encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path) -> tuple[memoryview, str]:
+    """A file and its checksum, piece by piece: one long read keeps all others off the processor until it ends."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        content = np.empty(path.stat().st_size, np.uint8).data  # pages that nothing has filled before
+        end = 0
+        while length := file.readinto(content[end : end + PIECE]):
+            digest.update(content[end : end + length])
+            end += length
+    return content[:end], digest.hexdigest()
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,93 @@
+"""`driftline experiment`: experiments as files, who is in which arm, and what came of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contracts.config.experiment import instant_ms
+from contracts.config.settings import experiment_of, load
+from contracts.runtime.clock import SystemClock
+from driftline.cli import experiment_plan, experiment_report
+from driftline.cli.options import ReadyFile, SettingsOption
+from driftline.errors import UsageError
+
+app = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
+experiment_report.register(app)
+app.command()(experiment_plan.plan)
+app.command()(experiment_plan.aa)
+
+
+@app.command()
+def collect(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+    """Run the collector: exposures and feedback into the experiment's state."""
+    loaded = load(settings)
+    from abtest.collect.worker import run
+
+    run(loaded, ready_file)
+
+
+@app.command()
+def validate(
+    paths: Annotated[list[Path], typer.Argument(help="Experiment files, or folders of them.")],
+) -> None:
+    """Check experiments, each by itself and all together; exit code 2 where something is wrong."""
+    from abtest.assignment.layers import conflicts, read
+    from driftline.tables import show, table, utc
+
+    experiments, errors = read(paths)
+    errors += conflicts(experiments)
+    if errors:
+        for error in errors:
+            typer.echo(f"driftline: {error}", err=True)
+        raise typer.Exit(2)
+    columns = ("experiment", "layer", "slots", "arms", "from (UTC)", "to (UTC)", "primary", "analysis")
+    shown = table(dict.fromkeys(columns, False))
+    for each in sorted(experiments.values(), key=lambda found: (found.layer, found.slots, found.start_ms)):
+        shown.add_row(
+            each.name,
+            each.layer,
+            f"{each.slots[0]:g} to {each.slots[1]:g}",
+            ", ".join(f"{name} {arm.weight:g}" for name, arm in each.arms.items()),
+            utc(each.start_ms),
+            utc(each.end_ms),
+            next(metric.name for metric in each.metrics if metric.role == "primary"),
+            each.analysis.kind,
+        )
+    show(shown)
+
+
+@app.command()
+def assign(
+    settings: Annotated[
+        Path, typer.Option("--settings", "-s", metavar="FILE", help="Settings file, or the file of an experiment.")
+    ],
+    user_ids: Annotated[list[int], typer.Argument(help="User ids.")],
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Unix milliseconds, or ISO 8601 with a zone. \\[default: now, within its period]"
+        ),
+    ] = None,
+) -> None:
+    """Print the arm of each user, - where it is none, and why."""
+    from abtest.assignment.assign import assign as assigned
+
+    strange = next((user_id for user_id in user_ids if not -(2**63) <= user_id < 2**63), None)
+    if strange is not None:
+        raise UsageError(f"User id {strange} is not a signed 64-bit integer (from -2^63 up to 2^63 - 1).")
+    definition = experiment_of(settings)
+    now_ms = SystemClock().now_ms()
+    time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)
+    for user_id in user_ids:
+        found = assigned(definition, user_id, time_ms)
+        typer.echo(f"{user_id}\t{found.arm or '-'}\t{found.why}")
+
+
+def _moment_ms(text: str) -> int:
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    try:
+        return instant_ms(text, "--at")
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error

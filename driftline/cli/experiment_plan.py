@@ -1,0 +1,278 @@
+"""`driftline experiment plan` and `aa`: how long an experiment must run, and whether its numbers can be trusted."""
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contracts.config.experiment import Experiment, load_experiment, read_yaml
+from contracts.config.settings import Settings, load
+from driftline.cli.options import SettingsOption
+from driftline.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from abtest.collect.state import State
+    from abtest.plan.aa import Level
+    from abtest.plan.baseline import Known
+    from abtest.stats.metrics import Mean, Ratio
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="The experiment's file, or a settings file with the experiment.")],
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", "-s", help="Settings of a collector whose saved state is the baseline."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|URL", help="Or rows of users and days: Parquet, or the URL of an SQL engine."),
+    ] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="With a URL: which table, or a SELECT.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Or an aggregate that `experiment report --save-state` wrote.")
+    ] = None,
+    users_per_day: Annotated[
+        float | None,
+        typer.Option(min=1, help="Users whom a day brings for the first time. \\[default: as in the baseline]"),
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=90, help="Days of the experiment. \\[default: as in the file]")
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(help="Relative effect to be found, 0.01 for 1 %. \\[default: each metric's minimum_effect]"),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Only this metric. \\[default with numbers: the primary one]")
+    ] = None,
+    mean: Annotated[float | None, typer.Option(help="Baseline in numbers: a user's mean over the experiment.")] = None,
+    sd: Annotated[float | None, typer.Option(help="With --mean: standard deviation over users.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Or the share of users who do it, once or more.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how many users and days the experiment needs, and what it can find at all.
+
+    By the file's plan (kind, alpha, power, weights, looks, CUPED), for each metric by itself, from a baseline: what a
+    collector has saved, before the experiment or while it runs; rows or an aggregate of its days; or numbers. With
+    CUPED the variance that it takes away in the baseline is taken off.
+    """
+    experiment, own = _planned_file(file)
+    days = days or experiment.days
+    from abtest.stats.metrics import Quantile, of_experiment
+    from driftline.experiment.planning import Stated, as_values, rows_of, said, table_of
+    from driftline.tables import show
+
+    numbers = Stated(mean, sd, rate)
+    metrics = [m for m in of_experiment(experiment) if not isinstance(m, Quantile)]
+    if numbers.given and metric is None:
+        metric = metrics[0].name
+    if metric is not None and metric not in [m.name for m in metrics]:
+        raise UsageError(f"There is no metric '{metric}' to plan for; there are {', '.join(m.name for m in metrics)}.")
+    wanted = [m for m in metrics if metric in (None, m.name)]
+    if sum((numbers.given, settings is not None, data is not None, state is not None)) > 1:
+        raise UsageError("Give one baseline: --settings, --data, --state or numbers.")
+    if numbers.given:
+        from abtest.plan.baseline import stated
+
+        if users_per_day is None:
+            raise UsageError("A baseline in numbers needs --users-per-day.")
+        known = [stated(*numbers.numbers(), users_per_day, days)] * len(wanted)
+        source = "from the numbers given"
+    elif data is not None or state is not None:
+        known, source = _from_aggregate(wanted, experiment, data, table, state, days, users_per_day)
+    else:
+        where = load(settings) if settings else own
+        if where is None:
+            raise UsageError("There is no baseline: give --settings, --data, --state, or --mean and --sd, or --rate.")
+        known, source = _from_state(wanted, where, experiment, days, users_per_day)
+    with _progress("planning", len(wanted)) as told:
+        rows = rows_of(wanted, known, experiment, effect, told)
+    if as_json:
+        typer.echo(json.dumps(as_values(rows, experiment, days, source), indent=2))
+        return
+    analysis = experiment.analysis
+    by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:g}"
+    typer.echo(f"{experiment.name}: {by}, {days} days, {source}\n")
+    show(table_of(rows, days))
+    for sentence in said(rows, experiment, days):
+        typer.echo(sentence)
+
+
+def aa(
+    settings: SettingsOption,
+    replicates: Annotated[int, typer.Option(min=1, help="How often the users are shuffled.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffles.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Shuffle the experiment's own users into two halves, many times, and count how often a metric is "significant".
+
+    No half differs from the other but by chance, so that should happen as often as the plan's alpha says. Each metric
+    has a line, and one more after CUPED where users are known from before. Exit code 2 where a metric's rate is off:
+    its interval (exact, 99 %) does not hold alpha, and the report on this traffic cannot be trusted. Few replicates do
+    not tell: the table says so, and `trusted` is null in the JSON.
+    """
+    loaded = load(settings)
+    from abtest.aggregate.user_days import table
+    from abtest.collect.state import folded
+    from abtest.plan.aa import replay_table
+    from abtest.stats.metrics import Quantile, of_experiment
+
+    experiment = loaded.experiment
+    users = table(folded(saved_state(loaded)))
+    metrics = [m for m in of_experiment(experiment, users.columns) if not isinstance(m, Quantile)]
+    if len(users.arm) < 4:
+        raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
+    with _progress("shuffling users", replicates) as told:
+        levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, told)
+    verdicts = {level.trusted for level in levels if level.replicates}
+    trusted = next((verdict for verdict in (False, None, True) if verdict in verdicts), None)
+    if as_json:
+        said = {
+            "experiment": experiment.name,
+            "users": len(users.arm),
+            "replicates": replicates,
+            "seed": seed,
+            "alpha": experiment.analysis.alpha,
+            "trusted": trusted,
+            "levels": [asdict(level) for level in levels],
+        }
+        typer.echo(json.dumps(said, indent=2))
+    else:
+        typer.echo(f"{experiment.name}: {len(users.arm):,} users, shuffled into two halves {replicates:,} times\n")
+        _show_levels(levels)
+        for sentence in _judged(levels, experiment.analysis.alpha):
+            typer.echo(sentence)
+    if trusted is False:
+        raise typer.Exit(2)
+
+
+def saved_state(settings: Settings) -> "State":
+    """What the collector has saved.
+
+    Raises:
+        UsageError: nothing, or nothing that can be used.
+
+    """
+    from abtest.collect.store import StateError, load_state, path_of
+
+    if not path_of(settings).exists():
+        raise UsageError(f"The collector has saved nothing in {settings.state} yet.")
+    try:
+        return load_state(settings)
+    except StateError as error:
+        raise UsageError(str(error)) from error
+
+
+@contextmanager
+def _progress(what: str, total: int) -> "Iterator[Callable[[int], None]]":
+    """A bar on standard error while it is a terminal; it is told how many are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _planned_file(file: Path) -> tuple[Experiment, Settings | None]:
+    """The experiment, and the settings where the file is of these."""
+    data: Any = read_yaml(file)
+    if isinstance(data, dict) and "experiment" in data:
+        loaded = load(file)
+        return loaded.experiment, loaded
+    return load_experiment(file), None
+
+
+def _from_aggregate(
+    metrics: Sequence["Mean | Ratio"],
+    experiment: Experiment,
+    data: str | None,
+    table: str | None,
+    state: Path | None,
+    days: int,
+    users_per_day: float | None,
+) -> "tuple[list[Known], str]":
+    """What rows, or an aggregate that was saved, say of the metrics; and a few words on what that is."""
+    from abtest.aggregate.archive import load as load_aggregate
+    from abtest.collect.store import StateError
+    from abtest.plan.baseline import during
+    from driftline.experiment.data import counted, public
+
+    try:
+        found = load_aggregate(state, experiment) if state else counted(str(data), table, experiment)
+    except StateError as error:
+        raise UsageError(str(error)) from error
+    of = found.aggregate
+    known = [during(metric, of, days, users_per_day) for metric in metrics]
+    return known, f"from {sum(of.users.values()):,} users in {of.days} days of {state or public(str(data))}"
+
+
+def _from_state(
+    metrics: Sequence["Mean | Ratio"],
+    settings: Settings,
+    experiment: Experiment,
+    days: int,
+    users_per_day: float | None,
+) -> "tuple[list[Known], str]":
+    """What a collector's state says of the metrics; and a few words on what that is."""
+    from abtest.aggregate.aggregate import aggregate
+    from abtest.aggregate.user_days import STREAMED, table
+    from abtest.collect.state import PRE_DAYS, folded
+    from abtest.plan.baseline import before, during, share_of
+
+    state = folded(saved_state(settings))
+    users = table(state)
+    for metric in metrics:
+        for column in metric.columns:
+            if column not in STREAMED:
+                raise UsageError(f"Metric '{metric.name}': the collector knows no column '{column}'.")
+    if len(users.arm):
+        of = aggregate(users)
+        known = [during(metric, of, days, users_per_day) for metric in metrics]
+        return known, f"from {len(users.arm):,} users in {of.days} days of {settings.experiment.name}"
+    known = [before(metric, state, days, share_of(experiment), users_per_day) for metric in metrics]
+    if not any(each.users for each in known):
+        raise UsageError(f"The collector of {settings.experiment.name} has seen nobody yet.")
+    return known, f"from {known[0].users:,} users in the {PRE_DAYS} days before {settings.experiment.name}"
+
+
+def _show_levels(levels: Sequence["Level"]) -> None:
+    from driftline.tables import show, table
+
+    columns = {"metric": False, "CUPED": False, "false positives": True, "99 % interval": True}
+    shown = table(columns | {"uniform p": True, "trusted": False}, wraps=["trusted"])
+    for level in levels:
+        by_cuped = "yes" if level.by_cuped else "no"
+        if level.false_positives is None or level.low is None or level.high is None or level.uniform_p is None:
+            shown.add_row(level.metric, by_cuped, "-", "-", "-", f"not testable: {level.reason}")
+            continue
+        interval = f"{level.low:.1%} to {level.high:.1%}"
+        trusted = {True: "yes", False: "NO", None: f"not told: {level.reason}"}[level.trusted]
+        shown.add_row(
+            level.metric, by_cuped, f"{level.false_positives:.1%}", interval, f"{level.uniform_p:.3f}", trusted
+        )
+    show(shown)
+
+
+def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":
+    """A sentence on each metric whose rate is off, or one that none is."""
+    from abtest.plan.aa import enough
+
+    off = [level for level in levels if level.trusted is False]
+    for level in off:
+        name = f"{level.metric} by CUPED" if level.by_cuped else level.metric
+        if level.low is not None and level.low > alpha:
+            yield f"{name} cries wolf: do not act on its p-values. What makes these users depend on each other?"
+        else:
+            yield f"{name} is significant too rarely: its events are too few, and its intervals wider than need be."
+    if not any(level.trusted is not None for level in levels):
+        yield f"No metric can be called trusted. At alpha {alpha:.0%}, at least {enough(alpha)} replicates tell."
+    elif not off:
+        yield f"Every metric that could be tested is significant about as often as alpha, {alpha:.0%}, says."

@@ -1,0 +1,388 @@
+"""`driftline snapshots`: what people do about what the trainer has published.
+
+What is asked and what is printed; what is found out is in `driftline.inspect.snapshots`, what is done in
+`contracts.snapshots.retention`.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contracts.config.settings import load
+from driftline import tables
+from driftline.errors import RunError, UsageError
+from driftline.tables import age, size, utc
+
+if TYPE_CHECKING:
+    from contracts.snapshots.snapshot import Version
+    from driftline.inspect.snapshots import Comparison, Entry
+
+app = typer.Typer(
+    help="Snapshots: what the trainer has published. Look at them, verify them, go back to an earlier one.",
+    no_args_is_help=True,
+)
+
+SettingsOption = Annotated[Path, typer.Option("--settings", "-s", help="Settings file (YAML) that the workers use.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, such as `t2diff`.")]
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A version, as `list` shows it.")]
+VersionOrLive = Annotated[
+    str | None, typer.Argument(metavar="VERSION", help="A version, as `list` shows it. Without it: the live one.")
+]
+
+
+@app.command("list")
+def list_snapshots(
+    settings: SettingsOption,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only this model's.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Only full snapshots, no deltas.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show the newest so many of each model.")] = 50,
+    as_json: JsonLines = False,
+) -> None:
+    """List snapshots, the newest last.
+
+    A delta, such as v000010+003, holds the items that have moved since the one before; its base is v000010. `held` says
+    that LIVE stays where it is until `release`; `rejected` that the gate has refused the snapshot.
+    """
+    root = load(settings).snapshots
+    from contracts.runtime.clock import SystemClock
+    from driftline.inspect.snapshots import entries
+
+    now_ms = SystemClock().now_ms()
+    shown, hidden = [], 0
+    for name in _models(root, model):
+        found = [each for each in entries(root, name) if not (full and each.version.sequence)]
+        shown += found[-limit:]
+        hidden += len(found[:-limit])
+    if as_json:
+        for each in shown:
+            typer.echo(json.dumps(_as_json(each, now_ms)))
+        return
+    if not shown:
+        typer.echo(f"There are no snapshots in {root}.")
+        return
+    _table(shown, now_ms)
+    if hidden:
+        typer.echo(f"{hidden:,} older not shown (--limit).")
+
+
+@app.command()
+def show(settings: SettingsOption, model: Model, version: VersionOrLive = None, as_json: Json = False) -> None:
+    """Show all about one snapshot: what it learned from, how well it foresaw, what the gate said."""
+    root = load(settings).snapshots
+    from contracts.runtime.clock import SystemClock
+    from driftline.inspect.snapshots import entry
+
+    found = entry(root, model, _version(root, model, version))
+    now_ms = SystemClock().now_ms()
+    if found.manifest is None:
+        raise RunError(found.problem)
+    items = _items(root, found)
+    if as_json:
+        typer.echo(json.dumps(_as_json(found, now_ms) | {"items": items, "manifest": asdict(found.manifest)}))
+        return
+    facts = _facts(root, found, items, now_ms)
+    width = max(map(len, facts)) + 2
+    for name, fact in facts.items():
+        typer.echo(f"{name:<{width}}{fact}")
+
+
+@app.command()
+def diff(
+    settings: SettingsOption,
+    model: Model,
+    before: VersionArgument,
+    after: VersionOrLive = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two snapshots: items that came and went, how far vectors have moved, metrics, size.
+
+    A delta stands for its base with all deltas up to it.
+    """
+    root = load(settings).snapshots
+    from contracts.snapshots import delta
+    from driftline.inspect.snapshots import compare, entry
+
+    places = _version(root, model, before), _version(root, model, after)
+    with _snapshot_errors():
+        found = compare(*(delta.read(root, model, str(place)) for place in places))
+    sizes = [entry(root, model, place).size for place in places]
+    if as_json:
+        names = {"model": model, "before": str(places[0]), "after": str(places[1]), "size": sizes}
+        typer.echo(json.dumps(names | asdict(found)))
+        return
+    _comparison([str(place) for place in places], found, sizes)
+
+
+@app.command()
+def verify(
+    settings: SettingsOption,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only this model's.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="Only this version and what it is based on.")
+    ] = None,
+    as_json: JsonLines = False,
+) -> None:
+    """Read every file and compare it with its checksum; find gaps between deltas, and pointers to what is not there.
+
+    Exit code 1 where something is damaged.
+    """
+    root = load(settings).snapshots
+    from driftline.inspect import snapshots
+
+    found = [
+        finding
+        for name in _models(root, model)
+        for finding in snapshots.verify(root, name, _version(root, name, version) if version else None)
+    ]
+    if as_json:
+        for finding in found:
+            typer.echo(json.dumps(finding._asdict() | {"sound": not finding.problem}))
+    damaged = [finding for finding in found if finding.problem]
+    if damaged:
+        if not as_json:
+            for finding in damaged:
+                typer.echo(finding.problem)
+        raise RunError(f"{len(damaged):,} of {len(found):,} snapshots and pointers are damaged.")
+    if not as_json:
+        typer.echo(f"{len(found):,} snapshots and pointers are sound.")
+
+
+@app.command()
+def rollback(
+    settings: SettingsOption,
+    model: Model,
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="VERSION", help="Where to go. Without it: the full snapshot before the live one that passed."
+        ),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for those who look at it later.")] = "rolled back by hand",
+) -> None:
+    """Serve an earlier snapshot, and hold it: what the trainer publishes does not go live until `release`.
+
+    It is verified first; if it is damaged, nothing moves.
+    """
+    root = load(settings).snapshots
+    from contracts.snapshots import retention, snapshot
+    from driftline.inspect.snapshots import before_live, entries
+
+    _models(root, model)
+    was = snapshot.live(root, model)
+    if version is None:
+        there = entries(root, model)
+        refused = {each.version for each in there if {"rejected", "damaged"} & {*each.states}}
+        target = before_live([each.version for each in there], was, refused)
+        if target is None:
+            raise UsageError(f"There is no full snapshot of {model} before {was or 'the first publication'}.")
+    else:
+        target = _version(root, model, version)
+        for each in entries(root, model):
+            if each.version == target and "rejected" in each.states:
+                typer.echo(f"{target} was rejected by the gate; `driftline snapshots show` says why.")
+    with _snapshot_errors():
+        retention.roll_back(root, model, str(target), reason)
+    typer.echo(f"{model}: {target} is live (it was {was or 'none'}) and held: {reason}.")
+    typer.echo(f"`driftline snapshots release {model} -s {settings}` lets publications go live again.")
+
+
+@app.command()
+def release(settings: SettingsOption, model: Model) -> None:
+    """End a hold: the next snapshot that the trainer publishes goes live."""
+    root = load(settings).snapshots
+    from contracts.snapshots import retention
+
+    _models(root, model)
+    was_held = retention.release(root, model)
+    typer.echo(f"{model}: the next publication goes live." if was_held else f"{model} is not held.")
+
+
+@app.command()
+def pin(settings: SettingsOption, model: Model, version: VersionOrLive = None) -> None:
+    """Keep a snapshot, and what it is based on, until `unpin`."""
+    root = load(settings).snapshots
+    from contracts.snapshots import retention
+
+    place = _version(root, model, version)
+    with _snapshot_errors():
+        retention.pin(root, model, str(place))
+    typer.echo(f"{model}: {place} is pinned.")
+
+
+@app.command()
+def unpin(settings: SettingsOption, model: Model, version: VersionArgument) -> None:
+    """Let a snapshot go when its time has come."""
+    root = load(settings).snapshots
+    from contracts.snapshots import retention
+
+    _models(root, model)
+    was_pinned = version in retention.pinned(root, model)
+    retention.unpin(root, model, version)
+    typer.echo(f"{model}: {version} is {'no longer' if was_pinned else 'not'} pinned.")
+
+
+@contextlib.contextmanager
+def _snapshot_errors() -> Iterator[None]:
+    """What is damaged, as one sentence."""
+    from contracts.snapshots.snapshot import SnapshotError
+
+    try:
+        yield
+    except SnapshotError as error:
+        raise RunError(str(error)) from error
+
+
+def _models(root: Path, wanted: str | None) -> list[str]:
+    from contracts.snapshots.snapshot import models
+
+    there = models(root)
+    if wanted is None:
+        return there
+    if wanted not in there:
+        raise UsageError(f"There are no snapshots of {wanted} in {root}; there are some of: {_listed(there)}.")
+    return [wanted]
+
+
+def _version(root: Path, model: str, name: str | None) -> "Version":
+    """A version that is there, by its name, or the live one."""
+    from contracts.snapshots.snapshot import Version, live, versions
+
+    _models(root, model)
+    wanted = live(root, model) if name is None else name
+    if wanted is None:
+        raise UsageError(f"No snapshot of {model} is live yet; say which one.")
+    place = Version.parse(wanted)
+    there = versions(root, model)
+    if place is None or place not in there:
+        newest = _listed([str(each) for each in there[-3:]])
+        raise UsageError(f"There is no snapshot {wanted} of {model}; the newest are: {newest}.")
+    return place
+
+
+def _items(root: Path, found: "Entry") -> dict[str, int] | None:
+    """How many items a snapshot has, or a delta brings and removes; None where the files are damaged."""
+    from contracts.snapshots import delta, snapshot
+    from contracts.snapshots.snapshot import SnapshotError
+
+    name = str(found.version)
+    try:
+        if not found.version.sequence:
+            return {"items": snapshot.read(root, found.model, name).item_ids.size}
+        changes = delta.read_delta(root, found.model, name).changes
+    except SnapshotError:
+        return None
+    return {"touched or new": changes.item_ids.size, "removed": changes.removed_ids.size}
+
+
+def _facts(root: Path, found: "Entry", items: dict[str, int] | None, now_ms: int) -> dict[str, str]:
+    from contracts.snapshots import retention
+
+    manifest = found.manifest
+    assert manifest is not None
+    base = f", the delta {found.version.sequence} on {found.version.base}" if found.version.sequence else ", full"
+    hold = retention.held(root, found.model) if "held" in found.states else None
+    return {
+        "snapshot": f"{found.model}/{found.version}{base}",
+        "state": _listed(list(found.states)) + (f" ({hold.reason})" if hold else ""),
+        "written": f"{age(now_ms - found.written_ms)} ago, {size(found.size)}",
+        "event time": f"{utc(manifest.event_time_ms)} UTC, of the newest example learned from",
+        "learned from": f"{manifest.examples:,} examples" + (f", {manifest.learn_from}" if manifest.learn_from else ""),
+        "shares": _listed([_share(arm, count, manifest.examples) for arm, count in sorted(manifest.shares.items())]),
+        "gate": _gate(manifest.gate),
+        "items": "damaged: see `verify`"
+        if items is None
+        else _listed([f"{count:,} {name}" for name, count in items.items()]),
+        "tower": f"{manifest.dim} wide, the last {manifest.window} behaviours, sampling seed {manifest.sampling_seed}",
+        "offsets": _listed([f"{partition} {offset:,}" for partition, offset in sorted(manifest.offsets.items())]),
+    } | {name: f"{value:.6g}" for name, value in sorted(manifest.metrics.items())}
+
+
+def _share(arm: str, count: int, of: int) -> str:
+    part = f" ({count / of:.1%})" if of else ""
+    return f"{arm or 'outside any experiment'} {count:,}{part}"
+
+
+def _gate(gate: dict[str, bool | float | str]) -> str:
+    """The verdict in words.
+
+    >>> _gate({"passed": False, "reason": "worse than v000009", "bound": -0.02})
+    'rejected: worse than v000009 (bound -0.02)'
+    >>> _gate({})
+    'not gated'
+    """
+    if not gate:
+        return "not gated"
+    figures = [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in gate.items()
+        if name not in ("passed", "reason")
+    ]
+    said = f"{'passed' if gate.get('passed') else 'rejected'}: {gate.get('reason', 'no reason given')}"
+    return said + (f" ({', '.join(figures)})" if figures else "")
+
+
+def _as_json(found: "Entry", now_ms: int) -> dict[str, Any]:
+    manifest = found.manifest
+    return {
+        "model": found.model,
+        "version": str(found.version),
+        "kind": found.kind,
+        "states": list(found.states),
+        "problem": found.problem,
+        "examples": manifest.examples if manifest else None,
+        "event_time_ms": manifest.event_time_ms if manifest else None,
+        "recall@100": found.recall,
+        "size": found.size,
+        "age_s": (now_ms - found.written_ms) / 1000,
+    }
+
+
+def _table(shown: list["Entry"], now_ms: int) -> None:
+    from rich.text import Text
+
+    columns = {"model": False, "version": False, "kind": False, "state": False, "examples": True}
+    columns |= {"event time (UTC)": False, "recall@100": True, "size": True, "age": True}
+    table = tables.table(columns)
+    for each in shown:
+        manifest = each.manifest
+        cells = [
+            each.model,
+            str(each.version),
+            each.kind,
+            ", ".join(each.states),
+            f"{manifest.examples:,}" if manifest else "",
+            utc(manifest.event_time_ms) if manifest else "",
+            "" if each.recall is None else f"{each.recall:.4f}",
+            size(each.size),
+            age(now_ms - each.written_ms),
+        ]
+        table.add_row(*(Text(cell) for cell in cells))
+    tables.show(table)
+
+
+def _comparison(names: list[str], found: "Comparison", sizes: list[int]) -> None:
+    from rich.text import Text
+
+    table = tables.table({"": False, names[0]: True, names[1]: True, "change": True})
+    rows = {"items": [f"{count:,}" for count in found.items] + [f"+{found.added:,} -{found.removed:,}"]}
+    rows["size"] = [*map(size, sizes), f"{sizes[1] / sizes[0] - 1:+.1%}"]
+    for name, (before, after) in found.metrics.items():
+        change = f"{after - before:+.4g}" if before is not None and after is not None else ""
+        rows[name] = ["" if value is None else f"{value:.6g}" for value in (before, after)] + [change]
+    for name, cells in rows.items():
+        table.add_row(*(Text(cell) for cell in (name, *cells)))
+    tables.show(table)
+    both = found.items[1] - found.added
+    said = ", ".join(f"{'max' if q == 1 else f'p{100 * q:g}'} {value:.3g}" for q, value in found.movement.items())
+    typer.echo(f"{found.moved:,} of {both:,} vectors have moved" + (f"; relative movement {said}." if said else "."))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"

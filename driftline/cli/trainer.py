@@ -1,0 +1,107 @@
+"""`driftline trainer`: run the online trainer, or let it learn from the archive first."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contracts.config.settings import load
+from driftline.cli.options import DATE_FORMATS, ReadyFile, SettingsOption
+from driftline.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True)
+def trainer(
+    context: typer.Context,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example."),
+    ] = None,
+    ready_file: ReadyFile = None,
+) -> None:
+    """Run the online trainer: test each example, learn from it, publish snapshots.
+
+    It goes on from its newest checkpoint; without one it begins with the first record of its topics.
+
+    `torchrun --standalone --nproc-per-node 2 -m driftline trainer -s FILE` shares the work between two processes.
+    """
+    if context.invoked_subcommand is not None:
+        if settings is not None:
+            raise UsageError(f"Say `driftline trainer {context.invoked_subcommand} --settings FILE`, in this order.")
+        return
+    if settings is None:
+        raise UsageError("Which settings? `driftline trainer --settings FILE`.")
+    loaded = load(settings)
+    from trainer.worker import run
+
+    run(loaded, ready_file)
+
+
+@app.command()
+def backfill(
+    settings: SettingsOption,
+    start: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from",
+            metavar="DATE[ TIME]",
+            formats=DATE_FORMATS,
+            help="Event time (UTC) from which on to learn. \\[default: the first archived example]",
+        ),
+    ] = None,
+    end: Annotated[
+        datetime | None,
+        typer.Option(
+            "--to",
+            metavar="DATE[ TIME]",
+            formats=DATE_FORMATS,
+            help="Event time (UTC) at which the stream takes over. \\[default: where the archive ends]",
+        ),
+    ] = None,
+) -> None:
+    """Learn from the offline store, through Feast's historical features; the trainer then goes on from there.
+
+    `driftline archive` has written what is read here. At the end a snapshot is published, and a checkpoint names the
+    offset of each partition at which the stream takes over: each example is learned from once. A trainer that has a
+    checkpoint goes on from it, so this is also how one catches up that was away for longer than the broker keeps its
+    log. Ctrl-C keeps what was learned; the same command goes on from there.
+    """
+    loaded = load(settings)
+    if start and end and start >= end:
+        raise UsageError("--from must be before --to.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("A backfill runs in one process, without torchrun.")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from contracts.kafka import bus
+    from contracts.runtime.clock import SystemClock
+    from contracts.runtime.worker import stop_on_signal
+    from trainer.backfill import backfill as run
+
+    stop = stop_on_signal()
+    clock = SystemClock()
+    items = bus.consumer(loaded.kafka, [bus.ITEMS], loaded.kafka.topic_prefix + "trainer")
+    producer = bus.producer(loaded.kafka, max_request_size=32 * 1024 * 1024)
+    try:
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("Learning from the archive", total=None)
+            learned = run(
+                loaded, items, producer, clock, stop,
+                start_ms=_ms(start), end_ms=_ms(end),
+                report=lambda done, whole: progress.update(task, completed=done, total=whole),
+            )  # fmt: skip
+    finally:
+        items.close()
+        producer.close()
+    typer.echo(f"Learned from {learned:,} examples; `driftline trainer` goes on from there.")
+    if stop.is_set():
+        raise typer.Exit(130)
+
+
+def _ms(time: datetime | None) -> int | None:
+    return None if time is None else int(time.replace(tzinfo=UTC).timestamp() * 1000)

@@ -1,0 +1,305 @@
+"""The run in numbers: `summary.json`, and the same as tables in the terminal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from abtest.analyse.analysis import summary as metric_summary
+from abtest.analyse.checks import ModelFacts
+from abtest.analyse.context import ReportContext, SnapshotMark
+from abtest.analyse.results import Report
+from abtest.collect.answers import first_answers
+from abtest.collect.state import State
+from contracts.config.settings import DAY_MS, Settings
+from contracts.kafka.bus import EXPOSURES, FEEDBACK
+from contracts.snapshots import snapshot
+from contracts.snapshots.snapshot import Manifest
+from driftline.demo.monitor import Readings
+from driftline.inspect import build
+from driftline.inspect.metrics import Metrics
+from world.base import ResponseQuality, World
+from world.drive import Tally
+
+SCHEMA_VERSION = 1
+
+
+def summarise(
+    settings: Settings, world: World, readings: Readings, tally: Tally, report: Report, wall_s: float
+) -> dict[str, Any]:
+    """All numbers of a run, ready for JSON. Counts reconcile: see `unaccounted`."""
+    stream = readings.stream
+    manifests = {arm: _manifests(settings, spec.model) for arm, spec in settings.experiment.arms.items()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "world": world.description,
+        "simulated_responses": True,
+        "simulated_log": world.simulated_log,
+        "seed": settings.seed,
+        "wall_s": round(wall_s, 1),
+        "events_in": int(stream.total("stream_events_in_total")),
+        "example_sources": _outcome(stream, "example"),
+        "non_positive": _outcome(stream, "non_positive"),
+        "folded": _outcome(stream, "folded"),
+        "duplicates_dropped": _outcome(stream, "duplicate"),
+        "dead_lettered": _outcome(stream, "dead_letter"),
+        "held": int(stream.total("stream_held_feedback")),
+        "events_by_topic": {
+            topic: {
+                "in": int(stream.total("stream_events_in_total", topic=topic)),
+                **{
+                    name: int(stream.total("stream_outcomes_total", topic=topic, outcome=outcome))
+                    for name, outcome in (
+                        ("example_sources", "example"),
+                        ("non_positive", "non_positive"),
+                        ("folded", "folded"),
+                        ("duplicates_dropped", "duplicate"),
+                        ("dead_lettered", "dead_letter"),
+                    )
+                },
+            }
+            for topic in (EXPOSURES, FEEDBACK)
+        },
+        "dead_letter_reasons": _counts(stream, "stream_dead_letters_total", "reason"),
+        "sessions": int(stream.total("stream_sessions")),
+        "examples": int(stream.total("stream_outcomes_total", outcome="example")),
+        "examples_tested": int(readings.trainer.total("trainer_examples_total")),
+        "snapshots_published": {arm: len(found) for arm, found in manifests.items()},
+        "snapshots_rejected": {
+            arm: int(readings.trainer.total("trainer_snapshots_rejected_total", model=spec.model))
+            for arm, spec in settings.experiment.arms.items()
+        },
+        "snapshots_per_day": {arm: _per_day(settings, found) for arm, found in manifests.items()},
+        "swaps": {
+            f"replica-{i}": _counts(metrics, "serving_swaps_total", "model")
+            for i, metrics in enumerate(readings.each_replica, start=1)
+        },
+        "snapshots_that_answered": {model: len(found) for model, found in tally.versions.items()},
+        "recalls": tally.recalls,
+        "recalls_failed": tally.recalls_failed,
+        "recall_errors": dict(tally.errors),
+        "mixed_version_replies": tally.mixed_version_replies,
+        "fallbacks": dict(tally.fallbacks),
+        "exposures_lost": int(readings.replicas.total("serving_exposures_lost_total")),
+        "freshness_s": {
+            "event_to_feature": _quantiles(stream, "stream_event_to_feature_seconds"),
+            "event_to_snapshot": _quantiles(readings.trainer, "trainer_event_to_snapshot_seconds"),
+            "event_to_answer": _quantiles(readings.replicas, "serving_event_to_answer_seconds"),
+        },
+        "recall_latency_ms": {arm: _latency(seconds) for arm, seconds in sorted(tally.latency_s.items())},
+        "swap_s": _quantiles(readings.replicas, "serving_swap_seconds"),
+        "progressive_recall": {
+            settings.experiment.arms[arm].model: dict(found[-1].metrics) if found else {}
+            for arm, found in manifests.items()
+        },
+        "learned_from": {
+            settings.experiment.arms[arm].model: dict(found[-1].shares) if found else {}
+            for arm, found in manifests.items()
+        },
+        "metrics": metric_summary(report),
+        "users_per_arm": dict(report.split.users),
+        "split_p_value": report.split.p_value,
+        "response_model": _quality(world.quality),
+    }
+
+
+def unaccounted(summary: Mapping[str, Any]) -> int:
+    """Events that are in no class; 0 in a sound run.
+
+    >>> counts = dict(example_sources=3, non_positive=2, folded=1, duplicates_dropped=1, dead_lettered=2, held=0)
+    >>> unaccounted(dict(events_in=9, **counts))
+    0
+    """
+    known = ("example_sources", "non_positive", "folded", "duplicates_dropped", "dead_lettered", "held")
+    return int(summary["events_in"] - sum(summary[name] for name in known))
+
+
+def complaints(summary: Mapping[str, Any]) -> list[str]:
+    """What must not be in a sound run, a sentence part each."""
+    found = []
+    if summary["recalls_failed"]:
+        why = ", ".join(f"{error} ({count})" for error, count in summary["recall_errors"].items())
+        found.append(f"{summary['recalls_failed']} of {summary['recalls']} recalls failed: {why}")
+    if summary["mixed_version_replies"]:
+        found.append(f"{summary['mixed_version_replies']} replies mixed snapshot versions")
+    if summary["exposures_lost"]:
+        found.append(f"{summary['exposures_lost']} exposures were lost")
+    if unaccounted(summary):
+        found.append(f"{unaccounted(summary)} events are unaccounted for")
+    return found
+
+
+def context(settings: Settings, world: World, summary: Mapping[str, Any], state: State) -> ReportContext:
+    """What the report of a demo says beside the experiment's own results."""
+    counts = (
+        *("events_in", "example_sources", "non_positive", "duplicates_dropped", "dead_lettered"),
+        *("sessions", "examples", "recalls", "recalls_failed", "mixed_version_replies"),
+    )
+    return replace(
+        known_context(settings, state),
+        simulated=True,
+        world=world.description,
+        response_quality=summary["response_model"],
+        counts={name: summary[name] for name in counts},
+    )
+
+
+def known_context(settings: Settings, state: State) -> ReportContext:
+    """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots.
+
+    A snapshot went live with its first answer; where the state does not know that, after the newest event that it has
+    learned from.
+    """
+    answered = first_answers(state)
+    models, marks = [], []
+    for arm, spec in settings.experiment.arms.items():
+        found = _manifests(settings, spec.model)
+        last = found[-1] if found else None
+        marks += [
+            SnapshotMark(arm, spec.model, each.version, answered.get((arm, each.version), each.event_time_ms))
+            for each in found
+        ]
+        models.append(
+            ModelFacts(
+                arm=arm,
+                model=spec.model,
+                snapshots=len(found),
+                last_version=last.version if last else None,
+                learned_from=last.shares if last else {},
+                recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},
+            )
+        )
+    return ReportContext(
+        models=tuple(models),
+        configuration=settings.model_dump(mode="json", include={"stream", "trainer", "serving", "experiment"}),
+        seed=settings.seed,
+        commit=build.commit(),
+        marks=tuple(marks),
+    )
+
+
+def tables(summary: Mapping[str, Any]) -> list[Table]:
+    """The summary for a terminal."""
+    return [_numbers(summary), _effects(summary)]
+
+
+def _numbers(summary: Mapping[str, Any]) -> Table:
+    grid = Table(title="The run", title_justify="left", show_header=False)
+    grid.add_column(style="dim")
+    grid.add_column()
+    grid.add_row(
+        "events in",
+        f"{summary['events_in']:,} = {summary['example_sources']:,} example sources + {summary['non_positive']:,} "
+        f"non-positive + {summary['folded']:,} folded + {summary['duplicates_dropped']:,} duplicates + "
+        f"{summary['dead_lettered']:,} dead-lettered",
+    )
+    for reason, count in summary["dead_letter_reasons"].items():
+        grid.add_row("", f"{count:,} {reason}")
+    grid.add_row("sessions, examples", f"{summary['sessions']:,}, {summary['examples']:,}")
+    grid.add_row("snapshots published", _pairs(summary["snapshots_published"]))
+    grid.add_row("rejected by the gate", _pairs(summary["snapshots_rejected"]))
+    for replica, swaps in summary["swaps"].items():
+        grid.add_row(f"swaps of {replica}", _pairs(swaps))
+    grid.add_row(
+        "recalls",
+        f"{summary['recalls']:,}, failed {summary['recalls_failed']}, "
+        f"mixed versions {summary['mixed_version_replies']}",
+    )
+    for name, value in summary["freshness_s"].items():
+        grid.add_row(name.replace("_to_", " → "), f"p50 {_number(value['p50'])} s, p99 {_number(value['p99'])} s")
+    for arm, value in summary["recall_latency_ms"].items():
+        grid.add_row(f"recall, {arm}", f"p50 {_number(value['p50'])} ms, p99 {_number(value['p99'])} ms")
+    for model, value in summary["progressive_recall"].items():
+        # Inside the experiment users can only watch what an arm chose for them, which flatters the arm's own model.
+        found = (f"recall@{k} {_number(value.get(f'recall@{k}/outside'))}" for k in (20, 100))
+        grid.add_row(f"progressive, {model}", f"{', '.join(found)} on logged traffic")
+    grid.add_row("wall time", f"{summary['wall_s']:.0f} s")
+    return grid
+
+
+def _effects(summary: Mapping[str, Any]) -> Table:
+    grid = Table(
+        title="Treatment against control, plain (responses are simulated)",
+        title_justify="left",
+    )
+    for heading in ("metric", "treatment", "control", "relative difference", "95 % interval", "p", "users"):
+        grid.add_column(heading)
+    for metric, arms in summary["metrics"].items():
+        for found in arms.values():
+            grid.add_row(
+                metric,
+                _number(found["treatment"]),
+                _number(found["control"]),
+                _percent(found["relative"]),
+                found["reason"] or f"{_percent(found['ci_low'])} … {_percent(found['ci_high'])}",
+                _number(found["p_value"]),
+                " / ".join(f"{users:,}" for users in found["users"].values()),
+            )
+    return grid
+
+
+def _manifests(settings: Settings, model: str) -> list[Manifest]:
+    """Every full snapshot that the gate let pass, oldest first."""
+    full = (version for version in snapshot.versions(settings.snapshots, model) if not version.sequence)
+    found = (snapshot.read_manifest(settings.snapshots, model, str(version)) for version in full)
+    return [manifest for manifest in found if not manifest.rejected]
+
+
+def _per_day(settings: Settings, manifests: Sequence[Manifest]) -> list[int]:
+    """Snapshots by day of the experiment, by the newest event that each has learned from."""
+    experiment = settings.experiment
+    days = [0] * -(-(experiment.end_ms - experiment.start_ms) // DAY_MS)
+    for manifest in manifests:
+        day = (manifest.event_time_ms - experiment.start_ms) // DAY_MS
+        if 0 <= day < len(days):
+            days[day] += 1
+    return days
+
+
+def _outcome(stream: Metrics, outcome: str) -> int:
+    return sum(
+        int(stream.total("stream_outcomes_total", topic=topic, outcome=outcome)) for topic in (EXPOSURES, FEEDBACK)
+    )
+
+
+def _counts(metrics: Metrics, name: str, label: str) -> dict[str, int]:
+    return {key: int(value) for key, value in sorted(metrics.values(name, label).items())}
+
+
+def _quantiles(metrics: Metrics, name: str) -> dict[str, float | None]:
+    return {"p50": metrics.quantile(name, 0.5), "p99": metrics.quantile(name, 0.99)}
+
+
+def _latency(seconds: Sequence[float]) -> dict[str, float]:
+    p50, p99 = np.quantile(seconds, [0.5, 0.99]) * 1000
+    return {"p50": float(p50), "p99": float(p99)}
+
+
+def _quality(quality: ResponseQuality | None) -> dict[str, float | None] | None:
+    if quality is None:
+        return None
+    return {
+        "rows": quality.rows,
+        "auc": quality.auc,
+        "log_loss": quality.log_loss,
+        "predicted_mean": quality.predicted_rate,
+        "observed_mean": quality.observed_rate,
+        "expected_calibration_error": quality.calibration_error,
+        "play_mae_s": quality.play_mae_s,
+        "play_mae_constant_s": quality.play_constant_mae_s,
+        "play_median_abs_error_s": quality.play_median_error_s,
+    }
+
+
+def _pairs(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2%}"

@@ -1,0 +1,100 @@
+"""A report on data that did not come through Kafka: rows of users and days, or an aggregate saved before."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abtest.aggregate.archive import Counted, load, save
+from abtest.analyse.analysis import report
+from abtest.analyse.results import Report
+from abtest.collect.observed import Observed
+from abtest.collect.store import StateError
+from abtest.incremental import read as kept_days
+from abtest.read.engines import opened
+from abtest.read.rows import read
+from contracts.config.experiment import Experiment
+from driftline.errors import UsageError
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+
+def report_on(
+    experiment: Experiment,
+    data: str | None,
+    table: str | None,
+    pre: str | None,
+    pre_table: str | None,
+    state: Path | None,
+    save_state: Path | None,
+    keep: Path | None = None,
+) -> Report:
+    """The report on `data` (a path or URL, see `abtest.read.engines.opened`) or on the aggregate in `state`.
+
+    With `keep`, on the days that this folder has, and on those of `data` that it has not yet.
+
+    Raises:
+        UsageError: not exactly one of the two, no rows, or a saved aggregate, or a folder, that cannot be used.
+        SettingsError: data that cannot be used.
+
+    """
+    if save_state is not None and save_state.is_dir():
+        raise UsageError(f"{save_state} is a folder; --save-state takes the name of a file.")
+    if (data is None) == (state is None):
+        raise UsageError("Give --data or --state, one of them.")
+    if data is None and (table or pre or pre_table or keep):
+        raise UsageError("--table, --pre, --pre-table and --keep go with --data.")
+    if keep is not None and keep.exists() and not keep.is_dir():
+        raise UsageError(f"{keep} is a file; --keep takes a folder.")
+    try:
+        counted = (
+            load(state, experiment) if state is not None else _read(experiment, str(data), table, pre, pre_table, keep)
+        )
+    except StateError as error:
+        raise UsageError(str(error)) from error
+    if save_state is not None:
+        try:
+            save(counted, experiment, save_state)
+        except OSError as error:
+            raise UsageError(f"Cannot write {save_state}: {error.strerror}.") from error
+    return report(counted.aggregate, experiment, Observed(counts=counted.counts))
+
+
+def _read(
+    experiment: Experiment, data: str, table: str | None, pre: str | None, pre_table: str | None, keep: Path | None
+) -> Counted:
+    before = None
+    if pre is not None or pre_table is not None:
+        before = opened(pre if pre is not None else data, pre_table)
+    if keep is None:
+        return counted(data, table, experiment, before)
+    try:
+        return _some(kept_days.read(keep, opened(data, table), experiment, before), data)
+    except OSError as error:
+        raise UsageError(f"Cannot keep days in {keep}: {error.strerror}.") from error
+
+
+def counted(data: str, table: str | None, experiment: Experiment, before: "ir.Table | None" = None) -> Counted:
+    """The aggregate of the rows that `data` has.
+
+    Raises:
+        SettingsError: data that cannot be used.
+        UsageError: there is not one row.
+
+    """
+    return _some(read(opened(data, table), experiment, before), data)
+
+
+def _some(found: Counted, data: str) -> Counted:
+    if not found.counts.get("rows"):
+        raise UsageError(f"There are no rows in {public(data)}.")
+    return found
+
+
+def public(place: str) -> str:
+    """A path, or a URL without its password: what is said of it is passed on.
+
+    >>> public("postgres://me:secret@db/x"), public("rows.parquet"), public("postgres://me@db/x")
+    ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
+    """
+    return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)

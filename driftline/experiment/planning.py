@@ -1,0 +1,194 @@
+"""An experiment planned, as a person reads it: what each metric needs, what it can find, and what to know beside."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from abtest.plan.baseline import Known, days_for
+from abtest.plan.power import Plan
+from abtest.plan.power import plan as planned
+from abtest.stats.metrics import Mean, Ratio
+from contracts.config.experiment import Experiment
+from driftline.errors import UsageError
+from driftline.tables import table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ANY = 0.01  # an effect, where only what can be found at all is asked for
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A baseline in numbers: a user's mean and standard deviation over the experiment, or the share who do it."""
+
+    mean: float | None
+    sd: float | None
+    rate: float | None
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any."""
+        return any(number is not None for number in (self.mean, self.sd, self.rate))
+
+    def numbers(self) -> tuple[float, float]:
+        """Mean and standard deviation.
+
+        Raises:
+            UsageError: they do not make a baseline.
+
+        """
+        if self.rate is not None and self.mean is None and self.sd is None:
+            if not 0 < self.rate < 1:
+                raise UsageError(f"--rate is {self.rate:g}; it must lie between 0 and 1.")
+            return self.rate, math.sqrt(self.rate * (1 - self.rate))
+        if self.mean is None or self.sd is None or self.rate is not None:
+            raise UsageError("A baseline in numbers is --mean with --sd, or --rate alone.")
+        if not (self.mean > 0 and self.sd > 0):
+            raise UsageError("--mean and --sd must be above 0.")
+        return self.mean, self.sd
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric planned. `effect`: what is to be found; None: nothing is asked for. `days`: to find it at all."""
+
+    metric: Mean | Ratio
+    known: Known
+    effect: float | None
+    plan: Plan | None
+    days: int | None
+
+
+def rows_of(
+    metrics: Sequence[Mean | Ratio],
+    known: Sequence[Known],
+    experiment: Experiment,
+    effect: float | None,
+    progress: Callable[[int], None],
+) -> list[Row]:
+    """Every metric planned by the file's plan.
+
+    Args:
+        metrics: to be planned.
+        known: of each.
+        experiment: its arms and its plan.
+        effect: relative, to be found; None: each metric's `minimum_effect`.
+        progress: is told how many are done.
+
+    """
+    analysis = experiment.analysis
+    weights = {name: arm.weight for name, arm in experiment.arms.items()}
+    rows = []
+    for done, (metric, each) in enumerate(zip(metrics, known, strict=True), start=1):
+        asked = abs(metric.minimum_effect if effect is None else effect) or None
+        found, needed = None, None
+        if each.baseline is not None:
+            found = planned(
+                each.baseline,
+                weights,
+                experiment.control,
+                _signed(metric, asked or ANY),
+                analysis.alpha,
+                analysis.power,
+                analysis.kind,
+                analysis.looks,
+                max(each.variance_removed or 0.0, 0.0) if analysis.cuped else 0.0,
+            )
+            needed = found.days or days_for(sum(found.users.values()), each.baseline)
+        rows.append(Row(metric, each, asked, found, needed))
+        progress(done)
+    return rows
+
+
+def _signed(metric: Mean | Ratio, effect: float) -> float:
+    """The good direction, but of a guardrail the bad one: that is what it must not miss."""
+    good = metric.direction == "increase"
+    return effect if good is (metric.role != "guardrail") else -effect
+
+
+def table_of(rows: Sequence[Row], days: int) -> "Table":
+    """A line a metric."""
+    columns = {"metric": False, "role": False, "baseline": True, "users": True, "CUPED takes": True}
+    columns |= {"effect": True, "users per arm": True, "days": True, f"least found in {days} days": True}
+    shown = table(columns)
+    for row in rows:
+        known, plan = row.known, row.plan
+        value = "-" if known.value is None else f"{known.value:.4g}"
+        removed = "-" if known.variance_removed is None else f"{known.variance_removed:.0%}"
+        start = (row.metric.name, row.metric.role, value, f"{known.users:,}" if known.users else "-", removed)
+        if plan is None:
+            shown.add_row(*start, "-", "-", "-", "-")
+            continue
+        least = f"±{_percent(plan.by_day[-1])}"
+        if row.effect is None:
+            shown.add_row(*start, "-", "-", "-", least)
+            continue
+        needed = "/".join(f"{n:,}" for n in dict.fromkeys(plan.users.values()))
+        shown.add_row(*start, _percent(plan.effect), needed, "never" if row.days is None else f"{row.days:,}", least)
+    return shown
+
+
+def said(rows: Sequence[Row], experiment: Experiment, days: int) -> Iterator[str]:
+    """What a person must know beside the table."""
+    power = experiment.analysis.power
+    for row in rows:
+        name, plan = row.metric.name, row.plan
+        if plan is None:
+            yield f"{name} cannot be planned for: {row.known.reason}."
+            continue
+        events = (
+            f" It rests on {row.known.events:,} {row.metric.columns[0].replace('_', ' ')}." if row.known.events else ""
+        )
+        least = f"Below ±{_percent(plan.by_day[-1])} nothing is likely to be found in {days} days."
+        if row.effect is None:
+            yield f"{name} has no minimum_effect. {least}{events}"
+        elif plan.days is None:
+            longer = f"about {row.days:,} days" if row.days else "more users than ever come"
+            yield f"{name} needs {longer} to find {_percent(plan.effect)}. {least}{events}"
+        else:
+            yield f"{name}: {plan.days} of {days} days find {_percent(plan.effect)} with a probability of {power:.0%}."
+    dearest = max((row.plan.inflation for row in rows if row.plan), default=1.0)
+    if dearest > 1.005:
+        yield f"Being allowed to look before the end takes up to {dearest - 1:.0%} more users than one look at the end."
+
+
+def as_values(rows: Sequence[Row], experiment: Experiment, days: int, source: str) -> dict[str, Any]:
+    analysis = experiment.analysis
+    return {
+        "experiment": experiment.name,
+        "kind": analysis.kind,
+        "alpha": analysis.alpha,
+        "power": analysis.power,
+        "days": days,
+        "baseline": source,
+        "metrics": [
+            {
+                "metric": row.metric.name,
+                "role": row.metric.role,
+                "value": row.known.value,
+                "users": row.known.users,
+                "events": row.known.events,
+                "variance_removed": row.known.variance_removed,
+                "effect": row.effect and (row.plan.effect if row.plan else row.effect),
+                "users_per_arm": row.plan.users if row.plan and row.effect else None,
+                "days_needed": row.days if row.effect else None,
+                "minimum_detectable": row.plan.by_day[-1] if row.plan else None,
+                "minimum_detectable_by_day": row.plan.by_day if row.plan else (),
+                "users_by_day": row.plan.users_by_day if row.plan else (),
+                "inflation": row.plan.inflation if row.plan else None,
+                "reason": row.known.reason,
+            }
+            for row in rows
+        ],
+    }
+
+
+def _percent(share: float) -> str:
+    """Of an effect, with three digits.
+
+    >>> _percent(0.004567), _percent(-0.1)
+    ('0.457 %', '-10 %')
+    """
+    return f"{100 * share:.3g} %"

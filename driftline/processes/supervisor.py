@@ -1,0 +1,178 @@
+"""Child processes of one run: start them, wait until they are ready, and leave none behind."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from contracts.runtime.clock import Clock
+from driftline.errors import RunError
+
+READY_TIMEOUT_S = 180.0  # the first import of torch on a cold disk takes most of a minute
+POLL_S = 0.02
+TERM_TIMEOUT_S = 15.0
+TAIL_LINES = 3
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class ChildFailed(RunError):
+    """A child process ended or never became ready; the message ends with the last lines of its log."""
+
+
+@dataclass
+class Child:
+    """A process that was started, where its log is, and what it announced."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    facts: dict[str, Any]
+    outlives: bool
+
+
+class Supervisor:
+    """Starts children in process groups of their own, so that Ctrl-C reaches this process alone, and stops them all.
+
+    A context manager: on the way out, for whatever reason, every child is stopped. It gets SIGTERM, and SIGKILL where
+    it does not end in time.
+    """
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._pause = threading.Event()
+        self.children: list[Child] = []
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_all()
+
+    def stop_all(self) -> None:
+        """Stop every child: all at once, but for those that the others need, which come last."""
+        # A second Ctrl-C during the clean-up must not leave processes behind.
+        previous = {signum: signal.signal(signum, signal.SIG_IGN) for signum in STOP_SIGNALS}
+        try:
+            for outlives in (False, True):
+                self._stop([child for child in self.children if child.outlives is outlives])
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    def start(self, name: str, command: Sequence[str], *, outlives: bool = False) -> Child:
+        """Start a process; its output goes to `<directory>/<name>.log`. `outlives`: it is stopped after the others."""
+        log = self._directory / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Not a session: Linux shares the processors out between sessions first (sched_autogroup), and niceness
+                # counts only within one, so that a replica's loading thread would hold up all the others.
+                process_group=0,
+                preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
+                env=_environment(),
+            )
+        child = Child(name, process, log, {}, outlives)
+        self.children.append(child)
+        return child
+
+    def start_worker(self, name: str, command: Sequence[str], settings: Path) -> Child:
+        """Start `driftline COMMAND …` with a ready file."""
+        return self.start(
+            name,
+            [
+                *(sys.executable, "-W", "ignore", "-m", "driftline", *command),
+                *("--settings", str(settings), "--ready-file", str(self._ready_file(name))),
+            ],
+        )
+
+    def wait_ready(self, children: Sequence[Child]) -> None:
+        """Wait until each child has announced itself.
+
+        Raises:
+            ChildFailed: one ended first, or was not ready in time.
+
+        """
+        deadline = self._clock.elapsed_s() + READY_TIMEOUT_S
+        for child in children:
+            path = self._ready_file(child.name)
+            while not path.exists():
+                self.check()
+                if self._clock.elapsed_s() > deadline:
+                    raise ChildFailed(f"{child.name} was not ready after {READY_TIMEOUT_S:.0f} s.\n{_tail(child.log)}")
+                self._pause.wait(POLL_S)
+            child.facts = json.loads(path.read_text())
+
+    def check(self) -> None:
+        """See that every child still runs.
+
+        Raises:
+            ChildFailed: one has ended.
+
+        """
+        for child in self.children:
+            code = child.process.poll()
+            if code is not None:
+                raise ChildFailed(
+                    f"{child.name} ended with exit code {code}; its log is {child.log}.\n{_tail(child.log)}"
+                )
+
+    def stop(self, child: Child) -> None:
+        """Stop one child before the others."""
+        self._stop([child])
+        self.children.remove(child)
+
+    def _stop(self, children: Sequence[Child]) -> None:
+        running = [child.process for child in children if child.process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = self._clock.elapsed_s() + TERM_TIMEOUT_S
+        for process in running:
+            try:
+                process.wait(max(deadline - self._clock.elapsed_s(), 0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _ready_file(self, name: str) -> Path:
+        return self._directory / f"{name}.ready.json"
+
+
+def _environment() -> dict[str, str]:
+    # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
+    added = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # Feast sets these in whoever imports it. A child would keep its metrics in mapped files, and wait for the disk.
+    of_feast = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
+    return {name: value for name, value in os.environ.items() if name not in of_feast} | added
+
+
+def interrupt_on_stop_signals() -> None:
+    """Let Ctrl-C, SIGTERM and a closed terminal all raise KeyboardInterrupt, also where SIGINT came ignored."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.default_int_handler)
+
+
+def die_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent is gone: after a kill -9 it cannot stop its children itself."""
+    if LIBC:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])

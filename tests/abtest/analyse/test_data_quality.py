@@ -1,0 +1,243 @@
+"""Every kind of bad input, from events through the collector to a named state in the report."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+from kafka import TopicPartition
+from prometheus_client import CollectorRegistry
+
+from abtest.analyse.analysis import analyse
+from abtest.collect.records import NOT_OURS_YET, Unused
+from abtest.collect.state import State, close
+from abtest.collect.store import Saved
+from abtest.collect.worker import Meters, step
+from contracts.config.experiment import MetricPlan, RampStep
+from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS, StreamSettings
+from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules, week
+
+WEEK = week(users=60, days=7)
+
+
+@dataclass
+class Record:
+    value: bytes | None
+    offset: int
+    timestamp: int = START + 8 * DAY_MS
+
+
+def report_of(*events, **changes):
+    return analyse(observe(State(rules(**changes)), *events))
+
+
+def through_the_worker(*events, extra=(), received_ms=START + 8 * DAY_MS):
+    """The report on records as the collector reads them from Kafka; `extra` are raw feedback records."""
+    saved, meters = Saved(State(rules())), Meters(CollectorRegistry())
+    shown = [event.SerializeToString() for event in events if hasattr(event, "arm")]
+    seen = [event.SerializeToString() for event in events if not hasattr(event, "arm")]
+    for topic, values in (("exposures", shown), ("feedback", [*seen, *extra])):
+        records = [Record(value, i, received_ms) for i, value in enumerate(values)]
+        step(saved, TopicPartition(topic, 0), records, topic == "exposures", StreamSettings(), meters)
+    return analyse(saved.state)
+
+
+def check(report, name):
+    return next(check for check in report.checks if check.name == name)
+
+
+def figures(report):
+    return report.metrics, report.days, report.split, report.sources, report.slices
+
+
+def test_a_clean_week_has_no_check_above_ok_but_power_and_what_is_unknown():
+    report = through_the_worker(*WEEK)
+    told = {check.name: check.level for check in report.checks if check.level != "ok"}
+    assert set(told) <= {"pre_period:treatment", "estimable", "power", "last_day"}
+    assert "invalid" not in told.values()
+
+
+def test_tenfold_delivery_changes_no_figure_and_is_named():
+    clean, often = through_the_worker(*WEEK), through_the_worker(*WEEK * 10)
+    assert figures(clean) == figures(often)
+    assert check(clean, "duplicates").level == "ok"
+    repeats = check(often, "duplicates")
+    assert repeats.level == "warning"
+    assert repeats.numbers["share"] == 0.9
+    assert repeats.numbers["events"] == 9 * len(WEEK)
+
+
+def test_repeats_that_come_after_all_was_counted_change_no_figure_either():
+    state = observe(State(rules()), *WEEK)
+    close(state, START + 8 * DAY_MS)
+    report = analyse(observe(state, *WEEK * 9))
+    assert figures(report) == figures(report_of(*WEEK))
+    assert check(report, "late").level == "warning"
+    assert not report.invalid
+
+
+def test_a_day_that_nobody_has_is_named_with_its_date():
+    report = report_of(*(event for event in WEEK if not START + 2 * DAY_MS <= event.time_ms < START + 3 * DAY_MS))
+    found = check(report, "missing_days")
+    assert found.level == "warning"
+    assert found.said == "Nothing was seen on 1970-01-13."
+
+
+def test_a_day_that_one_arm_lacks_makes_the_experiment_invalid():
+    lacking = [
+        event for event in WEEK if event.user_id % 2 or not START + 2 * DAY_MS <= event.time_ms < START + 3 * DAY_MS
+    ]
+    report = report_of(*lacking)
+    found = check(report, "missing_days")
+    assert found.level == "invalid"
+    assert found.said == "Nothing in control on 1970-01-13."
+    assert report.verdicts[0].decision == "invalid"
+
+
+def test_a_day_that_one_arm_lacks_by_chance_is_a_warning():
+    report = report_of(exposure(1, "treatment", request="a"), exposure(2, "control", START + DAY_MS, "b"))
+    assert check(report, "missing_days").level == "warning"
+
+
+def test_days_at_the_end_without_exposures_are_missing_where_other_events_went_on():
+    went_on = exposure(999, at=START + 6 * DAY_MS, request="other", experiment="another")
+    report = report_of(*week(users=60, days=5), went_on)
+    assert check(report, "missing_days").said == "Nothing was seen on 1970-01-16 and 1970-01-17."
+
+
+def test_no_exposure_is_expected_before_the_first_step_of_a_ramp():
+    ramp = [RampStep(from_ms=START + 2 * DAY_MS, share=0.5)]
+    events = [event for event in WEEK if event.time_ms >= START + 2 * DAY_MS]
+    assert check(report_of(*events, ramp=ramp), "missing_days").level == "ok"
+
+
+def test_an_arm_without_users_is_named_and_invalid():
+    report = report_of(*(event for event in WEEK if event.user_id % 2))
+    found = check(report, "empty_arms")
+    assert (found.level, found.said) == ("invalid", "No user has been seen in control, 30 in the other arms.")
+    assert all(line.effect.relative is None for result in report.metrics for line in result.effects)
+
+
+def test_an_arm_without_users_among_few_may_be_chance():
+    assert check(report_of(exposure(1), exposure(3, request="s")), "empty_arms").level == "warning"
+
+
+def test_nobody_at_all_is_said_and_not_judged():
+    report = report_of()
+    assert check(report, "empty_arms").level == check(report, "missing_days").level == "unknown"
+    assert not report.invalid
+
+
+@pytest.mark.parametrize(("users", "level"), [(1, "warning"), (10, "invalid")])
+def test_users_in_two_arms_are_named(users, level):
+    events = [
+        *(exposure(user, ("control", "treatment")[user % 2], request=str(user)) for user in range(1, 501)),
+        *(exposure(user, ("treatment", "control")[user % 2], request=f"{user} again") for user in range(1, users + 1)),
+    ]
+    found = check(report_of(*events), "contamination")
+    assert (found.level, found.numbers["users"]) == (level, users)
+
+
+def test_feedback_from_before_its_exposure_is_named_and_in_no_figure():
+    early = feedback(1, START + 6 * MINUTE_MS, "1-0", 1, play_ms=10**7, follow=True)
+    clean, mixed = report_of(*WEEK), report_of(*WEEK, early)
+    assert figures(clean) == figures(mixed)
+    found = check(mixed, Unused.BEFORE_EXPOSURE)
+    assert (found.level, found.numbers["events"]) == ("warning", 1)
+
+
+def test_where_all_feedback_is_from_before_its_exposure_nothing_can_be_read():
+    shifted = []
+    for event in WEEK:
+        moved = type(event)()
+        moved.CopyFrom(event)
+        if not hasattr(event, "arm"):
+            moved.time_ms -= HOUR_MS
+        shifted.append(moved)
+    report = report_of(*shifted)
+    assert check(report, Unused.BEFORE_EXPOSURE).level == "invalid"
+    assert check(report, "estimable").numbers["evr:treatment"] == "Effective view rate: no views in arm treatment"
+    assert report.verdicts[0].decision == "invalid"
+
+
+def test_negative_play_time_is_counted_by_reason_and_in_no_figure():
+    bad = [feedback(1, START + HOUR_MS, "1-0", 1, play_ms=-5).SerializeToString(), b"junk"]
+    clean, mixed = through_the_worker(*WEEK), through_the_worker(*WEEK, extra=bad)
+    assert figures(clean) == figures(mixed)
+    found = check(mixed, "unreadable")
+    assert found.level == "warning"
+    assert {name: found.numbers[name] for name in ("out_of_range", "undecodable")} == {
+        "out_of_range": 1,
+        "undecodable": 1,
+    }
+    assert "1 out of range" in found.said
+
+
+def test_a_tenth_of_unreadable_events_leaves_nothing_to_compare():
+    report = through_the_worker(*WEEK, extra=[b"junk"] * (len(WEEK) // 5))
+    assert check(report, "unreadable").level == "invalid"
+
+
+def test_a_clock_that_runs_ahead_is_named():
+    ahead = [feedback(1, START + 9 * DAY_MS, "1-0", 1).SerializeToString()] * 2
+    clean, mixed = through_the_worker(*WEEK), through_the_worker(*WEEK, extra=ahead)
+    assert figures(clean) == figures(mixed)
+    found = check(mixed, "clock")
+    assert (found.level, found.numbers["future"]) == ("warning", 2)
+
+
+def test_exposures_that_name_the_experiment_outside_its_period_are_a_wrong_clock():
+    stray = [exposure(900 + i, at=START + (8 if i else -9) * DAY_MS, request=f"stray{i}") for i in range(2)]
+    found = check(report_of(*WEEK, *stray), "clock")
+    assert (found.level, found.numbers[NOT_OURS_YET]) == ("warning", 2)
+
+
+def test_feedback_whose_exposure_is_lost_is_named():
+    kept = [event for event in WEEK if not hasattr(event, "arm") or event.user_id > 6]
+    found = check(report_of(*kept), Unused.NO_EXPOSURE)
+    assert found.level == "warning"
+    assert found.numbers["events"] == sum(not hasattr(event, "arm") and event.user_id <= 6 for event in WEEK)
+
+
+def test_feedback_after_the_attribution_window_is_counted():
+    late = [feedback(user, START + 5 * DAY_MS, f"{user}-1", 2) for user in range(1, 60) if (user + 1) % 3]
+    found = check(report_of(*WEEK, *late), "late")
+    assert (found.level, found.numbers[Unused.TOO_LATE]) == ("warning", len(late))
+
+
+def test_feedback_on_what_was_not_shown_is_named():
+    strange = [feedback(1, START + 8 * MINUTE_MS, "1-0", 77), feedback(2, START + 8 * MINUTE_MS, "1-0", 1)]
+    found = check(report_of(*WEEK, *strange), "mismatched_feedback")
+    assert (found.level, found.numbers["share"] > 0) == ("warning", True)
+
+
+def test_a_last_day_that_is_not_over_says_how_far_it_goes():
+    assert check(report_of(exposure(at=START + DAY_MS + 13 * HOUR_MS)), "last_day").said.startswith(
+        "1970-01-12 is not whole: events go up to 13:00."
+    )
+    assert check(report_of(exposure(at=START + 2 * DAY_MS - 1)), "last_day").level == "ok"
+    assert check(report_of(exposure(), exposure(9, at=START + 8 * DAY_MS, request="o")), "last_day").level == "ok"
+
+
+def test_days_that_begin_elsewhere_end_elsewhere():
+    report = report_of(exposure(at=START + 15 * HOUR_MS + 30 * MINUTE_MS), day_offset_ms=8 * HOUR_MS)
+    assert check(report, "last_day").level == "ok"
+
+
+def test_a_zero_denominator_is_a_named_state():
+    report = report_of(*(exposure(user, ("control", "treatment")[user % 2], request=str(user)) for user in range(60)))
+    found = check(report, "estimable")
+    assert found.level == "unknown"
+    assert found.numbers["evr:treatment"] == "Effective view rate: no views in arm treatment"
+    assert all(math.isfinite(arm.value) for result in report.metrics for arm in result.arms if arm.value is not None)
+
+
+def test_a_metric_too_blind_for_any_plausible_effect_says_so():
+    found = check(report_of(*WEEK), "power")
+    assert found.level == "unknown"
+    assert found.numbers["follow_rate:treatment"] > 0.2
+    assert "Follow rate of treatment from ±" in found.said
+
+
+def test_a_metric_too_blind_for_the_plans_own_minimum_says_so():
+    wanted = (MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="primary", minimum_effect=1e-6),)
+    assert "0.0 % would matter" in check(report_of(*WEEK, metrics=wanted), "power").said

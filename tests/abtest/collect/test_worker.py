@@ -1,0 +1,61 @@
+from dataclasses import dataclass
+
+from kafka import TopicPartition
+from prometheus_client import CollectorRegistry
+
+from abtest.collect.records import Tally
+from abtest.collect.state import State, folded
+from abtest.collect.store import Saved
+from abtest.collect.worker import Meters, close_settled, settled_ms, step
+from contracts.config.settings import HOUR_MS, StreamSettings
+from tests.abtest.abtest_cases import START, exposure, feedback, rules
+
+SHOWN, SEEN = TopicPartition("exposures", 0), TopicPartition("feedback", 0)
+KEYS = ["exposures:0", "feedback:0"]
+
+
+@dataclass
+class Record:
+    value: bytes | None
+    offset: int
+    timestamp: int = START + 100 * HOUR_MS
+
+
+def take(saved, meters, partition, *values):
+    offset = saved.offsets.get(f"{partition.topic}:0", 0)
+    records = [Record(value, offset + i) for i, value in enumerate(values)]
+    step(saved, partition, records, partition == SHOWN, StreamSettings(), meters)
+
+
+def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
+    registry = CollectorRegistry()
+    saved, meters = Saved(State(rules())), Meters(registry)
+    take(saved, meters, SEEN, b"junk", None, feedback().SerializeToString(), feedback(play_ms=-1).SerializeToString())
+    take(saved, meters, SHOWN, exposure().SerializeToString(), exposure(schema_version=9).SerializeToString())
+    assert saved.offsets == {"exposures:0": 2, "feedback:0": 4}
+    assert folded(saved.state).arms == {"treatment": Tally(1, 2, 1, 1, 0, 1000)}
+    bad = {name: count for name, count in saved.state.counts.items() if name.startswith("bad_")}
+    assert sum(bad.values()) == 4
+    assert bad["bad_out_of_range"] == bad["bad_unknown_version"] == 1
+    meters.show(saved)
+    assert registry.get_sample_value("abtest_evr", {"arm": "treatment"}) == 1.0
+    assert registry.get_sample_value("abtest_evr", {"arm": "control"}) is None
+    assert registry.get_sample_value("abtest_users", {"arm": "treatment"}) == 1
+    assert registry.get_sample_value("abtest_events_in_total", {"kind": "feedback"}) == 4
+
+
+def test_requests_stay_open_until_the_slowest_partition_has_passed_them():
+    saved, meters = Saved(State(rules())), Meters(CollectorRegistry())
+    take(
+        saved,
+        meters,
+        SHOWN,
+        exposure().SerializeToString(),
+        exposure(3, at=START + 9 * HOUR_MS, request="s").SerializeToString(),
+    )
+    close_settled(saved, KEYS)
+    assert len(saved.state.requests) == 2  # no feedback seen: its partition may be far behind
+    take(saved, meters, SEEN, feedback(3, START + 9 * HOUR_MS, "s").SerializeToString())
+    close_settled(saved, KEYS)
+    assert list(saved.state.requests) == ["s"]
+    assert settled_ms(saved.newest_ms, KEYS, saved.state.rules) == START + 2 * HOUR_MS

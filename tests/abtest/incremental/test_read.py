@@ -1,0 +1,165 @@
+"""Days of a table that are kept, and only new ones read, against reading all of it at once."""
+
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from abtest.analyse import data_quality as quality
+from abtest.collect.store import StateError
+from abtest.incremental import read as kept_days
+from abtest.read import rows
+from abtest.read.engines import DataError, opened
+from contracts.config.experiment import MetricPlan
+from tests.abtest.abtest_cases import experiment
+from tests.abtest.read.test_rows import FIRST, METRICS, WEEK, assert_same, parquet, people
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    return people()
+
+
+def daily(folder, days, which):
+    for day in which:
+        at = FIRST + timedelta(days=day)
+        part = days[days.day == at].drop(columns="day")
+        path = folder / f"day={at}" / "part.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pandas(part, preserve_index=False), path)
+    return opened(folder)
+
+
+def test_days_come_as_they_are_over_and_the_week_is_that_of_reading_all_at_once(tmp_path, crowd):
+    days, pre = crowd
+    before = opened(parquet(tmp_path, pre, "pre.parquet"))
+    for which in ([0], [1, 2], [3], [], [4, 5, 6]):
+        table = daily(tmp_path / "rows", days, which)
+        found = kept_days.read(tmp_path / "kept", table, WEEK, before)
+        expected = rows.read(table, WEEK, before)
+        assert_same(found.aggregate, expected.aggregate)
+        assert found.counts == expected.counts
+    assert found.counts["rows"] == len(days)
+
+
+def test_a_day_that_is_kept_is_not_read_again_and_need_not_be_there(tmp_path, crowd):
+    days, _ = crowd
+    days = days.assign(**{"pre.play_s": days.user_id % 97})
+    kept_days.read(tmp_path / "kept", daily(tmp_path / "a", days, [0, 1]), WEEK)
+    later = days.assign(play_s=days.play_s.where(days.day != FIRST, -1.0))  # would be refused
+    found = kept_days.read(tmp_path / "kept", daily(tmp_path / "b", later, [0, 2]), WEEK)
+    expected = rows.read(daily(tmp_path / "c", days, [0, 1, 2]), WEEK)
+    assert_same(found.aggregate, expected.aggregate)
+
+
+def test_a_bad_day_is_refused_and_the_days_before_it_stay(tmp_path, crowd):
+    days, _ = crowd
+    bad = days.assign(views=days.views.where(days.day != FIRST + timedelta(days=1), -1))
+    with pytest.raises(DataError, match="negative values"):
+        kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", bad, [0, 1]), WEEK)
+    found = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0, 1]), WEEK)
+    assert_same(found.aggregate, rows.read(opened(tmp_path / "rows"), WEEK).aggregate)
+
+
+def test_what_is_met_in_a_day_is_told_on_later_days_too(tmp_path, crowd):
+    days, pre = crowd
+    tester, mixed = days.user_id.value_counts().index[:2]
+    of = experiment(metrics=METRICS, overrides={"treatment": (int(tester),)})
+    before = opened(parquet(tmp_path, pre[:300], "pre.parquet"))
+    switched = (days.user_id == mixed) & (days.day > FIRST + timedelta(days=3))
+    other = days.arm.map({"control": "treatment", "treatment": "control"})
+    days = days.assign(arm=days.arm.where(~switched, other))
+    for which in ([0, 1], [2, 3, 4], [5, 6]):
+        found = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, which), of, before)
+    expected = rows.read(opened(tmp_path / "rows"), of, before)
+    assert found.counts["rows_of_testers"] > 0
+    assert found.counts["users_in_two_arms"] == 1
+    assert found.counts["users_without_pre"] > 0
+    assert found.counts == expected.counts
+
+
+def test_a_day_that_comes_after_a_later_one_is_refused_and_what_is_kept_stays(tmp_path, crowd):
+    days, _ = crowd
+    kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0, 1, 3]), WEEK)
+    with pytest.raises(DataError, match="Day 1970-01-13 came after a later one was kept"):
+        kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [2]), WEEK)
+    (tmp_path / "rows" / "day=1970-01-13" / "part.parquet").unlink()
+    found = kept_days.read(tmp_path / "kept", opened(tmp_path / "rows"), WEEK)
+    assert_same(found.aggregate, rows.read(opened(tmp_path / "rows"), WEEK).aggregate)
+
+
+def test_rows_that_come_late_for_a_day_are_counted(tmp_path, crowd):
+    days, _ = crowd
+    daily(tmp_path / "rows", days, [0, 1])
+    late = days[days.day == FIRST + timedelta(days=1)].drop(columns="day")
+    late[9:].to_parquet(tmp_path / "rows" / "day=1970-01-12" / "part.parquet")
+    kept_days.read(tmp_path / "kept", opened(tmp_path / "rows"), WEEK)
+    late[:9].to_parquet(tmp_path / "rows" / "day=1970-01-12" / "late.parquet")
+    for which in ([], [2]):
+        found = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, which), WEEK)
+        assert found.counts["rows_late"] == 9
+    _, check = quality.rows(found.counts, 400)
+    assert (check.name, check.level, check.said[:8]) == (
+        "rows_late",
+        "warning",
+        "9 of " + str(found.counts["rows"] + 9)[:3],
+    )
+
+
+@pytest.mark.parametrize("name", ["values-1.npy", "totals-2.npy", "kept.npz"])
+def test_a_damaged_file_is_named_before_anything_is_done(tmp_path, crowd, name):
+    days, _ = crowd
+    table = daily(tmp_path / "rows", days, [0, 1, 2])
+    kept_days.read(tmp_path / "kept", table, WEEK)
+    path = tmp_path / "kept" / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StateError, match=f"{name} is damaged"):
+        kept_days.read(tmp_path / "kept", table, WEEK)
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path, crowd):
+    days, _ = crowd
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "week.yaml").write_text("name: week")
+    with pytest.raises(DataError, match="has other files in it"):
+        kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0]), WEEK)
+
+
+def test_covariates_have_to_come_as_they_did_when_the_folder_was_begun(tmp_path, crowd):
+    days, pre = crowd
+    before = opened(parquet(tmp_path, pre, "pre.parquet"))
+    plain = daily(tmp_path / "rows", days, [0, 1])
+    own = daily(tmp_path / "own", days.assign(**{"pre.play_s": days.user_id % 97}), [0, 1])
+    kept_days.read(tmp_path / "with", own, WEEK)
+    with pytest.raises(DataError, match=r"was begun with pre\.play_s in the table of days"):
+        kept_days.read(tmp_path / "with", plain, WEEK)
+    kept_days.read(tmp_path / "without", plain, WEEK)
+    with pytest.raises(DataError, match="was begun with no covariates"):
+        kept_days.read(tmp_path / "without", plain, WEEK, before)
+
+
+def test_days_may_be_numbers_and_lie_outside_the_experiment(tmp_path, crowd):
+    days, _ = crowd
+    numbers = np.array([(day - FIRST).days for day in days.day]) + 3  # the last ones are past the end
+    path = parquet(tmp_path, days.assign(day=numbers))
+    found = kept_days.read(tmp_path / "kept", opened(path), WEEK)
+    assert_same(found.aggregate, rows.read(opened(path), WEEK).aggregate)
+    assert found.counts["days_without_rows"] == 3
+
+
+def test_a_missing_day_is_refused(tmp_path, crowd):
+    days, _ = crowd
+    path = parquet(tmp_path, days.assign(day=days.day.where(days.index != 7)))
+    with pytest.raises(DataError, match="column 'day' has missing values"):
+        kept_days.read(tmp_path / "kept", opened(path), WEEK)
+
+
+def test_a_metric_of_a_column_that_is_not_kept_is_refused(tmp_path, crowd):
+    days, _ = crowd
+    table = daily(tmp_path / "rows", days.assign(shown=1), [0])
+    kept_days.read(tmp_path / "kept", table, WEEK)
+    more = experiment(metrics=(*METRICS, MetricPlan(name="shown", kind="mean", columns=("shown",))))
+    with pytest.raises(DataError, match="does not keep shown"):
+        kept_days.read(tmp_path / "kept", table, more)

@@ -1,0 +1,152 @@
+"""An experiment's file: what a person writes, what it means, and the sentence on each mistake."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contracts.config.experiment import METRICS, Experiment, SettingsError, load_experiment, validated
+from contracts.config.settings import dump, load
+from tests.contracts.config.test_settings import sound
+
+WRITTEN = """
+name: t2diff-against-two-tower
+hypothesis: T2Diff raises the effective view rate.
+owner: recall
+salt: t2diff-2026-03
+layer: recall
+slots: {from: 0.0, to: 0.5}
+start: 2026-03-01T00:00:00+08:00
+end: "2026-03-08T00:00:00+08:00"
+day_offset: "+08:00"
+arms:
+  control: {weight: 1, model: two_tower}
+  treatment: {weight: 1, model: t2diff}
+control: control
+holdout: {salt: "2026", share: 0.05}
+ramp:
+  - {from: 2026-03-01T00:00:00+08:00, share: 0.01}
+  - {from: 2026-03-02T00:00:00+08:00, share: 1.0}
+overrides:
+  treatment: [17, 42]
+metrics:
+  - {name: evr, kind: ratio, columns: [effective_views, views], role: primary, minimum_effect: 0.005}
+  - {name: usage, kind: mean, columns: [usage_s], role: guardrail}
+  - {name: play_p90, kind: quantile, columns: [play_s], q: 0.9}
+analysis: {kind: group-sequential, looks: [3, 5, 7], correction: bh}
+"""
+
+
+def mapping(**changes: Any) -> dict[str, Any]:
+    return {**sound()["experiment"], "end_ms": 10_000, **changes}
+
+
+def test_a_file_means_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(WRITTEN)
+    found = load_experiment(tmp_path / "e.yaml")
+    assert (found.start_ms, found.end_ms, found.day_offset_ms) == (1_772_294_400_000, 1_772_899_200_000, 28_800_000)
+    assert (found.slots, found.days, found.testers) == ((0.0, 0.5), 7, {17, 42})
+    assert [(step.from_ms - found.start_ms, step.share) for step in found.ramp] == [(0, 0.01), (86_400_000, 1.0)]
+    assert [(metric.name, metric.role, metric.q) for metric in found.metrics][2] == ("play_p90", "diagnostic", 0.9)
+    assert (found.analysis.looks, found.analysis.alpha, found.analysis.correction) == ((3, 5, 7), 0.05, "bh")
+
+
+def test_the_manual_s_example_is_sound(tmp_path: Path) -> None:
+    manual = Path(__file__).parents[3] / "docs" / "experiments.md"
+    (tmp_path / "e.yaml").write_text(manual.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0])
+    found = load_experiment(tmp_path / "e.yaml")
+    assert set(found.model_fields_set) >= Experiment.model_fields.keys()
+
+
+def test_what_is_left_out_is_the_whole_layer_for_everyone_by_the_usual_metrics() -> None:
+    found = validated(Experiment, mapping(), "e")
+    assert (found.layer, found.slots, found.ramp, found.holdout, found.testers) == ("recall", (0, 1), (), None, set())
+    assert found.metrics == METRICS
+    assert found.analysis.kind == "fixed"
+
+
+def test_settings_may_name_the_file_and_are_dumped_with_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(WRITTEN)
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({**sound(), "experiment": str(tmp_path / "e.yaml")}))
+    settings = load(tmp_path / "s.yaml")
+    assert settings.experiment == load_experiment(tmp_path / "e.yaml")
+    dump(settings, tmp_path / "again.yaml")
+    assert load(tmp_path / "again.yaml") == settings
+
+
+def test_settings_that_name_a_file_that_is_wrong_say_which(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({**sound(), "experiment": str(tmp_path / "e.yaml")}))
+    with pytest.raises(SettingsError, match=r"Cannot read the experiment file .*e\.yaml: No such file"):
+        load(tmp_path / "s.yaml")
+    (tmp_path / "e.yaml").write_text("arms: 1")
+    with pytest.raises(SettingsError, match=r"e\.yaml: "):
+        load(tmp_path / "s.yaml")
+
+
+def test_a_key_that_stands_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(WRITTEN.replace("  treatment: {weight", "  control: {weight"))
+    with pytest.raises(SettingsError, match="'control' stands twice in one mapping") as caught:
+        load_experiment(tmp_path / "e.yaml")
+    assert "\n" not in str(caught.value)
+
+
+EVR = {"name": "evr", "kind": "ratio", "columns": ["a", "b"], "role": "primary"}
+
+
+@pytest.mark.parametrize(
+    ("complaint", "changes"),
+    [
+        ("start '2026-03-01T00:00:00' is not a time with a zone", {"start": "2026-03-01T00:00:00"}),
+        ("end 'soon' is not a time with a zone", {"end": "soon"}),
+        ("start '5' is not a time with a zone", {"start": 5}),
+        ("start and start_ms say the same", {"start": "2026-03-01T00:00:00Z", "start_ms": 0}),
+        ("day_offset '600' is not an offset from UTC in quotes", {"day_offset": 600}),
+        ("day_offset '-8' is not", {"day_offset": "-8"}),
+        ("day_offset and day_offset_ms say the same", {"day_offset": "+08:00", "day_offset_ms": 0}),
+        (
+            "arms.a.weight: Input should be a finite number",
+            {"arms": {"a": {"weight": float("inf"), "model": "t2diff"}}},
+        ),
+        ("salt 'ramp:x' begins with one of", {"salt": "ramp:x"}),
+        ("salt 'layer:x' begins with one of", {"holdout": {"salt": "layer:x", "share": 0.1}}),
+        ("holdout.share: ", {"holdout": {"salt": "h", "share": 1}}),
+        ("slots must begin before they end, not 0.5 to 0.5", {"slots": [0.5, 0.5]}),
+        ("slots: slots have from and to, not", {"slots": {"from": 0}}),
+        ("slots.1: Input should be less than or equal to 1", {"slots": {"from": 0, "to": 1.5}}),
+        ("ramp: the step to 0.1 begins outside", {"ramp": [{"from_ms": -1, "share": 0.1}]}),
+        (
+            "ramp: the share falls from 0.5 to 0.1, which drops users",
+            {"ramp": [{"from_ms": 1, "share": 0.5}, {"from_ms": 2, "share": 0.1}]},
+        ),
+        ("ramp: each step must begin after", {"ramp": [{"from_ms": 1, "share": 0.1}, {"from_ms": 1, "share": 0.5}]}),
+        ("ramp.0: from '1' is not a time", {"ramp": [{"from": 1, "share": 0.1}]}),
+        ("overrides: 'z' is not among the arms", {"overrides": {"z": [1]}}),
+        ("overrides: user 4 stands there twice", {"overrides": {"a": [4], "b": [3, 4]}}),
+        ("metrics: exactly one must be primary, not .'evr', 'other'", {"metrics": [EVR, {**EVR, "name": "other"}]}),
+        ("metrics: exactly one must be primary, not ", {"metrics": []}),
+        ("metrics: a name stands twice", {"metrics": [EVR, {**EVR, "role": "guardrail"}]}),
+        ("metrics.0: columns of 'evr' must be one column", {"metrics": [{**EVR, "kind": "mean"}]}),
+        ("metrics.0: q of 'evr' goes with kind quantile", {"metrics": [{**EVR, "q": 0.5}]}),
+        ("metrics.0: q of 'evr' goes", {"metrics": [{**EVR, "kind": "quantile", "columns": ["a"]}]}),
+        ("metrics.0.columns.0: ", {"metrics": [{**EVR, "columns": ["a@0", "b"]}]}),
+        ("analysis: looks go with kind group-sequential", {"analysis": {"looks": [1]}}),
+        ("analysis: looks .2, 1. must rise", {"analysis": {"kind": "group-sequential", "looks": [2, 1]}}),
+        (
+            "looks has day 9, but the experiment touches 1 days",
+            {"analysis": {"kind": "group-sequential", "looks": [9]}},
+        ),
+        ("analysis.alpha", {"analysis": {"alpha": 0}}),
+        ("power must be above alpha", {"analysis": {"power": 0.01}}),
+        ("analysis.pooled: there is no such setting", {"analysis": {"pooled": True}}),
+    ],
+)
+def test_each_mistake_is_named(complaint: str, changes: dict[str, Any]) -> None:
+    data = mapping(**changes)
+    for moment in ("start", "end"):
+        if moment in changes and f"{moment}_ms" not in changes:
+            del data[f"{moment}_ms"]
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        validated(Experiment, data, "e.yaml")
+    assert str(caught.value).startswith("e.yaml: ")
+    assert "\n" not in str(caught.value)

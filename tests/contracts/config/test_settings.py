@@ -1,0 +1,66 @@
+"""Bad settings stop at start, with one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.config.settings import SettingsError, dump, load, parse
+
+
+def sound() -> dict[str, Any]:
+    return {
+        "kafka": {"bootstrap_servers": "127.0.0.1:9092"},
+        "feature_repo": "repo",
+        "snapshots": "snapshots",
+        "state": "state",
+        "experiment": {
+            "name": "e",
+            "salt": "s",
+            "start_ms": 0,
+            "end_ms": 10,
+            "arms": {"a": {"weight": 1, "model": "two_tower"}, "b": {"weight": 1, "model": "t2diff"}},
+            "control": "a",
+        },
+    }
+
+
+def test_what_was_dumped_loads_again(tmp_path: Path) -> None:
+    settings = parse(sound())
+    dump(settings, tmp_path / "s.yaml")
+    assert load(tmp_path / "s.yaml") == settings
+
+
+def test_each_mistake_is_named() -> None:
+    def broken(change: dict[str, Any], section: str | None = None) -> dict[str, Any]:
+        data = sound()
+        (data if section is None else data.setdefault(section, {})).update(change)
+        return data
+
+    cases = {
+        "experiment: .*two arms": broken({"arms": {"a": {"weight": 1, "model": "two_tower"}}}, "experiment"),
+        "control arm 'z'": broken({"control": "z"}, "experiment"),
+        "end_ms must be after": broken({"end_ms": 0}, "experiment"),
+        "stream.session_gap_ms": broken({"session_gap_ms": 0}, "stream"),
+        "unknown_thing": broken({"unknown_thing": 1}),
+        "serving.port": broken({"port": 70000}, "serving"),
+    }
+    for complaint, data in cases.items():
+        with pytest.raises(SettingsError, match=complaint) as caught:
+            parse(data)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_setting_that_stands_there_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("serving:\n  token_file: secret\n  max_k: 5\n  token_file: null\n")
+    with pytest.raises(SettingsError, match=r"'token_file' stands twice in one mapping.*line 4"):
+        load(path)
+
+
+def test_a_missing_or_garbled_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="Cannot read the settings file"):
+        load(tmp_path / "absent.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(SettingsError, match="not valid YAML"):
+        load(tmp_path / "bad.yaml")

@@ -1,0 +1,140 @@
+"""What passes validation and what does not, and that what does not is kept whole."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.messages.events import (
+    MAX_PLAY_TIME_MS,
+    BadEvent,
+    Reason,
+    dead_letter,
+    decode_catalogue,
+    decode_example,
+    decode_exposure,
+    decode_feedback,
+    decode_item,
+)
+from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item
+from stream.step import Origin
+
+NOW_MS = 1_000_000
+LIMITS = {"received_ms": NOW_MS, "future_tolerance_ms": 1000, "max_bytes": 10_000}
+
+
+def feedback(**changes: object) -> Feedback:
+    """A sound feedback event, but for the changes; a field set to None is absent."""
+    fields = {
+        "schema_version": 1,
+        "event_id": "e",
+        "request_id": "r",
+        "user_id": 1,
+        "item_id": 2,
+        "time_ms": NOW_MS,
+        "play_time_ms": 0,
+        "effective_view": False,
+        "follow": False,
+    }
+    return Feedback(**{name: value for name, value in (fields | changes).items() if value is not None})
+
+
+def reason_of(message: Feedback, **options: object) -> Reason | None:
+    """Why a feedback event is rejected; None where it is not."""
+    try:
+        decode_feedback(message.SerializeToString(), **(LIMITS | options))
+    except BadEvent as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"user_id": None}, Reason.MISSING_FIELD),
+        ({"item_id": None}, Reason.MISSING_FIELD),
+        ({"time_ms": None}, Reason.MISSING_FIELD),
+        ({"play_time_ms": None}, Reason.MISSING_FIELD),
+        ({"effective_view": None}, Reason.MISSING_FIELD),
+        ({"follow": None}, Reason.MISSING_FIELD),
+        ({"event_id": None}, Reason.MISSING_FIELD),
+        ({"request_id": None}, Reason.MISSING_FIELD),
+        ({"play_time_ms": -1}, Reason.OUT_OF_RANGE),
+        ({"play_time_ms": MAX_PLAY_TIME_MS + 1}, Reason.OUT_OF_RANGE),
+        ({"user_id": 0}, Reason.OUT_OF_RANGE),
+        ({"time_ms": -5}, Reason.OUT_OF_RANGE),
+        ({"time_ms": NOW_MS + 1000}, None),
+        ({"time_ms": NOW_MS + 1001}, Reason.FUTURE_TIMESTAMP),
+        ({"schema_version": 2}, Reason.UNKNOWN_VERSION),
+        ({"schema_version": None}, Reason.UNKNOWN_VERSION),
+    ],
+)
+def test_each_defect_of_feedback_has_its_reason(changes: dict[str, object], reason: Reason | None) -> None:
+    assert reason_of(feedback(**changes)) == reason
+
+
+def test_a_time_that_no_calendar_needs_is_out_of_range_whatever_the_log_says() -> None:
+    assert reason_of(feedback(time_ms=2**60), received_ms=2**61) == Reason.OUT_OF_RANGE
+
+
+def test_a_record_over_the_limit_is_oversized() -> None:
+    assert reason_of(feedback(request_id="r" * 20_000)) == Reason.OVERSIZED
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_either_read_or_rejected(value: bytes) -> None:
+    for decode in (decode_feedback, decode_exposure):
+        with contextlib.suppress(BadEvent):
+            decode(value, **LIMITS)
+
+
+def test_an_exposure_needs_items_within_bounds() -> None:
+    exposure = Exposure(schema_version=1, event_id="e", request_id="r", user_id=1, time_ms=NOW_MS)
+    with pytest.raises(BadEvent, match="0 items"):
+        decode_exposure(exposure.SerializeToString(), **LIMITS)
+    exposure.items.append(ExposedItem(item_id=3, source="log"))
+    assert decode_exposure(exposure.SerializeToString(), **LIMITS) == exposure
+
+
+def test_an_item_needs_a_positive_id_positive_categories_and_a_positive_end() -> None:
+    sound = Item(schema_version=1, item_id=4, category_ids=[1], duration_ms=0, expires_ms=1)
+    assert decode_item(sound.SerializeToString(), max_bytes=1000) == sound
+    for broken in (
+        Item(schema_version=1),
+        Item(schema_version=1, item_id=4, category_ids=[0]),
+        Item(schema_version=1, item_id=4, expires_ms=0),
+    ):
+        with pytest.raises(BadEvent):
+            decode_item(broken.SerializeToString(), max_bytes=1000)
+
+
+def test_an_example_with_uneven_history_is_rejected() -> None:
+    example = Example(schema_version=1, user_id=1, item_id=2, history=History(item_ids=[1], times_ms=[1, 2]))
+    with pytest.raises(BadEvent, match="differ in length"):
+        decode_example(example.SerializeToString(), max_bytes=1000)
+
+
+def test_a_dead_letter_keeps_the_record_whole() -> None:
+    record = Origin("t", 1, 2, b"k", b"\xff\x00", 3, sent_at_ms=0)
+    letter = dead_letter(BadEvent(Reason.UNDECODABLE, "why"), record)
+    assert DeadLetter.FromString(letter.SerializeToString()) == letter
+    assert (letter.reason, letter.value, letter.key, letter.offset) == ("undecodable", b"\xff\x00", b"k", 2)
+
+
+@pytest.mark.parametrize(
+    "key", [None, b"", b"four", b"-4", b"0", b"4.0", "٤".encode(), b"9223372036854775808", b"9" * 5000]
+)
+def test_a_deletion_of_no_item_is_no_deletion(key: bytes | None) -> None:
+    with pytest.raises(BadEvent) as raised:
+        decode_catalogue(key, None, max_bytes=100)
+    assert raised.value.reason is Reason.UNDECODABLE
+
+
+def test_a_record_of_the_catalogue_is_an_item_or_the_end_of_one() -> None:
+    item = Item(schema_version=1, item_id=5)
+    assert decode_catalogue(b"any", item.SerializeToString(), max_bytes=100) == (5, item)
+    assert decode_catalogue(b"9223372036854775807", None, max_bytes=100) == (2**63 - 1, None)
+    with pytest.raises(BadEvent):  # an empty value is not a null one
+        decode_catalogue(b"5", b"", max_bytes=100)

@@ -1,0 +1,196 @@
+"""`driftline experiment plan` and `aa`, on a state as the collector saves it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from abtest.collect.state import Rules, State
+from abtest.collect.store import Saved, path_of, save
+from contracts.config.experiment import DAY_MS
+from contracts.config.settings import load
+from driftline.cli.app import app
+from tests.abtest.abtest_cases import START, experiment, observe, week
+from tests.contracts.config.test_settings import sound
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["experiment", *map(str, arguments)])
+
+
+def settings_with(folder: Path, events, **changes) -> Path:
+    """Settings of an experiment whose collector has taken `events` in."""
+    spec = experiment(**changes).model_dump(mode="json")
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump({**sound(), "state": str(folder / "state"), "experiment": spec}))
+    loaded = load(path)
+    save(Saved(observe(State(Rules.of(loaded)), *events)), path_of(loaded))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    return settings_with(tmp_path, week(users=120))
+
+
+def test_the_experiments_own_users_are_shuffled_and_keep_the_level(settings: Path) -> None:
+    shown = run("aa", "-s", settings, "--replicates", 200)
+    assert shown.exit_code == 0, shown.output
+    assert "120 users, shuffled into two halves 200 times" in shown.stdout
+    assert "not testable" in shown.stdout  # no recall was timed
+    found = json.loads(run("aa", "-s", settings, "--replicates", 200, "--json").stdout)
+    levels = {(level["metric"], level["by_cuped"]): level for level in found["levels"]}
+    assert levels["evr", False]["trusted"]
+    assert levels["evr", False]["low"] < 0.05 < levels["evr", False]["high"]
+    assert found["trusted"]
+    assert found["alpha"] == 0.05
+
+
+def test_a_rate_that_is_off_ends_with_2(tmp_path: Path) -> None:
+    """One user holds nearly all follows, so whichever half has it is ahead, and never significantly so."""
+    events = week(users=40)
+    for event in events:
+        if hasattr(event, "follow"):
+            event.follow = event.user_id == 7 or event.event_id == events[1].event_id
+    shown = run("aa", "-s", settings_with(tmp_path, events), "--replicates", 400)
+    assert shown.exit_code == 2, shown.output
+    assert "follow_rate is significant too rarely" in shown.stdout
+
+
+def test_a_handful_of_replicates_makes_nothing_trusted(settings: Path) -> None:
+    shown = run("aa", "-s", settings, "--replicates", 5)
+    assert shown.exit_code == 0, shown.output
+    assert "5 replicates are too few to tell, at least 104 are needed" in shown.stdout
+    assert "No metric can be called trusted. At alpha 5%, at least 104 replicates tell." in shown.stdout
+    assert "yes" not in [cell for row in shown.stdout.splitlines() for cell in row.split()[-1:]]
+    found = json.loads(run("aa", "-s", settings, "--replicates", 5, "--json").stdout)
+    assert found["trusted"] is None
+    assert all(level["trusted"] is None for level in found["levels"])
+
+
+def test_nobody_to_shuffle_is_one_sentence(tmp_path: Path) -> None:
+    shown = run("aa", "-s", settings_with(tmp_path, []))
+    assert shown.exit_code != 0
+    assert "0 users in an arm" in str(shown.exception)
+
+
+def planned(*arguments: object):
+    shown = run("plan", *arguments, "--json")
+    assert shown.exit_code == 0, shown.output
+    return {line["metric"]: line for line in json.loads(shown.stdout)["metrics"]}
+
+
+def test_a_plan_from_numbers_is_the_textbook_one(settings: Path) -> None:
+    (line,) = planned(settings, "--rate", 0.2, "--effect", 0.1, "--users-per-day", 1000, "--days", 14).values()
+    assert line["metric"] == "evr"
+    each = 2 * (1.959964 + 0.841621) ** 2 * (0.8 / 0.2) / math.log(1.1) ** 2
+    assert line["users_per_arm"] == {"control": math.ceil(each), "treatment": math.ceil(each)}
+    assert line["days_needed"] == math.ceil(2 * each / 1000)
+    assert line["minimum_detectable"] == pytest.approx(math.expm1(math.log(1.1) * math.sqrt(2 * each / 14_000)))
+
+
+def test_a_plan_from_an_experiment_that_runs_goes_by_its_users_and_days(settings: Path) -> None:
+    found = planned(settings, "--effect", 0.05)
+    evr = found["evr"]
+    assert evr["users"] == 120
+    assert len(evr["minimum_detectable_by_day"]) == 7  # planned; three are known
+    assert evr["minimum_detectable_by_day"] == sorted(evr["minimum_detectable_by_day"], reverse=True)
+    assert evr["users_by_day"][2] == 120
+    more = planned(settings, "--effect", 0.05, "--users-per-day", 4000)["evr"]
+    assert more["users_by_day"][2] == 12_000
+    assert more["minimum_detectable"] < evr["minimum_detectable"]
+    assert found["latency"]["reason"] == "no timed"
+    assert found["follow_rate"]["events"] > 0
+    assert found["follow_rate"]["minimum_detectable"] > evr["minimum_detectable"]
+
+
+def test_what_cannot_be_found_is_said(settings: Path) -> None:
+    shown = run("plan", settings, "--effect", 0.001)
+    assert shown.exit_code == 0, shown.output
+    assert "evr needs" in shown.stdout
+    assert "nothing is likely to be found in 7 days. It rests on" in shown.stdout
+    assert "latency cannot be planned for: no timed." in shown.stdout
+
+
+def test_a_plan_from_before_the_start(tmp_path: Path) -> None:
+    """The same little week, seen as the days before an experiment that takes a quarter of the users."""
+    begins = START + 3 * DAY_MS
+    settings = settings_with(tmp_path, week(users=120), start_ms=begins, end_ms=begins + 7 * DAY_MS, slots=(0.0, 0.25))
+    found = planned(settings, "--effect", 0.05)
+    assert found["evr"]["users"] == 120
+    assert found["evr"]["users_by_day"][-1] == 30
+    assert found["app_usage"]["reason"] == "nothing is known of usage_s before the start"
+    more = planned(settings, "--effect", 0.05, "--users-per-day", 700)["evr"]
+    assert more["users_by_day"][-1] == 4900
+
+
+def test_looks_cost_users(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, week(users=120), analysis={"kind": "group-sequential"})
+    shown = run("plan", settings, "--effect", 0.05)
+    assert "more users than one look at the end" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rate", 0.2], "needs --users-per-day"),
+        (["--rate", 1.2, "--users-per-day", 9], "between 0 and 1"),
+        (["--mean", 2, "--users-per-day", 9], "--mean with --sd"),
+        (["--metric", "nothing"], "no metric 'nothing'"),
+    ],
+)
+def test_what_makes_no_plan_is_one_sentence(settings: Path, arguments: list[object], said: str) -> None:
+    shown = run("plan", settings, *arguments)
+    assert shown.exit_code != 0
+    assert said in str(shown.exception)
+
+
+def test_a_plan_from_rows_and_from_the_aggregate_that_was_saved_of_them(tmp_path: Path) -> None:
+    metrics = [{"name": "play", "kind": "mean", "columns": ["play_s"], "role": "primary", "minimum_effect": 0.02}]
+    file = tmp_path / "e.yaml"
+    file.write_text(yaml.safe_dump(experiment().model_dump(mode="json") | {"metrics": metrics}))
+    random = np.random.default_rng(4)
+    user, day = np.nonzero(random.random((400, 7)) < 0.6)
+    arm = np.where(user % 2 == 0, "control", "treatment")
+    rows = pd.DataFrame({"user_id": user, "arm": arm, "day": day, "play_s": random.exponential(60.0, len(user))})
+    rows.to_parquet(tmp_path / "days.parquet", index=False)
+    assert (
+        run(
+            "report",
+            "-s",
+            file,
+            "--data",
+            tmp_path / "days.parquet",
+            "--out",
+            tmp_path,
+            "--save-state",
+            tmp_path / "saved.npz",
+        ).exit_code
+        == 0
+    )
+    one, other = (
+        planned(file, option, tmp_path / name)["play"]
+        for option, name in (("--data", "days.parquet"), ("--state", "saved.npz"))
+    )
+    assert one == other
+    sums = rows.groupby("user_id")["play_s"].sum()
+    assert one["value"] == pytest.approx(sums.mean())
+    spread = sums.var() / sums.mean() ** 2
+    least = math.expm1((1.959964 + 0.841621) * math.sqrt(4 * spread / len(sums)))
+    assert one["minimum_detectable"] == pytest.approx(least, rel=1e-6)
+    assert one["users_by_day"][-1] == len(sums)
+
+
+def test_two_baselines_are_refused(settings: Path) -> None:
+    shown = run("plan", settings, "--rate", 0.2, "--users-per-day", 9, "--state", "x.npz")
+    assert "Give one baseline" in str(shown.exception)
+
+
+def test_an_experiments_file_alone_has_no_baseline(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(experiment().model_dump(mode="json")))
+    assert "There is no baseline" in str(run("plan", tmp_path / "e.yaml").exception)

@@ -1,0 +1,49 @@
+"""A run that is not sound says so; snapshots are marked when they went live."""
+
+from pathlib import Path
+
+from abtest.collect.state import Rules, State
+from contracts.config.settings import Settings
+from contracts.snapshots import snapshot
+from contracts.snapshots.snapshot import Manifest
+from driftline.demo.summary import complaints, known_context
+from tests.abtest.abtest_cases import START, experiment, exposure, observe
+
+SOUND = {
+    "recalls": 9,
+    "recalls_failed": 0,
+    "recall_errors": {},
+    "mixed_version_replies": 0,
+    "exposures_lost": 0,
+    "events_in": 6,
+    "example_sources": 1,
+    "non_positive": 1,
+    "folded": 1,
+    "duplicates_dropped": 1,
+    "dead_lettered": 2,
+    "held": 0,
+}
+
+
+def test_a_sound_run_has_no_complaints() -> None:
+    assert complaints(SOUND) == []
+
+
+def test_each_defect_is_named() -> None:
+    failed = SOUND | {"recalls_failed": 2, "recall_errors": {"UNAVAILABLE: gone": 2}}
+    assert complaints(failed) == ["2 of 9 recalls failed: UNAVAILABLE: gone (2)"]
+    assert complaints(SOUND | {"mixed_version_replies": 1}) == ["1 replies mixed snapshot versions"]
+    assert complaints(SOUND | {"exposures_lost": 3}) == ["3 exposures were lost"]
+    assert complaints(SOUND | {"events_in": 7}) == ["1 events are unaccounted for"]
+
+
+def test_a_snapshot_is_marked_at_its_first_answer_and_else_at_its_newest_event(tmp_path: Path) -> None:
+    given = {"kafka": {"bootstrap_servers": "127.0.0.1:1"}, "experiment": experiment()}
+    settings = Settings(**given, **{name: tmp_path / name for name in ("feature_repo", "snapshots", "state")})
+    for number in (1, 2):
+        version = snapshot.version_name(number)
+        manifest = Manifest("t2diff", version, 4, 4, 0, (), 9, {}, {}, START + number, {})
+        snapshot.seal(settings.snapshots, manifest, {})
+    answered = exposure(1, "treatment", START + 7000, snapshot_version=snapshot.version_name(2))
+    marks = known_context(settings, observe(State(Rules.of(settings)), answered)).marks
+    assert [mark.at_ms for mark in marks if mark.arm == "treatment"] == [START + 1, START + 7000]

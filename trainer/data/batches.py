@@ -1,0 +1,73 @@
+"""From training examples to the arrays that models test and learn on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from contracts.features import Floats, Ints, positives, rows_of, tower_inputs
+from contracts.wire.events_pb2 import Example
+from trainer.data.catalogue import Catalogue
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples. Rows are the catalogue's rows (order of arrival), n is the window."""
+
+    rows: Ints  # (B, n) of the behaviours, -1 where there is none
+    mask: Floats  # (B, n)
+    lag: Floats  # (B, n) log1p of seconds
+    targets: Ints  # (B,) row of the positive item
+    seen: tuple[Ints, ...]  # B arrays: rows of all items in the history, positive or not
+    user_ids: Ints  # (B,)
+    arms: tuple[str, ...]  # the arm that showed the item; "" outside any experiment
+
+    def __len__(self) -> int:
+        return len(self.arms)
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> "Batch":
+        """The examples where `keep` (B,) is true, in the same order."""
+        kept = np.flatnonzero(keep)
+        return Batch(
+            self.rows[kept],
+            self.mask[kept],
+            self.lag[kept],
+            self.targets[kept],
+            tuple(self.seen[i] for i in kept),
+            self.user_ids[kept],
+            tuple(self.arms[i] for i in kept),
+        )
+
+
+def encode(examples: Sequence[Example], catalogue: Catalogue, window: int) -> Batch:
+    """Encode examples whose targets are all in the catalogue; behaviours that are not are left out.
+
+    The lag of a behaviour is counted back from the example's own time, as a request's is when it is served.
+    """
+    histories = [np.fromiter(e.history.item_ids, np.int64, len(e.history.item_ids)) for e in examples]
+    users = [
+        positives(
+            ids,
+            np.fromiter(e.history.times_ms, np.int64, len(ids)),
+            np.fromiter(e.history.effective_views, np.bool_, len(ids)),
+        )
+        for e, ids in zip(examples, histories, strict=True)
+    ]
+    now_ms = np.array([e.time_ms for e in examples], np.int64)
+    targets = np.array([e.item_id for e in examples], np.int64)
+    # Only ids that occur here are looked up, so a batch costs the same whatever the catalogue's size.
+    occurring = np.unique(np.concatenate((targets, *histories)))
+    at = catalogue.rows(occurring)
+    known, rows = occurring[at >= 0], at[at >= 0]
+    inputs = tower_inputs(users, now_ms, known, window)
+    seen = [rows_of(ids, known) for ids in histories]
+    return Batch(
+        rows=np.where(inputs.rows >= 0, rows[inputs.rows], -1),
+        mask=inputs.mask,
+        lag=inputs.lag,
+        targets=catalogue.rows(targets),
+        seen=tuple(rows[places[places >= 0]] for places in seen),
+        user_ids=np.array([e.user_id for e in examples], np.int64),
+        arms=tuple(e.arm for e in examples),
+    )

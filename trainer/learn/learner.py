@@ -1,0 +1,184 @@
+"""One model that learns online: test a batch, then learn from it. No Kafka, no files, no clock."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contracts.config.settings import TrainerSettings
+from contracts.features import Floats, Ints, sampling_noise
+from trainer.data.batches import Batch
+from trainer.data.catalogue import Catalogue
+from trainer.data.row_tables import moved
+from trainer.distributed.ranks import ALONE, Ranks
+from trainer.evaluation.ranking import Foresight, foresee
+from trainer.learn.frequency import Frequency
+from trainer.learn.model import Model
+from trainer.learn.sampled_softmax import Negatives, draw
+from trainer.models.base import Inputs
+
+MAX_ITEMS = 20_000  # above, the full softmax costs more than it is worth
+GRADIENT_NORM = 5.0  # a rare batch must not throw an online learner off its course
+
+
+class CatalogueTooLargeError(Exception):
+    """The catalogue has outgrown the full softmax."""
+
+
+class Learner:
+    """A user encoder and an item tower that learn together; deterministic, given the seed and the batches in order."""
+
+    def __init__(
+        self, name: str, settings: TrainerSettings, seed: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        self.name = name
+        self.settings = settings.model
+        self.sampling_seed = seed  # of the noise that `evaluate` gives each user, as a replica would
+        self.model = Model(name, settings.model, seed, settings.vocabulary.admit_after).to(device)
+        self._device = device
+        self._ranks = ranks
+        self._generator = torch.Generator().manual_seed(seed)
+        self._sampled = settings.softmax == "sampled"
+        self._negatives = settings.negatives
+        self._frequency = Frequency(settings.frequency_half_life)
+        rate, ids = settings.model.learning_rate, self.model.items.ids
+        dense = [weight for weight in self.model.parameters() if not (self._sampled and weight is ids)]
+        self._dense, self._sparse = dense, [ids] if self._sampled else []
+        kept = self.model.encoder.state_dict(keep_vars=True).values()
+        self._running = [t for t in kept if not isinstance(t, torch.nn.Parameter) and t.is_floating_point()]
+        self._optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=rate, fused=True)]
+        if self._sparse:
+            self._optimizers.append(torch.optim.SparseAdam(self._sparse, lr=rate))
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """Take the catalogue's changes over.
+
+        Raises:
+            CatalogueTooLargeError: it has more items than a full softmax can bear.
+
+        """
+        if len(catalogue) > MAX_ITEMS and not self._sampled:
+            raise CatalogueTooLargeError(
+                f"The catalogue has {len(catalogue)} items; the full softmax takes at most {MAX_ITEMS}: "
+                "set trainer.softmax to sampled."
+            )
+        items = self.model.items
+        followed = items.follow(catalogue)
+        if followed is None:
+            return
+        for table, changes in ((items.ids, followed.items), (items.categories, followed.categories)):
+            for optimizer in self._optimizers:
+                state = optimizer.state.get(table, {})
+                for name, moment in state.items():
+                    if isinstance(moment, Tensor) and moment.ndim == table.ndim:
+                        state[name] = moved(moment, changes)
+        self._frequency.follow(followed.items)
+
+    def evaluate(self, batch: Batch) -> Foresight:
+        """What is foreseen of each example among the whole catalogue, as a replica would answer now."""
+        return self._ranks.spread(batch, self._evaluate)
+
+    def _evaluate(self, batch: Batch) -> Foresight:
+        self.model.eval()
+        with torch.no_grad():
+            vectors = self.model.vectors()
+            users = self.model.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids))
+            return foresee(users @ vectors.T, self._tensor(batch.targets), batch.seen)
+
+    def learned(self, rows: Ints) -> Floats:
+        """Positives learned from so far of each of these rows of the catalogue."""
+        counts: Floats = self.model.items.positives.cpu().numpy()[rows]
+        return counts
+
+    def learn(self, batch: Batch) -> bool:
+        """One step on a batch; False where its loss or gradient was no number and the step was not taken."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss, weight = self._derive(self._ranks.part(batch), self._drawn(batch))
+        self.model.items.count(self._tensor(batch.targets))
+        loss = self._ranks.average(self._dense, self._sparse, self._running, loss, weight)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
+            return False
+        for optimizer in self._optimizers:
+            optimizer.step()
+        return True
+
+    def item_vectors(self, catalogue: Catalogue) -> Floats:
+        """(N, d) in the order of `catalogue.item_ids`."""
+        with torch.no_grad():
+            vectors: Floats = self.model.vectors().cpu().numpy()
+        return np.ascontiguousarray(vectors[catalogue.arrival])
+
+    def item_counts(self, catalogue: Catalogue) -> Floats:
+        """(N,) positives learned from so far, in the order of `catalogue.item_ids`."""
+        counts: Floats = self.model.items.positives.cpu().numpy()[catalogue.arrival]
+        return counts
+
+    def state(self) -> dict[str, Any]:
+        """All of it, to go on from bit for bit: weights, moments, counts, randomness."""
+        return {
+            "encoder": copy.deepcopy(self.model.encoder.state_dict()),
+            "items": self.model.items.state(),
+            "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self._optimizers],
+            "generator": self._generator.get_state(),
+            "frequency": self._frequency.state(),
+            "sampling_seed": self.sampling_seed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` told of a learner with the same settings; then follow the catalogue of that moment."""
+        self.model.encoder.load_state_dict(state["encoder"])
+        self.model.items.restore(state["items"])
+        for optimizer, told in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(told))
+        self._generator.set_state(state["generator"])
+        self._frequency.restore(state["frequency"])
+        self.sampling_seed = state["sampling_seed"]
+
+    def _drawn(self, batch: Batch) -> Negatives | None:
+        if not self._sampled:
+            return None
+        targets = torch.from_numpy(batch.targets)
+        size = len(self.model.items.ids)
+        drawn = draw(targets, self._frequency, size, self._negatives, self._generator)
+        self._frequency.add(targets)
+        return drawn
+
+    def _derive(self, part: Batch, drawn: Negatives | None) -> tuple[Tensor, int]:
+        """Gradients of this rank's part; its mean loss, and over how many places."""
+        generator = self._ranks.own(self._generator)
+        if not len(part):
+            return torch.zeros((), device=self._device), 0
+        self.model.train()
+        with self._dropout(generator):
+            loss, places = self.model.loss(self._inputs(part), self._tensor(part.targets), generator, drawn)
+        torch.autograd.backward(loss)
+        return loss, places
+
+    @contextmanager
+    def _dropout(self, generator: torch.Generator) -> Iterator[None]:
+        """Dropout draws from torch's own generators; within this their seed is drawn from the learner's."""
+        if not self.settings.dropout:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            yield
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        rows = self._tensor(np.maximum(batch.rows, 0))
+        return Inputs(rows, self._tensor(batch.mask), self._tensor(batch.lag))
+
+    def _serving_noise(self, user_ids: Ints) -> Tensor:
+        shape = self.model.encoder.noise_shape
+        if not shape:
+            return torch.empty(len(user_ids), device=self._device)
+        return self._tensor(np.stack([sampling_noise(int(user), self.sampling_seed, shape) for user in user_ids]))
+
+    def _tensor(self, array: Ints | Floats) -> Tensor:
+        return torch.from_numpy(array).to(self._device)

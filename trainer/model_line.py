@@ -1,0 +1,244 @@
+"""One model as the trainer keeps it: its learner, how well it foresaw, its gate, and what is made public of it."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from contracts.config.settings import Settings
+from contracts.snapshots import delta, index
+from contracts.snapshots.delta import Delta, difference
+from contracts.snapshots.index import EXACT, EXACT_BELOW
+from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, Version, live, version_name
+from contracts.wire.events_pb2 import Example
+from trainer.data.batches import Batch
+from trainer.data.catalogue import Catalogue
+from trainer.distributed.ranks import Ranks
+from trainer.evaluation.drift import DriftDetector
+from trainer.evaluation.progressive import Progress
+from trainer.gate.decision import Verdict
+from trainer.gate.gate import Gatekeeper
+from trainer.learn.learner import Learner
+from trainer.meters import Meters
+from trainer.publish.index_queries import Askers
+from trainer.publish.onnx_export import TowerTemplate
+from trainer.publish.snapshots import (
+    EvenSample,
+    manifest_of,
+    next_version,
+    sampling_seed,
+    snapshot_of,
+    versions_on_disk,
+)
+
+DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far the learning has come."""
+
+    offsets: Mapping[str, int]  # "topic:partition" -> first offset not learned from
+    event_time_ms: int
+
+
+class Pupil:
+    """A learner and everything about it that is tested, judged and published."""
+
+    def __init__(self, name: str, settings: Settings, device: torch.device, meters: Meters, ranks: Ranks) -> None:
+        model = settings.trainer.model
+        self._settings = settings
+        self._meters = meters
+        self._ranks = ranks
+        self.learner = Learner(name, settings.trainer, settings.seed, device, ranks)
+        self._template = TowerTemplate(self.learner.model.encoder, model.dim, model.window)
+        self._progress = Progress()
+        self._drift = DriftDetector()
+        self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
+        self._askers = Askers(model.window, device)
+        self.shares: Counter[str] = Counter()  # examples by arm
+        self._arrivals = EvenSample()
+        self.unpublished = 0  # learned from since the last snapshot
+        self.unsent = 0  # learned from since the last snapshot or delta
+        self._served: Snapshot | None = None  # what the next delta is based on
+        self.number(self._free_number())
+        self._take_over()
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.learner.name
+
+    def number(self, version: int) -> None:
+        """Give the coming snapshot its number, and with it the sampling noise that tests are made with."""
+        self._version = version
+        self.learner.sampling_seed = sampling_seed(self._settings.seed, version)
+
+    def foresee(
+        self, examples: Sequence[Example], batch: Batch, catalogue: Catalogue, neutral: npt.NDArray[np.bool_]
+    ) -> None:
+        """Be tested on a batch; `examples` are the same, not encoded, and `neutral` (B,) those that may judge."""
+        self.learner.follow(catalogue)
+        foresight = self.learner.evaluate(batch)
+        self._progress.add(foresight, batch.arms, self.learner.learned(batch.targets))
+        self._meters.count_drifts(self.name, self._drift.add(foresight.ranks <= DRIFT_AT))
+        self._gate.watch(examples, batch, foresight, catalogue, neutral)
+        if len(catalogue) >= EXACT_BELOW:
+            self._askers.note(examples)
+        self._meters.show(self.name, self._progress, self._drift)
+
+    def learn(self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_]) -> None:
+        """Learn from the examples where `own` (B,) is true."""
+        if not own.any():
+            return
+        share = batch.only(own)
+        if not self.learner.learn(share):
+            self._meters.nan_steps.labels(self.name).inc()
+            return
+        self._meters.learned.labels(self.name).inc(len(share))
+        self.unpublished += len(share)
+        self.unsent += len(share)
+        self.shares.update(share.arms)
+        for example, is_own in zip(examples, own, strict=True):
+            if is_own:
+                self._arrivals.offer(example.sent_at_ms)
+
+    def snapshot(self, catalogue: Catalogue, reached: Reached) -> Snapshot:
+        """A full snapshot of what was learned; its manifest says whether the gate has passed it."""
+        self.learner.follow(catalogue)
+        manifest = self._manifest(manifest_of(self.learner, self._version), reached)
+        made = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
+        verdict = self._judge(made, catalogue)
+        made = replace(made, manifest=replace(manifest, gate=verdict.figures()))
+        if verdict.passed:
+            self._served = made
+        self.number(self._version + 1)
+        self.unpublished = self.unsent = 0
+        return made
+
+    def delta(self, catalogue: Catalogue, reached: Reached) -> Delta | None:
+        """What has moved since the last publication; None where nothing has. Its manifest has the gate's verdict."""
+        place = Version.parse(self._served.manifest.version) if self._served else None
+        if self._served is None or place is None:
+            return None
+        self.learner.follow(catalogue)
+        served = self._served
+        changes = difference(
+            served.item_ids,
+            served.item_vectors,
+            served.item_counts,
+            catalogue.item_ids,
+            self.learner.item_vectors(catalogue),
+            self.learner.item_counts(catalogue),
+            self._settings.trainer.delta_tolerance,
+        )
+        if not changes.item_ids.size and not changes.removed_ids.size:
+            return None
+        version = version_name(place.number, place.sequence + 1)
+        manifest = self._manifest(replace(served.manifest, version=version), reached)
+        after = delta.apply(replace(served, index=EXACT), Delta(manifest, changes))  # only replicas search
+        verdict = self._judge(after, catalogue)
+        manifest = replace(manifest, gate=verdict.figures())
+        if verdict.passed:
+            self._served = replace(after, manifest=manifest)
+        self.unsent = 0  # of one that is held, too: the next beat tries again, with all that this one has
+        return Delta(manifest, changes)
+
+    def renumber(self, made: Snapshot) -> Snapshot:
+        """The same snapshot under the next version that is free on the disk."""
+        self.number(self._free_number())
+        named = replace(made.manifest, version=version_name(self._version), sampling_seed=self.learner.sampling_seed)
+        renumbered = replace(made, manifest=named)
+        if self._served is made:
+            self._served = renumbered
+        self.number(self._version + 1)
+        return renumbered
+
+    def not_served(self) -> None:
+        """Note that replicas do not serve what was published last.
+
+        The next publication is a full snapshot, and what is live is what it has to be as good as.
+        """
+        self._served = None
+        self._take_over()
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        return {
+            "learner": self.learner.state(),
+            "progress": self._progress.state(),
+            "drift": self._drift.state(),
+            "gate": self._gate.state(),
+            "askers": self._askers.state(),
+            "shares": dict(self.shares),
+            "arrivals": self._arrivals.state(),
+            "version": self._version,
+            "unpublished": self.unpublished,
+            "unsent": self.unsent,
+            "served": self._served.manifest.version if self._served else None,
+        }
+
+    def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
+        """Go on from a state."""
+        self.learner.restore(state["learner"])
+        self.learner.follow(catalogue)
+        self._progress.restore(state["progress"])
+        self._drift.restore(state["drift"])
+        self._gate.restore(state["gate"])
+        self._askers.restore(state["askers"])
+        self.shares = Counter(state["shares"])
+        self._arrivals.restore(state["arrivals"])
+        self.number(state["version"])
+        self.unpublished, self.unsent = state["unpublished"], state["unsent"]
+        self._served = None if state["served"] is None else self._read(state["served"])
+
+    def _take_over(self) -> None:
+        """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
+        version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
+        found = None if version in (None, self._gate.incumbent) else self._read(version)
+        if found is not None:
+            self._gate.seat(found)
+
+    def _free_number(self) -> int:
+        return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshots, self.name)))
+
+    def _read(self, version: str) -> Snapshot | None:
+        with contextlib.suppress(SnapshotError):  # replicas refuse a damaged one, too: any other is better
+            return self._ranks.lead(lambda: delta.read(self._settings.snapshots, self.name, version))
+        return None
+
+    def _manifest(self, like: Manifest, reached: Reached) -> Manifest:
+        return replace(
+            like,
+            examples=sum(self.shares.values()),
+            shares=dict(self.shares),
+            offsets=dict(reached.offsets),
+            event_time_ms=reached.event_time_ms,
+            metrics=self._progress.metrics(),
+            sent_at_ms=self._arrivals.take(),
+            learn_from=self._settings.trainer.learn_from,
+            gate={},
+        )
+
+    def _indexed(self, made: Snapshot, catalogue: Catalogue) -> Snapshot:
+        """A snapshot with the index of its items."""
+        if len(catalogue) < EXACT_BELOW:
+            return made
+
+        def build() -> bytes:
+            return index.build(made.item_vectors, self._askers.vectors(made, catalogue), seed=self._settings.seed)
+
+        return replace(made, index=self._ranks.lead(build))
+
+    def _judge(self, made: Snapshot, catalogue: Catalogue) -> Verdict:
+        verdict = self._gate.judge(made, self.learner, catalogue)
+        self._meters.show_verdict(self.name, verdict)
+        if not verdict.passed:  # what it would have served is still to be served
+            for sent_at_ms in made.manifest.sent_at_ms:
+                self._arrivals.offer(sent_at_ms)
+        return verdict
