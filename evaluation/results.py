@@ -3,7 +3,6 @@
 import base64
 import binascii
 import json
-import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from contracts.features import Ints
+from contracts.runtime.durable import replace_file
 from evaluation.metrics import Values, mrr, ndcg, recall
 from evaluation.tasks import Task, TaskError, from_json, to_json
 
@@ -70,12 +70,7 @@ def write(folder: Path, result: Result) -> Path:
     """Keep a result; a file is whole or not there."""
     path = path_of(folder, result.task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        hidden.write_text(json.dumps(_told(result), indent=1) + "\n")
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    replace_file(path, f"{json.dumps(_told(result), indent=1)}\n".encode())
     return path
 
 

@@ -5,7 +5,6 @@ archive's state. A file is named by the partition and the half-open range of `ex
 offsets that it holds, and gets its name only once all of it is on the disk. Needs pyarrow, but not Feast.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.config.settings import SettingsError
+from contracts.runtime.durable import LockedError, lock_file, sync_directory, sync_file
 from feature_repo import row
 
 SEQUENCES = row.SEQUENCES
@@ -134,11 +134,9 @@ class OfflineFiles:
             SettingsError: another process is writing here.
 
         """
-        held = (self._target / ".lock").open("w")
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            held.close()
+            held = lock_file(self._target / ".lock")
+        except LockedError as error:
             raise SettingsError(f"Another archive is writing to {self._target}; one is enough.") from error
         for leftover in self._target.glob(".*.tmp"):
             leftover.unlink()
@@ -165,12 +163,6 @@ class OfflineFiles:
             with pq.ParquetWriter(file, self._schema, compression="zstd") as writer:
                 for table in tables:
                     writer.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         self._replace(hidden, self._target / name)
-        # The name itself lasts only once the directory is on the disk.
-        descriptor = os.open(self._target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(self._target)

@@ -5,7 +5,6 @@ outbox are never apart. Memory holds no more than the caches' limits and one bat
 the partition: a lock keeps every other worker out until the owner has closed it or died.
 """
 
-import fcntl
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Generic, TextIO, TypeVar, cast
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from contracts.config.settings import StreamSettings
+from contracts.runtime.durable import LockedError, lock_file
 from contracts.wire.events_pb2 import Feedback
 from contracts.wire.stream_state_pb2 import (
     HeldFeedback,
@@ -235,13 +235,10 @@ def _claimed(directory: Path) -> TextIO:
         PartitionBusy: somebody else holds it.
 
     """
-    held = (directory / "owner.lock").open("w")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        held.close()
+        return lock_file(directory / "owner.lock")
+    except LockedError as error:
         raise PartitionBusy(f"{directory} is open in another process") from error
-    return held
 
 
 def _open(directory: Path) -> Rdict:

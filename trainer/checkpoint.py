@@ -8,14 +8,11 @@ one before. A crash before (3) leaves a hidden directory that nobody reads; a da
 before it, and the trainer learns again what lies between.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -23,6 +20,7 @@ import structlog
 import torch
 
 from contracts.config.settings import Settings, SettingsError
+from contracts.runtime.durable import LockedError, lock_file, place_directory, write_synced
 from trainer.distributed.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
@@ -93,13 +91,11 @@ class Checkpoints:
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
         manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
-        _write_synced(hidden / "state.pt", content)
-        _write_synced(hidden / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_synced(hidden / "state.pt", content)
+        write_synced(hidden / "manifest.json", json.dumps(manifest, indent=1).encode())
         self._arrived("written")
-        _sync(hidden)
-        hidden.rename(target)
+        place_directory(hidden, target)
         self._arrived("renamed")
-        _sync(self._home)
         for old in sorted(self._numbers())[:-KEPT]:
             gone = self._home / f".{old:08d}.gone"
             (self._home / f"{old:08d}").rename(gone)
@@ -113,7 +109,10 @@ class Checkpoints:
 
     def _take(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._home)
+        try:
+            self._lock = lock_file(self._home / "lock")
+        except LockedError as error:
+            raise SettingsError(f"Another trainer runs with the state in {self._home}.") from error
 
     def _numbers(self) -> list[int]:
         return [int(entry.name) for entry in self._home.iterdir() if entry.name.isdigit()]
@@ -209,28 +208,3 @@ def _back(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_back, value))
     return value
-
-
-def _lock(home: Path) -> TextIO:
-    file = (home / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise SettingsError(f"Another trainer runs with the state in {home}.") from error
-    return file
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from abtest.aggregate.aggregate import Aggregate
 from abtest.aggregate.sources import Votes
-from abtest.collect.store import OF_NO_MATTER, StateError, write_whole
+from abtest.collect.store import OF_NO_MATTER
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Moments
 from contracts.config.experiment import Experiment
+from contracts.runtime.durable import StateError, replace_file
 
 FORMAT = 1
 ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
@@ -70,7 +71,8 @@ def write_archive(values: Mapping[str, Any], told: Mapping[str, Any], path: Path
     buffer = io.BytesIO()
     named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
-    write_whole(buffer, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, buffer.getbuffer())
 
 
 def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,12 +11,11 @@ import numpy.typing as npt
 from abtest.collect.activity import Interval
 from abtest.collect.records import Tally
 from abtest.collect.state import State, User
-from abtest.stats.metrics import COLUMNS, TIMED
+from abtest.stats.metrics import STREAMED
 from abtest.stats.moments import Floats
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 SECOND_MS = 1000
-STREAMED = (*COLUMNS, *TIMED)  # what the collector knows of a user's day
 PRE = tuple(f"pre.{column}" for column in ("recalls", "views", "effective_views", "follows", "play_s"))
 
 

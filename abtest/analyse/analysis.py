@@ -7,7 +7,7 @@ from typing import Any
 from abtest.aggregate.aggregate import MET, Aggregate, aggregate, needed
 from abtest.aggregate.fingerprint import digest
 from abtest.aggregate.sources import compare_sources
-from abtest.aggregate.user_days import STREAMED, table
+from abtest.aggregate.user_days import table
 from abtest.analyse.checks import ModelFacts, checks_of
 from abtest.analyse.data_quality import date_of, days_over
 from abtest.analyse.model_age import by_age, by_version, comparable
@@ -31,7 +31,7 @@ from abtest.stats.cuped import Adjustment
 from abtest.stats.effects import ALPHA, compare
 from abtest.stats.estimates import Estimate
 from abtest.stats.jackknife import jackknife
-from abtest.stats.metrics import Declared, Mean, Metric, Quantile, Ratio, of_experiment
+from abtest.stats.metrics import STREAMED, Declared, Mean, Metric, Quantile, Ratio, of_experiment
 from abtest.stats.moments import Moments
 from abtest.stats.novelty import on_day, pre_period
 from abtest.stats.quantiles import quantile_estimate

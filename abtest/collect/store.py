@@ -6,7 +6,6 @@ counted twice.
 
 import io
 import json
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -20,14 +19,11 @@ import numpy.typing as npt
 from abtest.collect.records import Response, Shown, Tally
 from abtest.collect.state import Request, Rules, State, User
 from contracts.config.settings import Settings
+from contracts.runtime.durable import StateError, replace_file
 
 FORMAT = 3
 OF_NO_MATTER = {"hypothesis", "owner", "ramp", "metrics", "analysis"}  # to what a state holds
 TALLY = len(Tally._fields)
-
-
-class StateError(Exception):
-    """A saved state that cannot be used; one sentence says why."""
 
 
 @dataclass
@@ -100,18 +96,8 @@ def save(saved: Saved, path: Path) -> None:
         replicas=_table([(i, replica[name]) for i, user in users for name in sorted(user.replicas)], 2),
         sessions=_table([(i, start, end) for i, user in users for start, end in user.sessions], 3),
     )
-    write_whole(buffer, path)
-
-
-def write_whole(buffer: io.BytesIO, path: Path) -> None:
-    """Write atomically and durably: a reader, or a crash, meets the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.tmp")
-    with hidden.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(path)
+    replace_file(path, buffer.getbuffer())
 
 
 def load(path: Path, rules: Rules) -> Saved:

@@ -15,14 +15,14 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from abtest.aggregate.user_days import STREAMED
 from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
-from abtest.collect.store import Saved, StateError, load, path_of, save
-from abtest.stats.metrics import of_experiment
+from abtest.collect.store import Saved, load, path_of, save
+from abtest.stats.metrics import STREAMED, of_experiment
 from contracts.config.settings import Settings, SettingsError, StreamSettings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK, consumer, partitions_of
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
 from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.durable import StateError
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 
 POLL_MS = 200

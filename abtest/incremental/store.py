@@ -10,11 +10,11 @@ import numpy as np
 from abtest.aggregate.aggregate import BUCKETS, SEGMENTS, Aggregate, layout
 from abtest.aggregate.archive import fingerprint, read_archive, write_archive
 from abtest.aggregate.user_days import Ints
-from abtest.collect.store import StateError
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import Experiment
+from contracts.runtime.durable import StateError
 
 MANIFEST = "kept.npz"
 COVARIATES = "pre.npy"  # where they are given once for all users

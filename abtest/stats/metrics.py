@@ -15,6 +15,7 @@ from contracts.config.experiment import METRICS, Experiment, MetricPlan, Setting
 
 COLUMNS = ("recalls", "views", "effective_views", "follows", "play_s", "usage_s")  # a user's sums over a day or longer
 TIMED = ("timed", "answer_ms")  # recalls whose answer was timed, and how long those took together
+STREAMED = (*COLUMNS, *TIMED)  # what the collector knows of a user's day
 
 FEW = 20  # below this many users or events in an arm the normal approximation is a poor one
 

@@ -6,7 +6,7 @@
 Vectors are `clustered`, as real catalogues are: N items around 2 √N centres, of which few are popular, at .6 of the
 centres' deviation, with lengths of a log-normal (σ .25); a user is an item plus .3 of another plus noise. At 100,000
 there are also `uniform` ones (standard normal items and users, the worst case), and with `--learned` those that a
-two-tower model has come to after so many steps on the crowd of `benchmarks.trainer.crowd`, with its users.
+two-tower model has come to after so many steps on the crowd of `benchmarks.crowd`, with its users.
 
 Each kind may look as far as gives it a mean recall@100 of .99 over 256 users; the recall that is told is that of 256
 others. `exact` and `ours` are contracts/snapshots/index.py, `ours` without its least size: lists or none, as it finds
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.trainer.crowd import Crowd, catalogue, dated, examples
+from benchmarks.crowd import Crowd, catalogue, dated, examples
 from contracts.config.settings import ModelName, ModelSettings, TrainerSettings
 from contracts.features import Floats, Ints
 from contracts.snapshots import index

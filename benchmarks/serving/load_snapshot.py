@@ -21,6 +21,7 @@ import numpy as np
 import structlog
 import torch
 
+from benchmarks.disk import directory_bytes
 from benchmarks.serving.index import clustered
 from contracts.config.settings import Arm, Experiment, KafkaSettings, ModelSettings, Settings
 from contracts.runtime.clock import SystemClock
@@ -74,11 +75,6 @@ def moved(base: Snapshot, touched: float, sequence: int) -> Delta:
     return Delta(replace(base.manifest, version=version_name(1, sequence)), changes)
 
 
-def size(path: Path) -> int:
-    """Bytes of a directory."""
-    return sum(file.stat().st_size for file in path.iterdir())
-
-
 def timed(root: Path, versions: list[str]) -> list[float]:
     """Seconds from each move of the pointer to serving what it names."""
     arms = {name: Arm(weight=1, model="t2diff") for name in ("a", "b")}
@@ -123,8 +119,12 @@ def measure(items: int, dim: int, touched: float, repeats: int) -> dict[str, Any
         return {
             "items": items,
             "touched": touched,
-            "full": {"wall_s": statistics.median(of_full), "max_s": max(of_full), "bytes": size(first)},
-            "delta": {"wall_s": statistics.median(of_delta), "max_s": max(of_delta), "bytes": size(small[0])},
+            "full": {"wall_s": statistics.median(of_full), "max_s": max(of_full), "bytes": directory_bytes(first)},
+            "delta": {
+                "wall_s": statistics.median(of_delta),
+                "max_s": max(of_delta),
+                "bytes": directory_bytes(small[0]),
+            },
             "chain": {"wall_s": of_chain, "deltas": repeats},
         }
 

@@ -26,9 +26,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from benchmarks.serving.load_snapshot import size
-from benchmarks.trainer.crowd import Crowd, examples
-from benchmarks.trainer.crowd import catalogue as crowd_catalogue
+from benchmarks.crowd import Crowd, examples
+from benchmarks.crowd import catalogue as crowd_catalogue
+from benchmarks.disk import directory_bytes
 from contracts.config.settings import HOUR_MS, MINUTE_MS, ModelSettings, TrainerSettings
 from contracts.features import Ints
 from contracts.snapshots import delta, snapshot
@@ -68,7 +68,7 @@ class Line:
         if not changes.item_ids.size:
             return
         manifest = replace(made.manifest, version=version_name(1, len(self.bytes) + 1))
-        self.bytes.append(size(delta.write(self.root, Delta(manifest, changes))))
+        self.bytes.append(directory_bytes(delta.write(self.root, Delta(manifest, changes))))
         self.shares.append(changes.item_ids.size / made.item_ids.size)
         self.served = delta.apply(self.served, Delta(manifest, changes))
 
@@ -151,7 +151,7 @@ def begun(student: Student, beats: Sequence[int], scratch: Path) -> tuple[dict[i
     """The full snapshot that every line begins with, and its bytes."""
     base = student.snapshot()
     roots = {beat: scratch / str(beat) for beat in beats}
-    weights = [size(snapshot.write(root, base)) for root in roots.values()]
+    weights = [directory_bytes(snapshot.write(root, base)) for root in roots.values()]
     return {beat: Line(root, base) for beat, root in roots.items()}, weights[0]
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import psutil
 
 from abtest.assignment.assign import assign
-from benchmarks.trainer.crowd import Crowd, catalogue, dated, examples
+from benchmarks.crowd import Crowd, catalogue, dated, examples
 from benchmarks.trainer.served import Sender, Watch, quantiles, waits
 from contracts.config.settings import Arm, Experiment, GateSettings, KafkaSettings, Settings, TrainerSettings, dump
 from contracts.kafka import bus

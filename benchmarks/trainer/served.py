@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 
 from abtest.assignment.assign import assign
-from benchmarks.trainer.crowd import Crowd, dated, examples
+from benchmarks.crowd import Crowd, dated, examples
 from contracts.config.settings import Experiment, KafkaSettings
 from contracts.features import Floats, Ints
 from contracts.kafka import bus

@@ -15,6 +15,8 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
 
+from contracts.runtime.durable import replace_file
+
 # Edges of every latency and freshness histogram, in seconds: 1 ms to 10 min, each 1.25 times the one before, so that
 # a quantile read off the buckets is right to about 12 %.
 SECONDS_BUCKETS = tuple(0.001 * 1.25**i for i in range(61))
@@ -73,6 +75,4 @@ def seconds_histogram(name: str, what: str, registry: CollectorRegistry, labels:
 def announce(ready_file: Path | None, facts: Mapping[str, object]) -> None:
     """Tell whoever started this process that it is ready, and on which ports."""
     if ready_file is not None:
-        hidden = ready_file.with_name(f".{ready_file.name}.tmp")
-        hidden.write_text(json.dumps({"pid": os.getpid(), **facts}))
-        hidden.replace(ready_file)
+        replace_file(ready_file, json.dumps({"pid": os.getpid(), **facts}).encode())

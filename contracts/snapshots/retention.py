@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from contracts.runtime.durable import replace_file
 from contracts.snapshots import delta
 from contracts.snapshots.snapshot import (
     HELD,
@@ -21,7 +22,6 @@ from contracts.snapshots.snapshot import (
     live,
     point,
     read_manifest,
-    replace_file,
     versions,
 )
 

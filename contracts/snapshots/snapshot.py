@@ -14,11 +14,9 @@ Commit order: (1) write into a hidden directory, (2) checksum, (3) fsync and ren
 A crash before (3) leaves a hidden directory that nobody reads, one before (4) a complete snapshot that nobody serves.
 """
 
-import fcntl
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -32,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.features import Floats, Ints
+from contracts.runtime.durable import lock_file, place_directory, replace_file, write_synced
 from contracts.snapshots.index import EXACT
 
 FORMAT = 3
@@ -275,10 +274,8 @@ def seal(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir(parents=True)
     for name, content in {**files, MANIFEST: written}.items():
-        _write_synced(hidden / name, content)
-    _sync_directory(hidden)
-    hidden.rename(target)
-    _sync_directory(home)
+        write_synced(hidden / name, content)
+    place_directory(hidden, target)
     return target
 
 
@@ -305,17 +302,8 @@ def unseal(root: Path, model: str, version: str) -> tuple[Manifest, dict[str, me
 def exclusive(home: Path) -> Iterator[None]:
     """Have a model's home for oneself while pointers move or snapshots go, whichever process does it."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(home / ".lock", wait=True):
         yield
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads it sees the old content or the new."""
-    hidden = path.with_name(f".{path.name}.tmp")
-    _write_synced(hidden, content)
-    hidden.replace(path)
-    _sync_directory(path.parent)
 
 
 def npy(values: np.ndarray[Any, Any]) -> bytes:
@@ -361,18 +349,3 @@ def _read(path: Path) -> tuple[memoryview, str]:
             digest.update(content[end : end + length])
             end += length
     return content[:end], digest.hexdigest()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -159,7 +159,8 @@ def saved_state(settings: Settings) -> "State":
         UsageError: nothing, or nothing that can be used.
 
     """
-    from abtest.collect.store import StateError, load_state, path_of
+    from abtest.collect.store import load_state, path_of
+    from contracts.runtime.durable import StateError
 
     if not path_of(settings).exists():
         raise UsageError(f"The collector has saved nothing in {settings.state} yet.")
@@ -201,8 +202,8 @@ def _from_aggregate(
 ) -> "tuple[list[Known], str]":
     """What rows, or an aggregate that was saved, say of the metrics; and a few words on what that is."""
     from abtest.aggregate.archive import load as load_aggregate
-    from abtest.collect.store import StateError
     from abtest.plan.baseline import during
+    from contracts.runtime.durable import StateError
     from driftline.experiment.data import counted, public
 
     try:
@@ -223,9 +224,10 @@ def _from_state(
 ) -> "tuple[list[Known], str]":
     """What a collector's state says of the metrics; and a few words on what that is."""
     from abtest.aggregate.aggregate import aggregate
-    from abtest.aggregate.user_days import STREAMED, table
+    from abtest.aggregate.user_days import table
     from abtest.collect.state import PRE_DAYS, folded
     from abtest.plan.baseline import before, during, share_of
+    from abtest.stats.metrics import STREAMED
 
     state = folded(saved_state(settings))
     users = table(state)

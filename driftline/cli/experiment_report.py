@@ -85,8 +85,9 @@ def report(
 def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     """On what the collector has saved."""
     from abtest.analyse.analysis import analyse
-    from abtest.collect.store import StateError, load_state
-    from driftline.demo.summary import known_context
+    from abtest.collect.store import load_state
+    from contracts.runtime.durable import StateError
+    from driftline.experiment.context import known_context
 
     _require_state(settings)
     try:

@@ -1,7 +1,6 @@
 """`driftline demo`: the whole experiment on one machine, from an empty directory to a report."""
 
 import asyncio
-import fcntl
 import json
 import shlex
 import shutil
@@ -30,11 +29,13 @@ from contracts.config.settings import (
 )
 from contracts.kafka import bus
 from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.durable import LockedError, lock_file
 from driftline.deadletters import letters as deadletters
 from driftline.demo.monitor import Monitor, Readings, Workers, read
 from driftline.demo.progress import Progress
-from driftline.demo.summary import complaints, context, known_context, summarise, tables
+from driftline.demo.summary import complaints, context, summarise, tables
 from driftline.errors import RunError, UsageError
+from driftline.experiment.context import known_context
 from driftline.processes import broker
 from driftline.processes.supervisor import Supervisor, interrupt_on_stop_signals
 from world.base import World
@@ -226,8 +227,7 @@ def _claim(out: Path, directory: Path) -> TextIO:
         if directory.is_dir() and not mark.exists() and any(directory.iterdir()):
             raise UsageError(f"{directory} is not from an earlier demo; choose another --out.")
         directory.mkdir(parents=True, exist_ok=True)
-        held = mark.open("w")
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = lock_file(mark)
         for name in (*FILES, "summary.json"):
             (out / name).unlink(missing_ok=True)
         for entry in directory.iterdir():
@@ -235,7 +235,7 @@ def _claim(out: Path, directory: Path) -> TextIO:
                 shutil.rmtree(entry)
             elif entry != mark:
                 entry.unlink()
-    except BlockingIOError as error:
+    except LockedError as error:
         raise UsageError(f"Another demo is running in {directory}; choose another --out.") from error
     except OSError as error:
         raise UsageError(f"Cannot use {directory}: {error.strerror}.") from error

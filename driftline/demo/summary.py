@@ -8,18 +8,16 @@ import numpy as np
 from rich.table import Table
 
 from abtest.analyse.analysis import summary as metric_summary
-from abtest.analyse.checks import ModelFacts
-from abtest.analyse.context import ReportContext, SnapshotMark
+from abtest.analyse.context import ReportContext
 from abtest.analyse.results import Report
-from abtest.collect.answers import first_answers
 from abtest.collect.state import State
 from contracts.config.settings import DAY_MS, Settings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK
-from contracts.snapshots import snapshot
 from contracts.snapshots.snapshot import Manifest
 from driftline.demo.monitor import Readings
-from driftline.inspect import build
+from driftline.experiment.context import known_context
 from driftline.inspect.metrics import Metrics
+from driftline.inspect.snapshots import published
 from world.base import ResponseQuality, World
 from world.drive import Tally
 
@@ -31,7 +29,7 @@ def summarise(
 ) -> dict[str, Any]:
     """All numbers of a run, ready for JSON. Counts reconcile: see `unaccounted`."""
     stream = readings.stream
-    manifests = {arm: _manifests(settings, spec.model) for arm, spec in settings.experiment.arms.items()}
+    manifests = {arm: published(settings.snapshots, spec.model) for arm, spec in settings.experiment.arms.items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "world": world.description,
@@ -146,40 +144,6 @@ def context(settings: Settings, world: World, summary: Mapping[str, Any], state:
     )
 
 
-def known_context(settings: Settings, state: State) -> ReportContext:
-    """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots.
-
-    A snapshot went live with its first answer; where the state does not know that, after the newest event that it has
-    learned from.
-    """
-    answered = first_answers(state)
-    models, marks = [], []
-    for arm, spec in settings.experiment.arms.items():
-        found = _manifests(settings, spec.model)
-        last = found[-1] if found else None
-        marks += [
-            SnapshotMark(arm, spec.model, each.version, answered.get((arm, each.version), each.event_time_ms))
-            for each in found
-        ]
-        models.append(
-            ModelFacts(
-                arm=arm,
-                model=spec.model,
-                snapshots=len(found),
-                last_version=last.version if last else None,
-                learned_from=last.shares if last else {},
-                recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},
-            )
-        )
-    return ReportContext(
-        models=tuple(models),
-        configuration=settings.model_dump(mode="json", include={"stream", "trainer", "serving", "experiment"}),
-        seed=settings.seed,
-        commit=build.commit(),
-        marks=tuple(marks),
-    )
-
-
 def tables(summary: Mapping[str, Any]) -> list[Table]:
     """The summary for a terminal."""
     return [_numbers(summary), _effects(summary)]
@@ -238,13 +202,6 @@ def _effects(summary: Mapping[str, Any]) -> Table:
                 " / ".join(f"{users:,}" for users in found["users"].values()),
             )
     return grid
-
-
-def _manifests(settings: Settings, model: str) -> list[Manifest]:
-    """Every full snapshot that the gate let pass, oldest first."""
-    full = (version for version in snapshot.versions(settings.snapshots, model) if not version.sequence)
-    found = (snapshot.read_manifest(settings.snapshots, model, str(version)) for version in full)
-    return [manifest for manifest in found if not manifest.rejected]
 
 
 def _per_day(settings: Settings, manifests: Sequence[Manifest]) -> list[int]:

@@ -8,11 +8,11 @@ from abtest.aggregate.archive import Counted, load, save
 from abtest.analyse.analysis import report
 from abtest.analyse.results import Report
 from abtest.collect.observed import Observed
-from abtest.collect.store import StateError
 from abtest.incremental import read as kept_days
 from abtest.read.engines import opened
 from abtest.read.rows import read
 from contracts.config.experiment import Experiment
+from contracts.runtime.durable import StateError
 from driftline.errors import UsageError
 
 if TYPE_CHECKING:

@@ -19,13 +19,14 @@ from abtest.analyse.context import ReportContext
 from abtest.analyse.interim import decided_elsewhere, ended, live_report
 from abtest.analyse.results import Report
 from abtest.collect.state import Rules
-from abtest.collect.store import StateError, load, path_of
+from abtest.collect.store import load, path_of
 from abtest.report.html import Live, html
 from abtest.report.wording import ENDED, LEVELS, SIDES, by_plan, checks_said, headed, line, side, to_do
 from contracts.config.settings import Settings
 from contracts.runtime.clock import Clock
-from driftline.demo.summary import known_context
+from contracts.runtime.durable import StateError
 from driftline.errors import UsageError
+from driftline.experiment.context import known_context
 from driftline.tables import LEAST_WIDTH
 
 HOST = "127.0.0.1"

@@ -98,6 +98,13 @@ def entry(root: Path, model: str, version: Version) -> Entry:
     )
 
 
+def published(root: Path, model: str) -> list[Manifest]:
+    """The manifest of every full snapshot that the gate let pass, oldest first."""
+    full = (version for version in snapshot.versions(root, model) if not version.sequence)
+    manifests = (snapshot.read_manifest(root, model, str(version)) for version in full)
+    return [manifest for manifest in manifests if not manifest.rejected]
+
+
 def verify(root: Path, model: str, version: Version | None = None) -> Iterator[Finding]:
     """Read everything of a model, or all that one version needs: checksums, chains, and what the pointers name."""
     there = snapshot.versions(root, model)

@@ -4,7 +4,6 @@ A server lives in a directory: `server.json` says which process it is, `server.l
 whose arguments are those that were written down there is ever signalled: process ids are used again.
 """
 
-import fcntl
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from typing import Self
 import psutil
 
 from contracts.runtime.clock import SystemClock
+from contracts.runtime.durable import LockedError, lock_file, replace_file
 from driftline.errors import RunError, UsageError
 from driftline.processes.supervisor import die_with_parent
 
@@ -223,18 +223,16 @@ def _is_free(port: int) -> bool:
 
 def _write(directory: Path, pid: int, launch: Launch) -> None:
     record = {"pid": pid, "address": launch.address, "command": launch.command}
-    partial = directory / "server.json.partial"
-    partial.write_text(json.dumps(record) + "\n")
-    partial.rename(directory / "server.json")
+    replace_file(directory / "server.json", f"{json.dumps(record)}\n".encode())
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Hold a directory while a server is started in it."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "server.lock").open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"A server is being started in {directory} already.") from error
+    try:
+        held = lock_file(directory / "server.lock")
+    except LockedError as error:
+        raise UsageError(f"A server is being started in {directory} already.") from error
+    with held:
         yield

@@ -7,8 +7,8 @@ from abtest.aggregate.aggregate import aggregate
 from abtest.aggregate.archive import Counted, fingerprint, load, save, write_archive
 from abtest.aggregate.user_days import arranged
 from abtest.analyse.analysis import report
-from abtest.collect.store import StateError
 from contracts.config.experiment import MetricPlan
+from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
 
 COLUMNS = ("views", "effective_views", "follows", "play_s", "usage_s", "recalls", "timed", "answer_ms")

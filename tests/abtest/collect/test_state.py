@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from abtest.aggregate.user_days import table
 from abtest.collect.records import Tally, Unused
 from abtest.collect.state import PRE_DAYS, State, close, folded, live, merge, users_per_arm
-from abtest.collect.store import Saved, StateError, load, save
+from abtest.collect.store import Saved, load, save
 from contracts.config.experiment import RampStep
 from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS
+from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules, week
 
 

@@ -4,10 +4,10 @@ import pytest
 from abtest.aggregate.aggregate import aggregate
 from abtest.aggregate.user_days import arranged
 from abtest.analyse.analysis import report
-from abtest.collect.store import StateError
 from abtest.incremental.add_day import begun, opened, with_day
 from abtest.read.engines import DataError
 from contracts.config.experiment import MetricPlan
+from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
 
 ARMS, COLUMNS, COVARIATES = ("control", "treatment"), ("views", "play_s"), ("pre.views", "pre.play_s")

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from abtest.analyse import data_quality as quality
-from abtest.collect.store import StateError
 from abtest.incremental import read as kept_days
 from abtest.read import rows
 from abtest.read.engines import DataError, opened
 from contracts.config.experiment import MetricPlan
+from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
 from tests.abtest.read.test_rows import FIRST, METRICS, WEEK, assert_same, parquet, people
 

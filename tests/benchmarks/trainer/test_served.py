@@ -3,7 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from benchmarks.trainer.crowd import CATEGORY, Crowd, catalogue, dated, examples
+from benchmarks.crowd import CATEGORY, Crowd, catalogue, dated, examples
 from benchmarks.trainer.served import Sent, quantiles, waits
 from contracts.config.settings import MINUTE_MS
 from contracts.messages.events import decode_example

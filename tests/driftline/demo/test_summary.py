@@ -6,7 +6,8 @@ from abtest.collect.state import Rules, State
 from contracts.config.settings import Settings
 from contracts.snapshots import snapshot
 from contracts.snapshots.snapshot import Manifest
-from driftline.demo.summary import complaints, known_context
+from driftline.demo.summary import complaints
+from driftline.experiment.context import known_context
 from tests.abtest.abtest_cases import START, experiment, exposure, observe
 
 SOUND = {

@@ -1,0 +1,43 @@
+"""What settings and snapshots tell a report of an experiment that runs here. No figure is made of it."""
+
+from abtest.analyse.checks import ModelFacts
+from abtest.analyse.context import ReportContext, SnapshotMark
+from abtest.collect.answers import first_answers
+from abtest.collect.state import State
+from contracts.config.settings import Settings
+from driftline.inspect import build
+from driftline.inspect.snapshots import published
+
+
+def known_context(settings: Settings, state: State) -> ReportContext:
+    """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots.
+
+    A snapshot went live with its first answer; where the state does not know that, after the newest event that it has
+    learned from.
+    """
+    answered = first_answers(state)
+    models, marks = [], []
+    for arm, spec in settings.experiment.arms.items():
+        found = published(settings.snapshots, spec.model)
+        last = found[-1] if found else None
+        marks += [
+            SnapshotMark(arm, spec.model, each.version, answered.get((arm, each.version), each.event_time_ms))
+            for each in found
+        ]
+        models.append(
+            ModelFacts(
+                arm=arm,
+                model=spec.model,
+                snapshots=len(found),
+                last_version=last.version if last else None,
+                learned_from=last.shares if last else {},
+                recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},
+            )
+        )
+    return ReportContext(
+        models=tuple(models),
+        configuration=settings.model_dump(mode="json", include={"stream", "trainer", "serving", "experiment"}),
+        seed=settings.seed,
+        commit=build.commit(),
+        marks=tuple(marks),
+    )
