@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test proofs bench bench-trainer bench-serving bench-abtest tables lint format proto constraints clean
+.PHONY: help setup servers demo test proofs bench bench-trainer bench-serving bench-abtest tables lint format proto proto-publish constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -77,9 +77,18 @@ format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Generated code runs on its own protobuf and on newer ones, so the oldest that pyproject.toml allows makes it.
+PROTOC := $(BIN)/uv run -q --isolated --no-project --python $(BIN)/python --with grpcio-tools==1.70.0 --with 'setuptools<81' \
+	python -W ignore -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 -Icontracts/wire=proto/internal
+
 proto: $(READY) ## generate contracts/wire from proto/
-	$(BIN)/python -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 --python_out=. --pyi_out=. contracts/wire/events.proto contracts/wire/feast_value.proto contracts/wire/recall.proto contracts/wire/stream_state.proto
-	$(BIN)/python -m grpc_tools.protoc -Icontracts/wire=proto/driftline/v1 --grpc_python_out=. contracts/wire/recall.proto
+	$(PROTOC) --python_out=. --pyi_out=. $(addprefix contracts/wire/,events.proto recall.proto feast_value.proto stream_state.proto)
+	$(PROTOC) --grpc_python_out=. contracts/wire/recall.proto
+
+proto-publish: $(READY) ## hold what proto/ says now against all later changes; refuses what breaks the published one
+	$(BIN)/buf breaking proto --against proto/published/v1.json
+	$(BIN)/buf build proto --exclude-source-info -o '-#format=json' | $(BIN)/python -m json.tool --indent 1 > proto/published/v1.next
+	mv proto/published/v1.next proto/published/v1.json
 
 constraints: $(READY) ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile -q --universal --upgrade --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-index-url pyproject.toml -o constraints.txt

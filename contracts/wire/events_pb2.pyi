@@ -1,8 +1,7 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -20,7 +19,7 @@ class Item(_message.Message):
     duration_ms: int
     expires_ms: int
     blocked: bool
-    def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., blocked: _Optional[bool] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., blocked: bool = ...) -> None: ...
 
 class Exposure(_message.Message):
     __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions", "replica", "answer_ms", "model_time_ms")
@@ -61,7 +60,7 @@ class Exposure(_message.Message):
     replica: str
     answer_ms: float
     model_time_ms: int
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: _Optional[bool] = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
 
 class ExposedItem(_message.Message):
     __slots__ = ("item_id", "source", "score")
@@ -95,7 +94,7 @@ class Feedback(_message.Message):
     effective_view: bool
     follow: bool
     simulated: bool
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: _Optional[bool] = ..., follow: _Optional[bool] = ..., simulated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ..., simulated: bool = ...) -> None: ...
 
 class History(_message.Message):
     __slots__ = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
@@ -139,7 +138,7 @@ class Example(_message.Message):
     play_time_ms: int
     follow: bool
     session: int
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: _Optional[bool] = ..., session: _Optional[int] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: bool = ..., session: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("schema_version", "reason", "detail", "topic", "partition", "offset", "key", "value", "timestamp_ms")

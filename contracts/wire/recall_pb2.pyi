@@ -1,8 +1,7 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -30,7 +29,7 @@ class Context(_message.Message):
     simulated: bool
     explain: bool
     recent_item_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, time_ms: _Optional[int] = ..., simulated: _Optional[bool] = ..., explain: _Optional[bool] = ..., recent_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, time_ms: _Optional[int] = ..., simulated: bool = ..., explain: bool = ..., recent_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RecallReply(_message.Message):
     __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources", "model_time_ms")
@@ -112,7 +111,7 @@ class StatusReply(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
     waiting: int
     draining: bool
-    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., waiting: _Optional[int] = ..., draining: _Optional[bool] = ...) -> None: ...
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., waiting: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class ModelStatus(_message.Message):
     __slots__ = ("model", "snapshot_version", "live_version", "error", "items", "index")

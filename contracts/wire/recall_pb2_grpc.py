@@ -5,7 +5,7 @@ import warnings
 
 from contracts.wire import recall_pb2 as contracts_dot_wire_dot_recall__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.70.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in contracts/wire/recall_pb2_grpc.py depends on'
+        + f' but the generated code in contracts/wire/recall_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class RecallServiceStub:
+class RecallServiceStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -51,7 +51,7 @@ class RecallServiceStub:
                 _registered_method=True)
 
 
-class RecallServiceServicer:
+class RecallServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Recall(self, request, context):
@@ -63,6 +63,7 @@ class RecallServiceServicer:
         UNAUTHENTICATED     the replica wants a bearer token, and this was none or another;
         RESOURCE_EXHAUSTED  too many requests are waiting, or the message is too large: ask another replica;
         DEADLINE_EXCEEDED   the deadline passed before the answer; work not yet begun is not done;
+        CANCELLED           so many calls wait that gRPC ends this one unseen: ask another replica;
         UNAVAILABLE         no snapshot that could answer is loaded, or the replica is shutting down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,7 +113,7 @@ def add_RecallServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class RecallService:
+class RecallService(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

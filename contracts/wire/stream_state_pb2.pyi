@@ -2,8 +2,7 @@ from contracts.wire import events_pb2 as _events_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -25,7 +24,7 @@ class RequestState(_message.Message):
     outcomes: _containers.RepeatedCompositeFieldContainer[OutcomeState]
     event_ids: _containers.RepeatedScalarFieldContainer[str]
     held: _containers.RepeatedCompositeFieldContainer[HeldFeedback]
-    def __init__(self, exposed: _Optional[bool] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeState, _Mapping]]] = ..., event_ids: _Optional[_Iterable[str]] = ..., held: _Optional[_Iterable[_Union[HeldFeedback, _Mapping]]] = ...) -> None: ...
+    def __init__(self, exposed: bool = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeState, _Mapping]]] = ..., event_ids: _Optional[_Iterable[str]] = ..., held: _Optional[_Iterable[_Union[HeldFeedback, _Mapping]]] = ...) -> None: ...
 
 class OutcomeState(_message.Message):
     __slots__ = ("item_id", "time_ms", "play_time_ms", "effective_view", "follow")
@@ -39,7 +38,7 @@ class OutcomeState(_message.Message):
     play_time_ms: int
     effective_view: bool
     follow: bool
-    def __init__(self, item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: _Optional[bool] = ..., follow: _Optional[bool] = ...) -> None: ...
+    def __init__(self, item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ...) -> None: ...
 
 class HeldFeedback(_message.Message):
     __slots__ = ("offset", "key", "value", "timestamp_ms", "sent_at_ms")
@@ -67,7 +66,7 @@ class UserState(_message.Message):
     next_offset: int
     row_us: int
     open: bool
-    def __init__(self, history: _Optional[_Union[_events_pb2.History, _Mapping]] = ..., dropped: _Optional[int] = ..., next_offset: _Optional[int] = ..., row_us: _Optional[int] = ..., open: _Optional[bool] = ...) -> None: ...
+    def __init__(self, history: _Optional[_Union[_events_pb2.History, _Mapping]] = ..., dropped: _Optional[int] = ..., next_offset: _Optional[int] = ..., row_us: _Optional[int] = ..., open: bool = ...) -> None: ...
 
 class PartitionPosition(_message.Message):
     __slots__ = ("exposures", "feedback", "newest_exposure_ms", "newest_feedback_ms", "examples_end", "dead_letters_end", "items", "held")

@@ -1,0 +1,95 @@
+"""proto/driftline/v1 only ever grows: what has been published is in proto/published/v1.json, and holds.
+
+`make proto-publish` adds what is there now to the published file, and refuses where something has broken. A change that
+`buf breaking` refuses needs a package driftline.v2 beside v1.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROTO = Path(__file__).parents[2] / "proto"
+BUF = Path(sys.executable).with_name("buf")
+
+SCRATCH = """
+syntax = "proto3";
+package p.v1;
+message Ask {
+  int64 user_id = 1;
+  repeated string tags = 2;
+  oneof by { int64 row = 3; string name = 4; }
+  Kind kind = 5;
+}
+message Reply {}
+enum Kind { KIND_NONE = 0; KIND_SOME = 1; }
+service S {
+  rpc Get(Ask) returns (Reply);
+  rpc List(Ask) returns (stream Reply);
+}
+"""
+
+
+def buf(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([BUF, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=60)
+
+
+def test_nothing_published_has_broken() -> None:
+    done = buf("breaking", PROTO, "--against", PROTO / "published" / "v1.json")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_published_is_the_interface(tmp_path: Path) -> None:
+    """A removal of a published message is seen: the published file is not of something else."""
+    here = tmp_path / "proto"
+    shutil.copytree(PROTO, here)
+    recall = here / "driftline" / "v1" / "recall.proto"
+    recall.write_text(recall.read_text().replace("rpc Status(", "rpc Condition("))
+    done = buf("breaking", here, "--against", PROTO / "published" / "v1.json")
+    assert done.returncode == 100
+    assert '"Status" on service "RecallService" was deleted' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "broken"),
+    [
+        ("  int64 user_id = 1;\n", "", 'field "1" with name "user_id" on message "Ask" was deleted'),
+        ("int64 user_id = 1", "int64 uid = 1", 'changed name from "user_id" to "uid"'),
+        ("int64 user_id = 1", "string user_id = 1", 'changed type from "int64" to "string"'),
+        ("int64 user_id = 1", "int32 user_id = 1", 'changed type from "int64" to "int32"'),
+        ("int64 user_id = 1", "int64 user_id = 7", 'field "1" with name "user_id" on message "Ask" was deleted'),
+        ("repeated string tags", "string tags", 'changed cardinality from "repeated" to "optional with implicit'),
+        ("int64 user_id = 1", "optional int64 user_id = 1", 'cardinality from "optional with implicit presence" to'),
+        ("oneof by { int64 row = 3;", "int64 row = 3; oneof by {", "moved from inside to outside a oneof"),
+        ("int64 user_id = 1;", "oneof who { int64 user_id = 1; }", "moved from outside to inside a oneof"),
+        ("Reply", "Answer", 'message "Reply" was deleted'),
+        (" KIND_SOME = 1;", "", 'enum value "1" on enum "Kind" was deleted'),
+        ("KIND_SOME", "KIND_ANY", 'changed name from "KIND_SOME" to "KIND_ANY"'),
+        ("  rpc Get(Ask) returns (Reply);\n", "", '"Get" on service "S" was deleted'),
+        ("Get(Ask) returns (Reply)", "Get(Ask) returns (stream Reply)", "server unary to server streaming"),
+        ("Get(Ask) returns (Reply)", "Get(Ask) returns (Ask)", 'changed response type from "p.v1.Reply" to "p.v1.Ask"'),
+    ],
+)
+def test_each_kind_of_break_is_named(tmp_path: Path, before: str, after: str, broken: str) -> None:
+    scratch = tmp_path / "proto"
+    (scratch / "p" / "v1").mkdir(parents=True)
+    shutil.copyfile(PROTO / "buf.yaml", scratch / "buf.yaml")
+    file = scratch / "p" / "v1" / "p.proto"
+    file.write_text(SCRATCH)
+    assert buf("build", scratch, "--exclude-source-info", "-o", tmp_path / "published.json").returncode == 0
+    assert before in SCRATCH
+    file.write_text(SCRATCH.replace(before, after))
+    done = buf("breaking", scratch, "--against", tmp_path / "published.json")
+    assert done.returncode == 100, done.stderr
+    assert broken.lower() in done.stdout.lower()
+
+
+def test_additions_are_no_breaks(tmp_path: Path) -> None:
+    here = tmp_path / "proto"
+    shutil.copytree(PROTO, here)
+    recall = here / "driftline" / "v1" / "recall.proto"
+    recall.write_text(recall.read_text() + "\nmessage New { int64 a = 1; }\nenum Other { OTHER_NONE = 0; }\n")
+    done = buf("breaking", here, "--against", PROTO / "published" / "v1.json")
+    assert (done.returncode, done.stdout) == (0, "")
