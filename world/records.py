@@ -49,10 +49,12 @@ def page_records(page: LogPage, *, simulated: bool) -> Iterator[Record]:
             item_id=row.item_id,
             time_ms=row.time_ms,
             play_time_ms=row.play_time_ms,
-            effective_view=row.effective_view,
-            follow=row.follow,
             simulated=simulated,
         )
+        if row.effective_view is not None:  # what is not known stays absent
+            feedback.effective_view = row.effective_view
+        if row.follow is not None:
+            feedback.follow = row.follow
         yield Record(bus.FEEDBACK, page.user_id, row.received_ms, feedback.SerializeToString())
 
 
