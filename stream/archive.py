@@ -34,14 +34,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.config.settings import Settings, SettingsError
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
+from contracts.kafka.consumers import Consumer
 from contracts.messages.events import BadEvent, Reason, decode_example
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
@@ -190,7 +191,7 @@ class Archive:
     def __init__(
         self,
         settings: Settings,
-        consumer: KafkaConsumer,
+        consumer: Consumer,
         producer: KafkaProducer,
         files: OfflineFiles,
         clock: Clock,
@@ -244,11 +245,8 @@ class Archive:
         self._observe()
 
     def _check_log(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """The embedded broker says nothing to a fetch beyond the end; others send the client back to the beginning."""
         for partition, waiting in self._waiting.items():
-            end = self._consumer.highwater(partition)
-            records = polled.get(partition)
-            if (end is not None and end < waiting.end) or (records and records[0].offset < waiting.end):
+            if self._consumer.is_another_log(partition, waiting.end, polled.get(partition)):
                 raise SettingsError(
                     f"The offline store in {self._settings.feature_repo} holds {partition.topic} partition "
                     f"{partition.partition} up to offset {waiting.end}, where the broker has no such log: move the "
@@ -296,9 +294,7 @@ class Archive:
             log.warning("progress was not reported", error=repr(error))
 
     def _observe(self) -> None:
-        self.metrics.lag.set(
-            sum(max((self._consumer.highwater(tp) or 0) - each.start, 0) for tp, each in self._waiting.items())
-        )
+        self.metrics.lag.set(sum(self._consumer.lag(tp, waiting.start) for tp, waiting in self._waiting.items()))
 
 
 def run(settings: Settings, ready_file: Path | None) -> None:
@@ -308,9 +304,8 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     bus.check_topics(settings.kafka)
     files = OfflineFiles(prepare(settings.feature_repo))
     with files.claim():
-        consumer = bus.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive")
-        # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
-        producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
+        consumer = consumers.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive")
+        producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
         archive = Archive(settings, consumer, producer, files, SystemClock())
         port = serve_metrics(archive.metrics.registry)
         log.info("archive ready", metrics_port=port)

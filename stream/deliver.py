@@ -22,7 +22,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.wire.events_pb2 import DeadLetter, Example
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from feature_repo.store import UserRow, UserSequences
@@ -119,8 +119,8 @@ class Delivery:
     def _known(self, store: PartitionStore) -> tuple[set[str], set[tuple[str, int, int]]]:
         """What the logs hold since the offsets that the partition's state knows of."""
         position, partition = store.position, store.partition
-        examples = bus.read_to_end(self._settings, bus.EXAMPLES, partition, position.examples_end)
-        letters = bus.read_to_end(self._settings, bus.DEAD_LETTERS, 0, position.dead_letters_end)
+        examples = consumers.read_to_end(self._settings, bus.EXAMPLES, partition, position.examples_end)
+        letters = consumers.read_to_end(self._settings, bus.DEAD_LETTERS, 0, position.dead_letters_end)
         found = [DeadLetter.FromString(record.value) for record in letters]
         return (
             {Example.FromString(record.value).event_id for record in examples},

@@ -30,7 +30,7 @@ from feast.infra.provider import get_provider
 from benchmarks.stream import events as stream_events
 from benchmarks.stream.events import Load, Record
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import decode_exposure, decode_feedback
 from contracts.wire.events_pb2 import Example
 from feature_repo.store import VIEW, UserRow, apply, to_feast
@@ -134,7 +134,7 @@ def write(workload: Load, directory: Path, redis: str | None, batch_size: int) -
 
 def consume(kafka: KafkaSettings, events: int) -> dict[str, Any]:
     """Poll every record of both topics."""
-    consumer = bus.consumer(kafka, [bus.EXPOSURES, bus.FEEDBACK], None, wait_ms=20)
+    consumer = consumers.consumer(kafka, [bus.EXPOSURES, bus.FEEDBACK], None, wait_ms=20)
     seen = sum(map(len, consumer.poll(5000, max_records=8000).values()))
     warm = seen
     timer = Timer()
@@ -176,7 +176,7 @@ def judged(kafka: KafkaSettings, workload: Load) -> dict[str, int]:
         expected.update(example.event_id for example in outbox.examples)
     sent: list[str] = []
     for partition in range(workload.partitions):
-        records = bus.read_to_end(kafka, bus.EXAMPLES, partition, 0)
+        records = consumers.read_to_end(kafka, bus.EXAMPLES, partition, 0)
         sent += [Example.FromString(record.value).event_id for record in records]
     return {"examples": len(sent), "lost": len(expected - set(sent)), "doubled": len(sent) - len(set(sent))}
 

@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import SCHEMA_VERSION
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
 from driftline.errors import UsageError
@@ -190,7 +190,7 @@ def short_name(settings: KafkaSettings, topic: str) -> str | None:
 def read(settings: KafkaSettings) -> Log:
     """Read the whole dead-letter topic, without keeping the originals."""
     log = Log()
-    for record in bus.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
+    for record in consumers.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
         log.add(record.offset, record.timestamp, parse(record.value))
     return log
 
@@ -199,7 +199,7 @@ def save(settings: KafkaSettings, path: Path) -> int:
     """Write every dead letter as a line of JSON (bytes in base64) and return how many there were."""
     saved = 0
     with path.open("w") as file:
-        for record in bus.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
+        for record in consumers.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
             letter = parse(record.value)
             if letter is None or letter.reason == REPLAYED:
                 continue

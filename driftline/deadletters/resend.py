@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import SCHEMA_VERSION
 from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import DeadLetter
@@ -117,8 +117,8 @@ def replay(
 
 @contextlib.contextmanager
 def _until_found(settings: KafkaSettings, topic: str, partition: int, offset: int) -> Iterator[Iterator[Any]]:
-    """`bus.read_to_end` for those who may stop before the end: its consumer is closed all the same."""
-    records: Any = bus.read_to_end(settings, topic, partition, offset)
+    """`consumers.read_to_end` for those who may stop before the end: its consumer is closed all the same."""
+    records: Any = consumers.read_to_end(settings, topic, partition, offset)
     with contextlib.closing(records):
         yield records
 

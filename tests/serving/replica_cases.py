@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from contracts.config.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.runtime.clock import SystemClock
 from contracts.snapshots import snapshot
 from contracts.wire.events_pb2 import Exposure
@@ -60,7 +60,7 @@ class Replica:
 
     def exposures(self, count: int) -> list[Exposure]:
         """The first so many exposures of the log, and whatever came with them."""
-        consumer = bus.consumer(self.settings.kafka, [bus.EXPOSURES], None)
+        consumer = consumers.consumer(self.settings.kafka, [bus.EXPOSURES], None)
         logged: list[Exposure] = []
         clock = SystemClock()
         deadline = clock.elapsed_s() + DEADLINE_S

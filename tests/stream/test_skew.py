@@ -15,7 +15,7 @@ import redis
 
 from contracts.config.settings import MINUTE_MS, KafkaSettings, Settings
 from contracts.features import TowerInputs, positives, tower_inputs
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Example
 from driftline.processes.server import Server
@@ -113,7 +113,7 @@ def serving_inputs(examples: Sequence[Example], saw: Mapping[str, UserRow | None
 def archived(settings: Settings, count: int) -> None:
     """Have the archive put `count` examples into the offline store."""
     files = OfflineFiles(prepare(settings.feature_repo))
-    consumer = bus.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive", wait_ms=20)
+    consumer = consumers.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive", wait_ms=20)
     producer = bus.producer(settings.kafka)
     with files.claim():
         archive = Archive(settings, consumer, producer, files, ManualClock(SENT_MS))

@@ -14,7 +14,7 @@ import yaml
 from kafka import KafkaProducer
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import BadEvent, Reason, dead_letter
 from contracts.runtime.clock import SystemClock
 from contracts.wire.events_pb2 import DeadLetter, Feedback, Item
@@ -115,7 +115,7 @@ def feedback(n: int) -> bytes:
 
 
 def records(kafka: KafkaSettings, topic: str, partition: int = 0) -> list[Any]:
-    return list(bus.read_to_end(kafka, topic, partition, 0))
+    return list(consumers.read_to_end(kafka, topic, partition, 0))
 
 
 def lines(shown: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from driftline.errors import UsageError
 from driftline.processes import broker, kafka
 from driftline.processes import server as servers
@@ -111,4 +111,4 @@ def test_a_killed_broker_comes_back_on_its_port_with_its_records(apache_of_its_o
     apache_of_its_own.restart()
     assert apache_of_its_own.address == address
     assert apache_of_its_own.pid != pid
-    assert len(list(bus.read_to_end(settings, bus.ITEMS, 0, 0))) == 100
+    assert len(list(consumers.read_to_end(settings, bus.ITEMS, 0, 0))) == 100
