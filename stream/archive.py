@@ -44,7 +44,7 @@ from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
 from contracts.kafka.consumers import Consumer
 from contracts.messages.events import BadEvent, Reason, decode_example
-from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.clock import MINUTE_MS, Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from contracts.wire.events_pb2 import Example
 from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piece, examples_directory, prepare
@@ -52,7 +52,7 @@ from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piec
 log = structlog.get_logger()
 POLL_MS = 500
 FILE_EXAMPLES = 2_000
-MAX_AGE_MS = 60_000
+MAX_AGE_MS = MINUTE_MS
 MAX_WAITING = 10_000  # examples in memory, those of all partitions together: 150 MB of full histories
 ROW_GROUP_EXAMPLES = 500  # what is expanded at a time: 20 kB an example
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999

@@ -45,8 +45,9 @@ from typing import Any, NamedTuple, TypeAlias
 from kafka.admin import NewTopic
 
 from benchmarks.stream.events import Record
-from contracts.config.settings import MINUTE_MS, KafkaSettings
+from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
+from contracts.runtime.clock import MINUTE_MS
 from contracts.wire.events_pb2 import Exposure, Feedback, History
 
 GAP_MS = 30 * MINUTE_MS

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-DAY_MS = 86_400_000
+from contracts.runtime.clock import DAY_MS, MINUTE_MS
+
 RESERVED = (
     "layer:",
     "ramp:",
@@ -315,7 +316,7 @@ def _offset_ms(value: Any) -> int:
     if found is None:  # without quotes YAML reads +10:00 as 600
         raise ValueError(f"day_offset '{value}' is not an offset from UTC in quotes, such as '+08:00'")
     minutes = int(found[2]) * 60 + int(found[3])
-    return (minutes if found[1] == "+" else -minutes) * 60_000
+    return (minutes if found[1] == "+" else -minutes) * MINUTE_MS
 
 
 class _Loader(yaml.SafeLoader):

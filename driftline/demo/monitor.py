@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from kafka.admin import KafkaAdminClient
 
-from contracts.config.settings import DAY_MS, Settings
+from contracts.config.settings import Settings
 from contracts.kafka.bus import EXAMPLES
-from contracts.runtime.clock import Clock
+from contracts.runtime.clock import DAY_MS, Clock
 from driftline.demo.progress import ArmStatus, Progress, Status
 from driftline.inspect import metrics as scrape
 from driftline.processes.supervisor import Child, Supervisor

@@ -17,18 +17,9 @@ from abtest.analyse.analysis import analyse
 from abtest.collect.store import load_state
 from abtest.report.files import FILES, write
 from abtest.report.wording import sentence
-from contracts.config.settings import (
-    HOUR_MS,
-    Arm,
-    Experiment,
-    KafkaSettings,
-    Settings,
-    StreamSettings,
-    TrainerSettings,
-    dump,
-)
+from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings, TrainerSettings, dump
 from contracts.kafka import bus
-from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.clock import HOUR_MS, Clock, SystemClock
 from contracts.runtime.durable import LockedError, lock_file
 from driftline.deadletters import letters as deadletters
 from driftline.demo.monitor import Monitor, Readings, Workers, read

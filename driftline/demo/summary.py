@@ -11,8 +11,9 @@ from abtest.analyse.analysis import summary as metric_summary
 from abtest.analyse.context import ReportContext
 from abtest.analyse.results import Report
 from abtest.collect.state import State
-from contracts.config.settings import DAY_MS, Settings
+from contracts.config.settings import Settings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK
+from contracts.runtime.clock import DAY_MS
 from contracts.snapshots.snapshot import Manifest
 from driftline.demo.monitor import Readings
 from driftline.experiment.context import known_context

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import redis
 
-from contracts.config.settings import MINUTE_MS, KafkaSettings, Settings
+from contracts.config.settings import KafkaSettings, Settings
 from contracts.features import TowerInputs, positives, tower_inputs
 from contracts.kafka import bus, consumers
-from contracts.runtime.clock import ManualClock
+from contracts.runtime.clock import MINUTE_MS, ManualClock
 from contracts.wire.events_pb2 import Example
 from driftline.processes.server import Server
 from feature_repo.offline import SEQUENCES, OfflineFiles, prepare

@@ -16,10 +16,11 @@ import pytest
 
 from contracts.config.settings import KafkaSettings, Settings, dump
 from contracts.kafka import bus
+from contracts.runtime.clock import HOUR_MS
 from driftline.inspect import metrics as scrape
 from driftline.processes import broker
 from tests.trainer.test_resume import assert_equal, files
-from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from tests.trainer.trainer_cases import START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.e2e
