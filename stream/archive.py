@@ -169,7 +169,7 @@ def _row_groups(examples: Sequence[tuple[Example, int]], limit: int) -> Iterator
         yield rows(examples[i : i + ROW_GROUP_EXAMPLES], limit)
 
 
-class Metrics:
+class ArchiveMetrics:
     """The archive's Prometheus metrics."""
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ class Archive:
         self._clock = clock
         self._file_examples = file_examples
         self._written: dict[TopicPartition, OffsetAndMetadata] = {}
-        self.metrics = Metrics()
+        self.metrics = ArchiveMetrics()
         ends = files.ends()
         partitions = bus.partitions_of(settings.kafka, [bus.EXAMPLES])
         consumer.assign(partitions)

@@ -12,7 +12,7 @@ from stream.step import Rejected
 POLL_MS = 50
 
 
-class Catalogue:
+class KnownItems:
     """The ids of the items that the topic has named so far.
 
     A deleted item stays known here: what users did with it was done, and whether a worker has read of the deletion

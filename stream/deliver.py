@@ -26,9 +26,9 @@ from contracts.kafka import bus, consumers
 from contracts.wire.events_pb2 import DeadLetter, Example
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from feature_repo.store import UserRow, UserSequences
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.partition import PartitionStore
-from stream.sessions import User
+from stream.sessions import UserSessions
 
 log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -50,7 +50,7 @@ class Delivery:
         producer: KafkaProducer,
         features: UserSequences,
         stop: threading.Event,
-        metrics: Metrics,
+        metrics: StreamMetrics,
         at: At,
     ) -> None:
         self._settings = settings
@@ -191,7 +191,7 @@ class Delivery:
                     raise Stopped
 
 
-def row_of(user_id: int, user: User) -> UserRow:
+def row_of(user_id: int, user: UserSessions) -> UserRow:
     """A user's row in Feast."""
     return UserRow.of(
         user_id,

@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     sent_at_ms: int
 
 
-class Shown(NamedTuple):
+class ExposureSummary(NamedTuple):
     """What later feedback needs to know of an exposure."""
 
     user_id: int
@@ -36,17 +36,17 @@ class Shown(NamedTuple):
     item_ids: frozenset[int]
 
     @classmethod
-    def of(cls, exposure: Exposure) -> "Shown":
+    def of(cls, exposure: Exposure) -> "ExposureSummary":
         """The part of an exposure that is kept."""
         items = frozenset(item.item_id for item in exposure.items)
         return cls(exposure.user_id, exposure.time_ms, exposure.arm, items)
 
 
 @dataclass(slots=True)
-class Request:
+class OpenRequest:
     """All that one request_id is known by."""
 
-    shown: Shown | None = None  # None while only feedback has come
+    shown: ExposureSummary | None = None  # None while only feedback has come
     outcomes: dict[int, Behaviour] = field(default_factory=dict)  # by item
     event_ids: set[str] = field(default_factory=set)  # of the feedback that was taken in or is held
     held: list[tuple[Feedback, Origin]] = field(default_factory=list)  # in the order in which it arrived

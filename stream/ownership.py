@@ -16,7 +16,7 @@ from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus
 from contracts.kafka.consumers import Consumer
 from stream.intake import Waiting
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.partition import PartitionBusy, PartitionStore
 
 log = structlog.get_logger()
@@ -73,7 +73,7 @@ class Ownership:
     """The partitions that are this worker's."""
 
     def __init__(
-        self, settings: Settings, consumer: Consumer, assignment: Assignment, metrics: Metrics, *, rebuild: bool
+        self, settings: Settings, consumer: Consumer, assignment: Assignment, metrics: StreamMetrics, *, rebuild: bool
     ) -> None:
         self.owned: dict[int, Owned] = {}
         self._settings = settings

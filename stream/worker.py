@@ -22,11 +22,11 @@ from contracts.runtime.worker import announce, configure_logs, serve_metrics, st
 from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import UserSequences
-from stream.catalogue import Catalogue, origin_of
+from stream.catalogue import KnownItems, origin_of
 from stream.deliver import At, Delivery, Stopped
 from stream.intake import Record, merged
 from stream.join import Origin
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.outbox import collect
 from stream.ownership import LOGS, Assignment, Owned, Ownership
 from stream.partition import PartitionStore
@@ -52,7 +52,7 @@ class StreamWorker:
         consumer: Consumer,
         assignment: Assignment,
         producer: KafkaProducer,
-        catalogue: Catalogue,
+        catalogue: KnownItems,
         features: UserSequences,
         clock: Clock,
         stop: threading.Event,
@@ -61,7 +61,7 @@ class StreamWorker:
         at: At = lambda _step: None,
     ) -> None:
         """`rebuild`: begin without a state although the group has been here before. `at`: see `deliver`."""
-        self.metrics = Metrics()
+        self.metrics = StreamMetrics()
         self._settings = settings
         self._consumer = consumer
         self._producer = producer
@@ -297,7 +297,7 @@ def open_worker(
         kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS
     )
     assignment.consumer = consumer
-    catalogue = Catalogue(kafka, settings.stream.max_event_bytes)
+    catalogue = KnownItems(kafka, settings.stream.max_event_bytes)
     catalogue.read()
     features = UserSequences(settings.feature_repo)
     return StreamWorker(

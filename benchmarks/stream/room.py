@@ -36,7 +36,7 @@ from contracts.wire.events_pb2 import Example
 from feature_repo.store import VIEW, UserRow, apply, to_feast
 from stream.deliver import row_of
 from stream.join import Origin
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.outbox import collect
 from stream.state import MemoryState
 from stream.step import Output, on_exposure, on_feedback, on_time, watermark
@@ -100,7 +100,7 @@ def batches(rows: Iterator[Record], size: int) -> Iterator[list[Record]]:
 def steps(workload: Load) -> dict[str, Any]:
     """Decode, join, sessionise, encode; the input is made before the clock starts."""
     rows = list(stream_events.records(workload))
-    state, items, metrics = MemoryState(), range(1, workload.items + 1), Metrics()
+    state, items, metrics = MemoryState(), range(1, workload.items + 1), StreamMetrics()
     kafka = KafkaSettings(bootstrap_servers="none", topic_prefix="")
     gc.freeze()
     examples = 0
@@ -116,7 +116,7 @@ def write(workload: Load, directory: Path, redis: str | None, batch_size: int) -
     apply(directory / "features", redis)
     store = FeatureStore(repo_path=str(directory / "features"))
     provider, view = get_provider(store.config), store.get_feature_view(VIEW)
-    state, items, metrics = MemoryState(), range(1, workload.items + 1), Metrics()
+    state, items, metrics = MemoryState(), range(1, workload.items + 1), StreamMetrics()
     kafka = KafkaSettings(bootstrap_servers="none", topic_prefix="")
     wall = cpu = 0.0
     events = written = 0
@@ -169,7 +169,7 @@ def room(kafka: KafkaSettings, workload: Load, directory: Path, redis: str | Non
 def judged(kafka: KafkaSettings, workload: Load) -> dict[str, int]:
     """How many examples the topic lacks, and has more than once, against the steps in memory."""
     state, items = MemoryState(), range(1, workload.items + 1)
-    metrics, names = Metrics(), KafkaSettings(bootstrap_servers="none", topic_prefix="")
+    metrics, names = StreamMetrics(), KafkaSettings(bootstrap_servers="none", topic_prefix="")
     expected: set[str] = set()
     for number, batch in enumerate(batches(stream_events.records(workload), LIMITS.poll_records)):
         outbox, _ = collect(outputs_of(state, batch, number * LIMITS.poll_records, items), names, metrics)

@@ -10,7 +10,7 @@ from contracts.config.settings import Settings
 from contracts.kafka.bus import EXAMPLES
 from contracts.runtime.clock import DAY_MS, Clock
 from driftline.demo.progress import ArmStatus, Progress, Status
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import Scrape, read_metrics
 from driftline.processes.supervisor import Child, Supervisor
 from world.base import World
 from world.drive import Tally
@@ -40,25 +40,25 @@ class Workers:
 class Readings:
     """The metrics of each kind of worker; the replicas' are added up."""
 
-    stream: scrape.Metrics = field(default_factory=scrape.Metrics)
-    trainer: scrape.Metrics = field(default_factory=scrape.Metrics)
-    collector: scrape.Metrics = field(default_factory=scrape.Metrics)
-    replicas: scrape.Metrics = field(default_factory=scrape.Metrics)
-    each_replica: tuple[scrape.Metrics, ...] = ()
+    stream: Scrape = field(default_factory=Scrape)
+    trainer: Scrape = field(default_factory=Scrape)
+    collector: Scrape = field(default_factory=Scrape)
+    replicas: Scrape = field(default_factory=Scrape)
+    each_replica: tuple[Scrape, ...] = ()
 
 
 def read(workers: Workers) -> Readings:
     """Read all metrics now."""
     return Readings(
-        scrape.read(workers.ports(workers.stream)),
-        scrape.read(workers.ports(workers.trainer)),
-        scrape.read(workers.ports(workers.collector)),
-        scrape.read(workers.ports(*workers.replicas)),
-        tuple(scrape.read(workers.ports(replica)) for replica in workers.replicas),
+        read_metrics(workers.ports(workers.stream)),
+        read_metrics(workers.ports(workers.trainer)),
+        read_metrics(workers.ports(workers.collector)),
+        read_metrics(workers.ports(*workers.replicas)),
+        tuple(read_metrics(workers.ports(replica)) for replica in workers.replicas),
     )
 
 
-def examples_emitted(stream: scrape.Metrics) -> int:
+def examples_emitted(stream: Scrape) -> int:
     """Training examples that the stream worker has put on Kafka."""
     return int(stream.total("stream_outcomes_total", outcome="example"))
 
@@ -133,7 +133,7 @@ class Monitor:
 
     def _trainer_lag(self) -> int:
         """Examples that the stream worker emitted and the trainer has not taken in yet."""
-        stream = scrape.read(self._workers.ports(self._workers.stream))
+        stream = read_metrics(self._workers.ports(self._workers.stream))
         return max(examples_emitted(stream) - self._examples_taken(), 0)
 
     def _examples_taken(self) -> int:

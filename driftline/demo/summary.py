@@ -17,7 +17,7 @@ from contracts.runtime.clock import DAY_MS
 from contracts.snapshots.snapshot import Manifest
 from driftline.demo.monitor import Readings
 from driftline.experiment.context import known_context
-from driftline.inspect.metrics import Metrics
+from driftline.inspect.metrics import Scrape
 from driftline.inspect.snapshots import published
 from world.base import ResponseQuality, World
 from world.drive import Tally
@@ -216,17 +216,17 @@ def _per_day(settings: Settings, manifests: Sequence[Manifest]) -> list[int]:
     return days
 
 
-def _outcome(stream: Metrics, outcome: str) -> int:
+def _outcome(stream: Scrape, outcome: str) -> int:
     return sum(
         int(stream.total("stream_outcomes_total", topic=topic, outcome=outcome)) for topic in (EXPOSURES, FEEDBACK)
     )
 
 
-def _counts(metrics: Metrics, name: str, label: str) -> dict[str, int]:
+def _counts(metrics: Scrape, name: str, label: str) -> dict[str, int]:
     return {key: int(value) for key, value in sorted(metrics.values(name, label).items())}
 
 
-def _quantiles(metrics: Metrics, name: str) -> dict[str, float | None]:
+def _quantiles(metrics: Scrape, name: str) -> dict[str, float | None]:
     return {"p50": metrics.quantile(name, 0.5), "p99": metrics.quantile(name, 0.99)}
 
 

@@ -16,7 +16,7 @@ from contracts.snapshots import snapshot
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 from driftline.processes.supervisor import Child, Supervisor
 from feature_repo.store import UserRow, UserSequences, apply
 from tests.serving.serving_cases import make_snapshot
@@ -55,7 +55,7 @@ class Replica:
         """Wait until a metric has reached a value: the swap is the replica's own doing."""
         clock, port = SystemClock(), int(self.child.facts["metrics_port"])
         deadline = clock.elapsed_s() + DEADLINE_S
-        while scrape.read([port]).total(name, **labels) < value:
+        while read_metrics([port]).total(name, **labels) < value:
             assert clock.elapsed_s() < deadline, f"{name} did not reach {value}"
 
     def exposures(self, count: int) -> list[Exposure]:
