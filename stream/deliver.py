@@ -121,10 +121,10 @@ class Delivery:
         position, partition = store.position, store.partition
         examples = consumers.read_to_end(self._settings, bus.EXAMPLES, partition, position.examples_end)
         letters = consumers.read_to_end(self._settings, bus.DEAD_LETTERS, 0, position.dead_letters_end)
-        found = [DeadLetter.FromString(record.value) for record in letters]
+        dead_letters = [DeadLetter.FromString(record.value) for record in letters]
         return (
             {Example.FromString(record.value).event_id for record in examples},
-            {(letter.topic, letter.partition, letter.offset) for letter in found},
+            {(letter.topic, letter.partition, letter.offset) for letter in dead_letters},
         )
 
     def _send(

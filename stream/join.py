@@ -65,16 +65,16 @@ def outcome_of(feedback: Feedback) -> Behaviour:
     )
 
 
-def fold(known: Behaviour, more: Behaviour) -> Behaviour:
+def fold(one: Behaviour, other: Behaviour) -> Behaviour:
     """Two feedback events on one item as one outcome.
 
     >>> fold(Behaviour(5, 1, 900, True, False), Behaviour(9, 1, 300, False, True))
     Behaviour(time_ms=5, item_id=1, play_time_ms=900, effective_view=True, follow=True)
     """
     return Behaviour(
-        min(known.time_ms, more.time_ms),
-        known.item_id,
-        max(known.play_time_ms, more.play_time_ms),
-        known.effective_view or more.effective_view,
-        known.follow or more.follow,
+        min(one.time_ms, other.time_ms),
+        one.item_id,
+        max(one.play_time_ms, other.play_time_ms),
+        one.effective_view or other.effective_view,
+        one.follow or other.follow,
     )

@@ -100,7 +100,7 @@ class Ownership:
         if self.changed:
             self._seen = self._assignment.changes
             self._busy &= wanted
-            for partition in [known for known in self.owned if known not in wanted]:
+            for partition in [partition for partition in self.owned if partition not in wanted]:
                 log.info("partition given up", partition=partition)
                 self.owned.pop(partition).store.close()
             for owned in self.owned.values():

@@ -174,24 +174,28 @@ class PartitionStore:
         )
         held = [
             (
-                Feedback.FromString(known.value),
+                Feedback.FromString(stored_event.value),
                 Origin(
                     self._topic,
                     self.partition,
-                    known.offset,
-                    known.key if known.HasField("key") else None,
-                    known.value,
-                    known.timestamp_ms,
-                    known.sent_at_ms,
+                    stored_event.offset,
+                    stored_event.key if stored_event.HasField("key") else None,
+                    stored_event.value,
+                    stored_event.timestamp_ms,
+                    stored_event.sent_at_ms,
                 ),
             )
-            for known in state.held
+            for stored_event in state.held
         ]
         outcomes = {
-            known.item_id: Behaviour(
-                known.time_ms, known.item_id, known.play_time_ms, known.effective_view, known.follow
+            stored_event.item_id: Behaviour(
+                stored_event.time_ms,
+                stored_event.item_id,
+                stored_event.play_time_ms,
+                stored_event.effective_view,
+                stored_event.follow,
             )
-            for known in state.outcomes
+            for stored_event in state.outcomes
         }
         return OpenRequest(shown, outcomes, set(state.event_ids), held)
 
@@ -286,13 +290,13 @@ def _encode_request(request: OpenRequest) -> bytes:
         exposed=shown is not None,
         outcomes=[
             OutcomeState(
-                item_id=known.item_id,
-                time_ms=known.time_ms,
-                play_time_ms=known.play_time_ms,
-                effective_view=known.effective_view,
-                follow=known.follow,
+                item_id=outcome.item_id,
+                time_ms=outcome.time_ms,
+                play_time_ms=outcome.play_time_ms,
+                effective_view=outcome.effective_view,
+                follow=outcome.follow,
             )
-            for known in request.outcomes.values()
+            for outcome in request.outcomes.values()
         ],
         event_ids=sorted(request.event_ids),
         held=[

@@ -92,12 +92,12 @@ def replace(user: UserSessions, old: Behaviour, new: Behaviour, *, gap_ms: int) 
 
     Where the limit has cut `old` off already there is nothing to replace.
     """
-    known = _behaviours(user.history)
-    if old not in known:
+    behaviours = _behaviours(user.history)
+    if old not in behaviours:
         return 0
-    known.remove(old)
+    behaviours.remove(old)
     last = user.history.sessions[-1]
-    _rebuild(user, sorted([*known, new]), gap_ms)
+    _rebuild(user, sorted([*behaviours, new]), gap_ms)
     _touch(user)
     began: int = user.history.sessions[-1] - last
     return began

@@ -167,19 +167,19 @@ def _join(
     if mismatch:
         request.event_ids.discard(feedback.event_id)  # it had no effect, so it may be tried again
         return Rejected(origin, mismatch)
-    known = request.outcomes.get(feedback.item_id)
-    outcome = outcome_of(feedback) if known is None else fold(known, outcome_of(feedback))
+    earlier = request.outcomes.get(feedback.item_id)
+    outcome = outcome_of(feedback) if earlier is None else fold(earlier, outcome_of(feedback))
     request.outcomes[feedback.item_id] = outcome
     user = state.user(feedback.user_id) or UserSessions()
-    positive = outcome.effective_view and not (known and known.effective_view)
+    positive = outcome.effective_view and not (earlier and earlier.effective_view)
     before = user.before(outcome.time_ms)
     was_open, dropped = user.open, user.dropped
     # The example copies the history, so it must be made first.
     example = _example(user, before, shown, feedback, outcome, origin) if positive else None
-    if known is None:
+    if earlier is None:
         begun = insert(user, outcome, gap_ms=settings.session_gap_ms, limit=settings.history_limit)
-    elif outcome != known:
-        begun = replace(user, known, outcome, gap_ms=settings.session_gap_ms)
+    elif outcome != earlier:
+        begun = replace(user, earlier, outcome, gap_ms=settings.session_gap_ms)
     else:
         return Learned(origin, feedback.user_id, None, True, 0, 0)
     if example:
@@ -188,7 +188,7 @@ def _join(
     state.put_user(feedback.user_id, user)
     if user.open and not was_open:
         state.wake_user(feedback.user_id, user.last_ms + settings.session_gap_ms)
-    return Learned(origin, feedback.user_id, example, known is not None, begun, user.dropped - dropped)
+    return Learned(origin, feedback.user_id, example, earlier is not None, begun, user.dropped - dropped)
 
 
 def _mismatch(shown: ExposureSummary, feedback: Feedback, settings: StreamSettings) -> BadEvent | None:

@@ -259,12 +259,12 @@ class StreamWorker:
 
     def _observe(self) -> None:
         owned = self._ownership.owned
-        self.metrics.held.set(sum(known.store.position.held for known in owned.values()))
-        waiting = [log_of for known in owned.values() for log_of in (known.exposures, known.feedback)]
+        self.metrics.held.set(sum(each.store.position.held for each in owned.values()))
+        waiting = [log_of for each in owned.values() for log_of in (each.exposures, each.feedback)]
         self.metrics.waiting_bytes.set(sum(log_of.size_bytes for log_of in waiting))
         lags = dict.fromkeys(self._lags | owned.keys(), 0)  # 0 for what another worker has now
-        for known, name, where in self._ownership.logs():
-            waits = known.waiting(name)
+        for each, name, where in self._ownership.logs():
+            waits = each.waiting(name)
             lags[where.partition] += self._consumer.lag(where, waits.end) + len(waits.records)
         for partition, lag in lags.items():
             self.metrics.lag.labels(str(partition)).set(lag)

@@ -135,8 +135,8 @@ def largest_letter_bytes(settings: KafkaSettings) -> int:
         described = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
     finally:
         client.close()
-    known = described.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
-    return int(known) - RECORD_OVERHEAD_BYTES if known else LARGEST_LETTER_BYTES
+    max_message_bytes = described.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
+    return int(max_message_bytes) - RECORD_OVERHEAD_BYTES if max_message_bytes else LARGEST_LETTER_BYTES
 
 
 def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> Any:

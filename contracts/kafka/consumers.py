@@ -140,28 +140,28 @@ class GaplessConsumer(Consumer):
     def poll(self, *arguments: Any, **options: Any) -> dict[TopicPartition, list[Any]]:
         """Records without gaps, by partition."""
         polled = super().poll(*arguments, **options)
-        return {tp: kept for tp, records in polled.items() if (kept := self._gapless(tp, records))}
+        return {tp: gapless for tp, records in polled.items() if (gapless := self._gapless(tp, records))}
 
     def _gapless(self, partition: TopicPartition, records: list[Any]) -> list[Any]:
         expected = self._expected.get(partition, 0)
-        kept = before_gap(records, expected)
-        if len(kept) < len(records):
+        gapless = before_gap(records, expected)
+        if len(gapless) < len(records):
             self._attempts[partition] += 1
             log.warning(
                 "a fetch skipped offsets",
                 topic=partition.topic,
                 partition=partition.partition,
-                expected=expected + len(kept),
-                found=records[len(kept)].offset,
+                expected=expected + len(gapless),
+                found=records[len(gapless)].offset,
                 attempt=self._attempts[partition],
             )
             if self._attempts[partition] <= GAP_ATTEMPTS:
-                self.seek(partition, expected + len(kept))
-                return kept
-            kept = records
+                self.seek(partition, expected + len(gapless))
+                return gapless
+            gapless = records
         self._attempts[partition] = 0
-        self._expected[partition] = kept[-1].offset + 1
-        return kept
+        self._expected[partition] = gapless[-1].offset + 1
+        return gapless
 
 
 def consumer(

@@ -132,8 +132,8 @@ def evaluate(options: Options) -> None:
             device = _device(options.device)
             results.append(_run(task, folders, device, options.out, f"[{number}/{len(tasks)}] "))
     except KeyboardInterrupt:
-        kept = f"; {len(results)} of {len(tasks)} results are in {options.out}" if options.out else ""
-        typer.echo(f"driftline: interrupted{kept}.", err=True)
+        saved = f"; {len(results)} of {len(tasks)} results are in {options.out}" if options.out else ""
+        typer.echo(f"driftline: interrupted{saved}.", err=True)
         raise typer.Exit(130) from None
     if options.as_json:
         typer.echo(json.dumps(_as_json(results), indent=1))
@@ -235,14 +235,14 @@ def _run(task: "Task", folders: "Folders", device: "torch.device", out: Path | N
 def _telling(who: str, now: Callable[[], float]) -> "Callable[[Step], None]":
     """Says how far a run is, now and then, on standard error."""
     begun = now()
-    said = begun - SAY_EVERY_S
+    last_report = begun - SAY_EVERY_S
 
     def report(step: "Step") -> None:
-        nonlocal said
-        if now() - said < SAY_EVERY_S:
+        nonlocal last_report
+        if now() - last_report < SAY_EVERY_S:
             return
-        said = now()
-        left = (said - begun) * (1 - step.share) / step.share if step.share > 0 else None
+        last_report = now()
+        left = (last_report - begun) * (1 - step.share) / step.share if step.share > 0 else None
         typer.echo(f"{who}: {step.text}" + (f", {left:.0f} s left" if left is not None else ""), err=True)
 
     return report
@@ -272,14 +272,14 @@ def _as_json(results: "list[Result]") -> list[dict[str, Any]]:
     out = []
     for name, seeds in _of_a_model(results):
         first = seeds[0]
-        found = {metric: estimate(seeds, metric) for metric in METRICS}
+        estimates = {metric: estimate(seeds, metric) for metric in METRICS}
         out.append(
             {
                 "model": name,
                 "task": {k: v for k, v in to_json(first.task).items() if k not in {"seed", "model"}},
                 "seeds": len(seeds),
                 "queries": first.ranks.size,
-                "metrics": {k: {"value": i.value, "low": i.low, "high": i.high} for k, i in found.items()},
+                "metrics": {k: {"value": i.value, "low": i.low, "high": i.high} for k, i in estimates.items()},
                 "coverage@20": _mean([r.coverage for r in seeds]),
                 "parameter_bytes": first.parameter_bytes,
                 "training_s": [r.training_s for r in seeds],
@@ -312,8 +312,8 @@ def _table(results: "list[Result]") -> None:
         cost.add_column(name, justify="right", no_wrap=True)
     for name, seeds in _of_a_model(results):
         covered = _mean([r.coverage for r in seeds])
-        found = [told(estimate(seeds, metric)) for metric in metrics]
-        quality.add_row(name, *found, "-" if covered is None else short(covered))
+        estimates = [told(estimate(seeds, metric)) for metric in metrics]
+        quality.add_row(name, *estimates, "-" if covered is None else short(covered))
         cost.add_row(
             name,
             f"{seeds[0].parameter_bytes / 1000:,.0f}",
@@ -333,5 +333,5 @@ def _table(results: "list[Result]") -> None:
 
 
 def _mean(shares: list[float | None]) -> float | None:
-    known = [share for share in shares if share is not None]
-    return sum(known) / len(known) if known else None
+    present = [share for share in shares if share is not None]
+    return sum(present) / len(present) if present else None

@@ -140,7 +140,7 @@ class Monitor:
         kafka = self._settings.kafka
         group = kafka.topic_prefix + "trainer"
         offsets = self._admin.list_group_offsets([group])[group]
-        return sum(known.offset for tp, known in offsets.items() if tp.topic == kafka.topic(EXAMPLES))
+        return sum(committed.offset for tp, committed in offsets.items() if tp.topic == kafka.topic(EXAMPLES))
 
     async def _show(self) -> None:
         now_s = self._clock.elapsed_s()
