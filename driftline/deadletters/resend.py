@@ -69,7 +69,7 @@ def places(settings: KafkaSettings) -> set[tuple[str, int]]:
 
 
 def original(settings: KafkaSettings, letter: Letter, replayable: Container[tuple[str, int]]) -> Original:
-    """The original of one letter, from the letter, or else from where it came if that is among the `replayable` places."""
+    """The original of a letter: from the letter, or else from where it came if that place is `replayable`."""
     return next(originals(settings, [letter], replayable), Original(letter, None, None))
 
 
