@@ -1,11 +1,12 @@
-"""Writing and reading on both brokers; without gaps on the embedded one, where a fetch may have them."""
+"""Reading to a log's end on both brokers; without gaps on the embedded one, where a fetch may have them."""
+
+from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
-from driftline.processes import broker
 
 
 def send(settings: KafkaSettings, count: int) -> None:
@@ -36,20 +37,6 @@ def test_a_log_is_read_to_its_end_from_where_one_asks(kafka: KafkaSettings) -> N
     assert [int(record.value) for record in consumers.read_to_end(kafka, bus.ITEMS, 0, 15)] == list(range(15, 20))
 
 
-def test_topics_that_are_there_are_left_as_they_are(kafka: KafkaSettings) -> None:
-    send(kafka, 5)
-    broker.prepare(kafka)
-    assert len(list(consumers.read_to_end(kafka, bus.ITEMS, 0, 0))) == 5
-
-
-def test_records_of_long_ago_are_kept(kafka: KafkaSettings) -> None:
-    producer = bus.producer(kafka)
-    producer.send(kafka.topic(bus.FEEDBACK), value=b"old", partition=1, timestamp_ms=1000)
-    producer.close()
-    [record] = consumers.read_to_end(kafka, bus.FEEDBACK, 1, 0)
-    assert (record.value, record.timestamp) == (b"old", 1000)
-
-
 def test_records_that_a_fetch_skipped_are_asked_for_again(embedded: KafkaSettings) -> None:
     send(embedded, 20)
     consumer = consumers.consumer(embedded, [bus.ITEMS], None)
@@ -78,3 +65,41 @@ def test_offsets_that_were_never_written_are_given_up(embedded: KafkaSettings, m
     assert read(consumer, 7) == [0, 1, 2, 6, 7, 8, 9]
     assert consumer.position(partition) == 10
     consumer.close()
+
+
+class Log(consumers.LogEnd):
+    """A log of which a consumer has fetched up to `position`."""
+
+    def __init__(self, position: int, end: int | None) -> None:
+        self._position, self._end = position, end
+
+    def position(self, partition: TopicPartition) -> int:
+        return self._position
+
+    def end(self, partition: TopicPartition) -> int | None:
+        return self._end
+
+
+WHERE = TopicPartition("items", 0)
+
+
+def test_a_log_that_was_never_fetched_is_not_at_its_end_and_has_no_lag() -> None:
+    log = Log(0, None)
+    assert not log.at_end(WHERE)
+    assert log.lag(WHERE, 0) == 0
+    assert not log.is_another_log(WHERE, 5)
+
+
+def test_a_log_is_at_its_end_where_the_position_or_the_caller_has_come_to_it() -> None:
+    assert Log(7, 7).at_end(WHERE)
+    assert not Log(5, 7).at_end(WHERE)
+    assert Log(5, 7).at_end(WHERE, fetched=7)
+    assert Log(5, 7).lag(WHERE, 4) == 3
+
+
+def test_a_log_that_ends_or_is_read_before_what_was_read_of_it_is_another_one() -> None:
+    log = Log(7, 7)
+    assert log.is_another_log(WHERE, 8)
+    assert not log.is_another_log(WHERE, 7)
+    assert log.is_another_log(WHERE, 5, [SimpleNamespace(offset=0)])
+    assert not log.is_another_log(WHERE, 5, [SimpleNamespace(offset=5)])
