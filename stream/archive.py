@@ -59,7 +59,7 @@ MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 
 
 @dataclass(eq=False)
-class Waiting:
+class PendingFile:
     """Consecutive offsets of one partition that are in no file yet: `start` <= offset < `end`."""
 
     partition: int
@@ -75,19 +75,19 @@ class Waiting:
         return Piece(self.partition, self.start, self.end)
 
 
-def complete(waiting: Waiting, file_examples: int = FILE_EXAMPLES) -> bool:
+def complete(waiting: PendingFile, file_examples: int = FILE_EXAMPLES) -> bool:
     """Whether a file's worth is there: where files end is a matter of offsets, not of polls.
 
-    >>> complete(Waiting(0, 0, 1999)), complete(Waiting(0, 0, 2000)), complete(Waiting(0, 1990, 2000))
+    >>> complete(PendingFile(0, 0, 1999)), complete(PendingFile(0, 0, 2000)), complete(PendingFile(0, 1990, 2000))
     (False, True, True)
     """
     return waiting.end // file_examples > waiting.start // file_examples
 
 
-def due(waiting: Iterable[Waiting], now_ms: int, max_waiting: int = MAX_WAITING) -> list[Waiting]:
+def due(waiting: Iterable[PendingFile], now_ms: int, max_waiting: int = MAX_WAITING) -> list[PendingFile]:
     """Those that shall become files before they are complete: the old, then the largest while there are too many.
 
-    >>> young, old = Waiting(0, 0, 5, since_ms=60_000), Waiting(1, 0, 3, since_ms=0)
+    >>> young, old = PendingFile(0, 0, 5, since_ms=60_000), PendingFile(1, 0, 3, since_ms=0)
     >>> [w.partition for w in due([young, old], 60_000)], [w.partition for w in due([young, old], 59_999, 4)]
     ([1], [0])
     """
@@ -210,11 +210,11 @@ class Archive:
         ends = files.ends()
         partitions = bus.partitions_of(settings.kafka, [bus.EXAMPLES])
         consumer.assign(partitions)
-        self._waiting: dict[TopicPartition, Waiting] = {}
+        self._waiting: dict[TopicPartition, PendingFile] = {}
         for partition in partitions:
             start = ends.get(partition.partition, 0)
             consumer.seek(partition, start)
-            self._waiting[partition] = Waiting(partition.partition, start, start)
+            self._waiting[partition] = PendingFile(partition.partition, start, start)
 
     def step(self) -> int:
         """One step, in the order given at the top; returns how many records it consumed.
@@ -253,7 +253,7 @@ class Archive:
                     f"files away (data/user_sequence) or take the broker that they came from."
                 )
 
-    def _take_in(self, waiting: Waiting, record: ConsumerRecord) -> None:
+    def _take_in(self, waiting: PendingFile, record: ConsumerRecord) -> None:
         if record.offset > waiting.end:
             log.warning("offsets are not in the log", partition=record.partition, gap=(waiting.end, record.offset))
         if waiting.end == waiting.start:
@@ -281,7 +281,7 @@ class Archive:
         self.metrics.files.inc()
         self.metrics.rows.inc(2 * len(waiting.examples))
         self._written[partition] = OffsetAndMetadata(waiting.end, "", -1)
-        self._waiting[partition] = Waiting(partition.partition, waiting.end, waiting.end)
+        self._waiting[partition] = PendingFile(partition.partition, waiting.end, waiting.end)
 
     def _commit(self) -> None:
         if not self._written:
