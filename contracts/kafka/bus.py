@@ -22,9 +22,7 @@ EXAMPLES = "examples"
 DEAD_LETTERS = "deadletters"
 TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS)
 
-LARGEST_RECORD_BYTES = (
-    32 * 1024 * 1024
-)  # dead letters hold whole records and the reason; the client's own limit is 1 MiB
+LARGEST_RECORD_BYTES = 32 * 1024 * 1024  # a dead letter holds a whole record; the client's own limit is 1 MiB
 RECORD_OVERHEAD_BYTES = 2048
 LARGEST_LETTER_BYTES = LARGEST_RECORD_BYTES - RECORD_OVERHEAD_BYTES
 OWN_CONFIG = {
