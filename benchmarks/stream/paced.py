@@ -89,8 +89,8 @@ def main() -> None:
     kafka = KafkaSettings(
         bootstrap_servers=arguments.bootstrap, topic_prefix=arguments.prefix, partitions=workload.partitions
     )
-    found = freshness(kafka, workload, arguments.rate, arguments.redis)
-    sys.stdout.write(json.dumps(found) + "\n")
+    figures = freshness(kafka, workload, arguments.rate, arguments.redis)
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

@@ -221,16 +221,16 @@ def main() -> None:
         if arguments.part == "steps":
             if not arguments.gc:
                 gc.disable()
-            found = steps(workload)
+            figures = steps(workload)
         elif arguments.part == "write":
-            found = write(workload, directory, arguments.redis, arguments.batch)
+            figures = write(workload, directory, arguments.redis, arguments.batch)
         elif arguments.part == "consume":
-            found = consume(kafka, workload.events)
+            figures = consume(kafka, workload.events)
         else:
-            found = room(kafka, workload, directory, arguments.redis, arguments.part == "soak")
+            figures = room(kafka, workload, directory, arguments.redis, arguments.part == "soak")
             if arguments.part == "room":
-                found |= judged(kafka, workload)
-    sys.stdout.write(json.dumps(found) + "\n")
+                figures |= judged(kafka, workload)
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":
