@@ -11,9 +11,9 @@ from itertools import count
 
 import numpy as np
 
-from contracts.config.settings import MINUTE_MS
 from contracts.features import Ints
 from contracts.messages.events import SCHEMA_VERSION
+from contracts.runtime.clock import MINUTE_MS
 from contracts.wire.events_pb2 import Example, History, Item
 
 CATEGORY = 100  # items of one

@@ -16,10 +16,10 @@ def table(columns: Mapping[str, bool], *, wraps: Sequence[str] = ()) -> "Table":
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, number in columns.items():
-        made.add_column(name, justify="right" if number else "left", no_wrap=name not in wraps)
-    return made
+        grid.add_column(name, justify="right" if number else "left", no_wrap=name not in wraps)
+    return grid
 
 
 def show(shown: "Table") -> None:

@@ -6,8 +6,6 @@ import numpy as np
 
 from contracts.features import Floats, Ints, Positives, TowerInputs, tower_inputs
 
-SECOND_MS = 1000
-
 
 class DataError(Exception):
     """A dataset folder is not what it should be."""

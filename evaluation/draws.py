@@ -8,7 +8,8 @@ import torch
 
 from contracts.config.settings import ModelSettings
 from contracts.features import Ints
-from evaluation.data import SECOND_MS, Examples, Query, Sequence, encode
+from contracts.runtime.clock import SECOND_MS
+from evaluation.data import Examples, Query, Sequence, encode
 from trainer.models import create
 
 Draw = Callable[[np.random.Generator], Examples]

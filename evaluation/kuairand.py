@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.features import Ints, rows_of
+from contracts.runtime.clock import DAY_MS
 from evaluation.data import Catalogue, DataError, Query, Sequence
 from evaluation.files import read_parquet
 from world import logs
-from world.base import DAY_MS, WorldError
+from world.base import WorldError
 from world.kuairand import BEIJING_MS, read_catalogue, read_log
 
 HISTORIES = "user_history_until_4_24.parquet"

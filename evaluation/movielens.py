@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from contracts.features import Ints, rows_of
-from evaluation.data import SECOND_MS, Catalogue, DataError, Query, Sequence
+from contracts.runtime.clock import SECOND_MS
+from evaluation.data import Catalogue, DataError, Query, Sequence
 from evaluation.files import read_parquet
 
 Order = Literal["time", "file"]

@@ -88,10 +88,10 @@ def ends(names: Iterable[str]) -> dict[int, int]:
     >>> ends([Piece(0, 5, 9).name, Piece(0, 0, 5).name, "schema.parquet"])
     {0: 9}
     """
-    found: dict[int, int] = {}
+    by_partition: dict[int, int] = {}
     for piece in filter(None, map(parse, names)):
-        found[piece.partition] = max(piece.end, found.get(piece.partition, 0))
-    return found
+        by_partition[piece.partition] = max(piece.end, by_partition.get(piece.partition, 0))
+    return by_partition
 
 
 def directory(repo: Path) -> Path:

@@ -101,12 +101,13 @@ class OnlineSequences:
             FeaturesUnavailable: the store does not answer, or a row in it cannot be decoded.
 
         """
-        asked = list(dict.fromkeys(user_ids))
-        if not asked:
+        distinct = list(dict.fromkeys(user_ids))
+        if not distinct:
             return []
         try:
             rows = {
-                user_id: decode(user_id, stored) for user_id, stored in zip(asked, self._rows.fetch(asked), strict=True)
+                user_id: decode(user_id, stored)
+                for user_id, stored in zip(distinct, self._rows.fetch(distinct), strict=True)
             }
         except (sqlite3.Error, RedisError, DecodeError) as error:
             raise FeaturesUnavailable(f"Users' rows cannot be read: {_said(error)}.") from error
@@ -184,8 +185,8 @@ class _Sqlite:
         query = f"{self._query}({','.join('?' * len(keys))}) GROUP BY entity_key"
         with self._lock:
             lines = self._connection.execute(query, keys).fetchall()
-        found = {key: dict(zip(_FEATURES, cells, strict=True)) for key, *cells in lines}
-        return [found.get(key, {}) for key in keys]
+        by_key = {key: dict(zip(_FEATURES, cells, strict=True)) for key, *cells in lines}
+        return [by_key.get(key, {}) for key in keys]
 
     def close(self) -> None:
         with self._lock:

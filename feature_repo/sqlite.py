@@ -32,5 +32,5 @@ class Versions:
     def of(self, key: EntityKey) -> int:
         """The version of an entity's row; -1 where there is none."""
         encoded = serialize_entity_key(key, entity_key_serialization_version=self._key_version)
-        found = self._connection.execute(self._query, (encoded,)).fetchone()
-        return int(Value.FromString(found[0]).int64_val) if found else -1
+        stored = self._connection.execute(self._query, (encoded,)).fetchone()
+        return int(Value.FromString(stored[0]).int64_val) if stored else -1

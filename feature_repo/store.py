@@ -164,7 +164,7 @@ class HistoricalSequences:
 
         `feedback_offset` is 0: the offline store has none. Each call reads the whole store, so ask for many at once.
         """
-        asked = pd.DataFrame(
+        entity_rows = pd.DataFrame(
             {
                 "user_id": np.asarray(user_ids, np.int64),
                 "event_timestamp": pd.to_datetime(np.asarray(times_ms, np.int64), unit="ms", utc=True),
@@ -173,12 +173,12 @@ class HistoricalSequences:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # ibis calls what DuckDB 2 deprecates
-            found = self._store.get_historical_features(entity_df=asked, features=self._service).to_arrow()
-        found = found.sort_by("n")
-        if found["n"].to_pylist() != list(range(len(user_ids))):
+            answer = self._store.get_historical_features(entity_df=entity_rows, features=self._service).to_arrow()
+        answer = answer.sort_by("n")
+        if answer["n"].to_pylist() != list(range(len(user_ids))):
             raise RuntimeError("Feast did not answer each row that it was asked for once.")
-        sequences = {name: found[name].to_pylist() for name in SEQUENCES}
-        starts, newest, versions = (found[name].to_pylist() for name in ("session_start", "last_event_ms", VERSION))
+        sequences = {name: answer[name].to_pylist() for name in SEQUENCES}
+        starts, newest, versions = (answer[name].to_pylist() for name in ("session_start", "last_event_ms", VERSION))
         return [
             UserRow(
                 user_id=int(user_ids[i]),

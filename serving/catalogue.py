@@ -12,7 +12,7 @@ import structlog
 from kafka.errors import KafkaError
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import BadEvent, decode_catalogue
 from contracts.wire.events_pb2 import Item
 
@@ -69,7 +69,7 @@ class CatalogueReader:
         self.caught_up = threading.Event()  # everything that was in the topic at the start has been read
         self._stop = threading.Event()
         (self._partition,) = bus.partitions_of(settings, [bus.ITEMS])
-        self._consumer = bus.consumer(settings, [bus.ITEMS], None)
+        self._consumer = consumers.consumer(settings, [bus.ITEMS], None)
         self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
 
     def start(self) -> None:
@@ -95,6 +95,5 @@ class CatalogueReader:
             for record in records:
                 with contextlib.suppress(BadEvent):  # the stream worker dead-letters it
                     self.withdrawn.take(*decode_catalogue(record.key, record.value, max_bytes=self._max_bytes))
-        end = self._consumer.highwater(self._partition)
-        if end is not None and self._consumer.position(self._partition) >= end:
+        if self._consumer.at_end(self._partition):
             self.caught_up.set()

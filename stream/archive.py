@@ -34,16 +34,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.config.settings import Settings, SettingsError
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
+from contracts.kafka.consumers import Consumer
 from contracts.messages.events import BadEvent, Reason, decode_example
-from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.clock import MINUTE_MS, Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from contracts.wire.events_pb2 import Example
 from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piece, examples_directory, prepare
@@ -51,14 +52,14 @@ from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piec
 log = structlog.get_logger()
 POLL_MS = 500
 FILE_EXAMPLES = 2_000
-MAX_AGE_MS = 60_000
+MAX_AGE_MS = MINUTE_MS
 MAX_WAITING = 10_000  # examples in memory, those of all partitions together: 150 MB of full histories
 ROW_GROUP_EXAMPLES = 500  # what is expanded at a time: 20 kB an example
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 
 
 @dataclass(eq=False)
-class Waiting:
+class PendingFile:
     """Consecutive offsets of one partition that are in no file yet: `start` <= offset < `end`."""
 
     partition: int
@@ -74,19 +75,19 @@ class Waiting:
         return Piece(self.partition, self.start, self.end)
 
 
-def complete(waiting: Waiting, file_examples: int = FILE_EXAMPLES) -> bool:
+def complete(waiting: PendingFile, file_examples: int = FILE_EXAMPLES) -> bool:
     """Whether a file's worth is there: where files end is a matter of offsets, not of polls.
 
-    >>> complete(Waiting(0, 0, 1999)), complete(Waiting(0, 0, 2000)), complete(Waiting(0, 1990, 2000))
+    >>> complete(PendingFile(0, 0, 1999)), complete(PendingFile(0, 0, 2000)), complete(PendingFile(0, 1990, 2000))
     (False, True, True)
     """
     return waiting.end // file_examples > waiting.start // file_examples
 
 
-def due(waiting: Iterable[Waiting], now_ms: int, max_waiting: int = MAX_WAITING) -> list[Waiting]:
+def due(waiting: Iterable[PendingFile], now_ms: int, max_waiting: int = MAX_WAITING) -> list[PendingFile]:
     """Those that shall become files before they are complete: the old, then the largest while there are too many.
 
-    >>> young, old = Waiting(0, 0, 5, since_ms=60_000), Waiting(1, 0, 3, since_ms=0)
+    >>> young, old = PendingFile(0, 0, 5, since_ms=60_000), PendingFile(1, 0, 3, since_ms=0)
     >>> [w.partition for w in due([young, old], 60_000)], [w.partition for w in due([young, old], 59_999, 4)]
     ([1], [0])
     """
@@ -168,7 +169,7 @@ def _row_groups(examples: Sequence[tuple[Example, int]], limit: int) -> Iterator
         yield rows(examples[i : i + ROW_GROUP_EXAMPLES], limit)
 
 
-class Metrics:
+class ArchiveMetrics:
     """The archive's Prometheus metrics."""
 
     def __init__(self) -> None:
@@ -190,7 +191,7 @@ class Archive:
     def __init__(
         self,
         settings: Settings,
-        consumer: KafkaConsumer,
+        consumer: Consumer,
         producer: KafkaProducer,
         files: OfflineFiles,
         clock: Clock,
@@ -205,15 +206,15 @@ class Archive:
         self._clock = clock
         self._file_examples = file_examples
         self._written: dict[TopicPartition, OffsetAndMetadata] = {}
-        self.metrics = Metrics()
+        self.metrics = ArchiveMetrics()
         ends = files.ends()
         partitions = bus.partitions_of(settings.kafka, [bus.EXAMPLES])
         consumer.assign(partitions)
-        self._waiting: dict[TopicPartition, Waiting] = {}
+        self._waiting: dict[TopicPartition, PendingFile] = {}
         for partition in partitions:
             start = ends.get(partition.partition, 0)
             consumer.seek(partition, start)
-            self._waiting[partition] = Waiting(partition.partition, start, start)
+            self._waiting[partition] = PendingFile(partition.partition, start, start)
 
     def step(self) -> int:
         """One step, in the order given at the top; returns how many records it consumed.
@@ -244,18 +245,15 @@ class Archive:
         self._observe()
 
     def _check_log(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """The embedded broker says nothing to a fetch beyond the end; others send the client back to the beginning."""
         for partition, waiting in self._waiting.items():
-            end = self._consumer.highwater(partition)
-            records = polled.get(partition)
-            if (end is not None and end < waiting.end) or (records and records[0].offset < waiting.end):
+            if self._consumer.is_another_log(partition, waiting.end, polled.get(partition)):
                 raise SettingsError(
                     f"The offline store in {self._settings.feature_repo} holds {partition.topic} partition "
                     f"{partition.partition} up to offset {waiting.end}, where the broker has no such log: move the "
                     f"files away (data/user_sequence) or take the broker that they came from."
                 )
 
-    def _take_in(self, waiting: Waiting, record: ConsumerRecord) -> None:
+    def _take_in(self, waiting: PendingFile, record: ConsumerRecord) -> None:
         if record.offset > waiting.end:
             log.warning("offsets are not in the log", partition=record.partition, gap=(waiting.end, record.offset))
         if waiting.end == waiting.start:
@@ -283,7 +281,7 @@ class Archive:
         self.metrics.files.inc()
         self.metrics.rows.inc(2 * len(waiting.examples))
         self._written[partition] = OffsetAndMetadata(waiting.end, "", -1)
-        self._waiting[partition] = Waiting(partition.partition, waiting.end, waiting.end)
+        self._waiting[partition] = PendingFile(partition.partition, waiting.end, waiting.end)
 
     def _commit(self) -> None:
         if not self._written:
@@ -296,9 +294,7 @@ class Archive:
             log.warning("progress was not reported", error=repr(error))
 
     def _observe(self) -> None:
-        self.metrics.lag.set(
-            sum(max((self._consumer.highwater(tp) or 0) - each.start, 0) for tp, each in self._waiting.items())
-        )
+        self.metrics.lag.set(sum(self._consumer.lag(tp, waiting.start) for tp, waiting in self._waiting.items()))
 
 
 def run(settings: Settings, ready_file: Path | None) -> None:
@@ -308,9 +304,8 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     bus.check_topics(settings.kafka)
     files = OfflineFiles(prepare(settings.feature_repo))
     with files.claim():
-        consumer = bus.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive")
-        # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
-        producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
+        consumer = consumers.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive")
+        producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
         archive = Archive(settings, consumer, producer, files, SystemClock())
         port = serve_metrics(archive.metrics.registry)
         log.info("archive ready", metrics_port=port)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contracts.config.settings import KafkaSettings, SettingsError
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import BadEvent, decode_catalogue
 from stream.join import Origin
 from stream.step import Rejected
@@ -12,7 +12,7 @@ from stream.step import Rejected
 POLL_MS = 50
 
 
-class Catalogue:
+class KnownItems:
     """The ids of the items that the topic has named so far.
 
     A deleted item stays known here: what users did with it was done, and whether a worker has read of the deletion
@@ -34,7 +34,7 @@ class Catalogue:
             SettingsError: no broker answers.
 
         """
-        for record in bus.read_to_end(self._settings, bus.ITEMS, 0, self._end):
+        for record in consumers.read_to_end(self._settings, bus.ITEMS, 0, self._end):
             self._take(record)
             self._end = record.offset + 1
 
@@ -48,7 +48,7 @@ class Catalogue:
             return [], offset  # the broker is away; the next batch asks again
 
     def _rejected(self, offset: int) -> Iterator[Rejected]:
-        for record in bus.read_to_end(self._settings, bus.ITEMS, 0, offset):
+        for record in consumers.read_to_end(self._settings, bus.ITEMS, 0, offset):
             if record.offset < self._end:
                 try:
                     decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)

@@ -22,13 +22,13 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.wire.events_pb2 import DeadLetter, Example
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from feature_repo.store import UserRow, UserSequences
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.partition import PartitionStore
-from stream.sessions import User
+from stream.sessions import UserSessions
 
 log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -50,7 +50,7 @@ class Delivery:
         producer: KafkaProducer,
         features: UserSequences,
         stop: threading.Event,
-        metrics: Metrics,
+        metrics: StreamMetrics,
         at: At,
     ) -> None:
         self._settings = settings
@@ -119,12 +119,12 @@ class Delivery:
     def _known(self, store: PartitionStore) -> tuple[set[str], set[tuple[str, int, int]]]:
         """What the logs hold since the offsets that the partition's state knows of."""
         position, partition = store.position, store.partition
-        examples = bus.read_to_end(self._settings, bus.EXAMPLES, partition, position.examples_end)
-        letters = bus.read_to_end(self._settings, bus.DEAD_LETTERS, 0, position.dead_letters_end)
-        found = [DeadLetter.FromString(record.value) for record in letters]
+        examples = consumers.read_to_end(self._settings, bus.EXAMPLES, partition, position.examples_end)
+        letters = consumers.read_to_end(self._settings, bus.DEAD_LETTERS, 0, position.dead_letters_end)
+        dead_letters = [DeadLetter.FromString(record.value) for record in letters]
         return (
             {Example.FromString(record.value).event_id for record in examples},
-            {(letter.topic, letter.partition, letter.offset) for letter in found},
+            {(letter.topic, letter.partition, letter.offset) for letter in dead_letters},
         )
 
     def _send(
@@ -191,7 +191,7 @@ class Delivery:
                     raise Stopped
 
 
-def row_of(user_id: int, user: User) -> UserRow:
+def row_of(user_id: int, user: UserSessions) -> UserRow:
     """A user's row in Feast."""
     return UserRow.of(
         user_id,

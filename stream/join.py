@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     sent_at_ms: int
 
 
-class Shown(NamedTuple):
+class ExposureSummary(NamedTuple):
     """What later feedback needs to know of an exposure."""
 
     user_id: int
@@ -36,17 +36,17 @@ class Shown(NamedTuple):
     item_ids: frozenset[int]
 
     @classmethod
-    def of(cls, exposure: Exposure) -> "Shown":
+    def of(cls, exposure: Exposure) -> "ExposureSummary":
         """The part of an exposure that is kept."""
         items = frozenset(item.item_id for item in exposure.items)
         return cls(exposure.user_id, exposure.time_ms, exposure.arm, items)
 
 
 @dataclass(slots=True)
-class Request:
+class OpenRequest:
     """All that one request_id is known by."""
 
-    shown: Shown | None = None  # None while only feedback has come
+    shown: ExposureSummary | None = None  # None while only feedback has come
     outcomes: dict[int, Behaviour] = field(default_factory=dict)  # by item
     event_ids: set[str] = field(default_factory=set)  # of the feedback that was taken in or is held
     held: list[tuple[Feedback, Origin]] = field(default_factory=list)  # in the order in which it arrived
@@ -65,16 +65,16 @@ def outcome_of(feedback: Feedback) -> Behaviour:
     )
 
 
-def fold(known: Behaviour, more: Behaviour) -> Behaviour:
+def fold(one: Behaviour, other: Behaviour) -> Behaviour:
     """Two feedback events on one item as one outcome.
 
     >>> fold(Behaviour(5, 1, 900, True, False), Behaviour(9, 1, 300, False, True))
     Behaviour(time_ms=5, item_id=1, play_time_ms=900, effective_view=True, follow=True)
     """
     return Behaviour(
-        min(known.time_ms, more.time_ms),
-        known.item_id,
-        max(known.play_time_ms, more.play_time_ms),
-        known.effective_view or more.effective_view,
-        known.follow or more.follow,
+        min(one.time_ms, other.time_ms),
+        one.item_id,
+        max(one.play_time_ms, other.play_time_ms),
+        one.effective_view or other.effective_view,
+        one.follow or other.follow,
     )

@@ -38,7 +38,7 @@ class BatchHistogram(Collector):
         yield HistogramMetricFamily(self._name, self._what, list(zip(edges, cumulative, strict=True)), self._sum)
 
 
-class Metrics:
+class StreamMetrics:
     """One worker's metrics, in a registry of their own."""
 
     def __init__(self) -> None:

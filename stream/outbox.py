@@ -8,14 +8,14 @@ from contracts.kafka import bus
 from contracts.messages.events import BadEvent, dead_letter
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from stream.join import Origin
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.step import Closed, Duplicate, Learned, Output, Rejected, Remembered
 
 
 def collect(
     outputs: Iterable[Output],
     kafka: KafkaSettings,
-    metrics: Metrics,
+    metrics: StreamMetrics,
     largest_letter_bytes: int = bus.LARGEST_LETTER_BYTES,
 ) -> tuple[Outbox, list[Origin]]:
     """The outbox of one batch, and the origins of the feedback whose users' rows it changes.

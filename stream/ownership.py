@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 
 from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus
+from contracts.kafka.consumers import Consumer
 from stream.intake import Waiting
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.partition import PartitionBusy, PartitionStore
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
     def __init__(self) -> None:
         self.wanted: frozenset[int] = frozenset()
         self.changes = 0
-        self.consumer: KafkaConsumer = None
+        self.consumer: Consumer  # set once there is one; nothing is assigned before
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let go of them at the next step."""
@@ -72,7 +73,7 @@ class Ownership:
     """The partitions that are this worker's."""
 
     def __init__(
-        self, settings: Settings, consumer: KafkaConsumer, assignment: Assignment, metrics: Metrics, *, rebuild: bool
+        self, settings: Settings, consumer: Consumer, assignment: Assignment, metrics: StreamMetrics, *, rebuild: bool
     ) -> None:
         self.owned: dict[int, Owned] = {}
         self._settings = settings
@@ -99,7 +100,7 @@ class Ownership:
         if self.changed:
             self._seen = self._assignment.changes
             self._busy &= wanted
-            for partition in [known for known in self.owned if known not in wanted]:
+            for partition in [partition for partition in self.owned if partition not in wanted]:
                 log.info("partition given up", partition=partition)
                 self.owned.pop(partition).store.close()
             for owned in self.owned.values():
@@ -150,15 +151,15 @@ class Ownership:
             self._consumer.seek(where, begins)
 
     def check_not_ahead(self) -> None:
-        """The embedded broker answers a fetch past the end of a log as if nothing were wrong.
+        """See that no state is ahead of its log, where the broker itself raises nothing.
 
         Raises:
             SettingsError: a state is ahead of its log, so it belongs to another one.
 
         """
         for owned, name, where in self.logs():
-            end, offset = self._consumer.highwater(where), owned.waiting(name).end
-            if end is not None and end < offset and self._settings.kafka.gapless:
+            offset = owned.waiting(name).end
+            if self._settings.kafka.gapless and self._consumer.is_another_log(where, offset):
                 raise SettingsError(self._foreign(where, offset))
 
     def _open(self, partition: int) -> PartitionStore | None:

@@ -24,8 +24,8 @@ from contracts.wire.stream_state_pb2 import (
     RequestState,
     UserState,
 )
-from stream.join import Origin, Request, Shown
-from stream.sessions import Behaviour, User
+from stream.join import ExposureSummary, OpenRequest, Origin
+from stream.sessions import Behaviour, UserSessions
 
 POSITION, OUTBOX = b"p", b"o"
 REQUEST, USER, REQUEST_TIMER, USER_TIMER = b"r", b"u", b"R", b"U"
@@ -42,7 +42,7 @@ class PartitionBusy(Exception):
 
 
 class PartitionStore:
-    """A `stream.state.State` that lasts."""
+    """A `stream.state.JoinState` that lasts."""
 
     def __init__(self, directory: Path, feedback_topic: str, partition: int, settings: StreamSettings) -> None:
         """Open, or begin, the state of `partition` in `directory`.
@@ -59,8 +59,8 @@ class PartitionStore:
         self.position = PartitionPosition.FromString(self._db.get(POSITION) or b"")
         self.newest_exposure_ms = self.position.newest_exposure_ms
         self.newest_feedback_ms = self.position.newest_feedback_ms
-        self._requests: _Cached[str, Request] = _Cached(settings.cached_requests)
-        self._users: _Cached[int, User] = _Cached(settings.cached_users)
+        self._requests: _Cached[str, OpenRequest] = _Cached(settings.cached_requests)
+        self._users: _Cached[int, UserSessions] = _Cached(settings.cached_users)
         self._batch = WriteBatch(raw_mode=True)
         # Before which time no timer is left, committed or set since: it spares a scan the timers that were deleted.
         self._scan_from = {REQUEST_TIMER: 0, USER_TIMER: 0}
@@ -111,7 +111,7 @@ class PartitionStore:
             self._scan_from[kind] = min(self._scan_from[kind], at_ms)
         self._set_since.clear()
 
-    def request(self, request_id: str) -> Request | None:
+    def request(self, request_id: str) -> OpenRequest | None:
         if request_id in self._requests:
             return self._requests[request_id]
         stored = self._db.get(REQUEST + request_id.encode())
@@ -119,7 +119,7 @@ class PartitionStore:
         self._requests.learn(request_id, request)
         return request
 
-    def put_request(self, request_id: str, request: Request) -> None:
+    def put_request(self, request_id: str, request: OpenRequest) -> None:
         self._requests.change(request_id, request)
 
     def drop_request(self, request_id: str) -> None:
@@ -132,7 +132,7 @@ class PartitionStore:
         for name in self._due(REQUEST_TIMER, before_ms):
             yield name.decode()
 
-    def user(self, user_id: int) -> User | None:
+    def user(self, user_id: int) -> UserSessions | None:
         if user_id in self._users:
             return self._users[user_id]
         stored = self._db.get(USER + _sortable(user_id))
@@ -140,7 +140,7 @@ class PartitionStore:
         self._users.learn(user_id, user)
         return user
 
-    def put_user(self, user_id: int, user: User) -> None:
+    def put_user(self, user_id: int, user: UserSessions) -> None:
         self._users.change(user_id, user)
 
     def wake_user(self, user_id: int, at_ms: int) -> None:
@@ -165,31 +165,39 @@ class PartitionStore:
             self._batch.delete(key)
             yield key[9:]
 
-    def _decode_request(self, stored: bytes) -> Request:
+    def _decode_request(self, stored: bytes) -> OpenRequest:
         state = RequestState.FromString(stored)
-        shown = Shown(state.user_id, state.time_ms, state.arm, frozenset(state.item_ids)) if state.exposed else None
+        shown = (
+            ExposureSummary(state.user_id, state.time_ms, state.arm, frozenset(state.item_ids))
+            if state.exposed
+            else None
+        )
         held = [
             (
-                Feedback.FromString(known.value),
+                Feedback.FromString(stored_event.value),
                 Origin(
                     self._topic,
                     self.partition,
-                    known.offset,
-                    known.key if known.HasField("key") else None,
-                    known.value,
-                    known.timestamp_ms,
-                    known.sent_at_ms,
+                    stored_event.offset,
+                    stored_event.key if stored_event.HasField("key") else None,
+                    stored_event.value,
+                    stored_event.timestamp_ms,
+                    stored_event.sent_at_ms,
                 ),
             )
-            for known in state.held
+            for stored_event in state.held
         ]
         outcomes = {
-            known.item_id: Behaviour(
-                known.time_ms, known.item_id, known.play_time_ms, known.effective_view, known.follow
+            stored_event.item_id: Behaviour(
+                stored_event.time_ms,
+                stored_event.item_id,
+                stored_event.play_time_ms,
+                stored_event.effective_view,
+                stored_event.follow,
             )
-            for known in state.outcomes
+            for stored_event in state.outcomes
         }
-        return Request(shown, outcomes, set(state.event_ids), held)
+        return OpenRequest(shown, outcomes, set(state.event_ids), held)
 
 
 class _Cached(Generic[K, V]):
@@ -263,7 +271,7 @@ def _number(sortable: bytes) -> int:
     return int.from_bytes(sortable, "big") - (1 << 63)
 
 
-def _encode_user(user: User) -> bytes:
+def _encode_user(user: UserSessions) -> bytes:
     state = UserState(
         history=user.history, dropped=user.dropped, next_offset=user.next_offset, row_us=user.row_us, open=user.open
     )
@@ -271,24 +279,24 @@ def _encode_user(user: User) -> bytes:
     return encoded
 
 
-def _decode_user(stored: bytes) -> User:
+def _decode_user(stored: bytes) -> UserSessions:
     state = UserState.FromString(stored)
-    return User(state.history, state.dropped, state.next_offset, state.row_us, state.open)
+    return UserSessions(state.history, state.dropped, state.next_offset, state.row_us, state.open)
 
 
-def _encode_request(request: Request) -> bytes:
+def _encode_request(request: OpenRequest) -> bytes:
     shown = request.shown
     state = RequestState(
         exposed=shown is not None,
         outcomes=[
             OutcomeState(
-                item_id=known.item_id,
-                time_ms=known.time_ms,
-                play_time_ms=known.play_time_ms,
-                effective_view=known.effective_view,
-                follow=known.follow,
+                item_id=outcome.item_id,
+                time_ms=outcome.time_ms,
+                play_time_ms=outcome.play_time_ms,
+                effective_view=outcome.effective_view,
+                follow=outcome.follow,
             )
-            for known in request.outcomes.values()
+            for outcome in request.outcomes.values()
         ],
         event_ids=sorted(request.event_ids),
         held=[

@@ -24,7 +24,7 @@ class Behaviour(NamedTuple):
 
 
 @dataclass(slots=True)
-class User:
+class UserSessions:
     """A user's behaviours, oldest first, with the session index of each; sessions count up from 0 per user."""
 
     history: History = field(default_factory=History)
@@ -42,7 +42,7 @@ class User:
     def session_start(self) -> int:
         """Position of the first behaviour of the open session; the number of behaviours where none is open.
 
-        >>> user = User()
+        >>> user = UserSessions()
         >>> _ = [insert(user, Behaviour(t, 1, 0, True, False), gap_ms=10, limit=9) for t in (0, 20, 25)]
         >>> user.session_start, close(user), user.session_start
         (1, None, 3)
@@ -56,13 +56,13 @@ class User:
         return len(times) if not times or times[-1] < time_ms else bisect_left(times, time_ms)
 
 
-def insert(user: User, behaviour: Behaviour, *, gap_ms: int, limit: int) -> int:
+def insert(user: UserSessions, behaviour: Behaviour, *, gap_ms: int, limit: int) -> int:
     """Put a behaviour at its place in event time, open the last session, and keep the newest `limit` behaviours.
 
     Returns:
         How many sessions this began: 1 or 0, and -1 where a late behaviour joined two sessions into one.
 
-    >>> user = User()
+    >>> user = UserSessions()
     >>> [insert(user, Behaviour(t, 1, 0, True, False), gap_ms=10, limit=9) for t in (0, 20, 10)]
     [1, 1, -1]
     >>> list(user.history.sessions)
@@ -87,29 +87,29 @@ def insert(user: User, behaviour: Behaviour, *, gap_ms: int, limit: int) -> int:
     return began
 
 
-def replace(user: User, old: Behaviour, new: Behaviour, *, gap_ms: int) -> int:
+def replace(user: UserSessions, old: Behaviour, new: Behaviour, *, gap_ms: int) -> int:
     """Put `new` where `old` was; returns how many sessions this began, as `insert` does.
 
     Where the limit has cut `old` off already there is nothing to replace.
     """
-    known = _behaviours(user.history)
-    if old not in known:
+    behaviours = _behaviours(user.history)
+    if old not in behaviours:
         return 0
-    known.remove(old)
+    behaviours.remove(old)
     last = user.history.sessions[-1]
-    _rebuild(user, sorted([*known, new]), gap_ms)
+    _rebuild(user, sorted([*behaviours, new]), gap_ms)
     _touch(user)
     began: int = user.history.sessions[-1] - last
     return began
 
 
-def close(user: User) -> None:
+def close(user: UserSessions) -> None:
     """End the open session: nothing that is in time can join it any more."""
     user.open = False
     _touch(user)
 
 
-def _touch(user: User) -> None:
+def _touch(user: UserSessions) -> None:
     user.row_us = max(user.row_us + 1, user.history.times_ms[-1] * 1000)
 
 
@@ -143,7 +143,7 @@ def _append(history: History, behaviour: Behaviour, session: int) -> None:
     history.sessions.append(session)
 
 
-def _rebuild(user: User, behaviours: list[Behaviour], gap_ms: int) -> None:
+def _rebuild(user: UserSessions, behaviours: list[Behaviour], gap_ms: int) -> None:
     # Where the limit has cut, the oldest keeps its number: its predecessors cannot be asked any more.
     session = user.history.sessions[0] if user.dropped else 0
     user.history.Clear()

@@ -4,11 +4,11 @@ import heapq
 from collections.abc import Iterator
 from typing import Protocol
 
-from stream.join import Request
-from stream.sessions import User
+from stream.join import OpenRequest
+from stream.sessions import UserSessions
 
 
-class State(Protocol):
+class JoinState(Protocol):
     """One partition's memory.
 
     A timer says when to look at a request or a user again, in event time. It fires once, and may fire early or for
@@ -18,14 +18,14 @@ class State(Protocol):
     newest_exposure_ms: int
     newest_feedback_ms: int
 
-    def request(self, request_id: str) -> Request | None: ...
-    def put_request(self, request_id: str, request: Request) -> None: ...
+    def request(self, request_id: str) -> OpenRequest | None: ...
+    def put_request(self, request_id: str, request: OpenRequest) -> None: ...
     def drop_request(self, request_id: str) -> None: ...
     def wake_request(self, request_id: str, at_ms: int) -> None: ...
     def requests_due(self, before_ms: int) -> Iterator[str]: ...
 
-    def user(self, user_id: int) -> User | None: ...
-    def put_user(self, user_id: int, user: User) -> None: ...
+    def user(self, user_id: int) -> UserSessions | None: ...
+    def put_user(self, user_id: int, user: UserSessions) -> None: ...
     def wake_user(self, user_id: int, at_ms: int) -> None: ...
     def users_due(self, before_ms: int) -> Iterator[int]: ...
 
@@ -42,15 +42,15 @@ class MemoryState:
     def __init__(self) -> None:
         self.newest_exposure_ms = 0
         self.newest_feedback_ms = 0
-        self.requests: dict[str, Request] = {}
-        self.users: dict[int, User] = {}
+        self.requests: dict[str, OpenRequest] = {}
+        self.users: dict[int, UserSessions] = {}
         self._request_timers: list[tuple[int, str]] = []
         self._user_timers: list[tuple[int, int]] = []
 
-    def request(self, request_id: str) -> Request | None:
+    def request(self, request_id: str) -> OpenRequest | None:
         return self.requests.get(request_id)
 
-    def put_request(self, request_id: str, request: Request) -> None:
+    def put_request(self, request_id: str, request: OpenRequest) -> None:
         self.requests[request_id] = request
 
     def drop_request(self, request_id: str) -> None:
@@ -63,10 +63,10 @@ class MemoryState:
         while self._request_timers and self._request_timers[0][0] < before_ms:
             yield heapq.heappop(self._request_timers)[1]
 
-    def user(self, user_id: int) -> User | None:
+    def user(self, user_id: int) -> UserSessions | None:
         return self.users.get(user_id)
 
-    def put_user(self, user_id: int, user: User) -> None:
+    def put_user(self, user_id: int, user: UserSessions) -> None:
         self.users[user_id] = user
 
     def wake_user(self, user_id: int, at_ms: int) -> None:

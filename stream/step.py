@@ -17,9 +17,9 @@ from typing import NamedTuple, TypeAlias
 from contracts.config.settings import StreamSettings
 from contracts.messages.events import SCHEMA_VERSION, BadEvent, Reason
 from contracts.wire.events_pb2 import Example, Exposure, Feedback
-from stream.join import Origin, Request, Shown, fold, outcome_of
-from stream.sessions import COLUMNS, Behaviour, User, close, insert, replace
-from stream.state import State
+from stream.join import ExposureSummary, OpenRequest, Origin, fold, outcome_of
+from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, replace
+from stream.state import JoinState
 
 
 class Learned(NamedTuple):
@@ -61,7 +61,7 @@ class Closed(NamedTuple):
 Output: TypeAlias = Learned | Remembered | Duplicate | Rejected | Closed
 
 
-def on_exposure(state: State, exposure: Exposure, origin: Origin, settings: StreamSettings) -> list[Output]:
+def on_exposure(state: JoinState, exposure: Exposure, origin: Origin, settings: StreamSettings) -> list[Output]:
     """An exposure arrived: remember it, and use the feedback that was held for it."""
     request_id = exposure.request_id
     request, outputs = _current(state, request_id, settings)
@@ -72,7 +72,7 @@ def on_exposure(state: State, exposure: Exposure, origin: Origin, settings: Stre
         outputs.append(Rejected(origin, _late(exposure.time_ms)))
         return outputs
     state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
-    request.shown = Shown.of(exposure)
+    request.shown = ExposureSummary.of(exposure)
     outputs.append(Remembered(origin))
     held, request.held = request.held, []
     for feedback, feedback_origin in held:
@@ -83,7 +83,7 @@ def on_exposure(state: State, exposure: Exposure, origin: Origin, settings: Stre
 
 
 def on_feedback(
-    state: State, feedback: Feedback, origin: Origin, settings: StreamSettings, known_items: Container[int]
+    state: JoinState, feedback: Feedback, origin: Origin, settings: StreamSettings, known_items: Container[int]
 ) -> list[Output]:
     """A feedback event arrived: join it, or hold it until its exposure comes."""
     if feedback.item_id not in known_items:
@@ -108,7 +108,7 @@ def on_feedback(
     return outputs
 
 
-def on_time(state: State, watermark_ms: int, settings: StreamSettings) -> Iterator[Output]:
+def on_time(state: JoinState, watermark_ms: int, settings: StreamSettings) -> Iterator[Output]:
     """Event time has come to `watermark_ms`: forget what has expired, and close the sessions of idle users."""
     for request_id in state.requests_due(watermark_ms):
         request = state.request(request_id)
@@ -128,7 +128,7 @@ def on_time(state: State, watermark_ms: int, settings: StreamSettings) -> Iterat
             state.wake_user(user_id, ends_ms)
 
 
-def watermark(state: State, settings: StreamSettings, *, exposures_ms: int = 0, feedback_ms: int = 0) -> int:
+def watermark(state: JoinState, settings: StreamSettings, *, exposures_ms: int = 0, feedback_ms: int = 0) -> int:
     """The event time before which nothing is expected any more.
 
     `exposures_ms`, `feedback_ms`: for how long each log has been silent on the wall clock; its event time goes on so.
@@ -137,44 +137,49 @@ def watermark(state: State, settings: StreamSettings, *, exposures_ms: int = 0, 
     return newest_ms - settings.allowed_lateness_ms
 
 
-def _current(state: State, request_id: str, settings: StreamSettings) -> tuple[Request, list[Output]]:
+def _current(state: JoinState, request_id: str, settings: StreamSettings) -> tuple[OpenRequest, list[Output]]:
     """What is known of a request, a new one if nothing is, and what is given up because the watermark has passed it."""
     request = state.request(request_id)
     if request is None:
-        return Request(), []
+        return OpenRequest(), []
     if request.expires_ms(settings.attribution_window_ms) >= watermark(state, settings):
         return request, []
     state.drop_request(request_id)
-    return Request(), _given_up(request_id, request)
+    return OpenRequest(), _given_up(request_id, request)
 
 
-def _given_up(request_id: str, request: Request) -> list[Output]:
+def _given_up(request_id: str, request: OpenRequest) -> list[Output]:
     """The feedback that waited for an exposure in vain."""
     detail = f"no exposure of request {request_id} came in time"
     return [Rejected(origin, BadEvent(Reason.NO_EXPOSURE, detail)) for _, origin in request.held]
 
 
 def _join(
-    state: State, shown: Shown, request: Request, feedback: Feedback, origin: Origin, settings: StreamSettings
+    state: JoinState,
+    shown: ExposureSummary,
+    request: OpenRequest,
+    feedback: Feedback,
+    origin: Origin,
+    settings: StreamSettings,
 ) -> Output:
     """Feedback and its exposure have met."""
     mismatch = _mismatch(shown, feedback, settings)
     if mismatch:
         request.event_ids.discard(feedback.event_id)  # it had no effect, so it may be tried again
         return Rejected(origin, mismatch)
-    known = request.outcomes.get(feedback.item_id)
-    outcome = outcome_of(feedback) if known is None else fold(known, outcome_of(feedback))
+    earlier = request.outcomes.get(feedback.item_id)
+    outcome = outcome_of(feedback) if earlier is None else fold(earlier, outcome_of(feedback))
     request.outcomes[feedback.item_id] = outcome
-    user = state.user(feedback.user_id) or User()
-    positive = outcome.effective_view and not (known and known.effective_view)
+    user = state.user(feedback.user_id) or UserSessions()
+    positive = outcome.effective_view and not (earlier and earlier.effective_view)
     before = user.before(outcome.time_ms)
     was_open, dropped = user.open, user.dropped
     # The example copies the history, so it must be made first.
     example = _example(user, before, shown, feedback, outcome, origin) if positive else None
-    if known is None:
+    if earlier is None:
         begun = insert(user, outcome, gap_ms=settings.session_gap_ms, limit=settings.history_limit)
-    elif outcome != known:
-        begun = replace(user, known, outcome, gap_ms=settings.session_gap_ms)
+    elif outcome != earlier:
+        begun = replace(user, earlier, outcome, gap_ms=settings.session_gap_ms)
     else:
         return Learned(origin, feedback.user_id, None, True, 0, 0)
     if example:
@@ -183,10 +188,10 @@ def _join(
     state.put_user(feedback.user_id, user)
     if user.open and not was_open:
         state.wake_user(feedback.user_id, user.last_ms + settings.session_gap_ms)
-    return Learned(origin, feedback.user_id, example, known is not None, begun, user.dropped - dropped)
+    return Learned(origin, feedback.user_id, example, earlier is not None, begun, user.dropped - dropped)
 
 
-def _mismatch(shown: Shown, feedback: Feedback, settings: StreamSettings) -> BadEvent | None:
+def _mismatch(shown: ExposureSummary, feedback: Feedback, settings: StreamSettings) -> BadEvent | None:
     """Why feedback cannot belong to the exposure with its request_id."""
     after_ms = feedback.time_ms - shown.time_ms
     if feedback.user_id != shown.user_id:
@@ -199,7 +204,9 @@ def _mismatch(shown: Shown, feedback: Feedback, settings: StreamSettings) -> Bad
     return None
 
 
-def _example(user: User, before: int, shown: Shown, feedback: Feedback, outcome: Behaviour, origin: Origin) -> Example:
+def _example(
+    user: UserSessions, before: int, shown: ExposureSummary, feedback: Feedback, outcome: Behaviour, origin: Origin
+) -> Example:
     example = Example(
         schema_version=SCHEMA_VERSION,
         event_id=feedback.event_id,
@@ -219,7 +226,7 @@ def _example(user: User, before: int, shown: Shown, feedback: Feedback, outcome:
     return example
 
 
-def _session_at(user: User, outcome: Behaviour) -> int:
+def _session_at(user: UserSessions, outcome: Behaviour) -> int:
     """Session index of a behaviour that is in the history; that of the oldest where the limit has cut it off."""
     sessions = user.history.sessions
     return int(sessions[min(user.before(outcome.time_ms), len(sessions) - 1)])

@@ -9,23 +9,24 @@ from collections import Counter
 from pathlib import Path
 
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.config.settings import Settings, SettingsError
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
+from contracts.kafka.consumers import Consumer
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import UserSequences
-from stream.catalogue import Catalogue, origin_of
+from stream.catalogue import KnownItems, origin_of
 from stream.deliver import At, Delivery, Stopped
 from stream.intake import Record, merged
 from stream.join import Origin
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.outbox import collect
 from stream.ownership import LOGS, Assignment, Owned, Ownership
 from stream.partition import PartitionStore
@@ -48,10 +49,10 @@ class StreamWorker:
     def __init__(
         self,
         settings: Settings,
-        consumer: KafkaConsumer,
+        consumer: Consumer,
         assignment: Assignment,
         producer: KafkaProducer,
-        catalogue: Catalogue,
+        catalogue: KnownItems,
         features: UserSequences,
         clock: Clock,
         stop: threading.Event,
@@ -60,7 +61,7 @@ class StreamWorker:
         at: At = lambda _step: None,
     ) -> None:
         """`rebuild`: begin without a state although the group has been here before. `at`: see `deliver`."""
-        self.metrics = Metrics()
+        self.metrics = StreamMetrics()
         self._settings = settings
         self._consumer = consumer
         self._producer = producer
@@ -163,9 +164,7 @@ class StreamWorker:
     def _at_end(self, owned: Owned, name: str) -> bool:
         """Whether the broker has no more of a log than was fetched, as far as the last fetch told."""
         where = TopicPartition(self._settings.kafka.topic(name), owned.store.partition)
-        end = self._consumer.highwater(where)
-        # A log may end in offsets without records, which only the client's position tells.
-        return end is not None and (owned.waiting(name).end >= end or self._consumer.position(where) >= end)
+        return self._consumer.at_end(where, owned.waiting(name).end)
 
     def _outputs(self, store: PartitionStore, batch: list[Record]) -> list[Output]:
         """The pure steps of a batch."""
@@ -260,14 +259,13 @@ class StreamWorker:
 
     def _observe(self) -> None:
         owned = self._ownership.owned
-        self.metrics.held.set(sum(known.store.position.held for known in owned.values()))
-        waiting = [log_of for known in owned.values() for log_of in (known.exposures, known.feedback)]
+        self.metrics.held.set(sum(each.store.position.held for each in owned.values()))
+        waiting = [log_of for each in owned.values() for log_of in (each.exposures, each.feedback)]
         self.metrics.waiting_bytes.set(sum(log_of.size_bytes for log_of in waiting))
         lags = dict.fromkeys(self._lags | owned.keys(), 0)  # 0 for what another worker has now
-        for known, name, where in self._ownership.logs():
-            end = self._consumer.highwater(where)
-            unread = max((end or 0) - known.waiting(name).end, 0)
-            lags[where.partition] += unread + len(known.waiting(name).records)
+        for each, name, where in self._ownership.logs():
+            waits = each.waiting(name)
+            lags[where.partition] += self._consumer.lag(where, waits.end) + len(waits.records)
         for partition, lag in lags.items():
             self.metrics.lag.labels(str(partition)).set(lag)
         self._lags = set(lags)
@@ -289,15 +287,17 @@ def open_worker(
     # broker has it, and so could neither send it again nor leave it.
     producer = bus.producer(
         kafka,
-        max_request_size=32 << 20,
+        max_request_size=bus.LARGEST_RECORD_BYTES,
         batch_size=PRODUCER_BATCH_BYTES,
         max_block_ms=1000,
         delivery_timeout_ms=2**31 - 1,
     )
     assignment = Assignment()
-    consumer = bus.member(kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS)
+    consumer = consumers.member(
+        kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS
+    )
     assignment.consumer = consumer
-    catalogue = Catalogue(kafka, settings.stream.max_event_bytes)
+    catalogue = KnownItems(kafka, settings.stream.max_event_bytes)
     catalogue.read()
     features = UserSequences(settings.feature_repo)
     return StreamWorker(

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import structlog
 import torch
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 
 from contracts.config.settings import Settings, SettingsError
+from contracts.kafka.consumers import Consumer
 from contracts.runtime.clock import Clock
 from trainer.checkpoint import Checkpoints
 from trainer.engine import Engine
@@ -26,7 +27,7 @@ NEVER_MS = 2**62
 
 def backfill(
     settings: Settings,
-    items: KafkaConsumer,
+    items: Consumer,
     producer: KafkaProducer,
     clock: Clock,
     stop: threading.Event,

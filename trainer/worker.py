@@ -18,13 +18,14 @@ import faiss
 import structlog
 import torch
 from apscheduler.schedulers.background import BackgroundScheduler
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.config.settings import Settings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
+from contracts.kafka.consumers import LogReader
 from contracts.messages.events import BadEvent
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
@@ -47,7 +48,7 @@ class TrainerWorker:
     def __init__(
         self,
         settings: Settings,
-        consumer: KafkaConsumer,
+        consumer: LogReader,
         producer: KafkaProducer,
         engine: Engine,
         checkpoints: Checkpoints,
@@ -206,11 +207,10 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     checkpoints = Checkpoints(settings, ranks=ranks)
     meters = Meters()
     engine = Engine(settings, meters, ranks)
-    consumer = bus.consumer(settings.kafka, [bus.ITEMS, bus.EXAMPLES], settings.kafka.topic_prefix + "trainer")
-    if ranks.size > 1:
-        consumer = RanksConsumer(consumer, bus.partitions_of(settings.kafka, [bus.ITEMS, bus.EXAMPLES]), ranks)
-    # Dead letters hold whole records, so they may be larger than the client's default limit of 1 MiB.
-    producer = bus.producer(settings.kafka, max_request_size=32 * 1024 * 1024)
+    logs = [bus.ITEMS, bus.EXAMPLES]
+    every = consumers.consumer(settings.kafka, logs, settings.kafka.topic_prefix + "trainer")
+    consumer = RanksConsumer(every, bus.partitions_of(settings.kafka, logs), ranks) if ranks.size > 1 else every
+    producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
     worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop, ranks)
     if not worker.resume():
         worker.begin()

@@ -15,8 +15,6 @@ from contracts.features import Ints
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 VISIT_GAP_MS = 30 * 60_000  # a longer pause between two of a user's impressions starts a new visit
 MAX_SLATE = 20
 PAUSE_MS = 1000  # between the end of one play and the beginning of the next

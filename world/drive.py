@@ -18,11 +18,11 @@ import numpy as np
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from contracts.config.settings import MINUTE_MS, KafkaSettings, Settings
+from contracts.config.settings import KafkaSettings, Settings
 from contracts.features import Floats, Ints, rows_of
 from contracts.kafka import bus
 from contracts.messages.events import SCHEMA_VERSION
-from contracts.runtime.clock import Clock
+from contracts.runtime.clock import MINUTE_MS, Clock
 from contracts.snapshots import delta
 from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import Context, RecalledItem, RecallReply, RecallRequest, SourceReport

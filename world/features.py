@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from contracts.features import Floats, Ints
-from world.base import HOUR_MS
+from contracts.runtime.clock import HOUR_MS
 from world.logs import Observations
 
 RECENT = 5  # how many of a user's last effective views make the moment

@@ -13,18 +13,9 @@ import numpy as np
 import pandas as pd
 
 from contracts.features import Ints, rows_of
+from contracts.runtime.clock import HOUR_MS
 from world import logs
-from world.base import (
-    HOUR_MS,
-    Catalogue,
-    LogPage,
-    Response,
-    ResponseQuality,
-    Visit,
-    WorldError,
-    begin_times,
-    next_visit_times,
-)
+from world.base import Catalogue, LogPage, Response, ResponseQuality, Visit, WorldError, begin_times, next_visit_times
 from world.features import RECENT, Moment, Profiles
 from world.randomness import uniforms
 from world.response import ResponseModel, fit_and_measure

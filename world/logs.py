@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from contracts.features import Ints, rows_of
-from world.base import DAY_MS, MAX_SLATE, VISIT_GAP_MS, Bools, LogPage, LogRow, Visit, WorldError
+from contracts.runtime.clock import DAY_MS
+from world.base import MAX_SLATE, VISIT_GAP_MS, Bools, LogPage, LogRow, Visit, WorldError
 
 COLUMNS = ("user_id", "video_id", "date", "time_ms", "is_follow", "long_view", "play_time_ms", "duration_ms", "tab")
 

@@ -17,7 +17,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from contracts.features import Floats, Ints
-from world.base import DAY_MS, Bools, CalibrationBin, Doubles, ResponseQuality, WorldError
+from contracts.runtime.clock import DAY_MS
+from world.base import Bools, CalibrationBin, Doubles, ResponseQuality, WorldError
 from world.features import COLUMNS, Moment, Profiles, Statistics, matrix, moments, statistics
 from world.logs import Observations
 from world.plays import PlayTimes

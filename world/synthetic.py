@@ -12,19 +12,9 @@ import numpy as np
 import pandas as pd
 
 from contracts.features import Ints, rows_of
+from contracts.runtime.clock import DAY_MS, HOUR_MS
 from world import latent, logs
-from world.base import (
-    DAY_MS,
-    HOUR_MS,
-    Catalogue,
-    LogPage,
-    Response,
-    Visit,
-    WorldError,
-    begin_times,
-    next_visit_times,
-    waves,
-)
+from world.base import Catalogue, LogPage, Response, Visit, WorldError, begin_times, next_visit_times, waves
 
 START_MS = 1_704_067_200_000  # Monday 2024-01-01, 00:00 UTC
 _WAVE_MS = 10 * 60_000

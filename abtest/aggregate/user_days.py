@@ -13,9 +13,9 @@ from abtest.collect.records import Tally
 from abtest.collect.state import State, User
 from abtest.stats.metrics import STREAMED
 from abtest.stats.moments import Floats
+from contracts.runtime.clock import SECOND_MS
 
 Ints: TypeAlias = npt.NDArray[np.int64]
-SECOND_MS = 1000
 PRE = tuple(f"pre.{column}" for column in ("recalls", "views", "effective_views", "follows", "play_s"))
 
 

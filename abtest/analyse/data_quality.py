@@ -13,8 +13,9 @@ from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.format import number, share, words
 from abtest.stats.split import SRM_ALPHA
-from contracts.config.experiment import DAY_MS, Experiment
+from contracts.config.experiment import Experiment
 from contracts.messages.events import Reason
+from contracts.runtime.clock import DAY_MS
 
 UNREADABLE = 0.001  # one event in a thousand: no figure moves by what is read from it unless these users differ wildly
 SKEWED = 0.001  # as above: events whose clock is wrong, or whose feedback comes before its exposure

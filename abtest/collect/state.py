@@ -38,7 +38,8 @@ from abtest.collect.records import (
     full_version,
     told_apart,
 )
-from contracts.config.settings import DAY_MS, Experiment, Settings
+from contracts.config.settings import Experiment, Settings
+from contracts.runtime.clock import DAY_MS
 from contracts.wire.events_pb2 import Exposure, Feedback
 
 _Key = TypeVar("_Key", bound=Hashable)

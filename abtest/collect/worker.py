@@ -19,7 +19,8 @@ from abtest.collect.state import Rules, close, live, observe_bad, observe_exposu
 from abtest.collect.store import Saved, load, path_of, save
 from abtest.stats.metrics import STREAMED, of_experiment
 from contracts.config.settings import Settings, SettingsError, StreamSettings
-from contracts.kafka.bus import EXPOSURES, FEEDBACK, consumer, partitions_of
+from contracts.kafka.bus import EXPOSURES, FEEDBACK, partitions_of
+from contracts.kafka.consumers import consumer
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.durable import StateError

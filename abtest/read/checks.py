@@ -14,7 +14,8 @@ from abtest.aggregate.user_days import Ints, Table, arranged
 from abtest.read.engines import DataError
 from abtest.read.spill import USER, Records
 from abtest.stats.moments import Floats
-from contracts.config.experiment import DAY_MS, Experiment
+from contracts.config.experiment import Experiment
+from contracts.runtime.clock import DAY_MS
 
 ARM, DAY = "arm", "day"
 REPEATED = "repeated users in the table of covariates"

@@ -20,7 +20,7 @@ from abtest.report.svg.forest import forest
 from abtest.report.svg.over_days import Lines, course
 from abtest.report.svg.scales import Point, reach
 from abtest.report.wording import Relative, by_plan, line
-from contracts.config.experiment import DAY_MS
+from contracts.runtime.clock import DAY_MS
 
 MARKED = 12  # characters of a hash that a page shows
 

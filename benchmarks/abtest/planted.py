@@ -38,13 +38,13 @@ from abtest.stats.cuped import adjust
 from abtest.stats.effects import compare
 from abtest.stats.metrics import COLUMNS, DEFAULTS
 from abtest.stats.moments import Floats, Moments
-from contracts.config.experiment import DAY_MS, Arm, Experiment
+from contracts.config.experiment import Arm, Experiment
+from contracts.runtime.clock import DAY_MS, HOUR_MS
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 
 DAYS = 7
 LIFT = 0.1
 START_MS = 20_000 * DAY_MS
-HOUR_MS = 3_600_000
 SHOWN = 3
 ITEMS = [ExposedItem(item_id=item, source=("t2diff", "popular")[item % 2]) for item in range(1, SHOWN + 1)]
 REPLICAS = ("10.0.0.1:50051", "10.0.0.2:50051", "10.0.0.3:50051")

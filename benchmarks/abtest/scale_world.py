@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.config.experiment import DAY_MS, AnalysisPlan, Arm, Experiment, MetricPlan
+from contracts.config.experiment import AnalysisPlan, Arm, Experiment, MetricPlan
+from contracts.runtime.clock import DAY_MS
 
 DAYS = 7
 FIRST = date(2026, 3, 1)

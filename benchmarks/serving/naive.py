@@ -39,7 +39,7 @@ from benchmarks.serving.world import DIM, NOW_MS, WINDOW, Tower, World, encoder,
 from contracts.features import Floats, Ints, Positives
 from contracts.snapshots.index import Index
 from contracts.snapshots.snapshot import Snapshot
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 from feature_repo.store import UserSequences
 from trainer.models.base import UserEncoder
 from trainer.models.t2diff import EVALUATIONS, T2Diff
@@ -190,9 +190,9 @@ def whole_request(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
         with made.replicas(("t2diff", "t2diff")) as (replica,):
             shot = Shot((replica.address,), asked.low_rate, 5.0, made.world.users, k=asked.k, time_ms=NOW_MS)
             load.fire(shot)
-            before = scrape.read([replica.metrics_port])
+            before = read_metrics([replica.metrics_port])
             told = load.fire(Shot(**vars(shot) | {"seed": 1, "warm_s": 0.0}))
-            after = scrape.read([replica.metrics_port])
+            after = read_metrics([replica.metrics_port])
         say("whole requests")
         sums = [after.total(f"serving_recall_seconds_{of}") - before.total(f"serving_recall_seconds_{of}")
                 for of in ("sum", "count")]  # fmt: skip

@@ -29,7 +29,7 @@ from benchmarks.serving.shots import OK, Generator, Requests, Shot, generator, r
 from benchmarks.serving.versions import MODEL, Checker, Line, Swap
 from benchmarks.serving.world import NOW_MS
 from contracts.features import Floats
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 
 
 class Round(NamedTuple):
@@ -132,7 +132,7 @@ def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
             )
             load.fire(Shot(**vars(shot) | {"seconds": asked.warm_up, "explained": 0.0}))
             found, checked, mixed = rounds(load, line, replicas, Checker(made), shot, asked, say)
-            counted = scrape.read([replica.metrics_port for replica in replicas])
+            counted = read_metrics([replica.metrics_port for replica in replicas])
     swaps = sum(len(each.swaps) for each in found)
     steady, during, first = (np.concatenate([getattr(each, name) for each in found]) for name in
                              ("steady", "during", "first"))  # fmt: skip

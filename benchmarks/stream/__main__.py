@@ -44,8 +44,8 @@ def part(name: str, *arguments: object) -> dict[str, Any]:
     """Run one part in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", name, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def median(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -108,11 +108,11 @@ class Bench:
         self._say("bytewax")
         timed = ["--warmup", str(events // 10), "--cpu", str(TIMED_CORE)]
         names = ["--events", str(events), "--users", str(users), *timed]
-        found = {"bytewax": vars(run_peer(PEER_PYTHON, "bytewax", ["--memory", *names]))}
+        figures = {"bytewax": vars(run_peer(PEER_PYTHON, "bytewax", ["--memory", *names]))}
         _, prefix = self.load(events=events, users=users)
         self._say("quixstreams")
         where = ["--bootstrap", self._bootstrap, "--prefix", prefix, "--events", str(events), *timed]
-        return found | {"quixstreams": vars(run_peer(PEER_PYTHON, "quixstreams", where))}
+        return figures | {"quixstreams": vars(run_peer(PEER_PYTHON, "quixstreams", where))}
 
     def freshness(self, rate: int, seconds: int, users: int) -> dict[str, Any]:
         """Quantiles at one rate."""
@@ -137,23 +137,23 @@ def run(bench: Bench, *, events: int, users: int, repeats: int, seconds: int, so
         room = bench.room("room", events, users)
         runs.setdefault("room", []).append(room)
         runs.setdefault("write", []).append(bench.write(events, users, room["batch"]))
-    found = {name: median(results) for name, results in runs.items()}
-    rate = found["room"]["events_per_s"]
-    ceiling = min(found["consume"]["events_per_s"], found["write"]["events_per_s"])
-    peers = {name: found[name]["events_per_s"] for name in ("bytewax", "quixstreams") if name in found}
+    figures = {name: median(results) for name, results in runs.items()}
+    rate = figures["room"]["events_per_s"]
+    ceiling = min(figures["consume"]["events_per_s"], figures["write"]["events_per_s"])
+    peers = {name: figures[name]["events_per_s"] for name in ("bytewax", "quixstreams") if name in figures}
     paced = [bench.freshness(each, seconds, users) for each in (*RATES, int(rate / 2))]
     soaked = bench.room("soak", **SOAK) if soak else None
     return {
         "events_per_s": rate,
-        "steps_events_per_s": found["steps"]["events_per_s"],
-        "ratio_to_best_peer": round(found["steps"]["events_per_s"] / max(peers.values()), 3) if peers else None,
+        "steps_events_per_s": figures["steps"]["events_per_s"],
+        "ratio_to_best_peer": round(figures["steps"]["events_per_s"] / max(peers.values()), 3) if peers else None,
         "ratio_to_store_ceiling": round(rate / ceiling, 3),
         "lost": sum(result["lost"] for result in runs["room"]),
         "doubled": sum(result["doubled"] for result in runs["room"]),
         "freshness_p99_s_at_half_load": paced[-1]["p99_s"],
         "rss_growth": growth(soaked["rss_mb"]) if soaked else None,
         "freshness": paced,
-        "parts": found,
+        "parts": figures,
         "soak": soaked,
     }
 
@@ -192,7 +192,7 @@ def main() -> None:
         for server in (kafka, redis):
             for thread in psutil.Process(server.pid).threads():
                 os.sched_setaffinity(thread.id, {SERVER_CORE})
-        found = run(
+        figures = run(
             Bench(kafka.address, redis.address if arguments.redis else None, say),
             events=arguments.events // scale,
             users=arguments.users // scale,
@@ -201,9 +201,9 @@ def main() -> None:
             soak=arguments.soak,
         )
     if arguments.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json.dumps(figures) + "\n")
     else:
-        for name, value in found.items():
+        for name, value in figures.items():
             sys.stdout.write(f"{name:30} {json.dumps(value)}\n")
 
 

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.config.settings import HOUR_MS, KafkaSettings
+from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
 from contracts.messages.events import SCHEMA_VERSION
+from contracts.runtime.clock import HOUR_MS
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback, Item
 
 SHOWN = 5  # items of a request

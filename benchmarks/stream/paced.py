@@ -18,7 +18,7 @@ from benchmarks.stream.room import settings_for
 from contracts.config.settings import KafkaSettings, dump
 from contracts.kafka import bus
 from contracts.runtime.clock import Clock, SystemClock
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 from driftline.processes.supervisor import Supervisor
 from feature_repo.store import apply
 
@@ -39,11 +39,11 @@ def freshness(kafka: KafkaSettings, workload: stream_events.Load, rate: int, red
             supervisor.wait_ready([worker])
             port = worker.facts["metrics_port"]
             assert isinstance(port, int)
-            while scrape.read([port]).total("stream_partitions") < kafka.partitions:
+            while read_metrics([port]).total("stream_partitions") < kafka.partitions:
                 time.sleep(TICK_S)
             took_s = _send(kafka, workload, rate, clock)
             sent_all = clock.elapsed_s()
-            while (metrics := scrape.read([port])).total("stream_events_in_total") < workload.events:
+            while (metrics := read_metrics([port])).total("stream_events_in_total") < workload.events:
                 supervisor.check()
                 time.sleep(TICK_S)
             return {
@@ -89,8 +89,8 @@ def main() -> None:
     kafka = KafkaSettings(
         bootstrap_servers=arguments.bootstrap, topic_prefix=arguments.prefix, partitions=workload.partitions
     )
-    found = freshness(kafka, workload, arguments.rate, arguments.redis)
-    sys.stdout.write(json.dumps(found) + "\n")
+    figures = freshness(kafka, workload, arguments.rate, arguments.redis)
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

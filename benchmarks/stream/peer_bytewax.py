@@ -157,7 +157,7 @@ def from_memory(load: stream_events.Load, warmup: int, way: str, batch: int) -> 
     watch = Stopwatch(warmup)
     events = [(record.topic, record.value) for record in stream_events.records(load)]
     gc.freeze()  # the input is the benchmark's: where the collector is on, it need not go through that again and again
-    made: list[tuple[bytes, bytes]] = []
+    sink: list[tuple[bytes, bytes]] = []
 
     def decoded(batch: list[tuple[str, bytes]]) -> list[tuple[str, Event]]:
         watch.count(len(batch))
@@ -166,10 +166,10 @@ def from_memory(load: stream_events.Load, warmup: int, way: str, batch: int) -> 
     flow = Dataflow("sessions")
     batches = op.input("memory", flow, TestingSource(events, batch_size=batch))
     sessions = sessions_of(op.flat_map_batch("decode", batches, decoded), way)
-    op.output("out", sessions, TestingSink(made))
+    op.output("out", sessions, TestingSink(sink))
     run_main(flow)
     watch.stop()
-    return watch, summed(made)
+    return watch, summed(sink)
 
 
 def _main() -> None:

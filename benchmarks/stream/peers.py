@@ -45,8 +45,9 @@ from typing import Any, NamedTuple, TypeAlias
 from kafka.admin import NewTopic
 
 from benchmarks.stream.events import Record
-from contracts.config.settings import MINUTE_MS, KafkaSettings
-from contracts.kafka import bus
+from contracts.config.settings import KafkaSettings
+from contracts.kafka import bus, consumers
+from contracts.runtime.clock import MINUTE_MS
 from contracts.wire.events_pb2 import Exposure, Feedback, History
 
 GAP_MS = 30 * MINUTE_MS
@@ -296,7 +297,7 @@ def output_topic(settings: KafkaSettings, peer: str) -> str:
 
 def put_out(settings: KafkaSettings, topic: str) -> Sessions:
     """Read back what a peer put out, and delete the topic."""
-    sessions = summed((record.key, record.value) for record in bus.read_to_end(settings, topic, 0, 0))
+    sessions = summed((record.key, record.value) for record in consumers.read_to_end(settings, topic, 0, 0))
     client = bus.admin(settings)
     try:
         client.delete_topics([settings.topic(topic)])

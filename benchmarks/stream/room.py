@@ -30,13 +30,13 @@ from feast.infra.provider import get_provider
 from benchmarks.stream import events as stream_events
 from benchmarks.stream.events import Load, Record
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import decode_exposure, decode_feedback
 from contracts.wire.events_pb2 import Example
 from feature_repo.store import VIEW, UserRow, apply, to_feast
 from stream.deliver import row_of
 from stream.join import Origin
-from stream.metrics import Metrics
+from stream.metrics import StreamMetrics
 from stream.outbox import collect
 from stream.state import MemoryState
 from stream.step import Output, on_exposure, on_feedback, on_time, watermark
@@ -100,7 +100,7 @@ def batches(rows: Iterator[Record], size: int) -> Iterator[list[Record]]:
 def steps(workload: Load) -> dict[str, Any]:
     """Decode, join, sessionise, encode; the input is made before the clock starts."""
     rows = list(stream_events.records(workload))
-    state, items, metrics = MemoryState(), range(1, workload.items + 1), Metrics()
+    state, items, metrics = MemoryState(), range(1, workload.items + 1), StreamMetrics()
     kafka = KafkaSettings(bootstrap_servers="none", topic_prefix="")
     gc.freeze()
     examples = 0
@@ -116,7 +116,7 @@ def write(workload: Load, directory: Path, redis: str | None, batch_size: int) -
     apply(directory / "features", redis)
     store = FeatureStore(repo_path=str(directory / "features"))
     provider, view = get_provider(store.config), store.get_feature_view(VIEW)
-    state, items, metrics = MemoryState(), range(1, workload.items + 1), Metrics()
+    state, items, metrics = MemoryState(), range(1, workload.items + 1), StreamMetrics()
     kafka = KafkaSettings(bootstrap_servers="none", topic_prefix="")
     wall = cpu = 0.0
     events = written = 0
@@ -134,7 +134,7 @@ def write(workload: Load, directory: Path, redis: str | None, batch_size: int) -
 
 def consume(kafka: KafkaSettings, events: int) -> dict[str, Any]:
     """Poll every record of both topics."""
-    consumer = bus.consumer(kafka, [bus.EXPOSURES, bus.FEEDBACK], None, wait_ms=20)
+    consumer = consumers.consumer(kafka, [bus.EXPOSURES, bus.FEEDBACK], None, wait_ms=20)
     seen = sum(map(len, consumer.poll(5000, max_records=8000).values()))
     warm = seen
     timer = Timer()
@@ -169,14 +169,14 @@ def room(kafka: KafkaSettings, workload: Load, directory: Path, redis: str | Non
 def judged(kafka: KafkaSettings, workload: Load) -> dict[str, int]:
     """How many examples the topic lacks, and has more than once, against the steps in memory."""
     state, items = MemoryState(), range(1, workload.items + 1)
-    metrics, names = Metrics(), KafkaSettings(bootstrap_servers="none", topic_prefix="")
+    metrics, names = StreamMetrics(), KafkaSettings(bootstrap_servers="none", topic_prefix="")
     expected: set[str] = set()
     for number, batch in enumerate(batches(stream_events.records(workload), LIMITS.poll_records)):
         outbox, _ = collect(outputs_of(state, batch, number * LIMITS.poll_records, items), names, metrics)
         expected.update(example.event_id for example in outbox.examples)
     sent: list[str] = []
     for partition in range(workload.partitions):
-        records = bus.read_to_end(kafka, bus.EXAMPLES, partition, 0)
+        records = consumers.read_to_end(kafka, bus.EXAMPLES, partition, 0)
         sent += [Example.FromString(record.value).event_id for record in records]
     return {"examples": len(sent), "lost": len(expected - set(sent)), "doubled": len(sent) - len(set(sent))}
 
@@ -221,16 +221,16 @@ def main() -> None:
         if arguments.part == "steps":
             if not arguments.gc:
                 gc.disable()
-            found = steps(workload)
+            figures = steps(workload)
         elif arguments.part == "write":
-            found = write(workload, directory, arguments.redis, arguments.batch)
+            figures = write(workload, directory, arguments.redis, arguments.batch)
         elif arguments.part == "consume":
-            found = consume(kafka, workload.events)
+            figures = consume(kafka, workload.events)
         else:
-            found = room(kafka, workload, directory, arguments.redis, arguments.part == "soak")
+            figures = room(kafka, workload, directory, arguments.redis, arguments.part == "soak")
             if arguments.part == "room":
-                found |= judged(kafka, workload)
-    sys.stdout.write(json.dumps(found) + "\n")
+                figures |= judged(kafka, workload)
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

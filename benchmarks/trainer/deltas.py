@@ -29,8 +29,9 @@ import torch
 from benchmarks.crowd import Crowd, examples
 from benchmarks.crowd import catalogue as crowd_catalogue
 from benchmarks.disk import directory_bytes
-from contracts.config.settings import HOUR_MS, MINUTE_MS, ModelSettings, TrainerSettings
+from contracts.config.settings import ModelSettings, TrainerSettings
 from contracts.features import Ints
+from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from contracts.snapshots import delta, snapshot
 from contracts.snapshots.delta import Delta, difference
 from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
@@ -44,7 +45,6 @@ from trainer.evaluation.progressive import Progress
 from trainer.learn.learner import MAX_ITEMS, Learner
 from trainer.publish.onnx_export import TowerTemplate
 from trainer.publish.snapshots import manifest_of, snapshot_of
-from world.base import DAY_MS
 
 MODELS = ("two_tower", "t2diff")
 Softmax: TypeAlias = Literal["full", "sampled"]

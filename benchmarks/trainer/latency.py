@@ -37,7 +37,7 @@ from benchmarks.trainer.served import Sender, Watch, quantiles, waits
 from contracts.config.settings import Arm, Experiment, GateSettings, KafkaSettings, Settings, TrainerSettings, dump
 from contracts.kafka import bus
 from contracts.runtime.clock import SystemClock
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import Scrape, read_metrics
 from driftline.processes import broker
 from driftline.processes import kafka as apache_kafka
 from driftline.processes.supervisor import Child, Supervisor
@@ -106,7 +106,7 @@ class Reading:
 
     at_s: float
     sent: dict[int, int]  # by partition
-    metrics: scrape.Metrics  # of the trainer
+    metrics: Scrape  # of the trainer
     cpu_s: dict[str, float]  # by process
 
     @property
@@ -202,7 +202,7 @@ class Run:
         cpu_s = {"sender": sum(psutil.Process().cpu_times()[:2])}
         for child in self._supervisor.children:
             cpu_s[child.name] = sum(psutil.Process(child.process.pid).cpu_times()[:2])
-        return Reading(self._clock.elapsed_s(), sent, scrape.read([self._port]), cpu_s)
+        return Reading(self._clock.elapsed_s(), sent, read_metrics([self._port]), cpu_s)
 
     def _until(self, done: Callable[[], bool], limit_s: float) -> None:
         """Wait, but no longer than `limit_s`; what has not come by then shows in the figures, or stops the run."""

@@ -29,7 +29,8 @@ import torch
 from benchmarks.trainer import peer as trainer_peer
 from benchmarks.trainer.peer import PEER, Peer
 from benchmarks.trainer.windows import Shape, Stopwatch, windows
-from contracts.config.settings import MINUTE_MS, ModelSettings, TrainerSettings
+from contracts.config.settings import ModelSettings, TrainerSettings
+from contracts.runtime.clock import MINUTE_MS
 from contracts.wire.events_pb2 import Example, History
 from evaluation import costs
 from trainer.data.batches import encode

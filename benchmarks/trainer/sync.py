@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from contracts.config.settings import HOUR_MS, MINUTE_MS, ModelSettings, TrainerSettings
+from contracts.config.settings import ModelSettings, TrainerSettings
 from contracts.features import Ints
+from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from evaluation import costs, kuairand, pictures
 from evaluation.data import Query
 from evaluation.fit import trainer_catalogue
@@ -38,7 +39,6 @@ from evaluation.runs import TESTED_DAYS
 from trainer.engine import choose_device
 from trainer.learn.learner import Learner
 from trainer.models.base import UserEncoder
-from world.base import DAY_MS
 
 CUTOFFS = (20, 100)
 ASKED_AT_ONCE = 512

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-DAY_MS = 86_400_000
+from contracts.runtime.clock import DAY_MS, MINUTE_MS
+
 RESERVED = (
     "layer:",
     "ramp:",
@@ -159,8 +160,8 @@ class MetricPlan(Section):
     def _consistent(self) -> "MetricPlan":
         wanted = 2 if self.kind == "ratio" else 1
         if len(self.columns) != wanted:
-            of = "numerator and denominator" if wanted == 2 else "one column"
-            raise ValueError(f"columns of '{self.name}' must be {of}, not {list(self.columns)}")
+            wanted_columns = "numerator and denominator" if wanted == 2 else "one column"
+            raise ValueError(f"columns of '{self.name}' must be {wanted_columns}, not {list(self.columns)}")
         if (self.kind == "quantile") != (self.q is not None):
             raise ValueError(f"q of '{self.name}' goes with kind quantile, and with no other")
         return self
@@ -311,11 +312,11 @@ class Experiment(Section):
 
 
 def _offset_ms(value: Any) -> int:
-    found = re.fullmatch(r"([+-])(\d\d):([0-5]\d)", value) if isinstance(value, str) else None
-    if found is None:  # without quotes YAML reads +10:00 as 600
+    match = re.fullmatch(r"([+-])(\d\d):([0-5]\d)", value) if isinstance(value, str) else None
+    if match is None:  # without quotes YAML reads +10:00 as 600
         raise ValueError(f"day_offset '{value}' is not an offset from UTC in quotes, such as '+08:00'")
-    minutes = int(found[2]) * 60 + int(found[3])
-    return (minutes if found[1] == "+" else -minutes) * 60_000
+    minutes = int(match[2]) * 60 + int(match[3])
+    return (minutes if match[1] == "+" else -minutes) * MINUTE_MS
 
 
 class _Loader(yaml.SafeLoader):
@@ -326,8 +327,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
             if name in met and key.tag != "tag:yaml.org,2002:merge":
-                said = f"'{name}' stands twice in one mapping"
-                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+                problem = f"'{name}' stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             met.append(name)
         return super().construct_mapping(node, deep)
 
@@ -361,8 +362,8 @@ def validated(model: type[Validated], data: Any, where: str) -> Validated:
         at_top = "" if first["type"] == "value_error" else "the file"  # such an error names its field itself
         name = ".".join(str(part) for part in first["loc"]) or at_top
         what = {"extra_forbidden": "there is no such setting", "model_type": "this is not a mapping of settings"}
-        said = what.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise SettingsError(f"{where}: {name}{name and ': '}{said}.") from error
+        problem = what.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise SettingsError(f"{where}: {name}{name and ': '}{problem}.") from error
 
 
 def load_experiment(path: Path) -> Experiment:

@@ -10,7 +10,6 @@ import yaml
 from pydantic import Field
 
 from contracts.config.experiment import (
-    DAY_MS,
     Arm,
     Experiment,
     ModelName,
@@ -21,11 +20,9 @@ from contracts.config.experiment import (
     read_yaml,
     validated,
 )
+from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 
 __all__ = [
-    "DAY_MS",
-    "HOUR_MS",
-    "MINUTE_MS",
     "Arm",
     "DiffusionSchedule",
     "Experiment",
@@ -50,8 +47,6 @@ __all__ = [
     "parse",
 ]
 
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -46,9 +46,9 @@ def refusal(settings: KafkaSettings) -> str:
     security = settings.security
     protocol = _protocol(security)
     if protocol.endswith("SSL"):
-        said = _handshake(address, security)
-        if said:
-            return said
+        tls_problem = _handshake(address, security)
+        if tls_problem:
+            return tls_problem
     if protocol.startswith("SASL"):
         return (
             f"The broker at {address} does not let the client in: see sasl_mechanism ({security['sasl_mechanism']}),"

@@ -1,4 +1,4 @@
-"""The one place that reads a clock.
+"""The one place that reads a clock, and the lengths of time in milliseconds.
 
 Logic takes the time as an argument. Shells hold a `Clock`; tests hold a `ManualClock`.
 """
@@ -6,6 +6,11 @@ Logic takes the time as an argument. Shells hold a `Clock`; tests hold a `Manual
 import time
 from dataclasses import dataclass
 from typing import Protocol
+
+SECOND_MS = 1000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
 
 
 class Clock(Protocol):

@@ -87,13 +87,13 @@ def difference(
 
     """
     rows = rows_of(ids, served_ids)
-    known = rows >= 0
-    touched = ~known
-    before = rows[known]
+    served = rows >= 0
+    touched = ~served
+    before = rows[served]
     # "Not within" instead of "above": a vector that is no number any more is not left out in silence.
-    touched[known] = ~(
-        (movement(served_vectors[before], vectors[known]) <= tolerance)
-        & (movement(served_counts[before, None], counts[known, None]) <= tolerance)
+    touched[served] = ~(
+        (movement(served_vectors[before], vectors[served]) <= tolerance)
+        & (movement(served_counts[before, None], counts[served, None]) <= tolerance)
     )
     removed = served_ids[rows_of(served_ids, ids) < 0]
     return Changes(ids[touched], vectors[touched], counts[touched], removed)
@@ -207,15 +207,15 @@ def _merged(ids: Ints, vectors: Floats, counts: Floats, delta: Delta) -> tuple[I
     if gone.size:
         ids, vectors, counts = np.delete(ids, gone), np.delete(vectors, gone, axis=0), np.delete(counts, gone)
     rows = rows_of(changes.item_ids, ids)
-    known = rows >= 0
-    vectors[rows[known]] = changes.item_vectors[known]
-    counts[rows[known]] = changes.item_counts[known]
-    if known.all():
+    served = rows >= 0
+    vectors[rows[served]] = changes.item_vectors[served]
+    counts[rows[served]] = changes.item_counts[served]
+    if served.all():
         return ids, vectors, counts
-    new = changes.item_ids[~known]
+    new = changes.item_ids[~served]
     at = np.searchsorted(ids, new)
     return (
         np.insert(ids, at, new),
-        np.insert(vectors, at, changes.item_vectors[~known], axis=0),
-        np.insert(counts, at, changes.item_counts[~known]),
+        np.insert(vectors, at, changes.item_vectors[~served], axis=0),
+        np.insert(counts, at, changes.item_counts[~served]),
     )

@@ -69,11 +69,11 @@ def build(
     queries = np.concatenate((queries, _stand_ins(vectors, QUERIES - len(queries), seed)))
     with threadpool_limits(1):
         centroids = _centroids(vectors, seed)
-        made = _Lists(
+        trained = _Lists(
             centroids, _nearest(vectors, centroids), queries, np.array(recall), np.zeros(len(DEPTHS), np.int32)
         )
-        made = made._replace(nprobes=_nprobes(made, vectors))
-    return _written(made) if made.nprobes.any() else EXACT
+        trained = trained._replace(nprobes=_nprobes(trained, vectors))
+    return _written(trained) if trained.nprobes.any() else EXACT
 
 
 def updated(index: bytes, before: Ints, ids: Ints, vectors: Floats, touched: Ints) -> bytes:
@@ -91,16 +91,16 @@ def updated(index: bytes, before: Ints, ids: Ints, vectors: Floats, touched: Int
     """
     if not index:
         return EXACT
-    found = _read(index)
+    stored = _read(index)
     lists = np.full(len(ids), -1, np.int32)
     rows = rows_of(ids, before)
-    lists[rows >= 0] = found.lists[rows[rows >= 0]]
+    lists[rows >= 0] = stored.lists[rows[rows >= 0]]
     rows = rows_of(touched, ids)
     lists[rows[rows >= 0]] = -1
-    lists[lists < 0] = _nearest(vectors[lists < 0], found.centroids)
-    found = found._replace(lists=lists)
-    fewer = found._replace(queries=found.queries[:QUERIES_OF_UPDATE])
-    return _written(found._replace(nprobes=_nprobes(fewer, vectors)))
+    lists[lists < 0] = _nearest(vectors[lists < 0], stored.centroids)
+    stored = stored._replace(lists=lists)
+    fewer = stored._replace(queries=stored.queries[:QUERIES_OF_UPDATE])
+    return _written(stored._replace(nprobes=_nprobes(fewer, vectors)))
 
 
 def exact(queries: Floats, vectors: Floats, k: int) -> tuple[Floats, Ints]:
@@ -212,12 +212,12 @@ def _nearest(vectors: Floats, centroids: Floats) -> npt.NDArray[np.int32]:
     """The list of each vector; (N, d) give (N,)."""
     if not len(vectors):
         return np.empty(0, np.int32)
-    _, found = faiss.knn(np.ascontiguousarray(vectors), centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
-    lists: npt.NDArray[np.int32] = np.maximum(found[:, 0], 0).astype(np.int32)  # a vector that is no number has none
+    _, nearest = faiss.knn(np.ascontiguousarray(vectors), centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    lists: npt.NDArray[np.int32] = np.maximum(nearest[:, 0], 0).astype(np.int32)  # a vector that is no number has none
     return lists
 
 
-def _nprobes(made: _Lists, vectors: Floats) -> npt.NDArray[np.int32]:
+def _nprobes(trained: _Lists, vectors: Floats) -> npt.NDArray[np.int32]:
     """The smallest numbers of visits with the wanted recall at each depth; 0 where they are not worth it.
 
     An inner product in a list is exact, so what a search misses is what lies in lists that it does not visit: where
@@ -226,17 +226,17 @@ def _nprobes(made: _Lists, vectors: Floats) -> npt.NDArray[np.int32]:
     nprobes = np.zeros(len(DEPTHS), np.int32)
     if not len(vectors):
         return nprobes
-    _, best = exact(made.queries, vectors, min(DEPTHS[-1], len(vectors)))
-    order = np.argsort(-(made.queries @ made.centroids.T), axis=1, kind="stable")
+    _, best = exact(trained.queries, vectors, min(DEPTHS[-1], len(vectors)))
+    order = np.argsort(-(trained.queries @ trained.centroids.T), axis=1, kind="stable")
     visit = np.argsort(order, axis=1)  # of each list, from 0
-    looked_at = np.bincount(made.lists, minlength=len(made.centroids))[order].cumsum(1).mean(0) / len(vectors)
+    looked_at = np.bincount(trained.lists, minlength=len(trained.centroids))[order].cumsum(1).mean(0) / len(vectors)
     affordable = looked_at <= WORTH
     queries, count = visit.shape
-    cell = np.arange(queries)[:, None] * count + np.take_along_axis(visit, made.lists[best], 1)  # (query, visit)
+    cell = np.arange(queries)[:, None] * count + np.take_along_axis(visit, trained.lists[best], 1)  # (query, visit)
     for at, depth in enumerate(DEPTHS):
-        found = np.bincount(cell[:, :depth].ravel(), minlength=visit.size).reshape(visit.shape).cumsum(1)
-        recall = found / min(depth, len(vectors))
-        enough = recall.mean(0) - MARGIN * recall.std(0) / math.sqrt(queries) >= made.recall
+        hits = np.bincount(cell[:, :depth].ravel(), minlength=visit.size).reshape(visit.shape).cumsum(1)
+        recall = hits / min(depth, len(vectors))
+        enough = recall.mean(0) - MARGIN * recall.std(0) / math.sqrt(queries) >= trained.recall
         if (enough & affordable).any():
             nprobes[at] = enough.argmax() + 1
     return nprobes

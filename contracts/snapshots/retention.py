@@ -124,13 +124,13 @@ def to_remove(
     ['v000002', 'v000001+002']
 
     """
-    there = sorted({version for name in names if (version := Version.parse(name)) is not None}, reverse=True)
-    full = [version for version in there if not version.sequence]
+    on_disk = sorted({version for name in names if (version := Version.parse(name)) is not None}, reverse=True)
+    full = [version for version in on_disk if not version.sequence]
     passed = [version for version in full if str(version) not in rejected]
     refused = [version for version in full if str(version) in rejected]
     bases = {*passed[:keep], *refused[:keep_rejected]}
     needed = {each for name in (live, *pinned) if name and (version := Version.parse(name)) for each in version.chain()}
-    return [str(version) for version in there if version not in needed and version.base not in bases]
+    return [str(version) for version in on_disk if version not in needed and version.base not in bases]
 
 
 def prune(root: Path, model: str, keep: int, keep_rejected: int) -> list[str]:
@@ -140,8 +140,8 @@ def prune(root: Path, model: str, keep: int, keep_rejected: int) -> list[str]:
     """
     home = root / model
     with exclusive(home):
-        there = versions(root, model)
-        names = [str(version) for version in there]
+        on_disk = versions(root, model)
+        names = [str(version) for version in on_disk]
         rejected = [name for name in names if not _sound(root, model, name)]
         removed = to_remove(
             names, live(root, model), pinned(root, model), keep, rejected=rejected, keep_rejected=keep_rejected
@@ -149,7 +149,7 @@ def prune(root: Path, model: str, keep: int, keep_rejected: int) -> list[str]:
         for name in removed:
             _remove(home, name)
         for path in home.glob(".v*"):
-            if path.suffix == GONE or _left_over(path, there):
+            if path.suffix == GONE or _left_over(path, on_disk):
                 shutil.rmtree(path)
     return removed
 
@@ -169,10 +169,10 @@ def _remove(home: Path, name: str) -> None:
     shutil.rmtree(hidden)
 
 
-def _left_over(path: Path, there: list[Version]) -> bool:
+def _left_over(path: Path, on_disk: list[Version]) -> bool:
     """Whether this is a snapshot that was never finished: newer ones are there, and they are written in turn."""
     version = Version.parse(path.stem[1:])
-    return path.suffix == ".tmp" and version is not None and bool(there) and version < there[-1]
+    return path.suffix == ".tmp" and version is not None and bool(on_disk) and version < on_disk[-1]
 
 
 def _write_pins(root: Path, model: str, names: set[str]) -> None:

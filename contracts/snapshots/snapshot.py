@@ -64,8 +64,8 @@ class Version(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> "Version | None":
         """The place that a directory's name says, or None where it is none."""
-        found = _NAME.fullmatch(name)
-        place = cls(int(found[1]), int(found[2] or 0)) if found else None
+        match = _NAME.fullmatch(name)
+        place = cls(int(match[1]), int(match[2] or 0)) if match else None
         return place if str(place) == name else None
 
     def __str__(self) -> str:
@@ -141,8 +141,8 @@ def models(root: Path) -> list[str]:
 def versions(root: Path, model: str) -> list[Version]:
     """What lies on the disk for a model, oldest first; whether it is sound is not looked at."""
     home = root / model
-    found = (Version.parse(entry.name) for entry in home.iterdir()) if home.is_dir() else iter(())
-    return sorted(version for version in found if version is not None)
+    parsed = (Version.parse(entry.name) for entry in home.iterdir()) if home.is_dir() else iter(())
+    return sorted(version for version in parsed if version is not None)
 
 
 def write(root: Path, snapshot: Snapshot) -> Path:
@@ -266,8 +266,8 @@ def seal(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
     sealed["checksum"] = _sha256(_canonical(sealed))
     written = json.dumps(sealed, indent=1, sort_keys=True).encode()
     if target.exists():
-        there = target / MANIFEST
-        if there.is_file() and there.read_bytes() == written:
+        manifest_file = target / MANIFEST
+        if manifest_file.is_file() and manifest_file.read_bytes() == written:
             return target
         raise SnapshotExistsError(f"Snapshot {manifest.model}/{manifest.version} exists already, and is another one.")
     hidden = home / f".{manifest.version}.tmp"
@@ -290,10 +290,10 @@ def unseal(root: Path, model: str, version: str) -> tuple[Manifest, dict[str, me
     content: dict[str, memoryview] = {}
     for name, checksum in manifest.checksums.items():
         try:
-            content[name], found = _read(root / model / version / name)
+            content[name], actual = _read(root / model / version / name)
         except OSError as error:
             raise SnapshotError(f"Snapshot {model}/{version}: {name} is missing.") from error
-        if found != checksum:
+        if actual != checksum:
             raise SnapshotError(f"Snapshot {model}/{version}: {name} does not match its checksum.")
     return manifest, content
 

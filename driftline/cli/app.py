@@ -66,10 +66,10 @@ def demo(
     Starts a broker, a Feast store, a stream worker, a trainer and two serving replicas as processes, drives the
     users, and writes the report (HTML, JSON, Markdown) and summary.json. Ctrl-C stops everything.
     """
-    from driftline.demo.run import Options, run
+    from driftline.demo.run import DemoOptions, run
 
     try:
-        run(Options(data, days, warmup_days, seed, out, broker, slate, users, items))
+        run(DemoOptions(data, days, warmup_days, seed, out, broker, slate, users, items))
     except KeyboardInterrupt:
         typer.echo("driftline: interrupted; everything it had started was stopped.", err=True)
         raise typer.Exit(130) from None

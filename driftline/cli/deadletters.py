@@ -67,24 +67,24 @@ def list_letters(
     with _kafka_errors(kafka):
         places(kafka)
         log = _read(kafka)
-    found = matching(
+    matched = matching(
         log,
         reason=reason,
         topics=None if topic is None else {topic, kafka.topic(topic)},
         since_ms=None if since is None else round(since.replace(tzinfo=UTC).timestamp() * 1000),
         pending=pending,
     )
-    shown = found[-limit:]
+    shown = matched[-limit:]
     if as_json:
         for letter in shown:
             typer.echo(json.dumps(_as_json(log, letter)))
         return
-    if not found:
+    if not matched:
         typer.echo(_none(log))
         return
     _table(kafka, log, shown)
-    typer.echo(_counts(log, found))
-    if hidden := len(found) - len(shown):
+    typer.echo(_counts(log, matched))
+    if hidden := len(matched) - len(shown):
         typer.echo(f"{hidden:,} older not shown (--limit).")
 
 
@@ -106,12 +106,12 @@ def show(
     from driftline.deadletters.resend import original, places
 
     with _kafka_errors(kafka):
-        known = places(kafka)
+        replayable = places(kafka)
         log = _read(kafka)
         (letter,) = with_ids(log, [letter_id])
-        found = original(kafka, letter, known)
+        original_record = original(kafka, letter, replayable)
     if raw is not None:
-        _write(raw, found.value, letter)
+        _write(raw, original_record.value, letter)
         if str(raw) == "-":
             return
     origin = letter.origin
@@ -123,15 +123,15 @@ def show(
         "partition": str(origin.partition),
         "offset": str(origin.offset),
         "time": f"{utc(origin.timestamp_ms)} UTC ({origin.timestamp_ms} ms)",
-        "key": "none" if found.key is None else repr(found.key)[2:-1],
-        "size": "gone" if found.value is None else f"{len(found.value):,} bytes",
+        "key": "none" if original_record.key is None else repr(original_record.key)[2:-1],
+        "size": "gone" if original_record.value is None else f"{len(original_record.value):,} bytes",
     }
     for name, fact in facts.items():
         typer.echo(f"{name:<10}{fact}")
     for replay_ in log.replays.get(origin, ()):
         typer.echo(f"{'replayed':<10}{utc(replay_.at_ms)} UTC: {replay_.detail}")
     typer.echo()
-    typer.echo(_readable(kafka, origin.topic, found.value))
+    typer.echo(_readable(kafka, origin.topic, original_record.value))
 
 
 @app.command()
@@ -162,22 +162,22 @@ def replay(
     from driftline.deadletters.letters import matching, plan, with_ids
 
     with _kafka_errors(kafka):
-        known = resend.places(kafka)
+        replayable = resend.places(kafka)
         log = _read(kafka)
         selected = with_ids(log, ids) if ids else matching(log, reason=reason)
         if not selected:
             typer.echo(_none(log))
             return
-        planned = plan(log, selected, known, again=again)
+        planned = plan(log, selected, replayable, again=again)
         if ids and planned.refused:
             raise UsageError(_refusal(kafka, planned.refused))
         if dry_run and planned.send:
             _table(kafka, log, planned.send)
         sent, failed = planned.send, []
         if planned.send and not dry_run:
-            outcome = resend.replay(kafka, planned.send, known, SystemClock())
+            outcome = resend.replay(kafka, planned.send, replayable, SystemClock())
             sent, failed = outcome.sent, outcome.failed
-    typer.echo(_told(kafka, sent, planned, dry_run=dry_run))
+    typer.echo(_summary(kafka, sent, planned, dry_run=dry_run))
     for letter, why in failed:
         typer.echo(f"Dead letter {letter.id} was not sent: {why}.", err=True)
     if failed:
@@ -230,7 +230,7 @@ def _refusal(kafka: KafkaSettings, refused: Sequence["Letter"]) -> str:
     )
 
 
-def _told(kafka: KafkaSettings, sent: Sequence["Letter"], planned: "Plan", *, dry_run: bool) -> str:
+def _summary(kafka: KafkaSettings, sent: Sequence["Letter"], planned: "Plan", *, dry_run: bool) -> str:
     """What was sent where, and what was left out why."""
     from driftline.deadletters.letters import short_name
 

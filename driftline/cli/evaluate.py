@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from driftline.cli.options import takes
 from driftline.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from contracts.config.settings import ModelSettings
     from evaluation.results import Result
     from evaluation.runs import Folders, Step
     from evaluation.tasks import Task
@@ -55,16 +58,19 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-def evaluate(
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `driftline evaluate` was asked for."""
+
     data: Annotated[
         Path, typer.Option(help="MovieLens-1M folder; with --protocol progressive or backfilled: KuaiRand-Pure.")
-    ],
+    ]
     model: Annotated[
         list[str],
         typer.Option(
             help="A model or a baseline (popularity, markov, markov-window, ease, markov+ease), or `all`; repeatable."
         ),
-    ],
+    ]
     protocol: Annotated[
         Protocol,
         typer.Option(
@@ -72,42 +78,45 @@ def evaluate(
             "authors' 1,208 test users. progressive: KuaiRand-Pure as a stream, each effective view foreseen before it "
             "is learned; the last 7 days count. backfilled: that, after learning from what users did before the log."
         ),
-    ] = Protocol.leave_one_out,
+    ] = Protocol.leave_one_out
     order: Annotated[
         Order, typer.Option(help="Of a user's behaviours: true time, or that of ratings.dat, which is not time.")
-    ] = Order.time,
+    ] = Order.time
     official: Annotated[
         Path | None, typer.Option(help="With --protocol official: folder of the authors' test instances.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each network, with seeds 0, 1, …")] = 1,
-    dim: Annotated[int, typer.Option(min=1, help="Width of user and item vectors.")] = 64,
+    ] = None
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each network, with seeds 0, 1, …")] = 1
+    dim: Annotated[int, typer.Option(min=1, help="Width of user and item vectors.")] = 64
     id_dim: Annotated[
         int | None, typer.Option(min=1, help="Width of the embedding of an item's id; without it: --dim.")
-    ] = None,
-    category_dim: Annotated[int, typer.Option(min=1, help="Width of the embedding of an item's categories.")] = 16,
-    window: Annotated[int, typer.Option(min=1, help="Behaviours that a model sees.")] = 50,
-    depth: Annotated[int, typer.Option(min=1, help="Layers of the transformers of t2diff and sasrec.")] = 2,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs at most; validation picks one. (A stream has one.)")] = 20,
+    ] = None
+    category_dim: Annotated[int, typer.Option(min=1, help="Width of the embedding of an item's categories.")] = 16
+    window: Annotated[int, typer.Option(min=1, help="Behaviours that a model sees.")] = 50
+    depth: Annotated[int, typer.Option(min=1, help="Layers of the transformers of t2diff and sasrec.")] = 2
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs at most; validation picks one. (A stream has one.)")] = 20
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds of training at most; the epoch then running is the last.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows in a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Height of the learning rate's schedule.")] = 3e-3,
-    dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of activations dropped in training.")] = 0.0,
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows in a step.")] = 128
+    learning_rate: Annotated[float, typer.Option(help="Height of the learning rate's schedule.")] = 3e-3
+    dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of activations dropped in training.")] = 0.0
     learn_at: Annotated[
         LearnAt, typer.Option(help="Where t2diff learns: at the target, or at every behaviour of a window.")
-    ] = LearnAt.last,
+    ] = LearnAt.last
     without: Annotated[
         list[str] | None,
         typer.Option(help="A part to leave out of t2diff: guess, end-to-end, mean-start or waits; repeatable."),
-    ] = None,
-    device: Annotated[Device, typer.Option(help="auto is the GPU where there is one.")] = Device.auto,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU.")] = 1,
+    ] = None
+    device: Annotated[Device, typer.Option(help="auto is the GPU where there is one.")] = Device.auto
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU.")] = 1
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results, a JSON file a run with every query's rank.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
-) -> None:
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False
+
+
+@takes(Options)
+def evaluate(options: Options) -> None:
     """Measure models and baselines offline, on MovieLens-1M or KuaiRand-Pure.
 
     Networks train until their budget is spent; the epoch with the best validation NDCG@10 counts, and the test set
@@ -115,64 +124,91 @@ def evaluate(
     """
     import torch
 
-    from contracts.config.settings import ModelSettings
+    torch.set_num_threads(options.threads)
+    tasks, folders = tasks_of(options), folders_of(options)
+    results: list[Result] = []
+    try:
+        for number, task in enumerate(tasks, 1):
+            device = _device(options.device)
+            results.append(_run(task, folders, device, options.out, f"[{number}/{len(tasks)}] "))
+    except KeyboardInterrupt:
+        saved = f"; {len(results)} of {len(tasks)} results are in {options.out}" if options.out else ""
+        typer.echo(f"driftline: interrupted{saved}.", err=True)
+        raise typer.Exit(130) from None
+    if options.as_json:
+        typer.echo(json.dumps(_as_json(results), indent=1))
+    else:
+        _table(results)
+
+
+def tasks_of(options: Options) -> "list[Task]":
+    """The runs that are asked for: each model once, each network with every seed.
+
+    Raises:
+        UsageError: one of them cannot be done.
+
+    """
     from evaluation.fit import Plan
-    from evaluation.runs import Folders
     from evaluation.tasks import BASELINES, Task, TaskError, check
     from trainer.models import REGISTRY
 
-    torch.set_num_threads(threads)
-    names = [n for given in model for n in ([*BASELINES, *sorted(REGISTRY)] if given == "all" else [given])]
+    given = [[*BASELINES, *sorted(REGISTRY)] if name == "all" else [name] for name in options.model]
+    names = dict.fromkeys(name for each in given for name in each)
+    shape = shape_of(options)
+    # What is left out of T2Diff is not left out of those that stand beside it.
+    whole, others = shape.model_copy(update={"without": ()}), {*names} - {"t2diff"} if "t2diff" in names else set()
+    plan = Plan(options.epochs, options.batch_size, float("inf") if options.seconds is None else options.seconds)
+    tasks = [
+        Task(options.protocol.value, name, options.order.value, seed, whole if name in others else shape, plan)
+        for name in names
+        for seed in range(1 if name in BASELINES else options.seeds)
+    ]
     try:
-        shape = ModelSettings.model_validate(
-            {
-                "dim": dim,
-                "id_dim": id_dim,
-                "category_dim": category_dim,
-                "window": window,
-                "depth": depth,
-                "learning_rate": learning_rate,
-                "dropout": dropout,
-                "batch_size": batch_size,
-                "learn_at": learn_at.value,
-                "without": tuple(without or ()),
-            }
-        )
-        # What is left out of T2Diff is not left out of those that stand beside it.
-        whole, others = shape.model_copy(update={"without": ()}), {*names} - {"t2diff"} if "t2diff" in names else set()
-        plan = Plan(epochs, batch_size, float("inf") if seconds is None else seconds)
-        tasks = [
-            Task(protocol.value, name, order.value, seed, whole if name in others else shape, plan)
-            for name in dict.fromkeys(names)
-            for seed in range(1 if name in BASELINES else seeds)
-        ]
         for task in tasks:
             check(task)
+    except TaskError as error:
+        raise UsageError(str(error)) from error
+    return tasks
+
+
+def shape_of(options: Options) -> "ModelSettings":
+    """The settings of the models.
+
+    Raises:
+        UsageError: one of them is out of its range.
+
+    """
+    from contracts.config.settings import ModelSettings
+
+    shared = ("dim", "id_dim", "category_dim", "window", "depth", "learning_rate", "dropout", "batch_size")
+    given = {name: getattr(options, name) for name in shared}
+    try:
+        return ModelSettings.model_validate(
+            {**given, "learn_at": options.learn_at.value, "without": tuple(options.without or ())}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"--{option}: {first['msg'][0].lower()}{first['msg'][1:]}.") from error
-    except TaskError as error:
-        raise UsageError(str(error)) from error
-    if protocol is Protocol.official and official is None:
+
+
+def folders_of(options: Options) -> "Folders":
+    """Where the data is.
+
+    Raises:
+        UsageError: `official` goes with its protocol, and only with that.
+
+    """
+    from evaluation.runs import Folders
+
+    is_official = options.protocol is Protocol.official
+    if is_official and options.official is None:
         raise UsageError("--protocol official needs --official, the folder of the authors' test instances.")
-    if protocol is not Protocol.official and official is not None:
-        raise UsageError(f"--official goes with --protocol official, not with {protocol.value}.")
-    folders = (
-        Folders(kuairand=data) if protocol in {Protocol.progressive, Protocol.backfilled} else Folders(data, official)
-    )
-    results = []
-    try:
-        for number, task in enumerate(tasks, 1):
-            results.append(_run(task, folders, _device(device), out, f"[{number}/{len(tasks)}] "))
-    except KeyboardInterrupt:
-        kept = f"; {len(results)} of {len(tasks)} results are in {out}" if out else ""
-        typer.echo(f"driftline: interrupted{kept}.", err=True)
-        raise typer.Exit(130) from None
-    if as_json:
-        typer.echo(json.dumps(_as_json(results), indent=1))
-    else:
-        _table(results)
+    if not is_official and options.official is not None:
+        raise UsageError(f"--official goes with --protocol official, not with {options.protocol.value}.")
+    if options.protocol in {Protocol.progressive, Protocol.backfilled}:
+        return Folders(kuairand=options.data)
+    return Folders(options.data, options.official)
 
 
 def _run(task: "Task", folders: "Folders", device: "torch.device", out: Path | None, prefix: str) -> "Result":
@@ -199,14 +235,14 @@ def _run(task: "Task", folders: "Folders", device: "torch.device", out: Path | N
 def _telling(who: str, now: Callable[[], float]) -> "Callable[[Step], None]":
     """Says how far a run is, now and then, on standard error."""
     begun = now()
-    said = begun - SAY_EVERY_S
+    last_report = begun - SAY_EVERY_S
 
     def report(step: "Step") -> None:
-        nonlocal said
-        if now() - said < SAY_EVERY_S:
+        nonlocal last_report
+        if now() - last_report < SAY_EVERY_S:
             return
-        said = now()
-        left = (said - begun) * (1 - step.share) / step.share if step.share > 0 else None
+        last_report = now()
+        left = (last_report - begun) * (1 - step.share) / step.share if step.share > 0 else None
         typer.echo(f"{who}: {step.text}" + (f", {left:.0f} s left" if left is not None else ""), err=True)
 
     return report
@@ -236,14 +272,14 @@ def _as_json(results: "list[Result]") -> list[dict[str, Any]]:
     out = []
     for name, seeds in _of_a_model(results):
         first = seeds[0]
-        found = {metric: estimate(seeds, metric) for metric in METRICS}
+        estimates = {metric: estimate(seeds, metric) for metric in METRICS}
         out.append(
             {
                 "model": name,
                 "task": {k: v for k, v in to_json(first.task).items() if k not in {"seed", "model"}},
                 "seeds": len(seeds),
                 "queries": first.ranks.size,
-                "metrics": {k: {"value": i.value, "low": i.low, "high": i.high} for k, i in found.items()},
+                "metrics": {k: {"value": i.value, "low": i.low, "high": i.high} for k, i in estimates.items()},
                 "coverage@20": _mean([r.coverage for r in seeds]),
                 "parameter_bytes": first.parameter_bytes,
                 "training_s": [r.training_s for r in seeds],
@@ -276,8 +312,8 @@ def _table(results: "list[Result]") -> None:
         cost.add_column(name, justify="right", no_wrap=True)
     for name, seeds in _of_a_model(results):
         covered = _mean([r.coverage for r in seeds])
-        found = [told(estimate(seeds, metric)) for metric in metrics]
-        quality.add_row(name, *found, "-" if covered is None else short(covered))
+        estimates = [told(estimate(seeds, metric)) for metric in metrics]
+        quality.add_row(name, *estimates, "-" if covered is None else short(covered))
         cost.add_row(
             name,
             f"{seeds[0].parameter_bytes / 1000:,.0f}",
@@ -297,5 +333,5 @@ def _table(results: "list[Result]") -> None:
 
 
 def _mean(shares: list[float | None]) -> float | None:
-    known = [share for share in shares if share is not None]
-    return sum(known) / len(known) if known else None
+    present = [share for share in shares if share is not None]
+    return sum(present) / len(present) if present else None

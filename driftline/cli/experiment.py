@@ -43,7 +43,9 @@ def validate(
         raise typer.Exit(2)
     columns = ("experiment", "layer", "slots", "arms", "from (UTC)", "to (UTC)", "primary", "analysis")
     shown = table(dict.fromkeys(columns, False))
-    for each in sorted(experiments.values(), key=lambda found: (found.layer, found.slots, found.start_ms)):
+    for each in sorted(
+        experiments.values(), key=lambda experiment: (experiment.layer, experiment.slots, experiment.start_ms)
+    ):
         shown.add_row(
             each.name,
             each.layer,
@@ -80,8 +82,8 @@ def assign(
     now_ms = SystemClock().now_ms()
     time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)
     for user_id in user_ids:
-        found = assigned(definition, user_id, time_ms)
-        typer.echo(f"{user_id}\t{found.arm or '-'}\t{found.why}")
+        assignment = assigned(definition, user_id, time_ms)
+        typer.echo(f"{user_id}\t{assignment.arm or '-'}\t{assignment.why}")
 
 
 def _moment_ms(text: str) -> int:

@@ -65,7 +65,7 @@ def plan(
     experiment, own = _planned_file(file)
     days = days or experiment.days
     from abtest.stats.metrics import Quantile, of_experiment
-    from driftline.experiment.planning import Stated, as_values, rows_of, said, table_of
+    from driftline.experiment.planning import Stated, as_values, notes_on, rows_of, table_of
     from driftline.tables import show
 
     numbers = Stated(mean, sd, rate)
@@ -82,17 +82,17 @@ def plan(
 
         if users_per_day is None:
             raise UsageError("A baseline in numbers needs --users-per-day.")
-        known = [stated(*numbers.numbers(), users_per_day, days)] * len(wanted)
+        baselines = [stated(*numbers.numbers(), users_per_day, days)] * len(wanted)
         source = "from the numbers given"
     elif data is not None or state is not None:
-        known, source = _from_aggregate(wanted, experiment, data, table, state, days, users_per_day)
+        baselines, source = _from_aggregate(wanted, experiment, data, table, state, days, users_per_day)
     else:
         where = load(settings) if settings else own
         if where is None:
             raise UsageError("There is no baseline: give --settings, --data, --state, or --mean and --sd, or --rate.")
-        known, source = _from_state(wanted, where, experiment, days, users_per_day)
-    with _progress("planning", len(wanted)) as told:
-        rows = rows_of(wanted, known, experiment, effect, told)
+        baselines, source = _from_state(wanted, where, experiment, days, users_per_day)
+    with _progress("planning", len(wanted)) as progress:
+        rows = rows_of(wanted, baselines, experiment, effect, progress)
     if as_json:
         typer.echo(json.dumps(as_values(rows, experiment, days, source), indent=2))
         return
@@ -100,7 +100,7 @@ def plan(
     by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:g}"
     typer.echo(f"{experiment.name}: {by}, {days} days, {source}\n")
     show(table_of(rows, days))
-    for sentence in said(rows, experiment, days):
+    for sentence in notes_on(rows, experiment, days):
         typer.echo(sentence)
 
 
@@ -128,12 +128,12 @@ def aa(
     metrics = [m for m in of_experiment(experiment, users.columns) if not isinstance(m, Quantile)]
     if len(users.arm) < 4:
         raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
-    with _progress("shuffling users", replicates) as told:
-        levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, told)
+    with _progress("shuffling users", replicates) as progress:
+        levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, progress)
     verdicts = {level.trusted for level in levels if level.replicates}
     trusted = next((verdict for verdict in (False, None, True) if verdict in verdicts), None)
     if as_json:
-        said = {
+        result = {
             "experiment": experiment.name,
             "users": len(users.arm),
             "replicates": replicates,
@@ -142,7 +142,7 @@ def aa(
             "trusted": trusted,
             "levels": [asdict(level) for level in levels],
         }
-        typer.echo(json.dumps(said, indent=2))
+        typer.echo(json.dumps(result, indent=2))
     else:
         typer.echo(f"{experiment.name}: {len(users.arm):,} users, shuffled into two halves {replicates:,} times\n")
         _show_levels(levels)
@@ -207,12 +207,15 @@ def _from_aggregate(
     from driftline.experiment.data import counted, public
 
     try:
-        found = load_aggregate(state, experiment) if state else counted(str(data), table, experiment)
+        observed = load_aggregate(state, experiment) if state else counted(str(data), table, experiment)
     except StateError as error:
         raise UsageError(str(error)) from error
-    of = found.aggregate
-    known = [during(metric, of, days, users_per_day) for metric in metrics]
-    return known, f"from {sum(of.users.values()):,} users in {of.days} days of {state or public(str(data))}"
+    aggregate = observed.aggregate
+    baselines = [during(metric, aggregate, days, users_per_day) for metric in metrics]
+    return (
+        baselines,
+        f"from {sum(aggregate.users.values()):,} users in {aggregate.days} days of {state or public(str(data))}",
+    )
 
 
 def _from_state(
@@ -236,13 +239,13 @@ def _from_state(
             if column not in STREAMED:
                 raise UsageError(f"Metric '{metric.name}': the collector knows no column '{column}'.")
     if len(users.arm):
-        of = aggregate(users)
-        known = [during(metric, of, days, users_per_day) for metric in metrics]
-        return known, f"from {len(users.arm):,} users in {of.days} days of {settings.experiment.name}"
-    known = [before(metric, state, days, share_of(experiment), users_per_day) for metric in metrics]
-    if not any(each.users for each in known):
+        daily = aggregate(users)
+        baselines = [during(metric, daily, days, users_per_day) for metric in metrics]
+        return baselines, f"from {len(users.arm):,} users in {daily.days} days of {settings.experiment.name}"
+    baselines = [before(metric, state, days, share_of(experiment), users_per_day) for metric in metrics]
+    if not any(each.users for each in baselines):
         raise UsageError(f"The collector of {settings.experiment.name} has seen nobody yet.")
-    return known, f"from {known[0].users:,} users in the {PRE_DAYS} days before {settings.experiment.name}"
+    return baselines, f"from {baselines[0].users:,} users in the {PRE_DAYS} days before {settings.experiment.name}"
 
 
 def _show_levels(levels: Sequence["Level"]) -> None:

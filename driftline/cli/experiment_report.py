@@ -57,29 +57,29 @@ def report(
         from driftline.inspect.build import commit
 
         experiment = experiment_of(settings)
-        found = report_on(experiment, data, table, pre, pre_table, state, save_state, keep)
+        result = report_on(experiment, data, table, pre, pre_table, state, save_state, keep)
         context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}, commit=commit())
     else:
         try:
             loaded = load(settings)
         except ExperimentAlone as error:
             raise UsageError(f"{error} For a report on rows or on an aggregate, add --data or --state.") from error
-        found, context = _collected(loaded)
+        result, context = _collected(loaded)
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
     given["--keep"] = keep
-    said = [word for option, value in given.items() if value is not None for word in (option, public(str(value)))]
-    command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *said, "--out", str(out)])
+    words = [word for option, value in given.items() if value is not None for word in (option, public(str(value)))]
+    command = shlex.join(["driftline", "experiment", "report", "-s", str(settings), *words, "--out", str(out)])
     try:
-        write(found, replace(context, command=command), out)
+        write(result, replace(context, command=command), out)
     except OSError as error:
         raise UsageError(f"Cannot write to {out}: {error.strerror}.") from error
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
-    for verdict in found.verdicts:
+    for verdict in result.verdicts:
         typer.echo(sentence(verdict))
-    warned = warnings_said(found.checks)
+    warned = warnings_said(result.checks)
     if warned:
         typer.echo(f'{warned}. Weigh what the report says under "Can it be trusted?".')
-    raise typer.Exit(exit_code(found.verdicts))
+    raise typer.Exit(exit_code(result.verdicts))
 
 
 def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
@@ -109,21 +109,21 @@ def diff(
     from driftline.tables import show, table
 
     try:
-        found = compared(read(before), read(after))
+        comparison = compared(read(before), read(after))
     except ReportFileError as error:
         raise UsageError(str(error)) from error
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
         return
-    data = {True: "Both are of the same data.", False: "They are of different data.", None: ""}[found.same_data]
-    if not found.changes:
+    data = {True: "Both are of the same data.", False: "They are of different data.", None: ""}[comparison.same_data]
+    if not comparison.changes:
         typer.echo(f"Nothing changed. {data}".strip())
         return
     typer.echo(data)
     shown = table(
         dict.fromkeys(("what", "which", "before", "after", ""), False), wraps=["which", "before", "after", ""]
     )
-    for change in found.changes:
+    for change in comparison.changes:
         which = f"{change.name} ({change.judged})" if change.judged else change.name
         shown.add_row(change.kind, which, change.before, change.after, change.note)
     show(shown)

@@ -1,7 +1,9 @@
-"""Options that several subcommands take."""
+"""Options that several subcommands take, and options as one value."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
@@ -12,3 +14,21 @@ ReadyFile: TypeAlias = Annotated[
     Path | None, typer.Option(help="Written when ready: a JSON object with the process id and the ports.")
 ]
 DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+
+T = TypeVar("T")
+
+
+def takes(kind: Callable[..., T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Let a subcommand take one value of a dataclass, whose annotated fields are its options."""
+
+    def decorate(command: Callable[[T], None]) -> Callable[..., None]:
+        def called(**options: Any) -> None:
+            command(kind(**options))
+
+        signature = inspect.signature(kind)
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = signature.replace(return_annotation=None)  # type: ignore[attr-defined]
+        called.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return called
+
+    return decorate

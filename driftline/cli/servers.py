@@ -91,8 +91,8 @@ def start_redis(home: RedisHome, port: Port = 6379) -> None:
     from driftline.processes import redis as server
 
     if not _runs(server.NAME, home, port):
-        kept = {"appendonly": "yes"}
-        _say(server.NAME, server.start(home, home / "data", port, kept, detached=True).directory)
+        options = {"appendonly": "yes"}
+        _say(server.NAME, server.start(home, home / "data", port, options, detached=True).directory)
 
 
 @redis.command("stop")

@@ -65,10 +65,10 @@ def recall(
 
     with _client(target, deadline, token_file, (tls, ca, cert, key, server_name)) as client:
         try:
-            found = client.recall(user_id, k)
+            answer = client.recall(user_id, k)
         except RecallError as error:
             raise _failure(error.code.name, str(error)) from error
-    typer.echo(json.dumps(asdict(found) | {"items": [item._asdict() for item in found.items]}, indent=2))
+    typer.echo(json.dumps(asdict(answer) | {"items": [item._asdict() for item in answer.items]}, indent=2))
 
 
 def status(
@@ -90,50 +90,50 @@ def status(
     from serving.client import RecallError
 
     with _client(replicas, deadline, token_file, (tls, ca, cert, key, server_name)) as client:
-        found = client.status(deadline_s=deadline)
+        statuses = client.status(deadline_s=deadline)
     if as_json:
-        for replica, said in found.items():
-            typer.echo(json.dumps({"replica": replica} | _as_json(said)))
+        for replica, answer in statuses.items():
+            typer.echo(json.dumps({"replica": replica} | _as_json(answer)))
     else:
         shown = tables.table(COLUMNS, wraps=["problem"])
-        for row in rows(found):
+        for row in rows(statuses):
             shown.add_row(*row)
         tables.show(shown)
-    if any(isinstance(said, RecallError) for said in found.values()):
+    if any(isinstance(answer, RecallError) for answer in statuses.values()):
         raise typer.Exit(1)
 
 
-def rows(found: "Mapping[str, Status]") -> Iterator[tuple[str, ...]]:
+def rows(statuses: "Mapping[str, Status]") -> Iterator[tuple[str, ...]]:
     """The table of what replicas said: a line for each model of each replica, under COLUMNS."""
     from serving.client import RecallError
 
-    for replica, said in found.items():
-        if isinstance(said, RecallError):
-            yield replica, "no answer", *[""] * 6, str(said)
+    for replica, answer in statuses.items():
+        if isinstance(answer, RecallError):
+            yield replica, "no answer", *[""] * 6, str(answer)
             continue
-        about = replica, _state(said), f"{said.waiting:,}"
-        if not said.models:
+        about = replica, _state(answer), f"{answer.waiting:,}"
+        if not answer.models:
             yield *about, *[""] * 6
-        for model in said.models:
+        for model in answer.models:
             items = f"{model.items:,}" if model.snapshot_version else ""
             serves, live = model.snapshot_version or "-", model.live_version or "-"
             yield *about, model.model, serves, live, items, model.index, model.error
 
 
-def _state(said: "StatusReply") -> str:
-    if said.draining:
+def _state(reply: "StatusReply") -> str:
+    if reply.draining:
         return "draining"
-    return "serving" if any(model.snapshot_version for model in said.models) else "not ready"
+    return "serving" if any(model.snapshot_version for model in reply.models) else "not ready"
 
 
-def _as_json(said: "Status") -> dict[str, Any]:
+def _as_json(answer: "Status") -> dict[str, Any]:
     from serving.client import RecallError
 
-    if isinstance(said, RecallError):
-        return {"error": str(said)}
+    if isinstance(answer, RecallError):
+        return {"error": str(answer)}
     fields = ("model", "snapshot_version", "live_version", "error", "items", "index")
-    models = [{field: getattr(model, field) for field in fields} for model in said.models]
-    return {"models": models, "waiting": said.waiting, "draining": said.draining}
+    models = [{field: getattr(model, field) for field in fields} for model in answer.models]
+    return {"models": models, "waiting": answer.waiting, "draining": answer.draining}
 
 
 @contextmanager
@@ -166,5 +166,5 @@ def _client(
         yield client
 
 
-def _failure(code: str, said: str) -> UsageError | RunError:
-    return UsageError(said) if code in {"INVALID_ARGUMENT", "UNAUTHENTICATED"} else RunError(said)
+def _failure(code: str, message: str) -> UsageError | RunError:
+    return UsageError(message) if code in {"INVALID_ARGUMENT", "UNAUTHENTICATED"} else RunError(message)

@@ -57,9 +57,9 @@ def list_snapshots(
     now_ms = SystemClock().now_ms()
     shown, hidden = [], 0
     for name in _models(root, model):
-        found = [each for each in entries(root, name) if not (full and each.version.sequence)]
-        shown += found[-limit:]
-        hidden += len(found[:-limit])
+        listed = [each for each in entries(root, name) if not (full and each.version.sequence)]
+        shown += listed[-limit:]
+        hidden += len(listed[:-limit])
     if as_json:
         for each in shown:
             typer.echo(json.dumps(_as_json(each, now_ms)))
@@ -79,15 +79,17 @@ def show(settings: SettingsOption, model: Model, version: VersionOrLive = None, 
     from contracts.runtime.clock import SystemClock
     from driftline.inspect.snapshots import entry
 
-    found = entry(root, model, _version(root, model, version))
+    snapshot_entry = entry(root, model, _version(root, model, version))
     now_ms = SystemClock().now_ms()
-    if found.manifest is None:
-        raise RunError(found.problem)
-    items = _items(root, found)
+    if snapshot_entry.manifest is None:
+        raise RunError(snapshot_entry.problem)
+    items = _items(root, snapshot_entry)
     if as_json:
-        typer.echo(json.dumps(_as_json(found, now_ms) | {"items": items, "manifest": asdict(found.manifest)}))
+        typer.echo(
+            json.dumps(_as_json(snapshot_entry, now_ms) | {"items": items, "manifest": asdict(snapshot_entry.manifest)})
+        )
         return
-    facts = _facts(root, found, items, now_ms)
+    facts = _facts(root, snapshot_entry, items, now_ms)
     width = max(map(len, facts)) + 2
     for name, fact in facts.items():
         typer.echo(f"{name:<{width}}{fact}")
@@ -111,13 +113,13 @@ def diff(
 
     places = _version(root, model, before), _version(root, model, after)
     with _snapshot_errors():
-        found = compare(*(delta.read(root, model, str(place)) for place in places))
+        comparison = compare(*(delta.read(root, model, str(place)) for place in places))
     sizes = [entry(root, model, place).size for place in places]
     if as_json:
         names = {"model": model, "before": str(places[0]), "after": str(places[1]), "size": sizes}
-        typer.echo(json.dumps(names | asdict(found)))
+        typer.echo(json.dumps(names | asdict(comparison)))
         return
-    _comparison([str(place) for place in places], found, sizes)
+    _comparison([str(place) for place in places], comparison, sizes)
 
 
 @app.command()
@@ -136,22 +138,22 @@ def verify(
     root = load(settings).snapshots
     from driftline.inspect import snapshots
 
-    found = [
+    findings = [
         finding
         for name in _models(root, model)
         for finding in snapshots.verify(root, name, _version(root, name, version) if version else None)
     ]
     if as_json:
-        for finding in found:
+        for finding in findings:
             typer.echo(json.dumps(finding._asdict() | {"sound": not finding.problem}))
-    damaged = [finding for finding in found if finding.problem]
+    damaged = [finding for finding in findings if finding.problem]
     if damaged:
         if not as_json:
             for finding in damaged:
                 typer.echo(finding.problem)
-        raise RunError(f"{len(damaged):,} of {len(found):,} snapshots and pointers are damaged.")
+        raise RunError(f"{len(damaged):,} of {len(findings):,} snapshots and pointers are damaged.")
     if not as_json:
-        typer.echo(f"{len(found):,} snapshots and pointers are sound.")
+        typer.echo(f"{len(findings):,} snapshots and pointers are sound.")
 
 
 @app.command()
@@ -177,9 +179,9 @@ def rollback(
     _models(root, model)
     was = snapshot.live(root, model)
     if version is None:
-        there = entries(root, model)
-        refused = {each.version for each in there if {"rejected", "damaged"} & {*each.states}}
-        target = before_live([each.version for each in there], was, refused)
+        on_disk = entries(root, model)
+        refused = {each.version for each in on_disk if {"rejected", "damaged"} & {*each.states}}
+        target = before_live([each.version for each in on_disk], was, refused)
         if target is None:
             raise UsageError(f"There is no full snapshot of {model} before {was or 'the first publication'}.")
     else:
@@ -242,11 +244,11 @@ def _snapshot_errors() -> Iterator[None]:
 def _models(root: Path, wanted: str | None) -> list[str]:
     from contracts.snapshots.snapshot import models
 
-    there = models(root)
+    on_disk = models(root)
     if wanted is None:
-        return there
-    if wanted not in there:
-        raise UsageError(f"There are no snapshots of {wanted} in {root}; there are some of: {_listed(there)}.")
+        return on_disk
+    if wanted not in on_disk:
+        raise UsageError(f"There are no snapshots of {wanted} in {root}; there are some of: {_listed(on_disk)}.")
     return [wanted]
 
 
@@ -259,39 +261,39 @@ def _version(root: Path, model: str, name: str | None) -> "Version":
     if wanted is None:
         raise UsageError(f"No snapshot of {model} is live yet; say which one.")
     place = Version.parse(wanted)
-    there = versions(root, model)
-    if place is None or place not in there:
-        newest = _listed([str(each) for each in there[-3:]])
+    on_disk = versions(root, model)
+    if place is None or place not in on_disk:
+        newest = _listed([str(each) for each in on_disk[-3:]])
         raise UsageError(f"There is no snapshot {wanted} of {model}; the newest are: {newest}.")
     return place
 
 
-def _items(root: Path, found: "Entry") -> dict[str, int] | None:
+def _items(root: Path, entry: "Entry") -> dict[str, int] | None:
     """How many items a snapshot has, or a delta brings and removes; None where the files are damaged."""
     from contracts.snapshots import delta, snapshot
     from contracts.snapshots.snapshot import SnapshotError
 
-    name = str(found.version)
+    name = str(entry.version)
     try:
-        if not found.version.sequence:
-            return {"items": snapshot.read(root, found.model, name).item_ids.size}
-        changes = delta.read_delta(root, found.model, name).changes
+        if not entry.version.sequence:
+            return {"items": snapshot.read(root, entry.model, name).item_ids.size}
+        changes = delta.read_delta(root, entry.model, name).changes
     except SnapshotError:
         return None
     return {"touched or new": changes.item_ids.size, "removed": changes.removed_ids.size}
 
 
-def _facts(root: Path, found: "Entry", items: dict[str, int] | None, now_ms: int) -> dict[str, str]:
+def _facts(root: Path, entry: "Entry", items: dict[str, int] | None, now_ms: int) -> dict[str, str]:
     from contracts.snapshots import retention
 
-    manifest = found.manifest
+    manifest = entry.manifest
     assert manifest is not None
-    base = f", the delta {found.version.sequence} on {found.version.base}" if found.version.sequence else ", full"
-    hold = retention.held(root, found.model) if "held" in found.states else None
+    base = f", the delta {entry.version.sequence} on {entry.version.base}" if entry.version.sequence else ", full"
+    hold = retention.held(root, entry.model) if "held" in entry.states else None
     return {
-        "snapshot": f"{found.model}/{found.version}{base}",
-        "state": _listed(list(found.states)) + (f" ({hold.reason})" if hold else ""),
-        "written": f"{age(now_ms - found.written_ms)} ago, {size(found.size)}",
+        "snapshot": f"{entry.model}/{entry.version}{base}",
+        "state": _listed(list(entry.states)) + (f" ({hold.reason})" if hold else ""),
+        "written": f"{age(now_ms - entry.written_ms)} ago, {size(entry.size)}",
         "event time": f"{utc(manifest.event_time_ms)} UTC, of the newest example learned from",
         "learned from": f"{manifest.examples:,} examples" + (f", {manifest.learn_from}" if manifest.learn_from else ""),
         "shares": _listed([_share(arm, count, manifest.examples) for arm, count in sorted(manifest.shares.items())]),
@@ -304,8 +306,8 @@ def _facts(root: Path, found: "Entry", items: dict[str, int] | None, now_ms: int
     } | {name: f"{value:.6g}" for name, value in sorted(manifest.metrics.items())}
 
 
-def _share(arm: str, count: int, of: int) -> str:
-    part = f" ({count / of:.1%})" if of else ""
+def _share(arm: str, count: int, total: int) -> str:
+    part = f" ({count / total:.1%})" if total else ""
     return f"{arm or 'outside any experiment'} {count:,}{part}"
 
 
@@ -324,23 +326,23 @@ def _gate(gate: dict[str, bool | float | str]) -> str:
         for name, value in gate.items()
         if name not in ("passed", "reason")
     ]
-    said = f"{'passed' if gate.get('passed') else 'rejected'}: {gate.get('reason', 'no reason given')}"
-    return said + (f" ({', '.join(figures)})" if figures else "")
+    verdict = f"{'passed' if gate.get('passed') else 'rejected'}: {gate.get('reason', 'no reason given')}"
+    return verdict + (f" ({', '.join(figures)})" if figures else "")
 
 
-def _as_json(found: "Entry", now_ms: int) -> dict[str, Any]:
-    manifest = found.manifest
+def _as_json(entry: "Entry", now_ms: int) -> dict[str, Any]:
+    manifest = entry.manifest
     return {
-        "model": found.model,
-        "version": str(found.version),
-        "kind": found.kind,
-        "states": list(found.states),
-        "problem": found.problem,
+        "model": entry.model,
+        "version": str(entry.version),
+        "kind": entry.kind,
+        "states": list(entry.states),
+        "problem": entry.problem,
         "examples": manifest.examples if manifest else None,
         "event_time_ms": manifest.event_time_ms if manifest else None,
-        "recall@100": found.recall,
-        "size": found.size,
-        "age_s": (now_ms - found.written_ms) / 1000,
+        "recall@100": entry.recall,
+        "size": entry.size,
+        "age_s": (now_ms - entry.written_ms) / 1000,
     }
 
 
@@ -367,21 +369,26 @@ def _table(shown: list["Entry"], now_ms: int) -> None:
     tables.show(table)
 
 
-def _comparison(names: list[str], found: "Comparison", sizes: list[int]) -> None:
+def _comparison(names: list[str], comparison: "Comparison", sizes: list[int]) -> None:
     from rich.text import Text
 
     table = tables.table({"": False, names[0]: True, names[1]: True, "change": True})
-    rows = {"items": [f"{count:,}" for count in found.items] + [f"+{found.added:,} -{found.removed:,}"]}
+    rows = {"items": [f"{count:,}" for count in comparison.items] + [f"+{comparison.added:,} -{comparison.removed:,}"]}
     rows["size"] = [*map(size, sizes), f"{sizes[1] / sizes[0] - 1:+.1%}"]
-    for name, (before, after) in found.metrics.items():
+    for name, (before, after) in comparison.metrics.items():
         change = f"{after - before:+.4g}" if before is not None and after is not None else ""
         rows[name] = ["" if value is None else f"{value:.6g}" for value in (before, after)] + [change]
     for name, cells in rows.items():
         table.add_row(*(Text(cell) for cell in (name, *cells)))
     tables.show(table)
-    both = found.items[1] - found.added
-    said = ", ".join(f"{'max' if q == 1 else f'p{100 * q:g}'} {value:.3g}" for q, value in found.movement.items())
-    typer.echo(f"{found.moved:,} of {both:,} vectors have moved" + (f"; relative movement {said}." if said else "."))
+    both = comparison.items[1] - comparison.added
+    movement = ", ".join(
+        f"{'max' if q == 1 else f'p{100 * q:g}'} {value:.3g}" for q, value in comparison.movement.items()
+    )
+    typer.echo(
+        f"{comparison.moved:,} of {both:,} vectors have moved"
+        + (f"; relative movement {movement}." if movement else ".")
+    )
 
 
 def _listed(names: list[str]) -> str:

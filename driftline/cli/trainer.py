@@ -78,15 +78,15 @@ def backfill(
     from rich.console import Console
     from rich.progress import Progress
 
-    from contracts.kafka import bus
+    from contracts.kafka import bus, consumers
     from contracts.runtime.clock import SystemClock
     from contracts.runtime.worker import stop_on_signal
     from trainer.backfill import backfill as run
 
     stop = stop_on_signal()
     clock = SystemClock()
-    items = bus.consumer(loaded.kafka, [bus.ITEMS], loaded.kafka.topic_prefix + "trainer")
-    producer = bus.producer(loaded.kafka, max_request_size=32 * 1024 * 1024)
+    items = consumers.consumer(loaded.kafka, [bus.ITEMS], loaded.kafka.topic_prefix + "trainer")
+    producer = bus.producer(loaded.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
     try:
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("Learning from the archive", total=None)

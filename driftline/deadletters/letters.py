@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import SCHEMA_VERSION
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
 from driftline.errors import UsageError
@@ -133,28 +133,28 @@ def with_ids(log: Log, ids: Collection[int]) -> list[Letter]:
         UsageError: there is none with one of the ids.
 
     """
-    found = [letter for letter in log.letters if letter.id in ids]
-    if unknown := sorted(set(ids) - {letter.id for letter in found}):
+    chosen = [letter for letter in log.letters if letter.id in ids]
+    if unknown := sorted(set(ids) - {letter.id for letter in chosen}):
         names = ", ".join(str(unknown_id) for unknown_id in unknown)
         raise UsageError(f"There is no dead letter {names}; `driftline deadletters list` shows those there are.")
-    return found
+    return chosen
 
 
 def plan(log: Log, selected: Iterable[Letter], places: Container[tuple[str, int]], *, again: bool) -> Plan:
     """Decide what to do with each letter; `places` are the topics and partitions that may be replayed into."""
-    made = Plan([], [], [], [])
+    decided = Plan([], [], [], [])
     origins: set[Origin] = set()
     for letter in selected:
         if (letter.origin.topic, letter.origin.partition) not in places:
-            made.refused.append(letter)
+            decided.refused.append(letter)
         elif letter.origin in log.replays and not again:
-            made.done.append(letter)
+            decided.done.append(letter)
         elif letter.origin in origins:
-            made.copies.append(letter)
+            decided.copies.append(letter)
         else:
-            made.send.append(letter)
+            decided.send.append(letter)
             origins.add(letter.origin)
-    return made
+    return decided
 
 
 def decoded(name: str | None, value: bytes) -> Message | None:
@@ -190,7 +190,7 @@ def short_name(settings: KafkaSettings, topic: str) -> str | None:
 def read(settings: KafkaSettings) -> Log:
     """Read the whole dead-letter topic, without keeping the originals."""
     log = Log()
-    for record in bus.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
+    for record in consumers.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
         log.add(record.offset, record.timestamp, parse(record.value))
     return log
 
@@ -199,7 +199,7 @@ def save(settings: KafkaSettings, path: Path) -> int:
     """Write every dead letter as a line of JSON (bytes in base64) and return how many there were."""
     saved = 0
     with path.open("w") as file:
-        for record in bus.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
+        for record in consumers.read_to_end(settings, bus.DEAD_LETTERS, 0, 0):
             letter = parse(record.value)
             if letter is None or letter.reason == REPLAYED:
                 continue

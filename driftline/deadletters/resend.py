@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import SCHEMA_VERSION
 from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import DeadLetter
@@ -68,13 +68,13 @@ def places(settings: KafkaSettings) -> set[tuple[str, int]]:
         client.close()
 
 
-def original(settings: KafkaSettings, letter: Letter, known: Container[tuple[str, int]]) -> Original:
-    """The original of one letter, from the letter, or else from where it came if that is among the `known` places."""
-    return next(originals(settings, [letter], known), Original(letter, None, None))
+def original(settings: KafkaSettings, letter: Letter, replayable: Container[tuple[str, int]]) -> Original:
+    """The original of a letter: from the letter, or else from where it came if that place is `replayable`."""
+    return next(originals(settings, [letter], replayable), Original(letter, None, None))
 
 
 def originals(
-    settings: KafkaSettings, letters: Sequence[Letter], known: Container[tuple[str, int]]
+    settings: KafkaSettings, letters: Sequence[Letter], replayable: Container[tuple[str, int]]
 ) -> Iterator[Original]:
     """The originals of these letters (oldest first); letters that the topic has dropped by now are left out."""
     if not letters:
@@ -87,13 +87,13 @@ def originals(
                 # The record's key is the original's; the letter's cannot tell an empty key from none.
                 yield Original(letter, record.key, DeadLetter.FromString(record.value).value)
             elif letter is not None:
-                yield Original(letter, record.key, _left_out(settings, letter.origin, record.key, known))
+                yield Original(letter, record.key, _left_out(settings, letter.origin, record.key, replayable))
             if not wanted:
                 return
 
 
 def replay(
-    settings: KafkaSettings, letters: Sequence[Letter], known: Container[tuple[str, int]], clock: Clock
+    settings: KafkaSettings, letters: Sequence[Letter], replayable: Container[tuple[str, int]], clock: Clock
 ) -> Outcome:
     """Send the originals of these letters (oldest first) again and note each that the broker has acknowledged.
 
@@ -105,7 +105,7 @@ def replay(
     producer = bus.producer(settings, max_request_size=ANY_SIZE, max_in_flight_requests_per_connection=1)
     outcome = Outcome()
     try:
-        for batch in _batches(originals(settings, letters, known)):
+        for batch in _batches(originals(settings, letters, replayable)):
             if not _send(settings, producer, batch, clock.now_ms(), outcome):
                 break
     finally:
@@ -117,31 +117,31 @@ def replay(
 
 @contextlib.contextmanager
 def _until_found(settings: KafkaSettings, topic: str, partition: int, offset: int) -> Iterator[Iterator[Any]]:
-    """`bus.read_to_end` for those who may stop before the end: its consumer is closed all the same."""
-    records: Any = bus.read_to_end(settings, topic, partition, offset)
+    """`consumers.read_to_end` for those who may stop before the end: its consumer is closed all the same."""
+    records: Any = consumers.read_to_end(settings, topic, partition, offset)
     with contextlib.closing(records):
         yield records
 
 
 def _left_out(
-    settings: KafkaSettings, origin: Origin, key: bytes | None, known: Container[tuple[str, int]]
+    settings: KafkaSettings, origin: Origin, key: bytes | None, replayable: Container[tuple[str, int]]
 ) -> bytes | None:
     """The value of the record at `origin`, if it is still there."""
     name = short_name(settings, origin.topic)
-    if name is None or (origin.topic, origin.partition) not in known:
+    if name is None or (origin.topic, origin.partition) not in replayable:
         return None
     with _until_found(settings, name, origin.partition, origin.offset) as records:
-        found = next(records, None)
-    if found is None or (found.offset, found.timestamp, found.key) != (origin.offset, origin.timestamp_ms, key):
+        record = next(records, None)
+    if record is None or (record.offset, record.timestamp, record.key) != (origin.offset, origin.timestamp_ms, key):
         return None
-    value: bytes | None = found.value
+    value: bytes | None = record.value
     return value
 
 
-def _batches(found: Iterable[Original]) -> Iterator[list[Original]]:
+def _batches(entries: Iterable[Original]) -> Iterator[list[Original]]:
     batch: list[Original] = []
     size = 0
-    for entry in found:
+    for entry in entries:
         batch.append(entry)
         size += len(entry.value or b"")
         if len(batch) >= BATCH_RECORDS or size >= BATCH_BYTES:

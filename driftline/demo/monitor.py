@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from kafka.admin import KafkaAdminClient
 
-from contracts.config.settings import DAY_MS, Settings
+from contracts.config.settings import Settings
 from contracts.kafka.bus import EXAMPLES
-from contracts.runtime.clock import Clock
+from contracts.runtime.clock import DAY_MS, Clock
 from driftline.demo.progress import ArmStatus, Progress, Status
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import Scrape, read_metrics
 from driftline.processes.supervisor import Child, Supervisor
 from world.base import World
 from world.drive import Tally
@@ -40,25 +40,25 @@ class Workers:
 class Readings:
     """The metrics of each kind of worker; the replicas' are added up."""
 
-    stream: scrape.Metrics = field(default_factory=scrape.Metrics)
-    trainer: scrape.Metrics = field(default_factory=scrape.Metrics)
-    collector: scrape.Metrics = field(default_factory=scrape.Metrics)
-    replicas: scrape.Metrics = field(default_factory=scrape.Metrics)
-    each_replica: tuple[scrape.Metrics, ...] = ()
+    stream: Scrape = field(default_factory=Scrape)
+    trainer: Scrape = field(default_factory=Scrape)
+    collector: Scrape = field(default_factory=Scrape)
+    replicas: Scrape = field(default_factory=Scrape)
+    each_replica: tuple[Scrape, ...] = ()
 
 
 def read(workers: Workers) -> Readings:
     """Read all metrics now."""
     return Readings(
-        scrape.read(workers.ports(workers.stream)),
-        scrape.read(workers.ports(workers.trainer)),
-        scrape.read(workers.ports(workers.collector)),
-        scrape.read(workers.ports(*workers.replicas)),
-        tuple(scrape.read(workers.ports(replica)) for replica in workers.replicas),
+        read_metrics(workers.ports(workers.stream)),
+        read_metrics(workers.ports(workers.trainer)),
+        read_metrics(workers.ports(workers.collector)),
+        read_metrics(workers.ports(*workers.replicas)),
+        tuple(read_metrics(workers.ports(replica)) for replica in workers.replicas),
     )
 
 
-def examples_emitted(stream: scrape.Metrics) -> int:
+def examples_emitted(stream: Scrape) -> int:
     """Training examples that the stream worker has put on Kafka."""
     return int(stream.total("stream_outcomes_total", outcome="example"))
 
@@ -133,14 +133,14 @@ class Monitor:
 
     def _trainer_lag(self) -> int:
         """Examples that the stream worker emitted and the trainer has not taken in yet."""
-        stream = scrape.read(self._workers.ports(self._workers.stream))
+        stream = read_metrics(self._workers.ports(self._workers.stream))
         return max(examples_emitted(stream) - self._examples_taken(), 0)
 
     def _examples_taken(self) -> int:
         kafka = self._settings.kafka
         group = kafka.topic_prefix + "trainer"
         offsets = self._admin.list_group_offsets([group])[group]
-        return sum(known.offset for tp, known in offsets.items() if tp.topic == kafka.topic(EXAMPLES))
+        return sum(committed.offset for tp, committed in offsets.items() if tp.topic == kafka.topic(EXAMPLES))
 
     async def _show(self) -> None:
         now_s = self._clock.elapsed_s()

@@ -17,18 +17,9 @@ from abtest.analyse.analysis import analyse
 from abtest.collect.store import load_state
 from abtest.report.files import FILES, write
 from abtest.report.wording import sentence
-from contracts.config.settings import (
-    HOUR_MS,
-    Arm,
-    Experiment,
-    KafkaSettings,
-    Settings,
-    StreamSettings,
-    TrainerSettings,
-    dump,
-)
+from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings, TrainerSettings, dump
 from contracts.kafka import bus
-from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.clock import HOUR_MS, Clock, SystemClock
 from contracts.runtime.durable import LockedError, lock_file
 from driftline.deadletters import letters as deadletters
 from driftline.demo.monitor import Monitor, Readings, Workers, read
@@ -48,7 +39,7 @@ RUN_MARK = ".driftline-demo"
 
 
 @dataclass(frozen=True)
-class Options:
+class DemoOptions:
     """What `driftline demo` was asked for; None where the world decides."""
 
     data: Path | None
@@ -62,7 +53,7 @@ class Options:
     items: int | None
 
 
-def run(options: Options) -> None:
+def run(options: DemoOptions) -> None:
     """Run the experiment and write the report's files and summary.json."""
     console = _console()
     clock = SystemClock()
@@ -110,10 +101,10 @@ def run(options: Options) -> None:
         raise RunError(f"The run is not sound: {'; '.join(broken)}. Its logs are in {directory / 'logs'}.")
 
 
-def command(options: Options) -> str:
+def command(options: DemoOptions) -> str:
     """What runs the same demo again.
 
-    >>> command(Options(None, 3, None, 7, Path("out"), "embedded", 4, None, None))
+    >>> command(DemoOptions(None, 3, None, 7, Path("out"), "embedded", 4, None, None))
     'driftline demo --days 3 --seed 7 --out out --broker embedded --slate 4'
     """
     given = {field.name: getattr(options, field.name) for field in fields(options)}

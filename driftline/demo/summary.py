@@ -11,12 +11,13 @@ from abtest.analyse.analysis import summary as metric_summary
 from abtest.analyse.context import ReportContext
 from abtest.analyse.results import Report
 from abtest.collect.state import State
-from contracts.config.settings import DAY_MS, Settings
+from contracts.config.settings import Settings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK
+from contracts.runtime.clock import DAY_MS
 from contracts.snapshots.snapshot import Manifest
 from driftline.demo.monitor import Readings
 from driftline.experiment.context import known_context
-from driftline.inspect.metrics import Metrics
+from driftline.inspect.metrics import Scrape
 from driftline.inspect.snapshots import published
 from world.base import ResponseQuality, World
 from world.drive import Tally
@@ -64,17 +65,17 @@ def summarise(
         "sessions": int(stream.total("stream_sessions")),
         "examples": int(stream.total("stream_outcomes_total", outcome="example")),
         "examples_tested": int(readings.trainer.total("trainer_examples_total")),
-        "snapshots_published": {arm: len(found) for arm, found in manifests.items()},
+        "snapshots_published": {arm: len(published) for arm, published in manifests.items()},
         "snapshots_rejected": {
             arm: int(readings.trainer.total("trainer_snapshots_rejected_total", model=spec.model))
             for arm, spec in settings.experiment.arms.items()
         },
-        "snapshots_per_day": {arm: _per_day(settings, found) for arm, found in manifests.items()},
+        "snapshots_per_day": {arm: _per_day(settings, published) for arm, published in manifests.items()},
         "swaps": {
             f"replica-{i}": _counts(metrics, "serving_swaps_total", "model")
             for i, metrics in enumerate(readings.each_replica, start=1)
         },
-        "snapshots_that_answered": {model: len(found) for model, found in tally.versions.items()},
+        "snapshots_that_answered": {model: len(versions) for model, versions in tally.versions.items()},
         "recalls": tally.recalls,
         "recalls_failed": tally.recalls_failed,
         "recall_errors": dict(tally.errors),
@@ -89,12 +90,12 @@ def summarise(
         "recall_latency_ms": {arm: _latency(seconds) for arm, seconds in sorted(tally.latency_s.items())},
         "swap_s": _quantiles(readings.replicas, "serving_swap_seconds"),
         "progressive_recall": {
-            settings.experiment.arms[arm].model: dict(found[-1].metrics) if found else {}
-            for arm, found in manifests.items()
+            settings.experiment.arms[arm].model: dict(published[-1].metrics) if published else {}
+            for arm, published in manifests.items()
         },
         "learned_from": {
-            settings.experiment.arms[arm].model: dict(found[-1].shares) if found else {}
-            for arm, found in manifests.items()
+            settings.experiment.arms[arm].model: dict(published[-1].shares) if published else {}
+            for arm, published in manifests.items()
         },
         "metrics": metric_summary(report),
         "users_per_arm": dict(report.split.users),
@@ -110,23 +111,23 @@ def unaccounted(summary: Mapping[str, Any]) -> int:
     >>> unaccounted(dict(events_in=9, **counts))
     0
     """
-    known = ("example_sources", "non_positive", "folded", "duplicates_dropped", "dead_lettered", "held")
-    return int(summary["events_in"] - sum(summary[name] for name in known))
+    accounted = ("example_sources", "non_positive", "folded", "duplicates_dropped", "dead_lettered", "held")
+    return int(summary["events_in"] - sum(summary[name] for name in accounted))
 
 
 def complaints(summary: Mapping[str, Any]) -> list[str]:
     """What must not be in a sound run, a sentence part each."""
-    found = []
+    problems = []
     if summary["recalls_failed"]:
         why = ", ".join(f"{error} ({count})" for error, count in summary["recall_errors"].items())
-        found.append(f"{summary['recalls_failed']} of {summary['recalls']} recalls failed: {why}")
+        problems.append(f"{summary['recalls_failed']} of {summary['recalls']} recalls failed: {why}")
     if summary["mixed_version_replies"]:
-        found.append(f"{summary['mixed_version_replies']} replies mixed snapshot versions")
+        problems.append(f"{summary['mixed_version_replies']} replies mixed snapshot versions")
     if summary["exposures_lost"]:
-        found.append(f"{summary['exposures_lost']} exposures were lost")
+        problems.append(f"{summary['exposures_lost']} exposures were lost")
     if unaccounted(summary):
-        found.append(f"{unaccounted(summary)} events are unaccounted for")
-    return found
+        problems.append(f"{unaccounted(summary)} events are unaccounted for")
+    return problems
 
 
 def context(settings: Settings, world: World, summary: Mapping[str, Any], state: State) -> ReportContext:
@@ -177,8 +178,8 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
         grid.add_row(f"recall, {arm}", f"p50 {_number(value['p50'])} ms, p99 {_number(value['p99'])} ms")
     for model, value in summary["progressive_recall"].items():
         # Inside the experiment users can only watch what an arm chose for them, which flatters the arm's own model.
-        found = (f"recall@{k} {_number(value.get(f'recall@{k}/outside'))}" for k in (20, 100))
-        grid.add_row(f"progressive, {model}", f"{', '.join(found)} on logged traffic")
+        recalls = (f"recall@{k} {_number(value.get(f'recall@{k}/outside'))}" for k in (20, 100))
+        grid.add_row(f"progressive, {model}", f"{', '.join(recalls)} on logged traffic")
     grid.add_row("wall time", f"{summary['wall_s']:.0f} s")
     return grid
 
@@ -191,15 +192,15 @@ def _effects(summary: Mapping[str, Any]) -> Table:
     for heading in ("metric", "treatment", "control", "relative difference", "95 % interval", "p", "users"):
         grid.add_column(heading)
     for metric, arms in summary["metrics"].items():
-        for found in arms.values():
+        for effect in arms.values():
             grid.add_row(
                 metric,
-                _number(found["treatment"]),
-                _number(found["control"]),
-                _percent(found["relative"]),
-                found["reason"] or f"{_percent(found['ci_low'])} … {_percent(found['ci_high'])}",
-                _number(found["p_value"]),
-                " / ".join(f"{users:,}" for users in found["users"].values()),
+                _number(effect["treatment"]),
+                _number(effect["control"]),
+                _percent(effect["relative"]),
+                effect["reason"] or f"{_percent(effect['ci_low'])} … {_percent(effect['ci_high'])}",
+                _number(effect["p_value"]),
+                " / ".join(f"{users:,}" for users in effect["users"].values()),
             )
     return grid
 
@@ -215,17 +216,17 @@ def _per_day(settings: Settings, manifests: Sequence[Manifest]) -> list[int]:
     return days
 
 
-def _outcome(stream: Metrics, outcome: str) -> int:
+def _outcome(stream: Scrape, outcome: str) -> int:
     return sum(
         int(stream.total("stream_outcomes_total", topic=topic, outcome=outcome)) for topic in (EXPOSURES, FEEDBACK)
     )
 
 
-def _counts(metrics: Metrics, name: str, label: str) -> dict[str, int]:
+def _counts(metrics: Scrape, name: str, label: str) -> dict[str, int]:
     return {key: int(value) for key, value in sorted(metrics.values(name, label).items())}
 
 
-def _quantiles(metrics: Metrics, name: str) -> dict[str, float | None]:
+def _quantiles(metrics: Scrape, name: str) -> dict[str, float | None]:
     return {"p50": metrics.quantile(name, 0.5), "p99": metrics.quantile(name, 0.99)}
 
 

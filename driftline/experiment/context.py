@@ -18,17 +18,17 @@ def known_context(settings: Settings, state: State) -> ReportContext:
     answered = first_answers(state)
     models, marks = [], []
     for arm, spec in settings.experiment.arms.items():
-        found = published(settings.snapshots, spec.model)
-        last = found[-1] if found else None
+        manifests = published(settings.snapshots, spec.model)
+        last = manifests[-1] if manifests else None
         marks += [
             SnapshotMark(arm, spec.model, each.version, answered.get((arm, each.version), each.event_time_ms))
-            for each in found
+            for each in manifests
         ]
         models.append(
             ModelFacts(
                 arm=arm,
                 model=spec.model,
-                snapshots=len(found),
+                snapshots=len(manifests),
                 last_version=last.version if last else None,
                 learned_from=last.shares if last else {},
                 recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},

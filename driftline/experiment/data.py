@@ -85,10 +85,10 @@ def counted(data: str, table: str | None, experiment: Experiment, before: "ir.Ta
     return _some(read(opened(data, table), experiment, before), data)
 
 
-def _some(found: Counted, data: str) -> Counted:
-    if not found.counts.get("rows"):
+def _some(rows: Counted, data: str) -> Counted:
+    if not rows.counts.get("rows"):
         raise UsageError(f"There are no rows in {public(data)}.")
-    return found
+    return rows
 
 
 def public(place: str) -> str:

@@ -63,7 +63,7 @@ class Row:
 
 def rows_of(
     metrics: Sequence[Mean | Ratio],
-    known: Sequence[Known],
+    baselines: Sequence[Known],
     experiment: Experiment,
     effect: float | None,
     progress: Callable[[int], None],
@@ -72,7 +72,7 @@ def rows_of(
 
     Args:
         metrics: to be planned.
-        known: of each.
+        baselines: of each.
         experiment: its arms and its plan.
         effect: relative, to be found; None: each metric's `minimum_effect`.
         progress: is told how many are done.
@@ -81,23 +81,23 @@ def rows_of(
     analysis = experiment.analysis
     weights = {name: arm.weight for name, arm in experiment.arms.items()}
     rows = []
-    for done, (metric, each) in enumerate(zip(metrics, known, strict=True), start=1):
-        asked = abs(metric.minimum_effect if effect is None else effect) or None
-        found, needed = None, None
+    for done, (metric, each) in enumerate(zip(metrics, baselines, strict=True), start=1):
+        wanted = abs(metric.minimum_effect if effect is None else effect) or None
+        plan, needed = None, None
         if each.baseline is not None:
-            found = planned(
+            plan = planned(
                 each.baseline,
                 weights,
                 experiment.control,
-                _signed(metric, asked or ANY),
+                _signed(metric, wanted or ANY),
                 analysis.alpha,
                 analysis.power,
                 analysis.kind,
                 analysis.looks,
                 max(each.variance_removed or 0.0, 0.0) if analysis.cuped else 0.0,
             )
-            needed = found.days or days_for(sum(found.users.values()), each.baseline)
-        rows.append(Row(metric, each, asked, found, needed))
+            needed = plan.days or days_for(sum(plan.users.values()), each.baseline)
+        rows.append(Row(metric, each, wanted, plan, needed))
         progress(done)
     return rows
 
@@ -114,10 +114,10 @@ def table_of(rows: Sequence[Row], days: int) -> "Table":
     columns |= {"effect": True, "users per arm": True, "days": True, f"least found in {days} days": True}
     shown = table(columns)
     for row in rows:
-        known, plan = row.known, row.plan
-        value = "-" if known.value is None else f"{known.value:.4g}"
-        removed = "-" if known.variance_removed is None else f"{known.variance_removed:.0%}"
-        start = (row.metric.name, row.metric.role, value, f"{known.users:,}" if known.users else "-", removed)
+        baseline, plan = row.known, row.plan
+        value = "-" if baseline.value is None else f"{baseline.value:.4g}"
+        removed = "-" if baseline.variance_removed is None else f"{baseline.variance_removed:.0%}"
+        start = (row.metric.name, row.metric.role, value, f"{baseline.users:,}" if baseline.users else "-", removed)
         if plan is None:
             shown.add_row(*start, "-", "-", "-", "-")
             continue
@@ -130,7 +130,7 @@ def table_of(rows: Sequence[Row], days: int) -> "Table":
     return shown
 
 
-def said(rows: Sequence[Row], experiment: Experiment, days: int) -> Iterator[str]:
+def notes_on(rows: Sequence[Row], experiment: Experiment, days: int) -> Iterator[str]:
     """What a person must know beside the table."""
     power = experiment.analysis.power
     for row in rows:

@@ -163,11 +163,11 @@ def _scorecard(report: Report, arm: str) -> RenderableType:
         shown.add_column(heading, justify="right")
     shown.add_column("so far", no_wrap=True)
     for result in report.metrics:
-        found = line(result, arm)
-        if found is None:
+        against_control = line(result, arm)
+        if against_control is None:
             continue
         values = {value.arm: value.value for value in result.arms}
-        planned = by_plan(found)
+        planned = by_plan(against_control)
         which = side(result, planned)
         shown.add_row(
             Text(result.label),
@@ -187,14 +187,14 @@ def wide(console: Console) -> Console:
     return console
 
 
-def waiting_page(said: str, every_s: int) -> bytes:
+def waiting_page(message: str, every_s: int) -> bytes:
     """What is served before there is a report."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="refresh" content="{every_s}"><title>Waiting · A/B report</title></head>'
         f'<body style="font: 16px/1.5 system-ui, sans-serif; margin: 2rem"><main><h1>Nothing to see yet</h1>'
-        f"<p>{escape(said)} This page renews itself every {every_s} s.</p></main></body></html>"
+        f"<p>{escape(message)} This page renews itself every {every_s} s.</p></main></body></html>"
     ).encode()
 
 

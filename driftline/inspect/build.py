@@ -15,9 +15,9 @@ def commit(root: Path = HERE) -> str | None:
     None where neither is known.
     """
     if (root / ".git").exists():
-        asked = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         try:
-            done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
             return done.stdout.strip() or None
         except (OSError, subprocess.SubprocessError):
             return None

@@ -14,7 +14,7 @@ Labels = frozenset[tuple[str, str]]
 
 
 @dataclass
-class Metrics:
+class Scrape:
     """Samples by name and labels, added up over the processes that they were read from."""
 
     samples: dict[str, dict[Labels, float]] = field(default_factory=lambda: defaultdict(dict))
@@ -41,18 +41,18 @@ class Metrics:
         return quantile(buckets, q)
 
 
-def read(ports: Iterable[int]) -> Metrics:
+def read_metrics(ports: Iterable[int]) -> Scrape:
     """Read and add up the metrics of several processes on this machine."""
-    metrics = Metrics()
+    scrape = Scrape()
     for port in ports:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
             text = reply.read().decode()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                known = metrics.samples[sample.name]
+                values = scrape.samples[sample.name]
                 key = frozenset(sample.labels.items())
-                known[key] = known.get(key, 0.0) + sample.value
-    return metrics
+                values[key] = values.get(key, 0.0) + sample.value
+    return scrape
 
 
 def quantile(cumulative: Mapping[float, float], q: float) -> float | None:

@@ -62,11 +62,11 @@ class Comparison:
 
 def entries(root: Path, model: str) -> list[Entry]:
     """What lies there for a model, oldest first."""
-    found = []
+    listed = []
     for version in snapshot.versions(root, model):
         with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-            found.append(entry(root, model, version))
-    return found
+            listed.append(entry(root, model, version))
+    return listed
 
 
 def entry(root: Path, model: str, version: Version) -> Entry:
@@ -107,8 +107,8 @@ def published(root: Path, model: str) -> list[Manifest]:
 
 def verify(root: Path, model: str, version: Version | None = None) -> Iterator[Finding]:
     """Read everything of a model, or all that one version needs: checksums, chains, and what the pointers name."""
-    there = snapshot.versions(root, model)
-    wanted = [each for each in there if version is None or each in version.chain()]
+    on_disk = snapshot.versions(root, model)
+    wanted = [each for each in on_disk if version is None or each in version.chain()]
     sound: set[str] = set()
     served: Snapshot | None = None
     for each in wanted:
@@ -145,7 +145,7 @@ def _pointers(root: Path, model: str, sound: Collection[str]) -> Iterator[Findin
             yield Finding(model, retention.PINNED, f"PINNED names {name}, which cannot be served.")
 
 
-def before_live(there: Sequence[Version], live: str | None, refused: Collection[Version]) -> Version | None:
+def before_live(on_disk: Sequence[Version], live: str | None, refused: Collection[Version]) -> Version | None:
     """The full snapshot to go back to: the newest one before the live version that the gate has not refused.
 
     >>> before_live([Version(1), Version(2), Version(3), Version(3, 1)], "v000003", {Version(2)})
@@ -154,7 +154,7 @@ def before_live(there: Sequence[Version], live: str | None, refused: Collection[
     Version(number=3, sequence=0)
     """
     now = Version.parse(live or "")
-    full = (each for each in sorted(there) if not each.sequence and each not in refused)
+    full = (each for each in sorted(on_disk) if not each.sequence and each not in refused)
     return max((each for each in full if now is not None and each < now), default=None)
 
 

@@ -10,6 +10,7 @@ from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
 from contracts.runtime.clock import Clock
 from driftline.errors import RunError
+from driftline.processes.process import wait_until
 from driftline.processes.supervisor import ChildFailed, Supervisor
 
 START_TIMEOUT_S = 20.0
@@ -32,13 +33,8 @@ def start_embedded(supervisor: Supervisor, clock: Clock) -> KafkaSettings:
         raise RunError(f"The embedded broker cannot run here: {error} (--broker takes another one).") from error
     command = [binary, "broker", "--listener-url", url, "--advertised-listener-url", url]
     supervisor.start("broker", command, outlives=True)
-    deadline = clock.elapsed_s() + START_TIMEOUT_S
-    pause = threading.Event()
-    while not _answers(address):
-        supervisor.check()
-        if clock.elapsed_s() > deadline:
-            raise ChildFailed(f"The embedded broker did not answer on {address} in {START_TIMEOUT_S:.0f} s.")
-        pause.wait(0.02)
+    late = ChildFailed(f"The embedded broker did not answer on {address} in {START_TIMEOUT_S:.0f} s.")
+    wait_until(lambda: _answers(address), supervisor.check, lambda: late, timeout_s=START_TIMEOUT_S, clock=clock)
     return KafkaSettings(
         bootstrap_servers=address, idempotence=False, gapless=True, session_timeout_ms=SESSION_TIMEOUT_MS
     )

@@ -134,15 +134,17 @@ def java() -> str:
 
     """
     home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
-    if not found:
+    program = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if not program:
         where = f"JAVA_HOME ({home}) has none" if home else "there is none on the PATH"
         raise UsageError(f"{NAME} needs Java {JAVA_VERSION} or newer, and {where}.")
-    said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', said)
+    printed = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', printed)
     if not version or int(version[1]) < JAVA_VERSION:
-        raise UsageError(f"{NAME} needs Java {JAVA_VERSION} or newer, and {found} is {version[1] if version else '?'}.")
-    return found
+        raise UsageError(
+            f"{NAME} needs Java {JAVA_VERSION} or newer, and {program} is {version[1] if version else '?'}."
+        )
+    return program
 
 
 def _fetch(cache: Path, libs: Path, repository: str | None) -> None:

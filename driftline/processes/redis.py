@@ -42,9 +42,9 @@ def install(home: Path) -> Path:
         RunError: its packages cannot be had.
 
     """
-    found = binary(home)
-    if found:
-        return found
+    installed = binary(home)
+    if installed:
+        return installed
     if not shutil.which("apt-get"):
         raise UsageError(f"There is no {BINARY} on the PATH, and no apt-get to fetch it; install {NAME} yourself.")
     try:
@@ -85,8 +85,8 @@ def start(
         RunError: it did not come up.
 
     """
-    found = binary(home)
-    if found is None:
+    program = binary(home)
+    if program is None:
         raise UsageError(f"{NAME} is not installed; run `driftline redis install`.")
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -98,11 +98,11 @@ def start(
     server = Server(
         Launch(
             NAME,
-            (str(found), *arguments),
+            (str(program), *arguments),
             data_dir,
             f"{HOST}:{port}",
             lambda _: _answers(port),
-            _libraries(home / "root") if found == _unpacked(home) else {},
+            _libraries(home / "root") if program == _unpacked(home) else {},
         ),
         detached=detached,
     )
@@ -163,6 +163,6 @@ def _run(command: Sequence[str], directory: Path) -> str:
         command, cwd=directory, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise RunError(f"{NAME} could not be fetched: {command[0]}: {said[-1].removeprefix('E: ').rstrip('.')}.")
+        printed = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        raise RunError(f"{NAME} could not be fetched: {command[0]}: {printed[-1].removeprefix('E: ').rstrip('.')}.")
     return done.stdout

@@ -9,7 +9,6 @@ import os
 import random
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,12 +20,11 @@ import psutil
 from contracts.runtime.clock import SystemClock
 from contracts.runtime.durable import LockedError, lock_file, replace_file
 from driftline.errors import RunError, UsageError
-from driftline.processes.supervisor import die_with_parent
+from driftline.processes import process as processes
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
-POLL_S = 0.02
 TAIL_LINES = 5
 # Below the ports that Linux gives to clients: a client that tries to reach a dead server's port from that range can
 # end up connected to itself, and the server could not have its port back.
@@ -102,16 +100,10 @@ class Server:
                 raise UsageError(f"{self._launch.name} runs in {self.directory} already.")
             check_free(int(self.address.rpartition(":")[2]))
             begin = self.log.stat().st_size if self.log.exists() else 0
-            with self.log.open("ab") as output:
-                self._process = subprocess.Popen(
-                    self._launch.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=os.environ | self._launch.environment,
-                    preexec_fn=None if self._detached else die_with_parent,  # noqa: PLW1509  (one system call, no Python locks)
-                )
+            environment = os.environ | self._launch.environment
+            self._process = processes.start(
+                self._launch.command, self.log, "ab", environment, session=True, detached=self._detached
+            )
             _write(self.directory, self._process.pid, self._launch)
             try:
                 self._await(self._process, begin)
@@ -142,17 +134,24 @@ class Server:
         self.stop()
 
     def _await(self, process: subprocess.Popen[bytes], begin: int) -> None:
-        clock, pause = SystemClock(), threading.Event()
-        deadline = clock.elapsed_s() + START_TIMEOUT_S
-        while not self._launch.answers(printed := self.log.read_bytes()[begin:].decode(errors="replace")):
-            tail = "\n".join(printed.splitlines()[-TAIL_LINES:])
+        name = self._launch.name
+
+        def printed() -> str:
+            return self.log.read_bytes()[begin:].decode(errors="replace")
+
+        def check() -> None:
             if process.poll() is not None:
-                raise RunError(
-                    f"{self._launch.name} ended with exit code {process.returncode}; its log is {self.log}.\n{tail}"
-                )
-            if clock.elapsed_s() > deadline:
-                raise RunError(f"{self._launch.name} did not answer in {START_TIMEOUT_S:.0f} s.\n{tail}")
-            pause.wait(POLL_S)
+                tail = processes.tail(printed(), TAIL_LINES)
+                raise RunError(f"{name} ended with exit code {process.returncode}; its log is {self.log}.\n{tail}")
+
+        def late() -> RunError:
+            return RunError(
+                f"{name} did not answer in {START_TIMEOUT_S:.0f} s.\n{processes.tail(printed(), TAIL_LINES)}"
+            )
+
+        processes.wait_until(
+            lambda: self._launch.answers(printed()), check, late, timeout_s=START_TIMEOUT_S, clock=SystemClock()
+        )
 
     def _reap(self) -> None:
         if self._process:
@@ -177,12 +176,7 @@ def end(directory: Path, *, signal_it: Callable[[psutil.Process], None] = psutil
     """End the server of a directory and wait until it has ended; False where none runs."""
     running = find(directory)
     if running:
-        signal_it(running.process)
-        try:
-            running.process.wait(STOP_TIMEOUT_S)
-        except psutil.TimeoutExpired:
-            running.process.kill()
-            running.process.wait()
+        processes.end([running.process], signal_it, timeout_s=STOP_TIMEOUT_S, clock=SystemClock())
     (directory / "server.json").unlink(missing_ok=True)
     return running is not None
 

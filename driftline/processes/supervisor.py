@@ -1,28 +1,25 @@
 """Child processes of one run: start them, wait until they are ready, and leave none behind."""
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from contracts.runtime.clock import Clock
 from driftline.errors import RunError
+from driftline.processes import process
 
 READY_TIMEOUT_S = 180.0  # the first import of torch on a cold disk takes most of a minute
-POLL_S = 0.02
 TERM_TIMEOUT_S = 15.0
 TAIL_LINES = 3
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ChildFailed(RunError):
@@ -50,7 +47,6 @@ class Supervisor:
     def __init__(self, directory: Path, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
-        self._pause = threading.Event()
         self.children: list[Child] = []
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -76,19 +72,8 @@ class Supervisor:
     def start(self, name: str, command: Sequence[str], *, outlives: bool = False) -> Child:
         """Start a process; its output goes to `<directory>/<name>.log`. `outlives`: it is stopped after the others."""
         log = self._directory / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Not a session: Linux shares the processors out between sessions first (sched_autogroup), and niceness
-                # counts only within one, so that a replica's loading thread would hold up all the others.
-                process_group=0,
-                preexec_fn=die_with_parent if LIBC else None,  # noqa: PLW1509  (one system call, no Python locks)
-                env=_environment(),
-            )
-        child = Child(name, process, log, {}, outlives)
+        started = process.start(command, log, "wb", _environment(), session=False)
+        child = Child(name, started, log, {}, outlives)
         self.children.append(child)
         return child
 
@@ -109,14 +94,11 @@ class Supervisor:
             ChildFailed: one ended first, or was not ready in time.
 
         """
-        deadline = self._clock.elapsed_s() + READY_TIMEOUT_S
+        begun_s = self._clock.elapsed_s()
         for child in children:
             path = self._ready_file(child.name)
-            while not path.exists():
-                self.check()
-                if self._clock.elapsed_s() > deadline:
-                    raise ChildFailed(f"{child.name} was not ready after {READY_TIMEOUT_S:.0f} s.\n{_tail(child.log)}")
-                self._pause.wait(POLL_S)
+            left_s = READY_TIMEOUT_S - (self._clock.elapsed_s() - begun_s)
+            process.wait_until(path.exists, self.check, partial(_not_ready, child), timeout_s=left_s, clock=self._clock)
             child.facts = json.loads(path.read_text())
 
     def check(self) -> None:
@@ -140,15 +122,7 @@ class Supervisor:
 
     def _stop(self, children: Sequence[Child]) -> None:
         running = [child.process for child in children if child.process.poll() is None]
-        for process in running:
-            process.terminate()
-        deadline = self._clock.elapsed_s() + TERM_TIMEOUT_S
-        for process in running:
-            try:
-                process.wait(max(deadline - self._clock.elapsed_s(), 0))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.end(running, subprocess.Popen.terminate, timeout_s=TERM_TIMEOUT_S, clock=self._clock)
 
     def _ready_file(self, name: str) -> Path:
         return self._directory / f"{name}.ready.json"
@@ -168,11 +142,9 @@ def interrupt_on_stop_signals() -> None:
         signal.signal(signum, signal.default_int_handler)
 
 
-def die_with_parent() -> None:
-    """Ask Linux to send SIGTERM when the parent is gone: after a kill -9 it cannot stop its children itself."""
-    if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _not_ready(child: Child) -> ChildFailed:
+    return ChildFailed(f"{child.name} was not ready after {READY_TIMEOUT_S:.0f} s.\n{_tail(child.log)}")
 
 
 def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+    return process.tail(log.read_text(errors="replace"), TAIL_LINES)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from contracts.features import Floats
+from contracts.runtime.clock import DAY_MS
 from evaluation.baselines import base
 from evaluation.data import Sequence
-from world.base import DAY_MS
 
 
 @dataclass(frozen=True)

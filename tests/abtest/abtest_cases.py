@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from abtest.collect.state import Rules, State, observe_exposure, observe_feedback
-from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS, Arm, Experiment
+from contracts.config.settings import Arm, Experiment
+from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 
 START = 10 * DAY_MS

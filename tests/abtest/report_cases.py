@@ -8,7 +8,8 @@ from abtest.analyse.checks import ModelFacts
 from abtest.analyse.context import ReportContext, SnapshotMark
 from abtest.analyse.results import Check, Look, Report, Slice
 from abtest.collect.state import State
-from contracts.config.experiment import DAY_MS, METRICS, AnalysisPlan
+from contracts.config.experiment import METRICS, AnalysisPlan
+from contracts.runtime.clock import DAY_MS
 from tests.abtest.abtest_cases import START, exposure, observe, rules, week
 
 CONTEXT = ReportContext(

@@ -3,7 +3,7 @@
 from abtest.analyse.analysis import analyse
 from abtest.collect.state import State
 from abtest.report.files import ReportContext, html
-from contracts.config.settings import DAY_MS, MINUTE_MS
+from contracts.runtime.clock import DAY_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
 
 USERS = 240

@@ -4,11 +4,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
+import yaml
 
 from driftline.processes.server import Server
+from feature_repo.online import SequenceReader
+from feature_repo.row import CONFIG
 from feature_repo.store import HistoricalSequences, UserRow
+
+REDIS = {"type": "redis", "connection_string": "127.0.0.1:1,password=secret"}
 
 
 def feast(repo: Path, *arguments: str) -> str:
@@ -33,3 +39,18 @@ def redis_address(server: Server, db: int) -> str:
     with redis.Redis(host=host, port=int(port), db=db) as client:
         client.flushdb()
     return f"{server.address},db={db}"
+
+
+def full_row(user_id: int) -> UserRow:
+    return UserRow(user_id, *[[user_id] * 200] * 6, last_event_ms=5, feedback_offset=user_id, written_us=user_id)
+
+
+def users_of(features: SequenceReader, *user_ids: int) -> list[list[int]]:
+    """Whom the rows tell of, in all their items."""
+    return [sorted(set(row.item_ids)) if row else [] for row in features.read(user_ids)]
+
+
+def configured(repo: Path, **changes: Any) -> Path:
+    file = repo / CONFIG
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
+    return repo

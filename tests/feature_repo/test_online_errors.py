@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.core.Registry_pb2 import Registry
 from redis import Redis
@@ -17,30 +16,15 @@ from redis import Redis
 from contracts.config.settings import SettingsError
 from driftline.processes import redis as redis_server_of
 from driftline.processes.server import Server
-from feature_repo.config import NotKnown, OnlineStore, online_store
-from feature_repo.online import FeastSequences, OnlineSequences, SequenceReader, reader
-from feature_repo.row import CONFIG, VIEW, FeaturesUnavailable, UserRow
+from feature_repo.online import FeastSequences, OnlineSequences, reader
+from feature_repo.row import CONFIG, VIEW, FeaturesUnavailable
 from feature_repo.store import UserSequences, apply, to_feast
 from tests.conftest import serve
+from tests.feature_repo.feast_cases import REDIS, configured, full_row, users_of
 
 TABLE = f'"driftline_{VIEW}"'
 PATIENT_S = 30.0  # tests share their machine
 SHORT_S = 0.05
-REDIS = {"type": "redis", "connection_string": "127.0.0.1:1,password=secret"}
-
-
-@pytest.fixture(scope="module")
-def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository on SQLite with the rows of the users 1 and 2. Tests copy it."""
-    target = tmp_path_factory.mktemp("applied")
-    apply(target)
-    UserSequences(target).write([row(1), row(2)])
-    return target
-
-
-@pytest.fixture
-def repo(applied: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(applied, tmp_path / "repo")
 
 
 @pytest.fixture
@@ -54,29 +38,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def on_redis(server: Server, tmp_path: Path) -> Path:
     target = tmp_path / "repo"
     apply(target, server.address)
-    UserSequences(target).write([row(1), row(2)])
+    UserSequences(target).write([full_row(1), full_row(2)])
     return target
-
-
-def row(user_id: int) -> UserRow:
-    return UserRow(user_id, *[[user_id] * 200] * 6, last_event_ms=5, feedback_offset=user_id, written_us=user_id)
 
 
 def entity_key(user_id: int) -> bytes:
     """Feast's own key of a user."""
-    key, *_ = to_feast(row(user_id))
+    key, *_ = to_feast(full_row(user_id))
     return bytes(serialize_entity_key(key, entity_key_serialization_version=3))
-
-
-def users_of(features: SequenceReader, *asked: int) -> list[list[int]]:
-    """Whom the rows tell of, in all their items."""
-    return [sorted(set(found.item_ids)) if found else [] for found in features.read(asked)]
-
-
-def configured(repo: Path, **changes: Any) -> Path:
-    file = repo / CONFIG
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
-    return repo
 
 
 def nothing_there(repo: Path) -> None:
@@ -174,51 +143,6 @@ def test_what_a_user_can_mend_is_one_sentence(repo: Path, spoil: Callable[[Path]
         reader(repo)
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"online_store": {"type": "dynamodb", "region": "eu-north-1"}},
-        {"online_store": None},
-        {"online_store": REDIS | {"redis_type": "redis_cluster"}},
-        {"online_store": REDIS | {"redis_type": "redis_sentinel"}},
-        {"online_store": REDIS | {"client": "glide"}},
-        {"entity_key_serialization_version": 2},
-        {"registry": {"path": "data/registry.db", "enable_online_feature_view_versioning": True}},
-    ],
-)
-def test_what_only_feasts_client_can_read_is_left_to_it(repo: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(NotKnown):
-        OnlineSequences(configured(repo, **changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"online_store": "redis"}, {"redis": "localhost:6379"}),
-        ({"online_store": {"type": "redis"}}, {"redis": "localhost:6379"}),
-        ({"online_store": {"path": "/elsewhere/online.db"}}, {"database": Path("/elsewhere/online.db")}),
-        ({"online_store": REDIS, "registry": "s3://bucket/registry.db"}, {"redis": REDIS["connection_string"]}),
-        (
-            {"online_store": REDIS, "registry": {"registry_type": "sql", "path": "postgresql://host/feast"}},
-            {"redis": REDIS["connection_string"]},
-        ),
-    ],
-)
-def test_settings_are_found_as_feast_finds_them(repo: Path, changes: dict[str, Any], found: dict[str, Any]) -> None:
-    assert online_store(configured(repo, **changes)) == OnlineStore("driftline", **found)
-
-
-def test_the_environment_says_what_feast_lets_it_say(
-    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configured(repo, online_store={"type": "sqlite", "path": "$FOLDER/online.db"})
-    elsewhere = shutil.move(repo / CONFIG, tmp_path / "elsewhere.yaml")
-    monkeypatch.setenv("FOLDER", "data")
-    monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(elsewhere))
-    found = users_of(OnlineSequences(repo), 2, 1)
-    assert found == users_of(UserSequences(repo), 2, 1) == [[2], [1]]
 
 
 def test_the_reader_is_the_fastest_one_that_can_read_the_store(repo: Path) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from feast import FeatureStore
-from feast.types import Array, Int64
 
 import feature_repo
 from contracts.config.settings import SettingsError
 from contracts.wire.events_pb2 import History
 from feature_repo import offline
 from feature_repo.store import SERVICE, VIEW, UserRow, UserSequences, apply
-from tests.feature_repo.feast_cases import feast, historical, redis_address
+from tests.feature_repo.feast_cases import feast, redis_address
 
 REDIS_DB = 9  # of this module's tests
 
@@ -119,24 +118,6 @@ def test_feast_applies_the_bare_repository(tmp_path: Path) -> None:
     shutil.copytree(Path(feature_repo.__file__).parent, bare, ignore=shutil.ignore_patterns("data", "__pycache__"))
     feast(bare, "apply")
     assert VIEW in feast(bare, "feature-views", "list")
-
-
-def test_there_are_historical_features_from_the_first_minute(tmp_path: Path) -> None:
-    apply(tmp_path)
-    assert historical(tmp_path, [1, 2], [1000, 2000]) == [None, None]
-
-
-def test_the_offline_store_has_the_columns_of_the_online_one(tmp_path: Path) -> None:
-    apply(tmp_path)
-    view = FeatureStore(repo_path=str(tmp_path)).get_feature_view(VIEW)
-    arrow = {Array(Int64): "list<element: int64>", Int64: "int64"}
-    types = {field.name: str(field.type).replace("item:", "element:") for field in offline.SCHEMA}
-    assert {field.name: arrow[field.dtype] for field in view.features} == {
-        name: kind for name, kind in types.items() if name not in ("user_id", "event_timestamp", "created")
-    }
-    assert Path(view.batch_source.path) == offline.directory(tmp_path)
-    assert view.batch_source.timestamp_field in types
-    assert view.batch_source.created_timestamp_column in types
 
 
 def test_applying_again_keeps_what_the_user_configured(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import grpc
 import pytest
 
 from contracts.config.settings import Arm, Experiment, KafkaSettings, ServingSettings, Settings, dump
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.runtime.clock import SystemClock
 from contracts.snapshots import snapshot
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 from driftline.processes.supervisor import Child, Supervisor
 from feature_repo.store import UserRow, UserSequences, apply
 from tests.serving.serving_cases import make_snapshot
@@ -55,12 +55,12 @@ class Replica:
         """Wait until a metric has reached a value: the swap is the replica's own doing."""
         clock, port = SystemClock(), int(self.child.facts["metrics_port"])
         deadline = clock.elapsed_s() + DEADLINE_S
-        while scrape.read([port]).total(name, **labels) < value:
+        while read_metrics([port]).total(name, **labels) < value:
             assert clock.elapsed_s() < deadline, f"{name} did not reach {value}"
 
     def exposures(self, count: int) -> list[Exposure]:
         """The first so many exposures of the log, and whatever came with them."""
-        consumer = bus.consumer(self.settings.kafka, [bus.EXPOSURES], None)
+        consumer = consumers.consumer(self.settings.kafka, [bus.EXPOSURES], None)
         logged: list[Exposure] = []
         clock = SystemClock()
         deadline = clock.elapsed_s() + DEADLINE_S

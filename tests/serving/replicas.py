@@ -24,7 +24,7 @@ from contracts.wire.recall_pb2 import (
     StatusRequest,
 )
 from contracts.wire.recall_pb2_grpc import RecallServiceServicer, add_RecallServiceServicer_to_server
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 from driftline.processes import broker
 from driftline.processes.supervisor import Child, Supervisor
 from serving.calls import SERVICE
@@ -90,7 +90,7 @@ def address_of(child: Child) -> str:
 
 def answered_by(child: Child) -> float:
     """How many Recalls a replica has answered."""
-    return scrape.read([int(child.facts["metrics_port"])]).total("serving_recalls_total", code="OK")
+    return read_metrics([int(child.facts["metrics_port"])]).total("serving_recalls_total", code="OK")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import StatusReply
 from driftline.processes.supervisor import Child
@@ -42,7 +42,7 @@ def test_calls_are_balanced_and_are_exposures_of_one_id(replicas: tuple[Cluster,
         assert all(isinstance(item, Item) and item.source == "two_tower" for item in found[0].items)
         own = client.recall(12, 3, time_ms=1000, simulated=True)
         assert (own.fallback, len(own.request_id)) == ("unknown user", 32)
-    consumer = bus.consumer(made.settings.kafka, [bus.EXPOSURES], None)
+    consumer = consumers.consumer(made.settings.kafka, [bus.EXPOSURES], None)
     logged: dict[str, Exposure] = {}
     while own.request_id not in logged:
         for records in consumer.poll(100).values():

@@ -17,7 +17,7 @@ from contracts.kafka import bus
 from contracts.snapshots import delta, snapshot
 from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import RecallBatchRequest, RecallRequest, StatusRequest
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 from driftline.processes import redis as redis_server_of
 from tests.conftest import need_servers
 from tests.serving.replica_cases import DEADLINE_S, KNOWN_USER, Replica, running
@@ -169,7 +169,7 @@ def test_too_many_at_once_are_turned_away_and_the_others_answered(tmp_path: Path
         codes = Counter(call.code() for call in calls)
         assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert (
-            scrape.read([int(replica.child.facts["metrics_port"])]).total(
+            read_metrics([int(replica.child.facts["metrics_port"])]).total(
                 "serving_recalls_total", code="RESOURCE_EXHAUSTED"
             )
             == codes[grpc.StatusCode.RESOURCE_EXHAUSTED]

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from stream.partition import PartitionStore
-from stream.state import MemoryState, State
+from stream.state import JoinState, MemoryState
 from tests.stream.step_cases import SETTINGS
 
 
 @pytest.fixture(params=["memory", "disk"])
-def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JoinState]:
     if request.param == "memory":
         yield MemoryState()
         return

@@ -18,8 +18,9 @@ import redis
 import yaml
 from google.protobuf.message import DecodeError
 
-from contracts.config.settings import HOUR_MS, MINUTE_MS, KafkaSettings, Settings, StreamSettings
-from contracts.kafka import bus
+from contracts.config.settings import KafkaSettings, Settings, StreamSettings
+from contracts.kafka import bus, consumers
+from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 from contracts.wire.events_pb2 import DeadLetter, Exposure, Feedback
 from tests.stream.step_cases import exposure, feedback
 from tests.stream.stream_cases import Sender, read_all
@@ -132,7 +133,7 @@ def outcome(settings: Settings) -> Outcome:
     examples = {
         partition: [
             (record.key, record.value, record.timestamp)
-            for record in bus.read_to_end(kafka, bus.EXAMPLES, partition, 0)
+            for record in consumers.read_to_end(kafka, bus.EXAMPLES, partition, 0)
         ]
         for partition in range(kafka.partitions)
     }

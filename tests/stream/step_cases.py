@@ -7,7 +7,7 @@ from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from stream.join import Origin
 from stream.partition import PartitionStore
-from stream.state import State
+from stream.state import JoinState
 from stream.step import Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
 
 SETTINGS = StreamSettings(session_gap_ms=100, attribution_window_ms=1000, allowed_lateness_ms=500, history_limit=50)
@@ -57,18 +57,18 @@ def origin_of(event: Event, offset: int = 0) -> Origin:
     return Origin(topic, 0, offset, None, event.SerializeToString(), 0, 42)
 
 
-def step(state: State, event: Event, offset: int = 0, items: Container[int] = ITEMS) -> list[Output]:
+def step(state: JoinState, event: Event, offset: int = 0, items: Container[int] = ITEMS) -> list[Output]:
     if isinstance(event, Exposure):
         return list(on_exposure(state, event, origin_of(event, offset), SETTINGS))
     return list(on_feedback(state, event, origin_of(event, offset), SETTINGS, items))
 
 
-def run(state: State, *events: Event) -> list[Output]:
+def run(state: JoinState, *events: Event) -> list[Output]:
     """Step through the events."""
     return [output for offset, event in enumerate(events) for output in step(state, event, offset)]
 
 
-def look_at_the_time(state: State) -> list[Output]:
+def look_at_the_time(state: JoinState) -> list[Output]:
     """Let the timers of all that was stepped through fire."""
     if isinstance(state, PartitionStore):
         state.commit(Outbox())

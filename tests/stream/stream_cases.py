@@ -7,7 +7,7 @@ from typing import Self
 from kafka import KafkaProducer
 
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import Item
 from stream.deliver import At
@@ -100,5 +100,5 @@ def read_all(kafka: KafkaSettings, topic: str) -> list[bytes]:
     return [
         record.value
         for where in bus.partitions_of(kafka, [topic])
-        for record in bus.read_to_end(kafka, topic, where.partition, 0)
+        for record in consumers.read_to_end(kafka, topic, where.partition, 0)
     ]

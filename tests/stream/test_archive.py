@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contracts.config.settings import KafkaSettings, Settings, SettingsError, StreamSettings, dump
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import DeadLetter, Example, History
 from feature_repo import offline
@@ -179,7 +179,7 @@ def archiving(
     settings: Settings, clock: ManualClock, replace: Callable[[Path, Path], None] = os.replace
 ) -> Iterator[Archive]:
     files = OfflineFiles(offline.prepare(settings.feature_repo), replace)
-    consumer = bus.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive", wait_ms=20)
+    consumer = consumers.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive", wait_ms=20)
     producer = bus.producer(settings.kafka)
     try:
         with files.claim():
@@ -277,7 +277,7 @@ def test_bad_examples_are_dead_letters_and_hold_nothing_up(kafka: KafkaSettings,
         archive.finish()
     assert ends(settings) == {0: 4}
     assert table(settings, 0)["last_event_ms"].to_pylist() == [None, 50, 50, 51]
-    letters = [DeadLetter.FromString(r.value) for r in bus.read_to_end(kafka, bus.DEAD_LETTERS, 0, 0)]
+    letters = [DeadLetter.FromString(r.value) for r in consumers.read_to_end(kafka, bus.DEAD_LETTERS, 0, 0)]
     assert [(letter.reason, letter.offset) for letter in letters] == [("undecodable", 1), ("out_of_range", 3)]
 
 

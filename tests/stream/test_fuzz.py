@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import pytest
 from google.protobuf.message import DecodeError
 
-from contracts.config.settings import HOUR_MS, MINUTE_MS, KafkaSettings
+from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
-from contracts.runtime.clock import ManualClock
+from contracts.runtime.clock import HOUR_MS, MINUTE_MS, ManualClock
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback
 from driftline.processes import broker
 from feature_repo.store import UserSequences, apply

@@ -18,10 +18,10 @@ from contracts.runtime.clock import ManualClock
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import apply
 from stream import partition
-from stream.join import Origin, Request, Shown, fold, outcome_of
+from stream.join import ExposureSummary, OpenRequest, Origin, fold, outcome_of
 from stream.partition import PartitionBusy, PartitionStore
-from stream.sessions import Behaviour, User, insert
-from stream.state import MemoryState, State
+from stream.sessions import Behaviour, UserSessions, insert
+from stream.state import JoinState, MemoryState
 from tests.stream.step_cases import exposure, feedback
 from tests.stream.stream_cases import SENT_MS, Running, Sender, settings_for
 
@@ -40,21 +40,21 @@ def outbox(number: int) -> Outbox:
     return Outbox(user_ids=[number])
 
 
-def plain(user: User | None) -> tuple[Any, ...] | None:
+def plain(user: UserSessions | None) -> tuple[Any, ...] | None:
     """A user as something that compares by value."""
     return user and (user.history.SerializeToString(), user.dropped, user.next_offset, user.row_us, user.open)
 
 
-def behave(state: State, user_id: int, time_ms: int) -> None:
+def behave(state: JoinState, user_id: int, time_ms: int) -> None:
     """Change a user as the steps do: the object that the state gave, in place."""
-    user = state.user(user_id) or User()
+    user = state.user(user_id) or UserSessions()
     insert(user, Behaviour(time_ms, user_id, 3, time_ms % 2 == 0, False), gap_ms=10, limit=4)
     state.put_user(user_id, user)
 
 
-def hold(state: State, request_id: str, number: int) -> None:
+def hold(state: JoinState, request_id: str, number: int) -> None:
     """Let feedback wait."""
-    request = state.request(request_id) or Request()
+    request = state.request(request_id) or OpenRequest()
     event = feedback(1 + number % 3, 1000 + number, request_id)
     key = (None, b"", b"7")[number % 3]
     request.held.append((event, Origin(TOPIC, 0, number, key, event.SerializeToString(), number, 42)))
@@ -62,10 +62,10 @@ def hold(state: State, request_id: str, number: int) -> None:
     state.put_request(request_id, request)
 
 
-def meet(state: State, request_id: str, number: int) -> None:
+def meet(state: JoinState, request_id: str, number: int) -> None:
     """Let the exposure come, and give what waited for it an effect."""
-    request = state.request(request_id) or Request()
-    request.shown = Shown(7, number, "a", frozenset({1, 2, 3}))
+    request = state.request(request_id) or OpenRequest()
+    request.shown = ExposureSummary(7, number, "a", frozenset({1, 2, 3}))
     for event, _ in request.held:
         known = request.outcomes.get(event.item_id)
         request.outcomes[event.item_id] = fold(known, outcome_of(event)) if known else outcome_of(event)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.wire.events_pb2 import History
-from stream.sessions import COLUMNS, Behaviour, User, close, insert, replace
+from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, replace
 
 GAP = 10
 behaviours = st.builds(
@@ -12,8 +12,8 @@ behaviours = st.builds(
 )
 
 
-def user_of(*known: Behaviour, limit: int = 1000) -> tuple[User, int]:
-    user = User()
+def user_of(*known: Behaviour, limit: int = 1000) -> tuple[UserSessions, int]:
+    user = UserSessions()
     return user, sum(insert(user, behaviour, gap_ms=GAP, limit=limit) for behaviour in known)
 
 
@@ -87,7 +87,7 @@ def test_the_open_session_begins_where_it_does_and_a_closed_one_is_past() -> Non
 
 
 def test_every_change_makes_a_newer_row() -> None:
-    user, versions = User(), []
+    user, versions = UserSessions(), []
     for behaviour in at(50, 20, 30, 60):
         insert(user, behaviour, gap_ms=GAP, limit=9)
         versions.append(user.row_us)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import redis
 
-from contracts.config.settings import MINUTE_MS, KafkaSettings, Settings
+from contracts.config.settings import KafkaSettings, Settings
 from contracts.features import TowerInputs, positives, tower_inputs
-from contracts.kafka import bus
-from contracts.runtime.clock import ManualClock
+from contracts.kafka import bus, consumers
+from contracts.runtime.clock import MINUTE_MS, ManualClock
 from contracts.wire.events_pb2 import Example
 from driftline.processes.server import Server
 from feature_repo.offline import SEQUENCES, OfflineFiles, prepare
@@ -113,7 +113,7 @@ def serving_inputs(examples: Sequence[Example], saw: Mapping[str, UserRow | None
 def archived(settings: Settings, count: int) -> None:
     """Have the archive put `count` examples into the offline store."""
     files = OfflineFiles(prepare(settings.feature_repo))
-    consumer = bus.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive", wait_ms=20)
+    consumer = consumers.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive", wait_ms=20)
     producer = bus.producer(settings.kafka)
     with files.claim():
         archive = Archive(settings, consumer, producer, files, ManualClock(SENT_MS))

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages.events import Reason
-from stream.state import MemoryState, State
+from stream.state import JoinState, MemoryState
 from stream.step import Closed, Duplicate, Learned, Rejected, Remembered
 from tests.stream.step_cases import Event, examples, exposure, feedback, kinds, look_at_the_time, run, step
 
 
-def test_an_effective_view_becomes_an_example_with_the_history_before_it(state: State) -> None:
+def test_an_effective_view_becomes_an_example_with_the_history_before_it(state: JoinState) -> None:
     learned = examples(run(state, exposure(), feedback(1, 1001), feedback(2, 1002, follow=True)))
     assert [list(o.example.history.item_ids) for o in learned if o.example] == [[], [1]]
     assert all(o.example and o.example.arm == "a" and o.example.sent_at_ms == 42 for o in learned)
@@ -21,7 +21,7 @@ def test_an_effective_view_becomes_an_example_with_the_history_before_it(state: 
     ]
 
 
-def test_another_view_is_a_behaviour_but_no_example(state: State) -> None:
+def test_another_view_is_a_behaviour_but_no_example(state: JoinState) -> None:
     outputs = run(state, exposure(), feedback(1, 1001, view=False), feedback(2, 1002))
     (learned,) = examples(outputs)
     assert learned.example
@@ -29,13 +29,13 @@ def test_another_view_is_a_behaviour_but_no_example(state: State) -> None:
     assert kinds(outputs) == ["remembered", "learned", "learned"]
 
 
-def test_a_late_view_has_only_what_was_before_it(state: State) -> None:
+def test_a_late_view_has_only_what_was_before_it(state: JoinState) -> None:
     learned = examples(run(state, exposure(), feedback(1, 1010), feedback(2, 1005)))
     assert [list(o.example.history.item_ids) for o in learned if o.example] == [[], []]
     assert list(state.user(7).history.item_ids) == [2, 1]  # type: ignore[union-attr]
 
 
-def test_several_feedback_events_of_one_item_fold_into_one_outcome(state: State) -> None:
+def test_several_feedback_events_of_one_item_fold_into_one_outcome(state: JoinState) -> None:
     outputs = run(
         state,
         exposure(),
@@ -50,67 +50,69 @@ def test_several_feedback_events_of_one_item_fold_into_one_outcome(state: State)
     assert len(examples(outputs)) == 1, "an item becomes an example once, when it becomes an effective view"
 
 
-def test_feedback_before_its_exposure_is_held(state: State) -> None:
+def test_feedback_before_its_exposure_is_held(state: JoinState) -> None:
     assert step(state, feedback()) == []
     assert kinds(step(state, exposure())) == ["remembered", "learned"]
 
 
-def test_feedback_whose_exposure_never_comes_is_given_up_when_the_watermark_passes(state: State) -> None:
+def test_feedback_whose_exposure_never_comes_is_given_up_when_the_watermark_passes(state: JoinState) -> None:
     outputs = run(state, feedback(request="lost", time_ms=1000), exposure(time_ms=1501), feedback(time_ms=1501))
     assert kinds(outputs) == ["remembered", "learned"]
     assert kinds(look_at_the_time(state)) == [Reason.NO_EXPOSURE]
 
 
-def test_what_has_expired_is_gone_whether_or_not_it_was_cleared_away(state: State) -> None:
+def test_what_has_expired_is_gone_whether_or_not_it_was_cleared_away(state: JoinState) -> None:
     events = (feedback(request="lost", time_ms=1000), exposure(time_ms=1501), feedback(time_ms=1501))
     outputs = [output for event in events for output in step(state, event)]
     assert kinds(outputs) == ["remembered", "learned"]
     assert kinds(step(state, exposure("lost", 1001))) == [Reason.NO_EXPOSURE, "remembered"]
 
 
-def test_reading_one_topic_ahead_of_the_other_gives_nothing_up(state: State) -> None:
+def test_reading_one_topic_ahead_of_the_other_gives_nothing_up(state: JoinState) -> None:
     outputs = run(state, feedback(request="r", time_ms=1000), *(exposure(f"r{t}", t) for t in (5000, 9000)))
     assert kinds(outputs) == ["remembered"] * 2
 
 
-def test_feedback_for_an_item_that_was_not_shown_is_rejected_and_may_be_tried_again(state: State) -> None:
+def test_feedback_for_an_item_that_was_not_shown_is_rejected_and_may_be_tried_again(state: JoinState) -> None:
     assert kinds(run(state, exposure(), feedback(9), feedback(9))) == ["remembered", *[Reason.NO_EXPOSURE] * 2]
 
 
-def test_feedback_on_an_item_outside_the_catalogue_is_rejected(state: State) -> None:
+def test_feedback_on_an_item_outside_the_catalogue_is_rejected(state: JoinState) -> None:
     assert kinds(step(state, feedback(1), items={2})) == [Reason.UNKNOWN_ITEM]
 
 
-def test_feedback_of_another_user_than_the_exposures_is_rejected(state: State) -> None:
+def test_feedback_of_another_user_than_the_exposures_is_rejected(state: JoinState) -> None:
     assert kinds(run(state, exposure(), feedback(user=9))) == ["remembered", Reason.NO_EXPOSURE]
 
 
-def test_feedback_past_the_attribution_window_is_too_late(state: State) -> None:
+def test_feedback_past_the_attribution_window_is_too_late(state: JoinState) -> None:
     assert kinds(run(state, exposure(time_ms=1000), feedback(time_ms=2001))) == ["remembered", Reason.TOO_LATE]
 
 
-def test_an_event_behind_the_watermark_is_too_late(state: State) -> None:
+def test_an_event_behind_the_watermark_is_too_late(state: JoinState) -> None:
     outputs = run(state, exposure("new", 2000), exposure("old", 1499), feedback(time_ms=2000), feedback(time_ms=1499))
     assert kinds(outputs) == ["remembered", Reason.TOO_LATE, Reason.TOO_LATE]
 
 
-def test_duplicates_are_dropped_by_event_id_and_exposures_by_request(state: State) -> None:
+def test_duplicates_are_dropped_by_event_id_and_exposures_by_request(state: JoinState) -> None:
     again = exposure()
     again.event_id = "other"
     outputs = run(state, exposure(), exposure(), again, feedback(), feedback())
     assert kinds(outputs) == ["remembered", "duplicate", "duplicate", "learned", "duplicate"]
 
 
-def test_a_duplicate_of_held_feedback_is_dropped(state: State) -> None:
+def test_a_duplicate_of_held_feedback_is_dropped(state: JoinState) -> None:
     assert kinds(run(state, feedback(), feedback(), exposure())) == ["duplicate", "remembered", "learned"]
 
 
-def test_a_duplicate_has_no_effect_however_far_the_other_topic_was_read_ahead(state: State) -> None:
+def test_a_duplicate_has_no_effect_however_far_the_other_topic_was_read_ahead(state: JoinState) -> None:
     outputs = run(state, exposure(), feedback(), *(exposure(f"r{t}", t) for t in (50_000, 90_000)), feedback())
     assert kinds(outputs) == ["remembered", "learned", "remembered", "remembered", "duplicate"]
 
 
-def test_an_idle_users_session_is_closed_by_the_watermark_and_a_new_one_opened_by_the_next_view(state: State) -> None:
+def test_an_idle_users_session_is_closed_by_the_watermark_and_a_new_one_opened_by_the_next_view(
+    state: JoinState,
+) -> None:
     run(state, exposure(), feedback(1, 1001), exposure("o", 1602, user=8), feedback(1, 1602, "o", user=8))
     user = state.user(7)
     assert user
@@ -123,7 +125,7 @@ def test_an_idle_users_session_is_closed_by_the_watermark_and_a_new_one_opened_b
     assert list(user.history.sessions) == [0, 1]
 
 
-def test_requests_are_forgotten_when_feedback_on_them_is_too_late(state: State) -> None:
+def test_requests_are_forgotten_when_feedback_on_them_is_too_late(state: JoinState) -> None:
     run(state, exposure("r1", 1000), exposure("r2", 2502))
     assert state.request("r1")
     step(state, feedback(request="r2", time_ms=2502))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.config.settings import Settings, SettingsError
-from contracts.runtime.clock import ManualClock
+from contracts.runtime.clock import MINUTE_MS, ManualClock
 from contracts.snapshots.snapshot import live, read_manifest
 from contracts.wire.events_pb2 import Example
 from feature_repo.offline import EXAMPLES as ENTITIES
@@ -22,7 +22,6 @@ from trainer.backfill import NEVER_MS, backfill
 
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT, EACH = 200, 25  # examples in all; of a partition in a file
-MINUTE_MS = 60_000
 
 
 @pytest.fixture(scope="module")

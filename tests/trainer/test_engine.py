@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from contracts.config.settings import Settings
+from contracts.runtime.clock import HOUR_MS
 from contracts.snapshots.delta import Delta, apply
 from contracts.snapshots.snapshot import Snapshot, publish, write
 from contracts.wire.events_pb2 import Example
-from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from tests.trainer.trainer_cases import START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.data.catalogue import Announced
 from trainer.engine import Engine, choose_device, learns_from
 from trainer.meters import Meters

@@ -16,10 +16,11 @@ import pytest
 
 from contracts.config.settings import KafkaSettings, Settings, dump
 from contracts.kafka import bus
-from driftline.inspect import metrics as scrape
+from contracts.runtime.clock import HOUR_MS
+from driftline.inspect.metrics import read_metrics
 from driftline.processes import broker
 from tests.trainer.test_resume import assert_equal, files
-from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from tests.trainer.trainer_cases import START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.e2e
@@ -98,7 +99,7 @@ class Trainer:
         self.start()
         self.wait(lambda: self.ready)
         port = int(json.loads(self._ready.read_text())["metrics_port"])
-        self.wait(lambda: scrape.read([port]).total("trainer_tested_examples") == COUNT)
+        self.wait(lambda: read_metrics([port]).total("trainer_tested_examples") == COUNT)
         self.end(signal.SIGTERM)
         assert self._process
         assert self._process.returncode == 0, self._log.read_text()

@@ -6,13 +6,13 @@ import pytest
 
 from contracts.config.settings import KafkaSettings, Settings, dump
 from contracts.kafka import bus
-from contracts.runtime.clock import SystemClock
+from contracts.runtime.clock import HOUR_MS, SystemClock
 from contracts.snapshots.snapshot import live, read, read_manifest
 from contracts.wire.events_pb2 import DeadLetter
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 from driftline.processes.supervisor import Supervisor
 from tests.trainer.conftest import MakeRig
-from tests.trainer.trainer_cases import HOUR_MS, START_MS, make_example, make_item, markov_examples, small_settings
+from tests.trainer.trainer_cases import START_MS, make_example, make_item, markov_examples, small_settings
 from tests.trainer.trainer_rig import EXAMPLES, ITEMS
 from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
@@ -202,7 +202,7 @@ def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(
         while live(settings.snapshots, "t2diff") != "v000001":
             supervisor.check()
             assert clock.elapsed_s() < deadline
-        metrics = scrape.read([int(child.facts["metrics_port"])])
+        metrics = read_metrics([int(child.facts["metrics_port"])])
         assert metrics.total("trainer_snapshot_version", model="two_tower") == 1
         supervisor.stop(child)
         assert child.process.returncode == 0

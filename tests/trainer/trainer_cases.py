@@ -7,10 +7,10 @@ import numpy as np
 
 from contracts.config.settings import Settings, parse
 from contracts.messages.events import SCHEMA_VERSION
+from contracts.runtime.clock import HOUR_MS
 from contracts.wire.events_pb2 import Example, History, Item
 from trainer.data.catalogue import Catalogue
 
-HOUR_MS = 3_600_000
 START_MS = 100 * HOUR_MS
 
 

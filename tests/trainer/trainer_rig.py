@@ -9,6 +9,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.config.settings import Settings
+from contracts.kafka.consumers import LogReader
 from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import START_MS, make_item
@@ -23,7 +24,7 @@ ITEMS = TopicPartition("driftline.items", 0)
 EXAMPLES = [TopicPartition("driftline.examples", n) for n in range(2)]
 
 
-class MemoryLog:
+class MemoryLog(LogReader):
     """A consumer over records in memory that hands out at most `per_poll` records, from one partition at a time."""
 
     def __init__(self, per_poll: int, clock: ManualClock) -> None:
@@ -83,7 +84,7 @@ class MemoryLog:
     def position(self, partition: TopicPartition) -> int:
         return self._position[partition]
 
-    def highwater(self, partition: TopicPartition) -> int:
+    def end(self, partition: TopicPartition) -> int:
         return len(self._records[partition])
 
     def pause(self, *partitions: TopicPartition) -> None:

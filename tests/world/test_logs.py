@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from contracts.runtime.clock import DAY_MS, HOUR_MS
 from world import logs
-from world.base import DAY_MS, HOUR_MS, WorldError
+from world.base import WorldError
 
 DAY = 1_704_067_200_000  # 2024-01-01, 00:00 UTC
 MINUTE = 60_000

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from world.base import DAY_MS, WorldError, waves
+from contracts.runtime.clock import DAY_MS
+from world.base import WorldError, waves
 from world.latent import affinity
 from world.synthetic import synthetic
 

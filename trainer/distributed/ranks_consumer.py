@@ -4,11 +4,12 @@ It gives the same on every rank, so what makes one order of the records (`traine
 All ranks call `poll` and `beginning_offsets` together; `commit` and what only looks, each when it likes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
+from contracts.kafka.consumers import Consumer, LogReader
 from trainer.distributed.ranks import Ranks
 
 
@@ -20,10 +21,10 @@ class Told(NamedTuple):
     ends: dict[TopicPartition, int | None]
 
 
-class RanksConsumer:
+class RanksConsumer(LogReader):
     """As far as the trainer uses a consumer, it is one."""
 
-    def __init__(self, consumer: KafkaConsumer, partitions: Sequence[TopicPartition], ranks: Ranks) -> None:
+    def __init__(self, consumer: Consumer, partitions: Sequence[TopicPartition], ranks: Ranks) -> None:
         """Deal out the partitions, to be read from their first records on."""
         self._consumer = consumer
         self._ranks = ranks
@@ -38,7 +39,7 @@ class RanksConsumer:
         """What all ranks have fetched; each fetches up to `max_records`."""
         records = self._consumer.poll(timeout_ms, max_records=max_records)
         positions = {tp: self._consumer.position(tp) for tp in self._own}
-        ends = {tp: self._consumer.highwater(tp) for tp in self._own}
+        ends = {tp: self._consumer.end(tp) for tp in self._own}
         polled: dict[TopicPartition, list[Any]] = {}
         for told in self._ranks.gather(Told(records, positions, ends)):
             polled |= told.records
@@ -50,7 +51,7 @@ class RanksConsumer:
         """The next offset."""
         return self._positions[partition]
 
-    def highwater(self, partition: TopicPartition) -> int | None:
+    def end(self, partition: TopicPartition) -> int | None:
         """Where the log ended when it was last fetched."""
         return self._ends[partition]
 
@@ -80,7 +81,7 @@ class RanksConsumer:
         """What is paused."""
         return set(self._paused)
 
-    def commit(self, offsets: Mapping[TopicPartition, Any], timeout_ms: int) -> None:
+    def commit(self, offsets: dict[TopicPartition, Any], timeout_ms: int) -> None:
         """Tell those who watch the trainer's progress, of this rank's partitions."""
         own = {tp: offset for tp, offset in offsets.items() if tp in self._own}
         if own:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from contracts.config.settings import Settings, SettingsError
+from contracts.kafka.consumers import Consumer, LogReader
 from contracts.messages.events import SCHEMA_VERSION
 from contracts.wire.events_pb2 import Example, History
 from feature_repo.offline import Piece, directory, examples_directory, parse
@@ -86,10 +87,10 @@ class Shelf:
         return last
 
 
-class ArchivedExamples:
+class ArchivedExamples(LogReader):
     """A consumer of items from the broker and of examples from the archive."""
 
-    def __init__(self, settings: Settings, items: KafkaConsumer, start_ms: int | None, end_ms: int | None) -> None:
+    def __init__(self, settings: Settings, items: Consumer, start_ms: int | None, end_ms: int | None) -> None:
         """Look at the files.
 
         Raises:
@@ -133,10 +134,10 @@ class ArchivedExamples:
         shelf = self.shelves.get(partition)
         return shelf.position if shelf else self._items.position(partition)
 
-    def highwater(self, partition: TopicPartition) -> int | None:
+    def end(self, partition: TopicPartition) -> int | None:
         """The offset at which the stream takes over."""
         shelf = self.shelves.get(partition)
-        return shelf.end if shelf else self._items.highwater(partition)
+        return shelf.end if shelf else self._items.end(partition)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Go on from an offset."""
@@ -145,7 +146,7 @@ class ArchivedExamples:
         else:
             self._items.seek(partition, offset)
 
-    def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+    def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offsets that can be read."""
         asked = [*partitions]
         here = {tp: self.shelves[tp].start for tp in asked if tp in self.shelves}
@@ -166,7 +167,7 @@ class ArchivedExamples:
         """What is paused."""
         return set(self._paused)
 
-    def commit(self, offsets: Mapping[TopicPartition, Any], timeout_ms: int) -> None:
+    def commit(self, offsets: dict[TopicPartition, Any], timeout_ms: int) -> None:
         """Tell those who watch the trainer's progress."""
         self._items.commit(offsets, timeout_ms=timeout_ms)
 

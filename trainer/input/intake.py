@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus
+from contracts.kafka.consumers import LogReader
 from contracts.messages.events import BadEvent, decode_catalogue, decode_example
 from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import Example
@@ -36,7 +37,7 @@ class Intake:
     def __init__(
         self,
         settings: Settings,
-        consumer: KafkaConsumer,
+        consumer: LogReader,
         reject: Reject,
         clock: Clock,
         stop: threading.Event,
@@ -111,7 +112,7 @@ class Intake:
 
     def _may_come(self, begun_ms: int) -> bool:
         """Whether an item may still be on its way; at most every `SILENCE_MS` one is waited for in vain."""
-        if not self._at_end(self._item_log):
+        if not self._consumer.at_end(self._item_log):
             return True
         if begun_ms - self._looked_ms < SILENCE_MS:
             return False
@@ -135,16 +136,14 @@ class Intake:
                     self._reject(record, error)
 
     def _check_log(self, polled: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
-        """The embedded broker says nothing to a fetch beyond the end; others send the client back to the beginning.
+        """See that the logs go on from where they were read before.
 
         Raises:
             SettingsError: the log is another one than the one that was read before.
 
         """
         for partition, offset in self._started.items():
-            end = self._consumer.highwater(partition)
-            records = polled.get(partition)
-            if (end is not None and end < offset) or (records and records[0].offset < offset):
+            if self._consumer.is_another_log(partition, offset, polled.get(partition)):
                 raise SettingsError(
                     f"The trainer's checkpoint includes {partition.topic} partition {partition.partition} up to offset "
                     f"{offset}, where the broker has no such log: take the broker that it came from, or move "
@@ -181,8 +180,4 @@ class Intake:
         return [number for number, partition in self._example_logs.items() if self._is_silent(partition)]
 
     def _is_silent(self, partition: TopicPartition) -> bool:
-        return self._now_ms - self._heard_ms[partition] >= SILENCE_MS and self._at_end(partition)
-
-    def _at_end(self, partition: TopicPartition) -> bool:
-        end = self._consumer.highwater(partition)  # `end_offsets` is wrong on the embedded broker
-        return end is not None and self._consumer.position(partition) >= end
+        return self._now_ms - self._heard_ms[partition] >= SILENCE_MS and self._consumer.at_end(partition)

@@ -1,7 +1,7 @@
 from abtest.aggregate.user_days import table
 from abtest.analyse.analysis import analyse, summary
 from abtest.collect.state import State
-from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS
+from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules, week
 
 

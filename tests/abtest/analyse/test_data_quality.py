@@ -13,7 +13,8 @@ from abtest.collect.state import State, close
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, step
 from contracts.config.experiment import MetricPlan, RampStep
-from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS, StreamSettings
+from contracts.config.settings import StreamSettings
+from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules, week
 
 WEEK = week(users=60, days=7)

@@ -8,8 +8,9 @@ from abtest.analyse.analysis import analyse
 from abtest.analyse.interim import always_valid_only, ended, live_report
 from abtest.collect.state import State
 from abtest.report.html import Live, html
-from contracts.config.experiment import DAY_MS, AnalysisPlan
-from tests.abtest.abtest_cases import MINUTE_MS, START, exposure, observe, rules, week
+from contracts.config.experiment import AnalysisPlan
+from contracts.runtime.clock import DAY_MS, MINUTE_MS
+from tests.abtest.abtest_cases import START, exposure, observe, rules, week
 from tests.abtest.report_cases import CONTEXT, filled, invalid, planned
 
 KINDS = ["fixed", "group-sequential", "confidence-sequence"]

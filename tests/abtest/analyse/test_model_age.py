@@ -5,7 +5,7 @@ from abtest.analyse.checks import STRONG, split_by_day, split_by_replica, split_
 from abtest.collect.records import VERSIONS, full_version
 from abtest.collect.state import State, folded, merge
 from abtest.stats.srm import sequential_split, splits
-from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS
+from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
 
 EVEN = {"control": 1.0, "treatment": 1.0}

@@ -4,7 +4,8 @@ import pytest
 from abtest.aggregate.aggregate import aggregate
 from abtest.analyse.analysis import report
 from abtest.collect.observed import Observed
-from contracts.config.experiment import DAY_MS, AnalysisPlan, MetricPlan
+from contracts.config.experiment import AnalysisPlan, MetricPlan
+from contracts.runtime.clock import DAY_MS
 from tests.abtest.abtest_cases import START, experiment
 from tests.abtest.aggregate.test_aggregate import people, table_of
 

@@ -11,7 +11,8 @@ from scipy.stats import chi2_contingency, chisquare
 
 from abtest.assignment.assign import Assignment, active, assign, assign_many, bucket, buckets, ramp_share
 from contracts.config.experiment import Holdout, RampStep
-from contracts.config.settings import DAY_MS, Arm
+from contracts.config.settings import Arm
+from contracts.runtime.clock import DAY_MS
 from tests.abtest.abtest_cases import START, experiment
 
 # Of users 1 to 60 under weights .3, .3, 1.2, as assigned before there were layers, holdouts and ramps.

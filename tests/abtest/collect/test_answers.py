@@ -3,7 +3,8 @@
 from abtest.collect.answers import first_answers
 from abtest.collect.records import VERSIONS
 from abtest.collect.state import State, close, folded
-from tests.abtest.abtest_cases import MINUTE_MS, START, exposure, observe, rules
+from contracts.runtime.clock import MINUTE_MS
+from tests.abtest.abtest_cases import START, exposure, observe, rules
 
 
 def answers(*versions: str) -> list:

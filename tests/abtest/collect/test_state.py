@@ -7,7 +7,7 @@ from abtest.collect.records import Tally, Unused
 from abtest.collect.state import PRE_DAYS, State, close, folded, live, merge, users_per_arm
 from abtest.collect.store import Saved, load, save
 from contracts.config.experiment import RampStep
-from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS
+from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules, week
 

@@ -7,7 +7,8 @@ from abtest.collect.records import Tally
 from abtest.collect.state import State, folded
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, close_settled, settled_ms, step
-from contracts.config.settings import HOUR_MS, StreamSettings
+from contracts.config.settings import StreamSettings
+from contracts.runtime.clock import HOUR_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, rules
 
 SHOWN, SEEN = TopicPartition("exposures", 0), TopicPartition("feedback", 0)

@@ -2,11 +2,11 @@ import numpy as np
 import torch
 
 from benchmarks.trainer.deltas import Student, day, due
-from contracts.config.settings import MINUTE_MS, ModelSettings, TrainerSettings
+from contracts.config.settings import ModelSettings, TrainerSettings
+from contracts.runtime.clock import DAY_MS, MINUTE_MS
 from evaluation.data import Catalogue, Query, Sequence
 from evaluation.fit import trainer_catalogue
 from evaluation.progressive import batch_of
-from world.base import DAY_MS
 
 ITEMS, BATCHES, BATCH = 30, 12, 8
 SHAPE = ModelSettings(dim=8, category_dim=4, window=6, session_length=3, learning_rate=0.05, batch_size=BATCH)

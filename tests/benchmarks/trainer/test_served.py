@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks.crowd import CATEGORY, Crowd, catalogue, dated, examples
 from benchmarks.trainer.served import Sent, quantiles, waits
-from contracts.config.settings import MINUTE_MS
 from contracts.messages.events import decode_example
+from contracts.runtime.clock import MINUTE_MS
 
 NOW_MS = 10**12
 CROWD = Crowd(users=6, items=2 * CATEGORY, behaviours=5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.config.settings import KafkaSettings, SettingsError
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.kafka.security import Security, check
 from driftline.processes import broker
 from driftline.processes import kafka as apache_kafka
@@ -74,13 +74,13 @@ def test_admin_producer_and_consumer_get_through(secured: Server, ca: Path) -> N
     producer = bus.producer(settings)
     producer.send(settings.topic(bus.ITEMS), key=b"1", value=b"over TLS")
     producer.close()
-    assert [record.value for record in bus.read_to_end(settings, bus.ITEMS, 0, 0)] == [b"over TLS"]
+    assert [record.value for record in consumers.read_to_end(settings, bus.ITEMS, 0, 0)] == [b"over TLS"]
 
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # a refused client leaves its sockets open
-@pytest.mark.parametrize("connect", [bus.admin, bus.producer, lambda settings: bus.consumer(settings, [], None)])
+@pytest.mark.parametrize("connect", [bus.admin, bus.producer, lambda settings: consumers.consumer(settings, [], None)])
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from abtest.collect.state import Rules, State
 from abtest.collect.store import Saved, path_of, save
-from contracts.config.experiment import DAY_MS
 from contracts.config.settings import load
+from contracts.runtime.clock import DAY_MS
 from driftline.cli.app import app
 from tests.abtest.abtest_cases import START, experiment, observe, week
 from tests.contracts.config.test_settings import sound

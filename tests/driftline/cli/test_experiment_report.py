@@ -10,9 +10,10 @@ from abtest.collect.state import Rules, State
 from abtest.collect.store import Saved, path_of, save
 from contracts.config.experiment import METRICS
 from contracts.config.settings import Settings, dump
+from contracts.runtime.clock import MINUTE_MS
 from driftline.cli.app import app
 from driftline.errors import UsageError
-from tests.abtest.abtest_cases import MINUTE_MS, START, experiment, exposure, feedback, observe, week
+from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, week
 
 MISMATCH = [exposure(user, "treatment" if user < 90 else "control", request=str(user)) for user in range(1, 100)]
 

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from contracts.runtime.worker import seconds_histogram, serve_metrics
-from driftline.inspect import metrics as scrape
+from driftline.inspect.metrics import read_metrics
 
 
 def test_processes_are_added_up_and_quantiles_read_off() -> None:
@@ -19,7 +19,7 @@ def test_processes_are_added_up_and_quantiles_read_off() -> None:
             histogram.labels("a").observe(value)
         Counter("things", "t", ["kind"], registry=registry).labels("x").inc(3)
         ports.append(serve_metrics(registry))
-    metrics = scrape.read(ports)
+    metrics = read_metrics(ports)
     assert metrics.total("things_total") == 6
     assert metrics.values("things_total", "kind") == {"x": 6}
     for q in (0.5, 0.99):

@@ -1,15 +1,12 @@
 """Apache Kafka by the command, as a newcomer starts it, and by the library, as a crash proof does."""
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from driftline.errors import UsageError
 from driftline.processes import broker, kafka
 from driftline.processes import server as servers
@@ -87,16 +84,6 @@ def test_without_java_or_without_the_jars_it_says_so(tmp_path: Path, monkeypatch
         kafka.java()
 
 
-def test_a_process_that_only_has_the_id_is_left_alone(tmp_path: Path) -> None:
-    for pid in (os.getpid(), 2**22 - 1):
-        record = {"pid": pid, "address": "127.0.0.1:1", "command": ["java", "kafka.Kafka", str(tmp_path)]}
-        (tmp_path / "server.json").write_text(json.dumps(record))
-        assert servers.find(tmp_path) is None
-        assert servers.end(tmp_path) is False
-        assert not (tmp_path / "server.json").exists()
-    assert psutil.Process().is_running()
-
-
 def test_a_killed_broker_comes_back_on_its_port_with_its_records(apache_of_its_own: Server) -> None:
     settings = own_topics(apache_of_its_own)
     broker.prepare(settings)
@@ -111,4 +98,4 @@ def test_a_killed_broker_comes_back_on_its_port_with_its_records(apache_of_its_o
     apache_of_its_own.restart()
     assert apache_of_its_own.address == address
     assert apache_of_its_own.pid != pid
-    assert len(list(bus.read_to_end(settings, bus.ITEMS, 0, 0))) == 100
+    assert len(list(consumers.read_to_end(settings, bus.ITEMS, 0, 0))) == 100

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from contracts.config.settings import GateSettings, ModelSettings, TrainerSettings
+from contracts.runtime.clock import MINUTE_MS
 from contracts.snapshots.snapshot import Snapshot
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import make_catalogue, markov_examples
@@ -20,7 +21,6 @@ from trainer.publish.onnx_export import TowerTemplate
 from trainer.publish.snapshots import manifest_of, snapshot_of
 
 ITEMS, EVERY, WARM = 12, 256, 8
-MINUTE_MS = 60_000  # between examples
 SETTINGS = ModelSettings(dim=8, window=6, session_length=3, learning_rate=0.02, batch_size=32)
 GATE = GateSettings(
     k=2,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contracts.config.settings import KafkaSettings, Settings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.runtime.clock import SystemClock
 from contracts.wire.events_pb2 import Example
 from driftline.processes import broker
@@ -134,7 +134,7 @@ def archiving(settings: Settings) -> Iterator[None]:
     """An archive beside the stream, which goes on until it has every example; its files are checked then."""
     kafka = settings.kafka
     files = OfflineFiles(prepare(settings.feature_repo))
-    consumer = bus.consumer(kafka, [], kafka.topic_prefix + "archive", wait_ms=20)
+    consumer = consumers.consumer(kafka, [], kafka.topic_prefix + "archive", wait_ms=20)
     producer = bus.producer(kafka)
     archive = Archive(settings, consumer, producer, files, SystemClock(), FILE_EXAMPLES)
     done = threading.Event()
@@ -151,7 +151,7 @@ def archiving(settings: Settings) -> Iterator[None]:
             done.set()
             working.result()
         beside = sum(files.ends().values())
-        examples = [list(bus.read_to_end(kafka, bus.EXAMPLES, p, 0)) for p in range(PARTITIONS)]
+        examples = [list(consumers.read_to_end(kafka, bus.EXAMPLES, p, 0)) for p in range(PARTITIONS)]
         while sum(files.ends().values()) < sum(map(len, examples)):
             archive.step()
             archive.finish()

@@ -14,15 +14,14 @@ import yaml
 from kafka import KafkaProducer
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import bus, consumers
 from contracts.messages.events import BadEvent, Reason, dead_letter
-from contracts.runtime.clock import SystemClock
+from contracts.runtime.clock import HOUR_MS, SystemClock
 from contracts.wire.events_pb2 import DeadLetter, Feedback, Item
 from driftline.cli import app as cli
 from driftline.deadletters import letters as deadletters
 from driftline.deadletters import resend
 
-HOUR_MS = 3_600_000
 NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
 
 
@@ -115,7 +114,7 @@ def feedback(n: int) -> bytes:
 
 
 def records(kafka: KafkaSettings, topic: str, partition: int = 0) -> list[Any]:
-    return list(bus.read_to_end(kafka, topic, partition, 0))
+    return list(consumers.read_to_end(kafka, topic, partition, 0))
 
 
 def lines(shown: str) -> list[dict[str, Any]]:
