@@ -61,6 +61,7 @@ def batch_of(queries: Sequence[Query], window: int) -> Batch:
         rows=np.where(asked.mask > 0, asked.rows, -1),
         mask=asked.mask,
         lag=asked.lag,
+        served_lag=asked.lag,
         targets=targets,
         seen=tuple(query.masked for query in queries),
         user_ids=np.array([query.user_id for query in queries], np.int64),

@@ -5,18 +5,17 @@ A request is answered by one `LoadedModel`, so that tower and index cannot be of
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 
-from contracts.features import Floats, Ints, Positives, gather, sampling_noise, tower_inputs
+from contracts.features import Floats, Ints, Positives, gather, moment_of, tower_inputs
 from contracts.snapshots import delta
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.index import Index
 from contracts.snapshots.snapshot import Manifest, Snapshot
+from contracts.snapshots.tower import Tower
 
-MOMENTS = 64  # to a factor of e: how finely the wait since the last behaviour is told apart
 WIDEN = 4  # how much farther a search goes that has not found enough
 NOTHING_KEPT = -1
 
@@ -52,11 +51,8 @@ class LoadedModel:
 
     """
 
-    def __init__(
-        self, snapshot: Snapshot, kept_vectors: int = 0, tower: onnxruntime.InferenceSession | None = None
-    ) -> None:
-        self._tower = tower or _session(snapshot.tower)
-        self._wanted = {entry.name for entry in self._tower.get_inputs()}
+    def __init__(self, snapshot: Snapshot, kept_vectors: int = 0, tower: Tower | None = None) -> None:
+        self._tower = tower or Tower.of(snapshot)
         self._index = Index.load(snapshot.index, snapshot.item_ids, snapshot.item_vectors)
         self._item_ids = snapshot.item_ids
         self._vectors = snapshot.item_vectors
@@ -69,7 +65,7 @@ class LoadedModel:
         self.vectors_made = 0
 
     def updated(self, deltas: Sequence[Delta]) -> "LoadedModel":
-        """Another one, with the deltas that follow; both run the same session, for a delta has its base's tower.
+        """Another one, with the deltas that follow; both run the same tower, for a delta has its base's.
 
         Raises:
             GapError: they don't follow.
@@ -134,19 +130,9 @@ class LoadedModel:
 
     def _run(self, wants: Sequence[Want], moments: Ints) -> Floats:
         self.vectors_made += len(wants)
-        manifest = self.manifest
-        inputs = tower_inputs([want.positives for want in wants], moments, self._item_ids, manifest.window)
-        feed: dict[str, Any] = {
-            "sequence": gather(inputs.rows, self._vectors),
-            "mask": inputs.mask,
-            "lag": inputs.lag,
-        }
-        if "noise" in self._wanted:
-            shape = manifest.noise_shape
-            feed["noise"] = np.stack([sampling_noise(want.user_id, manifest.sampling_seed, shape) for want in wants])
-        (vectors,) = self._tower.run(["user"], {name: array for name, array in feed.items() if name in self._wanted})
-        out: Floats = vectors
-        return out
+        inputs = tower_inputs([want.positives for want in wants], moments, self._item_ids, self.manifest.window)
+        sequence = gather(inputs.rows, self._vectors)
+        return self._tower.users(sequence, inputs.mask, inputs.lag, [want.user_id for want in wants])
 
     def _nearest(self, vectors: Floats, wants: Sequence[Want]) -> list[Candidates]:
         # What a user has seen is filtered after the search. Most of it is not among the nearest, so a search goes about
@@ -172,29 +158,3 @@ def _allowed(want: Want, ids: Sequence[int], scores: Sequence[float], vector: Fl
         places = [place for place in places if not hidden(ids[place])]
     places = places[: want.k]
     return Candidates([ids[place] for place in places], [scores[place] for place in places], vector)
-
-
-def moment_of(positives: Positives, now_ms: int) -> int:
-    """The time that a tower is told instead of the request's: the wait since the last behaviour, rounded to 1.6 %.
-
-    The trainer's towers know time by its logarithm, log1p of seconds; this moves it by at most 1/128. A user who asks
-    again soon asks at the same moment, and gets the same vector without the tower's being run.
-
-    >>> last = Positives(np.array([7]), np.array([1_000_000]))
-    >>> [moment_of(last, 1_000_000 + ms) for ms in (0, 2_000, 600_000, 603_000)]
-    [1000000, 1001985, 1604618, 1604618]
-    """
-    if not positives.times_ms.size:
-        return 0
-    last = int(positives.times_ms[-1])
-    steps = round(MOMENTS * float(np.log1p(max(now_ms - last, 0) / 1000)))
-    return last + round(1000 * float(np.expm1(steps / MOMENTS)))
-
-
-def _session(tower: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # One thread: replicas scale by processes, and two threads are slower on a tower of this size.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(tower, options, providers=["CPUExecutionProvider"])

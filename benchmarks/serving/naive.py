@@ -35,8 +35,8 @@ from benchmarks.serving.figures import ratio
 from benchmarks.serving.options import Say, command, common, machine, world
 from benchmarks.serving.rig import rig
 from benchmarks.serving.shots import Shot, generator
-from benchmarks.serving.world import DIM, NOW_MS, WINDOW, Tower, World, encoder, full, prepared
-from contracts.features import Floats, Ints, Positives
+from benchmarks.serving.world import DIM, NOW_MS, WINDOW, SnapshotTower, World, encoder, full, prepared
+from contracts.features import Floats, Ints, Positives, sampling_noise
 from contracts.snapshots.index import Index
 from contracts.snapshots.snapshot import Snapshot
 from driftline.inspect import metrics as scrape
@@ -90,7 +90,8 @@ class Plain:
         with torch.inference_mode():
             for user in users:
                 shape = self._encoder.noise_shape
-                inputs, sequence, noise = prepared(self._snapshot, [user], [self._watched[user]], shape)
+                inputs, sequence = prepared(self._snapshot, [self._watched[user]])
+                noise = sampling_noise(user, self._snapshot.manifest.sampling_seed, shape)[np.newaxis]
                 arrays = (sequence, inputs.mask, inputs.lag, noise)
                 found.append(self._encoder(*(torch.from_numpy(each) for each in arrays)))
         return torch.cat(found)
@@ -109,7 +110,7 @@ class Served:
     """A snapshot's own tower and index."""
 
     def __init__(self, snapshot: Snapshot, watched: Watched, k: int) -> None:
-        self._watched, self._k, self._tower = watched, k, Tower(snapshot)
+        self._watched, self._k, self._tower = watched, k, SnapshotTower(snapshot)
         self._index = Index.load(snapshot.index, snapshot.item_ids, snapshot.item_vectors)
 
     def step(self, users: Sequence[int]) -> Floats:

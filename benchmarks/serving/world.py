@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import onnxruntime
 import torch
 
 from contracts.config.settings import ModelSettings
-from contracts.features import Floats, Positives, TowerInputs, gather, sampling_noise, tower_inputs
+from contracts.features import Floats, Positives, TowerInputs, gather, tower_inputs
 from contracts.snapshots import delta, index, snapshot
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
+from contracts.snapshots.tower import Tower
 from feature_repo.store import UserRow
 from trainer.learn.model import Model
 from trainer.models.base import UserEncoder
@@ -113,7 +113,7 @@ def full(world: World, model: str, number: int) -> Snapshot:
     ids, tower = np.arange(1, world.items + 1), template(model).fill(made)
     found = Snapshot(manifest, tower, ids, vectors, counts, index.EXACT)
     users = range(1, min(world.users, index.QUERIES) + 1)
-    queries = Tower(found)(users, [world.watched(user) for user in users])
+    queries = SnapshotTower(found)(users, [world.watched(user) for user in users])
     return replace(found, index=index.build(vectors, queries, seed=number))
 
 
@@ -128,29 +128,19 @@ def moved(base: Snapshot, share: float, sequence: int) -> Delta:
     return Delta(replace(base.manifest, version=version_name(number.number, sequence)), changes)
 
 
-class Tower:
-    """A snapshot's tower in this process, for one thread."""
+class SnapshotTower:
+    """A snapshot's tower in this process, for one thread, and the item vectors that it is fed."""
 
     def __init__(self, named: Snapshot) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(named.tower, options, providers=["CPUExecutionProvider"])
-        self._wanted = {entry.name for entry in self._session.get_inputs()}
-        self._named = named
+        self._tower, self._named = Tower.of(named), named
 
     def __call__(self, user_ids: Sequence[int], watched: Sequence[Positives]) -> Floats:
         """The vectors (B, d) of users who have watched so."""
-        inputs, sequence, noise = prepared(self._named, user_ids, watched, self._named.manifest.noise_shape)
-        feed = {"sequence": sequence, "mask": inputs.mask, "lag": inputs.lag, "noise": noise}
-        (vectors,) = self._session.run(["user"], {name: feed[name] for name in feed if name in self._wanted})
-        made: Floats = vectors
-        return made
+        inputs, sequence = prepared(self._named, watched)
+        return self._tower.users(sequence, inputs.mask, inputs.lag, user_ids)
 
 
-def prepared(
-    named: Snapshot, user_ids: Sequence[int], watched: Sequence[Positives], noise_shape: tuple[int, ...]
-) -> tuple[TowerInputs, Floats, Floats]:
-    """Users as a tower takes them at `NOW_MS`: masks and lags, behaviours (B, n, d) and noise (B, …)."""
+def prepared(named: Snapshot, watched: Sequence[Positives]) -> tuple[TowerInputs, Floats]:
+    """Users as a tower takes them at `NOW_MS`: masks and lags, and behaviours (B, n, d)."""
     inputs = tower_inputs(list(watched), np.full(len(watched), NOW_MS), named.item_ids, named.manifest.window)
-    noise = np.stack([sampling_noise(user, named.manifest.sampling_seed, noise_shape) for user in user_ids])
-    return inputs, gather(inputs.rows, named.item_vectors), noise
+    return inputs, gather(inputs.rows, named.item_vectors)

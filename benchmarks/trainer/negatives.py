@@ -67,6 +67,7 @@ def batch_among(rng: np.random.Generator, items: int, settings: ModelSettings) -
         rows=rows,
         mask=np.ones(shape, np.float32),
         lag=np.ones(shape, np.float32),
+        served_lag=np.ones(shape, np.float32),
         targets=(items * rng.random(len(rows)) ** 3).astype(np.int64),
         seen=tuple(rows),
         user_ids=np.arange(1, len(rows) + 1),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from contracts.features import Positives
-from serving.model import NOTHING_KEPT, Candidates, LoadedModel, Want, moment_of
+from contracts.features import Positives, moment_of
+from serving.model import NOTHING_KEPT, Candidates, LoadedModel, Want
 from tests.serving.serving_cases import make_snapshot
 
 

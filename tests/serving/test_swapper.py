@@ -14,8 +14,7 @@ import pytest
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings
 from contracts.features import Positives
 from contracts.runtime.clock import ManualClock
-from contracts.snapshots import delta, snapshot
-from serving import model as serving_model
+from contracts.snapshots import delta, snapshot, tower
 from serving.metrics import Metrics
 from serving.model import NOTHING_KEPT, LoadedModel, Want
 from serving.swapper import Swapper
@@ -38,13 +37,13 @@ class Rig:
         self.metrics = Metrics()
         self.swapper = Swapper(settings, list, self.metrics, ManualClock())
         self.sessions = 0
-        real = serving_model.onnxruntime.InferenceSession
+        real = tower.onnxruntime.InferenceSession
 
         def counted(*arguments: object, **options: object) -> onnxruntime.InferenceSession:
             self.sessions += 1
             return real(*arguments, **options)
 
-        monkeypatch.setattr(serving_model.onnxruntime, "InferenceSession", counted)
+        monkeypatch.setattr(tower.onnxruntime, "InferenceSession", counted)
 
     def write(self, *sequences: int, number: int = 1) -> None:
         for sequence in sequences:
