@@ -115,22 +115,22 @@ def tasks(preset: Preset) -> list[Task]:
 def make(protocol: Protocol, label: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
     """A task of the grid; a label may leave a part of T2Diff out, or let it learn at the target alone.
 
-    >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.without
+    >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.ablate
     ('guess',)
     >>> make("official", "t2diff-at-last", "time", 0, SMALL_SHAPE, Plan()).settings.learn_at
     'last'
     """
     if label.endswith("-at-last"):
         return _with(make(protocol, label.removesuffix("-at-last"), order, seed, shape, plan), learn_at="last")
-    model, *without = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
+    model, *ablate = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
     if model in BASELINES:
         return Task(protocol, model, order)
     found = Task(protocol, model, order, seed, shape, plan)
-    return _with(found, **PREFERRED.get((protocol, model), {}), without=tuple(without))
+    return _with(found, **PREFERRED.get((protocol, model), {}), ablate=tuple(ablate))
 
 
 def _with(found: Task, **settings: Any) -> Task:
-    return replace(found, settings=ModelSettings.model_validate(found.settings.model_dump() | settings))
+    return replace(found, settings=ModelSettings.model_validate(dict(found.settings) | settings))
 
 
 def is_done(folder: Path, wanted: Task) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.features import Ints, rows_of
-from evaluation.data import Catalogue, DataError, Query, Sequence
+from evaluation.data import DataError, ItemTable, Query, Sequence
 from evaluation.files import read_parquet
 from world import logs
 from world.base import DAY_MS, WorldError
@@ -37,7 +37,7 @@ _NOBODY = Before(Sequence(_NOTHING, _NOTHING), _NOTHING)
 class Stream:
     """E impressions in event order: by time, equal times as in the log."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     user_ids: Ints  # (E,)
     rows: Ints  # (E,) of the catalogue
     times_ms: Ints  # (E,)
@@ -76,7 +76,7 @@ def stream(folder: Path, histories: bool = False) -> Stream:
     user_ids = np.unique(log["user_id"].dropna().to_numpy(np.int64))
     seen = logs.observations(log, int(placed.min()), int(placed.max()) + 1, user_ids, videos.item_ids)
     return Stream(
-        Catalogue(videos.item_ids, videos.categories),
+        ItemTable(videos.item_ids, videos.categories),
         user_ids[seen.users],
         seen.items,
         seen.times_ms,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from contracts.features import Ints, rows_of
-from evaluation.data import SECOND_MS, Catalogue, DataError, Query, Sequence
+from evaluation.data import SECOND_MS, DataError, ItemTable, Query, Sequence
 from evaluation.files import read_parquet
 
 Order = Literal["time", "file"]
@@ -29,7 +29,7 @@ _NOTHING = np.empty(0, np.int64)
 class Ratings:
     """All users' behaviours in one order."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     user_ids: Ints  # (U,) sorted
     sequences: list[Sequence]  # U
 
@@ -38,7 +38,7 @@ class Ratings:
 class OfficialSplit:
     """The T2Diff authors' 1,208 test users, and what the other 4,832 give to learn from. No item is masked."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     sequences: list[Sequence]  # of the users to learn from, whole
     windows: list[Query]  # drawn from them, up to ten a user
     held_out: list[Sequence]  # of the users who validate, whole
@@ -51,7 +51,7 @@ class OfficialSplit:
 class LeaveOneOut:
     """Each user's last behaviour tests and the one before it validates; what a user has rated does not compete."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     sequences: list[Sequence]  # U, without the last two
     validation: list[Query]  # U
     test: list[Query]  # U; the history ends with the validation target
@@ -87,7 +87,7 @@ def read(folder: Path, order: Order) -> Ratings:
     told = ratings["timestamp"].to_numpy(np.int64) * (SECOND_MS if order == "time" else 0)
     times = np.split(told, first[1:])
     return Ratings(
-        Catalogue(item_ids, tuple(genres[item_id] for item_id in item_ids.tolist())),
+        ItemTable(item_ids, tuple(genres[item_id] for item_id in item_ids.tolist())),
         user_ids,
         [Sequence(r, t) for r, t in zip(rows, times, strict=True)],
     )

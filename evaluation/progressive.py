@@ -7,7 +7,7 @@ import torch
 
 from contracts.config.settings import TrainerSettings
 from contracts.features import Ints
-from evaluation.data import Catalogue, Query, encode
+from evaluation.data import ItemTable, Query, encode
 from evaluation.fit import trainer_catalogue
 from trainer.data.batches import Batch
 from trainer.learn.learner import Learner
@@ -16,7 +16,7 @@ from trainer.learn.learner import Learner
 def learn_online(
     name: str,
     settings: TrainerSettings,
-    catalogue: Catalogue,
+    catalogue: ItemTable,
     queries: Sequence[Query],
     *,
     before: Sequence[Query] = (),

@@ -14,7 +14,7 @@ from contracts.config.settings import TrainerSettings
 from contracts.features import Floats, Ints
 from evaluation import costs, kuairand, movielens
 from evaluation.baselines.base import Fitted as FittedBaseline
-from evaluation.data import Catalogue, DataError, Query, Sequence
+from evaluation.data import DataError, ItemTable, Query, Sequence
 from evaluation.draws import Draw, drawing, shuffled
 from evaluation.fit import fit, ranks, trainer_catalogue, training_clock
 from evaluation.metrics import coverage
@@ -54,7 +54,7 @@ Report = Callable[[Step], None]
 class Split:
     """A protocol of epochs, as a task needs it."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     known: list[Sequence]  # what a baseline counts
     draw: Callable[[Task], Draw]  # what a network learns from
     validation: list[Query]
@@ -205,7 +205,7 @@ def _daily(task: Task, source: kuairand.Stream, report: Report) -> Result:
 
 def _of_baseline(
     task: Task,
-    catalogue: Catalogue,
+    catalogue: ItemTable,
     test: list[Query],
     found: Ints,
     covered: float,
@@ -229,7 +229,7 @@ def _of_baseline(
     )
 
 
-def _answers(scores: Callable[[list[Query]], Floats], test: list[Query], catalogue: Catalogue) -> tuple[Ints, float]:
+def _answers(scores: Callable[[list[Query]], Floats], test: list[Query], catalogue: ItemTable) -> tuple[Ints, float]:
     """Ranks of the targets, and the share of the catalogue on the lists."""
     found, lists = [], []
     for part in _parts(test):

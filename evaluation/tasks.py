@@ -64,10 +64,10 @@ class Task:
     def label(self) -> str:
         """The model and what was left out of it.
 
-        >>> Task("official", "t2diff", settings=ModelSettings(without=("guess",))).label
+        >>> Task("official", "t2diff", settings=ModelSettings(ablate=("guess",))).label
         't2diff-without-guess'
         """
-        return "-without-".join([self.model, *self.settings.without])
+        return "-without-".join([self.model, *self.settings.ablate])
 
     @property
     def row(self) -> str:
@@ -114,9 +114,9 @@ def check(task: Task) -> None:
         raise TaskError(f"The {task.protocol} protocol follows a stream in time; it has no file order.")
     if task.protocol == "backfilled" and not task.trains:
         raise TaskError("Baselines count what was before the stream anyway: for them, backfilled is progressive.")
-    if task.settings.without and task.model != "t2diff":
+    if task.settings.ablate and task.model != "t2diff":
         raise TaskError(f"Parts can be left out of t2diff alone, not of {task.model}.")
-    if task.study and "guess" in task.settings.without:
+    if task.study and "guess" in task.settings.ablate:
         raise TaskError(f"The {task.study} study is of the guess; without it there is none.")
     if task.study and (task.streams or task.model not in STUDIES[task.study]):
         models = " and ".join(STUDIES[task.study])

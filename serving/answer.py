@@ -30,7 +30,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Ask:
+class FeaturedRequest:
     """One request, with what is known of its user."""
 
     user_id: int
@@ -103,14 +103,14 @@ def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str,
 
 
 def answer(
-    experiment: Experiment, models: Mapping[str, LoadedModel], asks: Sequence[Ask], hides: Hides
+    experiment: Experiment, models: Mapping[str, LoadedModel], requests: Sequence[FeaturedRequest], hides: Hides
 ) -> list[Answer | NoAnswer]:
     """Answer requests from what is loaded, each by itself.
 
     Fallbacks, in order, of which each is named: the arm's model has no snapshot → the control's stands in for it; the
     features are late → the last ones known; the user is unknown → what the context says → popular items.
     """
-    drafts = [_draft(experiment, models, ask, hides) for ask in asks]
+    drafts = [_draft(experiment, models, request, hides) for request in requests]
     batches: dict[int, list[tuple[_Draft, str]]] = defaultdict(list)
     for draft in drafts:
         if isinstance(draft, NoAnswer):
@@ -136,8 +136,10 @@ def positives_of(row: UserRow) -> Positives:
     )
 
 
-def _draft(experiment: Experiment, models: Mapping[str, LoadedModel], ask: Ask, hides: Hides) -> "_Draft | NoAnswer":
-    name, arm, definition = place(experiment, ask.user_id, ask.time_ms)
+def _draft(
+    experiment: Experiment, models: Mapping[str, LoadedModel], request: FeaturedRequest, hides: Hides
+) -> "_Draft | NoAnswer":
+    name, arm, definition = place(experiment, request.user_id, request.time_ms)
     control = experiment.arms[experiment.control].model
     source: str = definition.model if definition.model in models else control
     own = models.get(source)
@@ -145,14 +147,14 @@ def _draft(experiment: Experiment, models: Mapping[str, LoadedModel], ask: Ask, 
         return NoAnswer(f"no snapshot of {definition.model} or of the control's model is loaded yet")
     if not own.items:
         return NoAnswer(f"the catalogue of snapshot {own.manifest.version} is empty")
-    nothing_known = ask.row is None and not ask.recent
+    nothing_known = request.row is None and not request.recent
     fallbacks = [f"no snapshot of {each}" for each in definition.models if each not in models]
-    if ask.late:
-        fallbacks.append(LATE if ask.row else LATE_UNKNOWN)
-    elif ask.row is None:
+    if request.late:
+        fallbacks.append(LATE if request.row else LATE_UNKNOWN)
+    elif request.row is None:
         fallbacks.append(UNKNOWN if nothing_known else FROM_CONTEXT)
     sources = {POPULAR: own} if nothing_known else {source: own} | _others(definition, models, own)
-    want = ask.want._replace(hidden=hides(ask.time_ms))
+    want = request.want._replace(hidden=hides(request.time_ms))
     return _Draft(name, arm, definition, sources, want, fallbacks)
 
 

@@ -11,10 +11,10 @@ from contracts.config.settings import Experiment
 from contracts.runtime.clock import Clock
 from contracts.snapshots.snapshot import Manifest
 from contracts.wire.recall_pb2 import RecallReply, RecallRequest, SourceReport
-from serving.answer import Answer, Ask, NoAnswer, answer
+from serving.answer import Answer, FeaturedRequest, NoAnswer, answer
 from serving.catalogue import Hides
 from serving.features import Features
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from serving.model import LoadedModel, Want
 
 RECORDED_REQUESTS = 16  # kept to warm the next snapshot up with
@@ -49,7 +49,7 @@ class Answerer:
         features: Features,
         hides: Hides,
         clock: Clock,
-        metrics: Metrics,
+        metrics: ServingMetrics,
     ) -> None:
         self._experiment = experiment
         self._models = models
@@ -66,8 +66,8 @@ class Answerer:
         models = dict(self._models)
         known = self._features.read([asked.request.user_id for asked in batch])
         read = self._clock.elapsed_s()
-        asks = [
-            Ask(
+        featured = [
+            FeaturedRequest(
                 asked.request.user_id,
                 asked.time_ms,
                 asked.request.k,
@@ -79,7 +79,7 @@ class Answerer:
             for asked, (row, late) in zip(batch, known, strict=True)
         ]
         made = sum(model.vectors_made for model in models.values())
-        found = answer(self._experiment, models, asks, self._hides)
+        found = answer(self._experiment, models, featured, self._hides)
         answered = self._clock.elapsed_s()
         outcomes = [self._outcome(asked.request, each) for asked, each in zip(batch, found, strict=True)]
         metrics.stage_seconds.labels("features").inc(read - stage)
@@ -87,8 +87,8 @@ class Answerer:
         metrics.stage_seconds.labels("replies").inc(self._clock.elapsed_s() - answered)
         metrics.towers_run.inc(sum(model.vectors_made for model in models.values()) - made)
         metrics.batch_requests.observe(len(batch))
-        if asks[0].row is not None:
-            self.recorded.append(asks[0].want)
+        if featured[0].row is not None:
+            self.recorded.append(featured[0].want)
         return outcomes
 
     def _outcome(self, request: RecallRequest, found: Answer | NoAnswer) -> Outcome:

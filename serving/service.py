@@ -22,8 +22,8 @@ from contracts.wire.recall_pb2 import (
 from contracts.wire.recall_pb2_grpc import RecallServiceServicer
 from serving.answerer import Asked, Outcome, Refusal
 from serving.batcher import Batcher, Expired, Overloaded
-from serving.exposures import ExposureLog, Shown
-from serving.metrics import Metrics
+from serving.exposures import AnsweredRequest, ExposureLog
+from serving.metrics import ServingMetrics
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class Recall(RecallServiceServicer):
         exposures: ExposureLog,
         status: Callable[[], list[ModelStatus]],
         clock: Clock,
-        metrics: Metrics,
+        metrics: ServingMetrics,
     ) -> None:
         self._settings = settings
         self._batcher = batcher
@@ -116,7 +116,7 @@ class Recall(RecallServiceServicer):
             elif isinstance(asked, Asked):
                 self._metrics.recalls.labels(outcome.arm, "OK").inc()
                 simulated = request.context.simulated
-                self._exposures.offer(Shown(request.user_id, asked.time_ms, simulated, outcome, answer_ms))
+                self._exposures.offer(AnsweredRequest(request.user_id, asked.time_ms, simulated, outcome, answer_ms))
         return outcomes
 
 

@@ -25,7 +25,7 @@ from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
 from trainer.learn.learner import Learner
 from trainer.meters import Meters
-from trainer.publish.index_queries import Askers
+from trainer.publish.index_queries import IndexQueries
 from trainer.publish.onnx_export import TowerTemplate
 from trainer.publish.snapshots import (
     EvenSample,
@@ -47,7 +47,7 @@ class Reached:
     event_time_ms: int
 
 
-class Pupil:
+class ModelLine:
     """A learner and everything about it that is tested, judged and published."""
 
     def __init__(self, name: str, settings: Settings, device: torch.device, meters: Meters, ranks: Ranks) -> None:
@@ -60,7 +60,7 @@ class Pupil:
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
-        self._askers = Askers(model.window, device)
+        self._index_queries = IndexQueries(model.window, device)
         self.shares: Counter[str] = Counter()  # examples by arm
         self._arrivals = EvenSample()
         self.unpublished = 0  # learned from since the last snapshot
@@ -89,7 +89,7 @@ class Pupil:
         self._meters.count_drifts(self.name, self._drift.add(foresight.ranks <= DRIFT_AT))
         self._gate.watch(examples, batch, foresight, catalogue, neutral)
         if len(catalogue) >= EXACT_BELOW:
-            self._askers.note(examples)
+            self._index_queries.note(examples)
         self._meters.show(self.name, self._progress, self._drift)
 
     def learn(self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_]) -> None:
@@ -174,7 +174,7 @@ class Pupil:
             "progress": self._progress.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
-            "askers": self._askers.state(),
+            "askers": self._index_queries.state(),  # checkpoints have it under this name
             "shares": dict(self.shares),
             "arrivals": self._arrivals.state(),
             "version": self._version,
@@ -190,7 +190,7 @@ class Pupil:
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
-        self._askers.restore(state["askers"])
+        self._index_queries.restore(state["askers"])
         self.shares = Counter(state["shares"])
         self._arrivals.restore(state["arrivals"])
         self.number(state["version"])
@@ -202,7 +202,7 @@ class Pupil:
         version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
         found = None if version in (None, self._gate.incumbent) else self._read(version)
         if found is not None:
-            self._gate.seat(found)
+            self._gate.set_incumbent(found)
 
     def _free_number(self) -> int:
         return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshots, self.name)))
@@ -231,7 +231,9 @@ class Pupil:
             return made
 
         def build() -> bytes:
-            return index.build(made.item_vectors, self._askers.vectors(made, catalogue), seed=self._settings.seed)
+            return index.build(
+                made.item_vectors, self._index_queries.vectors(made, catalogue), seed=self._settings.seed
+            )
 
         return replace(made, index=self._ranks.lead(build))
 

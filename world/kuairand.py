@@ -16,11 +16,11 @@ from contracts.features import Ints, rows_of
 from world import logs
 from world.base import (
     HOUR_MS,
-    Catalogue,
     LogPage,
     Response,
     ResponseQuality,
     Visit,
+    WorldCatalogue,
     WorldError,
     begin_times,
     next_visit_times,
@@ -42,7 +42,7 @@ class KuaiRandWorld:
 
     name: str
     description: str
-    catalogue: Catalogue
+    catalogue: WorldCatalogue
     start_ms: int
     experiment_start_ms: int
     end_ms: int
@@ -205,7 +205,7 @@ def _some_users(log: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return log[log["user_id"].isin(kept) | log["user_id"].isna()]
 
 
-def read_catalogue(folder: Path, log: pd.DataFrame) -> Catalogue:
+def read_catalogue(folder: Path, log: pd.DataFrame) -> WorldCatalogue:
     """All videos of the feature file. A missing duration is the median of the log's for that video, else 0.
 
     Raises:
@@ -219,7 +219,7 @@ def read_catalogue(folder: Path, log: pd.DataFrame) -> Catalogue:
     told = pd.to_numeric(known["video_duration"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     logged = log[log["duration_ms"].gt(0).fillna(False)].groupby("item_id")["duration_ms"].median().reindex(item_ids)
     durations = np.where(told > 0, told, np.nan_to_num(logged.to_numpy(np.float64, na_value=np.nan)))
-    return Catalogue(item_ids, tuple(categories(tag) for tag in known["tag"]), durations.astype(np.int64))
+    return WorldCatalogue(item_ids, tuple(categories(tag) for tag in known["tag"]), durations.astype(np.int64))
 
 
 def categories(tag: object) -> tuple[int, ...]:
@@ -232,7 +232,7 @@ def categories(tag: object) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) + 1 for part in parts if part.isdecimal()))
 
 
-def _profiles(people: pd.DataFrame, log: pd.DataFrame, catalogue: Catalogue) -> tuple[Ints, Profiles]:
+def _profiles(people: pd.DataFrame, log: pd.DataFrame, catalogue: WorldCatalogue) -> tuple[Ints, Profiles]:
     """The known users, sorted, and what is known of them and the items without any response."""
     people = people.assign(user_id=logs.integers(people["user_id"]) + 1).dropna(subset=["user_id"])
     people = people.drop_duplicates("user_id").set_index("user_id")

@@ -16,10 +16,10 @@ from world import latent, logs
 from world.base import (
     DAY_MS,
     HOUR_MS,
-    Catalogue,
     LogPage,
     Response,
     Visit,
+    WorldCatalogue,
     WorldError,
     begin_times,
     next_visit_times,
@@ -54,7 +54,7 @@ class SyntheticWorld:
 
     name: str
     description: str
-    catalogue: Catalogue
+    catalogue: WorldCatalogue
     start_ms: int
     experiment_start_ms: int
     end_ms: int
@@ -126,10 +126,10 @@ def synthetic(
     )
 
 
-def _catalogue(people: latent.Population) -> Catalogue:
+def _catalogue(people: latent.Population) -> WorldCatalogue:
     pairs = zip(people.item_cluster.tolist(), people.second_cluster.tolist(), strict=True)
     categories = tuple(tuple(cluster + 1 for cluster in pair if cluster >= 0) for pair in pairs)
-    return Catalogue(np.arange(1, people.items + 1), categories, people.durations_ms)
+    return WorldCatalogue(np.arange(1, people.items + 1), categories, people.durations_ms)
 
 
 def _requests(rng: np.random.Generator, users: int, days: int, slate: int) -> list[Visit]:

@@ -28,7 +28,7 @@ from contracts.runtime.clock import SystemClock
 from contracts.snapshots import delta, index, snapshot
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from serving.swapper import Swapper
 from trainer.learn.model import Model
 from trainer.publish.onnx_export import TowerTemplate
@@ -86,7 +86,7 @@ def timed(root: Path, versions: list[str]) -> list[float]:
         experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=1, arms=arms, control="a"),
     )
     clock = SystemClock()
-    swapper = Swapper(settings, list, Metrics(), clock)
+    swapper = Swapper(settings, list, ServingMetrics(), clock)
 
     async def swap(version: str) -> float:
         snapshot.publish(root, "t2diff", version)

@@ -23,7 +23,7 @@ from benchmarks.serving.options import Say, command
 from benchmarks.serving.world import DIM, WINDOW
 from contracts.config.settings import ModelSettings
 from evaluation import movielens, studies
-from evaluation.data import Catalogue, Query
+from evaluation.data import ItemTable, Query
 from evaluation.data import Sequence as Behaviours
 from evaluation.draws import drawing
 from evaluation.fit import Fitted, Plan, fit
@@ -47,7 +47,7 @@ def simulated(seed: int, users: int, items: int, days: int) -> LeaveOneOut:
         if len(rows) >= SHORTEST
     ]
     return LeaveOneOut(
-        Catalogue(world.catalogue.item_ids, world.catalogue.categories),
+        ItemTable(world.catalogue.item_ids, world.catalogue.categories),
         [sequence.until(len(sequence) - 2) for _, sequence in whole],
         [query(user, sequence, len(sequence) - 2) for user, sequence in whole],
         [query(user, sequence, len(sequence) - 1) for user, sequence in whole],

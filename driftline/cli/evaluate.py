@@ -139,7 +139,7 @@ def evaluate(
             }
         )
         # What is left out of T2Diff is not left out of those that stand beside it.
-        whole, others = shape.model_copy(update={"without": ()}), {*names} - {"t2diff"} if "t2diff" in names else set()
+        whole, others = shape.model_copy(update={"ablate": ()}), {*names} - {"t2diff"} if "t2diff" in names else set()
         plan = Plan(epochs, batch_size, float("inf") if seconds is None else seconds)
         tasks = [
             Task(protocol.value, name, order.value, seed, whole if name in others else shape, plan)

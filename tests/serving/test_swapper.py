@@ -15,7 +15,7 @@ from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings
 from contracts.features import Positives
 from contracts.runtime.clock import ManualClock
 from contracts.snapshots import delta, snapshot, tower
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from serving.model import NOTHING_KEPT, LoadedModel, Want
 from serving.swapper import Swapper
 from tests.serving.serving_cases import make_delta, make_snapshot
@@ -34,7 +34,7 @@ class Rig:
             experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=1, arms=arms, control="a"),
         )
         self.root = root
-        self.metrics = Metrics()
+        self.metrics = ServingMetrics()
         self.swapper = Swapper(settings, list, self.metrics, ManualClock())
         self.sessions = 0
         real = tower.onnxruntime.InferenceSession

@@ -15,7 +15,7 @@ from trainer.data.catalogue import Catalogue
 from trainer.gate.served_model import Served
 
 
-class Askers:
+class IndexQueries:
     """Keeps the newest examples, and asks as their users would."""
 
     def __init__(self, window: int, device: torch.device) -> None:

@@ -43,7 +43,7 @@ def want_of(example: Example) -> Want:
 )
 def test_a_replica_and_the_gate_give_a_user_the_same_vector(name: str, ablate: tuple[str, ...]) -> None:
     shape = ModelSettings.model_validate(
-        {"dim": 8, "window": WINDOW, "session_length": 3, "batch_size": 8, "without": ablate}
+        {"dim": 8, "window": WINDOW, "session_length": 3, "batch_size": 8, "ablate": ablate}
     )
     learner, catalogue = Learner(name, TrainerSettings(model=shape), 7, CPU), make_catalogue(ITEMS)
     learner.follow(catalogue)
