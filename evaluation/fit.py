@@ -131,8 +131,8 @@ def training_clock(device: torch.device) -> Callable[[], float]:
 
 def validate(fitted: Fitted, queries: list[Query]) -> float:
     """NDCG@10 of the target among all items that are not masked."""
-    found = ranks(fitted.scores(queries), queries)
-    return float(np.where(found <= 10, 1 / np.log2(found + 1), 0).mean())
+    target_ranks = ranks(fitted.scores(queries), queries)
+    return float(np.where(target_ranks <= 10, 1 / np.log2(target_ranks + 1), 0).mean())
 
 
 def ranks(scores: Floats, queries: list[Query]) -> Ints:

@@ -56,12 +56,12 @@ def learn_online(
 def batch_of(queries: Sequence[Query], window: int) -> Batch:
     """Queries as the online trainer takes its examples."""
     targets = np.array([query.target for query in queries], np.int64)
-    asked = encode([q.history for q in queries], np.array([q.time_ms for q in queries], np.int64), targets, window)
+    examples = encode([q.history for q in queries], np.array([q.time_ms for q in queries], np.int64), targets, window)
     return Batch(
-        rows=np.where(asked.mask > 0, asked.rows, -1),
-        mask=asked.mask,
-        lag=asked.lag,
-        served_lag=asked.lag,
+        rows=np.where(examples.mask > 0, examples.rows, -1),
+        mask=examples.mask,
+        lag=examples.lag,
+        served_lag=examples.lag,
         targets=targets,
         seen=tuple(query.masked for query in queries),
         user_ids=np.array([query.user_id for query in queries], np.int64),

@@ -91,7 +91,7 @@ class _Draft:
     models: dict[str, LoadedModel]  # by source, the arm's own first
     want: Want
     fallbacks: list[str]
-    found: dict[str, Candidates] = field(default_factory=dict)
+    candidates: dict[str, Candidates] = field(default_factory=dict)
 
 
 def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str, Arm]:
@@ -117,13 +117,13 @@ def answer(
             continue
         for source, model in draft.models.items():
             if source == POPULAR:
-                draft.found[source] = model.popular(draft.want)
+                draft.candidates[source] = model.popular(draft.want)
             else:
                 batches[id(model)].append((draft, source))
     for batch in batches.values():
         model = batch[0][0].models[batch[0][1]]
         for (draft, source), candidates in zip(batch, model.recall([draft.want for draft, _ in batch]), strict=True):
-            draft.found[source] = candidates
+            draft.candidates[source] = candidates
     return [draft if isinstance(draft, NoAnswer) else _finished(draft) for draft in drafts]
 
 
@@ -160,25 +160,25 @@ def _draft(
 
 def _others(definition: Arm, models: Mapping[str, LoadedModel], own: LoadedModel) -> dict[str, LoadedModel]:
     """The sources of an arm that there is something of; what is popular is as the arm's own model has counted it."""
-    there = {POPULAR: own, **models}
-    return {each.source: there[each.source] for each in definition.sources if each.source in there}
+    available = {POPULAR: own, **models}
+    return {each.source: available[each.source] for each in definition.sources if each.source in available}
 
 
 def _finished(draft: _Draft) -> Answer:
-    sources = [Source(source, model, draft.found[source]) for source, model in draft.models.items()]
+    sources = [Source(source, model, draft.candidates[source]) for source, model in draft.models.items()]
     return Answer(draft.experiment, draft.arm, _picks(draft), sources, draft.fallbacks)
 
 
 def _picks(draft: _Draft) -> Sequence[Pick]:
-    if len(draft.found) == 1:
-        ((source, only),) = draft.found.items()
+    if len(draft.candidates) == 1:
+        ((source, only),) = draft.candidates.items()
         return list(zip(only.item_ids, only.scores, repeat(source), strict=False))
-    found = {source: list(zip(each.item_ids, each.scores, strict=True)) for source, each in draft.found.items()}
+    ranked = {source: list(zip(each.item_ids, each.scores, strict=True)) for source, each in draft.candidates.items()}
     if draft.blend.blend == "team-draft":
-        return team_draft(found, draft.want.k, _coin(draft))
+        return team_draft(ranked, draft.want.k, _coin(draft))
     shares: dict[str, float] = {each.source: each.share for each in draft.blend.sources}
     # Where the control stands in, it has the share of the arm's own model.
-    return quota(found, {name: shares.get(name, shares[draft.blend.model]) for name in draft.models}, draft.want.k)
+    return quota(ranked, {name: shares.get(name, shares[draft.blend.model]) for name in draft.models}, draft.want.k)
 
 
 def _coin(draft: _Draft) -> np.random.Generator:

@@ -95,30 +95,30 @@ class LoadedModel:
         reach = want.k + len(want.seen)
         while True:
             rows = self._popular[:reach]
-            found = _allowed(want, self._item_ids[rows].tolist(), self._counts[rows].tolist(), None)
-            if len(found.item_ids) == want.k or reach >= self.items:
-                return found
+            candidates = _allowed(want, self._item_ids[rows].tolist(), self._counts[rows].tolist(), None)
+            if len(candidates.item_ids) == want.k or reach >= self.items:
+                return candidates
             reach *= WIDEN
 
     def user_vectors(self, wants: Sequence[Want]) -> Floats:
         """The users' vectors, (B, d): a function of the snapshot, the user's row and the moment of the request."""
-        found: list[Floats | None] = []
+        vectors: list[Floats | None] = []
         keys: list[tuple[int, int, int]] = []
         moments = np.empty(len(wants), np.int64)
         for i, want in enumerate(wants):
             moments[i] = moment_of(want.positives, want.now_ms)
             keys.append((want.user_id, want.row_version, int(moments[i])))
-            found.append(self._kept.get(keys[i]) if want.row_version != NOTHING_KEPT else None)
-        missing = [i for i, vector in enumerate(found) if vector is None]
+            vectors.append(self._kept.get(keys[i]) if want.row_version != NOTHING_KEPT else None)
+        missing = [i for i, vector in enumerate(vectors) if vector is None]
         if missing:
-            made = self._run([wants[i] for i in missing], moments[missing])
-            for i, vector in zip(missing, made, strict=True):
-                found[i] = vector
+            computed = self._run([wants[i] for i in missing], moments[missing])
+            for i, vector in zip(missing, computed, strict=True):
+                vectors[i] = vector
                 if self._kept_vectors and wants[i].row_version != NOTHING_KEPT:
                     self._kept[keys[i]] = vector
             while len(self._kept) > self._kept_vectors:
                 self._kept.popitem(last=False)
-        out: Floats = np.stack([vector for vector in found if vector is not None])
+        out: Floats = np.stack([vector for vector in vectors if vector is not None])
         return out
 
     def warm_up(self, recorded: Sequence[Want], batch: int) -> None:
@@ -138,16 +138,16 @@ class LoadedModel:
         # What a user has seen is filtered after the search. Most of it is not among the nearest, so a search goes about
         # twice as far as k, and farther only for those whom that leaves short.
         reach = max(want.k + min(len(want.seen), want.k) for want in wants)
-        found: list[Candidates] = [Candidates((), (), None)] * len(wants)
+        candidates: list[Candidates] = [Candidates((), (), None)] * len(wants)
         short = list(range(len(wants)))
         while short:
             reach = min(reach, self.items)
             scores, ids = self._index.search(np.ascontiguousarray(vectors[short]), reach)
             for i, of_ids, of_scores in zip(short, ids.tolist(), scores.tolist(), strict=True):
-                found[i] = _allowed(wants[i], of_ids, of_scores, vectors[i])
-            short = [i for i in short if len(found[i].item_ids) < wants[i].k] if reach < self.items else []
+                candidates[i] = _allowed(wants[i], of_ids, of_scores, vectors[i])
+            short = [i for i in short if len(candidates[i].item_ids) < wants[i].k] if reach < self.items else []
             reach *= WIDEN
-        return found
+        return candidates
 
 
 def _allowed(want: Want, ids: Sequence[int], scores: Sequence[float], vector: Floats | None) -> Candidates:

@@ -96,7 +96,7 @@ class Recall(RecallServiceServicer):
         began_s = self._clock.elapsed_s()
         now_ms = self._clock.now_ms()
         decided = [(request, admit(request, now_ms, self._settings.max_k)) for request in requests]
-        admitted = [asked for _, asked in decided if isinstance(asked, Asked)]
+        admitted = [admission for _, admission in decided if isinstance(admission, Asked)]
         self._metrics.waiting.set(self._batcher.waiting)
         try:
             replies = iter(await self._batcher.submit(admitted, context.time_remaining()))
@@ -108,15 +108,17 @@ class Recall(RecallServiceServicer):
             await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, f"Too late: {error}.")
         answer_ms = 1000 * (self._clock.elapsed_s() - began_s)
         outcomes: list[Outcome] = []
-        for request, asked in decided:
-            outcome = asked if isinstance(asked, Refusal) else next(replies)
+        for request, admission in decided:
+            outcome = admission if isinstance(admission, Refusal) else next(replies)
             outcomes.append(outcome)
             if isinstance(outcome, Refusal):
                 self._metrics.recalls.labels("", outcome.code.name).inc()
-            elif isinstance(asked, Asked):
+            elif isinstance(admission, Asked):
                 self._metrics.recalls.labels(outcome.arm, "OK").inc()
                 simulated = request.context.simulated
-                self._exposures.offer(AnsweredRequest(request.user_id, asked.time_ms, simulated, outcome, answer_ms))
+                self._exposures.offer(
+                    AnsweredRequest(request.user_id, admission.time_ms, simulated, outcome, answer_ms)
+                )
         return outcomes
 
 

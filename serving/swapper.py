@@ -53,10 +53,10 @@ class Swapper:
         self._failed = {load: why for load, why in self._failed.items() if self._live[load.model] == load.version}
         while True:
             loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
-            found = to_load(self._live, loaded, self._failed.keys())
-            if not found:
+            loads = to_load(self._live, loaded, self._failed.keys())
+            if not loads:
                 return
-            await self._bring_in(found[0])
+            await self._bring_in(loads[0])
 
     def status(self) -> list[ModelStatus]:
         """What serves of each model, and why that is not what is live where it is not."""

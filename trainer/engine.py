@@ -28,7 +28,9 @@ Publication: TypeAlias = Snapshot | Delta
 EXPIRY_BEATS = 64  # searches for idle items in the time after which an item is idle
 
 
-def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
+def learns_from(
+    model: str, arms: Sequence[str], learn_from: LearnFrom, definitions: Mapping[str, Arm]
+) -> npt.NDArray[np.bool_]:
     """Which examples a model learns from, by the arm that showed each; (B,).
 
     "pooled": all. "diverted": those of the arms that the model itself serves; an arm that the settings do not know is
@@ -44,13 +46,13 @@ def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapp
     """
     if learn_from == "pooled":
         return np.ones(len(arms), bool)
-    served = {arm for arm, of_arm in of.items() if model in of_arm.models}
+    served = {arm for arm, definition in definitions.items() if model in definition.models}
     if learn_from == "own":
         served.add("")
     return np.array([arm in served for arm in arms], bool)
 
 
-def neutral_to(model: str, arms: Sequence[str], of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
+def neutral_to(model: str, arms: Sequence[str], definitions: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
     """By which examples the gate may judge a model, by the arm that showed each; (B,).
 
     In the arms that a model serves it is its live snapshot that chose what could be watched. Where no arm is another
@@ -62,8 +64,8 @@ def neutral_to(model: str, arms: Sequence[str], of: Mapping[str, Arm]) -> npt.ND
     >>> neutral_to("t2diff", ["", "a", "c"], {"a": arms["a"], "c": arms["a"]}).tolist()
     [True, True, True]
     """
-    own = {arm for arm, of_arm in of.items() if model in of_arm.models}
-    if len(own) == len(of):
+    own = {arm for arm, definition in definitions.items() if model in definition.models}
+    if len(own) == len(definitions):
         return np.ones(len(arms), bool)
     return np.array([arm not in own for arm in arms], bool)
 
@@ -157,16 +159,16 @@ class Engine:
             CatalogueTooLargeError: the catalogue has outgrown the full softmax.
 
         """
-        made: list[Publication] = []
+        publications: list[Publication] = []
         if self._boundaries.crossed(example.time_ms):
             self._step()
-            made += self._snapshots(self.lines)
+            publications += self._snapshots(self.lines)
         self._batch.append(example)
         self._offsets[partition] = offset + 1
         if len(self._batch) == self._settings.trainer.model.batch_size:
             self._step()
-            made += self._due_by_count()
-        return made
+            publications += self._due_by_count()
+        return publications
 
     def snapshots(self, model: str | None = None) -> list[Publication]:
         """What has been learned up to now: a snapshot of each model, or of one, that has learned since its last."""
@@ -174,8 +176,8 @@ class Engine:
 
     def deltas(self) -> list[Publication]:
         """What has moved since the last publication, one delta of each model that has learned since."""
-        made = (line.delta(self._catalogue, self._reached()) for line in self.lines if line.unsent)
-        return [delta for delta in made if delta is not None]
+        changes = (line.delta(self._catalogue, self._reached()) for line in self.lines if line.unsent)
+        return [delta for delta in changes if delta is not None]
 
     def renumber(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot under the next version that is free on the disk."""
@@ -202,13 +204,13 @@ class Engine:
         return Reached(self._learned_offsets, self._event_time_ms)
 
     def _line(self, model: str) -> ModelLine:
-        (found,) = (line for line in self.lines if line.name == model)
-        return found
+        (wanted,) = (line for line in self.lines if line.name == model)
+        return wanted
 
     def _step(self) -> None:
         """Test what is waiting on every model, then let each learn from its share."""
-        known = self._catalogue.rows(np.array([e.item_id for e in self._batch], np.int64)) >= 0
-        examples = [e for e, is_known in zip(self._batch, known, strict=True) if is_known]
+        in_catalogue = self._catalogue.rows(np.array([e.item_id for e in self._batch], np.int64)) >= 0
+        examples = [e for e, is_known in zip(self._batch, in_catalogue, strict=True) if is_known]
         self._meters.skipped.inc(len(self._batch) - len(examples))
         self._meters.items.set(len(self._catalogue))
         if examples:

@@ -112,14 +112,14 @@ class ModelLine:
         """A full snapshot of what was learned; its manifest says whether the gate has passed it."""
         self.learner.follow(catalogue)
         manifest = self._manifest(manifest_of(self.learner, self._version), reached)
-        made = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
-        verdict = self._judge(made, catalogue)
-        made = replace(made, manifest=replace(manifest, gate=verdict.figures()))
+        candidate = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
+        verdict = self._judge(candidate, catalogue)
+        candidate = replace(candidate, manifest=replace(manifest, gate=verdict.figures()))
         if verdict.passed:
-            self._served = made
+            self._served = candidate
         self.number(self._version + 1)
         self.unpublished = self.unsent = 0
-        return made
+        return candidate
 
     def delta(self, catalogue: Catalogue, reached: Reached) -> Delta | None:
         """What has moved since the last publication; None where nothing has. Its manifest has the gate's verdict."""
@@ -149,12 +149,14 @@ class ModelLine:
         self.unsent = 0  # of one that is held, too: the next beat tries again, with all that this one has
         return Delta(manifest, changes)
 
-    def renumber(self, made: Snapshot) -> Snapshot:
+    def renumber(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot under the next version that is free on the disk."""
         self.number(self._free_number())
-        named = replace(made.manifest, version=version_name(self._version), sampling_seed=self.learner.sampling_seed)
-        renumbered = replace(made, manifest=named)
-        if self._served is made:
+        named = replace(
+            snapshot.manifest, version=version_name(self._version), sampling_seed=self.learner.sampling_seed
+        )
+        renumbered = replace(snapshot, manifest=named)
+        if self._served is snapshot:
             self._served = renumbered
         self.number(self._version + 1)
         return renumbered
@@ -200,9 +202,9 @@ class ModelLine:
     def _take_over(self) -> None:
         """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
         version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
-        found = None if version in (None, self._gate.incumbent) else self._read(version)
-        if found is not None:
-            self._gate.set_incumbent(found)
+        incumbent = None if version in (None, self._gate.incumbent) else self._read(version)
+        if incumbent is not None:
+            self._gate.set_incumbent(incumbent)
 
     def _free_number(self) -> int:
         return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshots, self.name)))
@@ -225,22 +227,22 @@ class ModelLine:
             gate={},
         )
 
-    def _indexed(self, made: Snapshot, catalogue: Catalogue) -> Snapshot:
+    def _indexed(self, snapshot: Snapshot, catalogue: Catalogue) -> Snapshot:
         """A snapshot with the index of its items."""
         if len(catalogue) < EXACT_BELOW:
-            return made
+            return snapshot
 
         def build() -> bytes:
             return index.build(
-                made.item_vectors, self._index_queries.vectors(made, catalogue), seed=self._settings.seed
+                snapshot.item_vectors, self._index_queries.vectors(snapshot, catalogue), seed=self._settings.seed
             )
 
-        return replace(made, index=self._ranks.lead(build))
+        return replace(snapshot, index=self._ranks.lead(build))
 
-    def _judge(self, made: Snapshot, catalogue: Catalogue) -> Verdict:
-        verdict = self._gate.judge(made, self.learner, catalogue)
+    def _judge(self, candidate: Snapshot, catalogue: Catalogue) -> Verdict:
+        verdict = self._gate.judge(candidate, self.learner, catalogue)
         self._meters.show_verdict(self.name, verdict)
         if not verdict.passed:  # what it would have served is still to be served
-            for sent_at_ms in made.manifest.sent_at_ms:
+            for sent_at_ms in candidate.manifest.sent_at_ms:
                 self._arrivals.offer(sent_at_ms)
         return verdict

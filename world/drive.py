@@ -277,7 +277,7 @@ class Driver:
         """How many records of each (topic, partition) a group is done with."""
         prefix = self._settings.kafka.topic_prefix
         offsets = self._admin.list_group_offsets([prefix + group])[prefix + group]
-        return {(tp.topic.removeprefix(prefix), tp.partition): known.offset for tp, known in offsets.items()}
+        return {(tp.topic.removeprefix(prefix), tp.partition): committed.offset for tp, committed in offsets.items()}
 
 
 class _Channels:

@@ -140,14 +140,14 @@ def _requests(rng: np.random.Generator, users: int, days: int, slate: int) -> li
     user, day = np.repeat(user, sessions), np.repeat(day, sessions)
     hour = rng.choice(24, user.size, p=_RHYTHM / _RHYTHM.sum())
     begin = day * DAY_MS + hour * HOUR_MS + rng.integers(0, HOUR_MS, user.size)
-    asked = np.minimum(rng.geometric(1 / _REQUESTS, user.size), 30)
-    user, begin = np.repeat(user, asked), np.repeat(begin, asked)
+    per_session = np.minimum(rng.geometric(1 / _REQUESTS, user.size), 30)
+    user, begin = np.repeat(user, per_session), np.repeat(begin, per_session)
     pause = np.maximum(rng.lognormal(np.log(150_000), 0.6, user.size), 30_000).astype(np.int64)
     elapsed = np.cumsum(pause)
-    first = np.repeat(np.cumsum(asked) - asked, asked)
+    first = np.repeat(np.cumsum(per_session) - per_session, per_session)
     time = START_MS + begin + elapsed - elapsed[first]
-    kept = time < START_MS + days * DAY_MS
-    unique = np.unique(np.stack([time[kept], user[kept]]), axis=1)
+    within = time < START_MS + days * DAY_MS
+    unique = np.unique(np.stack([time[within], user[within]]), axis=1)
     return [Visit(i, who + 1, at, slate) for i, (at, who) in enumerate(zip(*unique.tolist(), strict=True))]
 
 

@@ -263,7 +263,7 @@ def _table(results: "list[Result]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from evaluation.tables import JUDGED_BY, estimate, short, told
+    from evaluation.tables import JUDGED_BY, estimate, short, with_bounds
 
     task = results[0].task
     metrics = JUDGED_BY[task.protocol]
@@ -276,7 +276,7 @@ def _table(results: "list[Result]") -> None:
         cost.add_column(name, justify="right", no_wrap=True)
     for name, seeds in _of_a_model(results):
         covered = _mean([r.coverage for r in seeds])
-        found = [told(estimate(seeds, metric)) for metric in metrics]
+        found = [with_bounds(estimate(seeds, metric)) for metric in metrics]
         quality.add_row(name, *found, "-" if covered is None else short(covered))
         cost.add_row(
             name,

@@ -29,16 +29,16 @@ class Batch:
 
     def only(self, keep: npt.NDArray[np.bool_]) -> "Batch":
         """The examples where `keep` (B,) is true, in the same order."""
-        kept = np.flatnonzero(keep)
+        places = np.flatnonzero(keep)
         return Batch(
-            self.rows[kept],
-            self.mask[kept],
-            self.lag[kept],
-            self.served_lag[kept],
-            self.targets[kept],
-            tuple(self.seen[i] for i in kept),
-            self.user_ids[kept],
-            tuple(self.arms[i] for i in kept),
+            self.rows[places],
+            self.mask[places],
+            self.lag[places],
+            self.served_lag[places],
+            self.targets[places],
+            tuple(self.seen[i] for i in places),
+            self.user_ids[places],
+            tuple(self.arms[i] for i in places),
         )
 
 
@@ -61,8 +61,8 @@ def encode(examples: Sequence[Example], catalogue: Catalogue, window: int) -> Ba
     # Only ids that occur here are looked up, so a batch costs the same whatever the catalogue's size.
     occurring = np.unique(np.concatenate((targets, *histories)))
     at = catalogue.rows(occurring)
-    known, rows = occurring[at >= 0], at[at >= 0]
-    places, age_ms = windows(users, now_ms, known, window)
+    known_ids, rows = occurring[at >= 0], at[at >= 0]
+    places, age_ms = windows(users, now_ms, known_ids, window)
     rounding_ms = np.array(
         [moment_of(u, e.time_ms) - e.time_ms for u, e in zip(users, examples, strict=True)], np.int64
     )
@@ -72,7 +72,7 @@ def encode(examples: Sequence[Example], catalogue: Catalogue, window: int) -> Ba
         lag=lag_of(age_ms),
         served_lag=lag_of(np.where(places >= 0, age_ms + rounding_ms[:, np.newaxis], 0)),
         targets=catalogue.rows(targets),
-        seen=tuple(rows[at[at >= 0]] for at in (rows_of(ids, known) for ids in histories)),
+        seen=tuple(rows[at[at >= 0]] for at in (rows_of(ids, known_ids) for ids in histories)),
         user_ids=np.array([e.user_id for e in examples], np.int64),
         arms=tuple(e.arm for e in examples),
     )

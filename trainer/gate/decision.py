@@ -69,9 +69,9 @@ class Verdict:
     def figures(self) -> dict[str, bool | float | str]:
         """As a manifest carries them."""
         out: dict[str, bool | float | str] = {"passed": self.passed, "reason": self.reason}
-        for name, found in (("fresh", self.fresh), ("anchor", self.anchor)):
-            if found is not None:
-                out |= {f"{name}_{field}": float(value) for field, value in found._asdict().items()}
+        for name, comparison in (("fresh", self.fresh), ("anchor", self.anchor)):
+            if comparison is not None:
+                out |= {f"{name}_{field}": float(value) for field, value in comparison._asdict().items()}
         return out
 
 
@@ -125,18 +125,18 @@ def judge(
     if held and has_recovered:
         reason = f"the stream has healed; recall@{settings.k} beside {incumbent} on fresh examples: {fresh}"
         return Verdict(passed=True, reason=reason, fresh=fresh, anchor=anchor)
-    said = []
-    for name, found in (("fresh examples", fresh), ("the anchor", anchor)):
-        if found is None:
-            said.append(f"on {name}: too few users")
+    findings = []
+    for name, comparison in (("fresh examples", fresh), ("the anchor", anchor)):
+        if comparison is None:
+            findings.append(f"on {name}: too few users")
             continue
-        limit = -settings.margin * found.incumbent
-        if (found.difference if held else found.high) < limit:
+        limit = -settings.margin * comparison.incumbent
+        if (comparison.difference if held else comparison.high) < limit:
             still = "still " if held else ""
             reason = f"recall@{settings.k} on {name} is {still}below {incumbent} by more than {settings.margin:.0%}"
-            return Verdict(passed=False, reason=f"{reason}: {found}", fresh=fresh, anchor=anchor)
-        said.append(f"on {name}: {found}")
-    reason = f"recall@{settings.k} beside {incumbent} {', '.join(said)}"
+            return Verdict(passed=False, reason=f"{reason}: {comparison}", fresh=fresh, anchor=anchor)
+        findings.append(f"on {name}: {comparison}")
+    reason = f"recall@{settings.k} beside {incumbent} {', '.join(findings)}"
     return Verdict(passed=True, reason=reason, fresh=fresh, anchor=anchor)
 
 

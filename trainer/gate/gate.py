@@ -144,8 +144,8 @@ class Gatekeeper:
             self._waiting.clear()  # nobody knows which of these were poison
         self._anchor.absorb(self._waiting)
         if verdict.fresh is not None:
-            found = verdict.fresh.incumbent
-            self._usual = found if self._usual is None else (self._usual + found) / 2
+            recall = verdict.fresh.incumbent
+            self._usual = recall if self._usual is None else (self._usual + recall) / 2
         if self._incumbent is None or self.held or verdict.anchor is None or verdict.anchor.difference >= 0:
             self._set_incumbent(candidate, hits)
         self._held_from_ms = None
@@ -224,8 +224,8 @@ class Gatekeeper:
             batch = encode(examples, catalogue, self._window)
             hits.update(zip(serials, self._hit(candidate, batch, catalogue), strict=True))
             new = np.array([serial not in self._hits for serial in serials])
-            found = self._hit(incumbent, batch.only(new), catalogue) if new.any() else []
-            self._hits.update(zip(np.array(serials)[new].tolist(), found, strict=True))
+            new_hits = self._hit(incumbent, batch.only(new), catalogue) if new.any() else []
+            self._hits.update(zip(np.array(serials)[new].tolist(), new_hits, strict=True))
         self._hits = {serial: self._hits[serial] for serial, _ in entries}
         return ((example.user_id, hits[serial], self._hits[serial]) for serial, example in entries)
 
@@ -233,8 +233,8 @@ class Gatekeeper:
         return self._among_k(self._ranks.spread(batch, lambda part: served.ranks(part, catalogue)))
 
     def _among_k(self, ranks: Ints) -> list[bool]:
-        found: list[bool] = (ranks <= self._settings.k).tolist()
-        return found
+        hits: list[bool] = (ranks <= self._settings.k).tolist()
+        return hits
 
     def _compare(self, pairs: Iterable[_Pair]) -> Comparison | None:
         table = np.array([*pairs], np.int64).reshape(-1, 3)

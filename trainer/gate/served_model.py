@@ -71,8 +71,8 @@ class Served:
         targets = column_of[batch.targets]
         seen = tuple(columns[columns >= 0] for columns in (column_of[rows] for rows in batch.seen))
         scores = torch.from_numpy(self._users(batch, column_of)).to(self._device) @ self._matrix.T
-        found = ranks_of(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)
-        return np.where(targets >= 0, found, NEVER)
+        own_ranks = ranks_of(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)
+        return np.where(targets >= 0, own_ranks, NEVER)
 
     def users(self, batch: Batch, catalogue: Catalogue) -> Floats:
         """The user vectors (B, d) that find the answers; the arguments are those of `ranks`."""
