@@ -40,7 +40,7 @@ def full(items: int, dim: int) -> Snapshot:
     settings = ModelSettings(dim=dim)
     encoder = Model("t2diff", settings, 0).encoder
     tower = TowerTemplate(encoder, dim, settings.window).fill(encoder)
-    made = clustered(items, dim)
+    vectors = clustered(items, dim)
     manifest = Manifest(
         model="t2diff",
         version=version_name(1),
@@ -58,9 +58,9 @@ def full(items: int, dim: int) -> Snapshot:
         manifest,
         tower,
         np.arange(1, items + 1),
-        made.items,
+        vectors.items,
         np.ones(items, np.float32),
-        index.build(made.items, made.users, seed=0),
+        index.build(vectors.items, vectors.users, seed=0),
     )
 
 

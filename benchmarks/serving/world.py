@@ -75,15 +75,15 @@ class World:
 
 def encoder(model: str, seed: int) -> UserEncoder:
     """A user encoder with weights that no training made."""
-    made = Model(model, SHAPE, seed).encoder.eval()
+    user_encoder = Model(model, SHAPE, seed).encoder.eval()
     eye = 8 * torch.eye(DIM)
     with torch.no_grad():
-        if isinstance(made, T2Diff):
-            made.last.weight += eye
-            made.read.weight.normal_(0, 0.01)
-        if isinstance(made, TwoTower):
-            made.skip.weight[:, 3 * DIM : 4 * DIM] += eye
-    return made
+        if isinstance(user_encoder, T2Diff):
+            user_encoder.last.weight += eye
+            user_encoder.read.weight.normal_(0, 0.01)
+        if isinstance(user_encoder, TwoTower):
+            user_encoder.skip.weight[:, 3 * DIM : 4 * DIM] += eye
+    return user_encoder
 
 
 @lru_cache
@@ -95,14 +95,14 @@ def template(model: str) -> TowerTemplate:
 def full(world: World, model: str, number: int) -> Snapshot:
     """A full snapshot; its tower and its item vectors are those of no other number."""
     torch.set_num_threads(1)
-    made, vectors = encoder(model, number), world.vectors(number)
+    user_encoder, vectors = encoder(model, number), world.vectors(number)
     manifest = Manifest(
         model=model,
         version=version_name(number),
         dim=DIM,
         window=WINDOW,
         sampling_seed=number,
-        noise_shape=made.noise_shape,
+        noise_shape=user_encoder.noise_shape,
         examples=0,
         shares={},
         offsets={},
@@ -110,11 +110,11 @@ def full(world: World, model: str, number: int) -> Snapshot:
         metrics={},
     )
     counts = np.arange(1, world.items + 1, dtype=np.float32)
-    ids, tower = np.arange(1, world.items + 1), template(model).fill(made)
-    found = Snapshot(manifest, tower, ids, vectors, counts, index.EXACT)
+    ids, tower = np.arange(1, world.items + 1), template(model).fill(user_encoder)
+    unindexed = Snapshot(manifest, tower, ids, vectors, counts, index.EXACT)
     users = range(1, min(world.users, index.QUERIES) + 1)
-    queries = SnapshotTower(found)(users, [world.watched(user) for user in users])
-    return replace(found, index=index.build(vectors, queries, seed=number))
+    queries = SnapshotTower(unindexed)(users, [world.watched(user) for user in users])
+    return replace(unindexed, index=index.build(vectors, queries, seed=number))
 
 
 def moved(base: Snapshot, share: float, sequence: int) -> Delta:
