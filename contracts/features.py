@@ -12,6 +12,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 SECOND_MS = 1000
+MOMENTS = 64  # to a factor of e: how finely a served tower tells waits since the last behaviour apart
 
 
 class Positives(NamedTuple):
@@ -48,9 +49,17 @@ def tower_inputs(users: list[Positives], now_ms: Ints, item_ids: Ints, window: i
         window: n.
 
     """
+    rows, age_ms = windows(users, now_ms, item_ids, window)
+    return TowerInputs(rows, (rows >= 0).astype(np.float32), lag_of(age_ms))
+
+
+def windows(users: list[Positives], now_ms: Ints, item_ids: Ints, window: int) -> tuple[Ints, Ints]:
+    """Rows of the items of each user's last behaviours and their ages in ms; both (B, n), and age 0 where row is -1.
+
+    The arguments are those of `tower_inputs`.
+    """
     rows = np.full((len(users), window), -1, np.int64)
-    mask = np.zeros((len(users), window), np.float32)
-    age_s = np.zeros((len(users), window))
+    age_ms = np.zeros((len(users), window), np.int64)
     # Looked up all at once: a call for each user would cost more than the lookup.
     found = rows_of(np.concatenate([user.item_ids for user in users]), item_ids) if users else np.empty(0, np.int64)
     start = 0
@@ -60,11 +69,31 @@ def tower_inputs(users: list[Positives], now_ms: Ints, item_ids: Ints, window: i
         known = of_user >= 0
         tail = of_user[known][-window:]
         if tail.size:
-            age_s[b, -tail.size :] = (now_ms[b] - user.times_ms[known][-window:]) / SECOND_MS
+            age_ms[b, -tail.size :] = now_ms[b] - user.times_ms[known][-window:]
             rows[b, -tail.size :] = tail
-            mask[b, -tail.size :] = 1
-    lag = np.log1p(np.maximum(age_s, 0)).astype(np.float32)
-    return TowerInputs(rows, mask, lag)
+    return rows, age_ms
+
+
+def lag_of(age_ms: Ints) -> Floats:
+    """Ages as towers know them, of the same shape: log1p of seconds; a behaviour after the request has age 0."""
+    return np.log1p(np.maximum(age_ms / SECOND_MS, 0)).astype(np.float32)
+
+
+def moment_of(positives: Positives, now_ms: int) -> int:
+    """The time that a served tower is given instead of the request's: the wait since the last behaviour, to 1.6 %.
+
+    Towers know time by its logarithm, log1p of seconds; this rounding moves it by at most 1/128. A user who asks again
+    soon asks at the same moment, and gets the same vector without the tower's being run.
+
+    >>> last = Positives(np.array([7]), np.array([1_000_000]))
+    >>> [moment_of(last, 1_000_000 + ms) for ms in (0, 2_000, 600_000, 603_000)]
+    [1000000, 1001985, 1604618, 1604618]
+    """
+    if not positives.times_ms.size:
+        return 0
+    last_ms = int(positives.times_ms[-1])
+    steps = round(MOMENTS * float(np.log1p(max(now_ms - last_ms, 0) / SECOND_MS)))
+    return last_ms + round(SECOND_MS * float(np.expm1(steps / MOMENTS)))
 
 
 def rows_of(wanted: Ints, item_ids: Ints) -> Ints:

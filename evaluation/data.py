@@ -12,7 +12,7 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ItemTable:
     """N items in rows; row i is the item `item_ids[i]`."""
 
     item_ids: Ints  # (N,) sorted

@@ -92,12 +92,12 @@ def _cut(sequences: list[Sequence], ends: list[Ints], window: int, rng: np.rando
     start = joined.starts[whose][order]
     target = start + np.concatenate([np.empty(0, np.int64), *ends])[order]
     places = target[:, None] + np.arange(-window, 0)
-    there = places >= start[:, None]
-    places = np.where(there, places, 0)
+    within = places >= start[:, None]
+    places = np.where(within, places, 0)
     age_s = np.maximum(joined.times_ms[target][:, None] - joined.times_ms[places], 0) / SECOND_MS
     return Examples(
-        rows=np.where(there, joined.rows[places], 0),
-        mask=there.astype(np.float32),
-        lag=np.where(there, np.log1p(age_s), 0).astype(np.float32),
+        rows=np.where(within, joined.rows[places], 0),
+        mask=within.astype(np.float32),
+        lag=np.where(within, np.log1p(age_s), 0).astype(np.float32),
         targets=joined.rows[target],
     )

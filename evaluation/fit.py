@@ -15,8 +15,8 @@ from torch import Tensor
 
 from contracts.config.settings import ModelSettings
 from contracts.features import Floats, Ints, sampling_noise
-from evaluation.data import Catalogue, Examples, Query, encode
-from trainer.data.catalogue import Catalogue as TrainerCatalogue
+from evaluation.data import Examples, ItemTable, Query, encode
+from trainer.data.catalogue import Catalogue
 from trainer.learn.model import Model
 from trainer.models.base import Inputs
 
@@ -62,7 +62,7 @@ class Fitted:
 def fit(
     name: str,
     settings: ModelSettings,
-    catalogue: Catalogue,
+    catalogue: ItemTable,
     draw: Callable[[np.random.Generator], Examples],
     validation: list[Query],
     plan: Plan,
@@ -131,8 +131,8 @@ def training_clock(device: torch.device) -> Callable[[], float]:
 
 def validate(fitted: Fitted, queries: list[Query]) -> float:
     """NDCG@10 of the target among all items that are not masked."""
-    found = ranks(fitted.scores(queries), queries)
-    return float(np.where(found <= 10, 1 / np.log2(found + 1), 0).mean())
+    target_ranks = ranks(fitted.scores(queries), queries)
+    return float(np.where(target_ranks <= 10, 1 / np.log2(target_ranks + 1), 0).mean())
 
 
 def ranks(scores: Floats, queries: list[Query]) -> Ints:
@@ -161,9 +161,9 @@ def asked(model: Model, settings: ModelSettings, queries: list[Query], device: t
     return Inputs(rows, mask, lag), drawn
 
 
-def trainer_catalogue(catalogue: Catalogue) -> TrainerCatalogue:
+def trainer_catalogue(catalogue: ItemTable) -> Catalogue:
     """The same items as the trainer's models follow them; rows stay."""
-    followed = TrainerCatalogue()
+    followed = Catalogue()
     for item_id, categories in zip(catalogue.item_ids.tolist(), catalogue.categories, strict=True):
         followed.put(item_id, categories)
     return followed

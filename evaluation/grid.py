@@ -115,22 +115,22 @@ def tasks(preset: Preset) -> list[Task]:
 def make(protocol: Protocol, label: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
     """A task of the grid; a label may leave a part of T2Diff out, or let it learn at the target alone.
 
-    >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.without
+    >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.ablate
     ('guess',)
     >>> make("official", "t2diff-at-last", "time", 0, SMALL_SHAPE, Plan()).settings.learn_at
     'last'
     """
     if label.endswith("-at-last"):
         return _with(make(protocol, label.removesuffix("-at-last"), order, seed, shape, plan), learn_at="last")
-    model, *without = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
+    model, *ablate = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
     if model in BASELINES:
         return Task(protocol, model, order)
-    found = Task(protocol, model, order, seed, shape, plan)
-    return _with(found, **PREFERRED.get((protocol, model), {}), without=tuple(without))
+    task = Task(protocol, model, order, seed, shape, plan)
+    return _with(task, **PREFERRED.get((protocol, model), {}), ablate=tuple(ablate))
 
 
-def _with(found: Task, **settings: Any) -> Task:
-    return replace(found, settings=ModelSettings.model_validate(found.settings.model_dump() | settings))
+def _with(task: Task, **settings: Any) -> Task:
+    return replace(task, settings=ModelSettings.model_validate(dict(task.settings) | settings))
 
 
 def is_done(folder: Path, wanted: Task) -> bool:
@@ -152,25 +152,25 @@ def expected_s(task: Task, preset: Preset) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing; the exit code is 1 where a run failed."""
-    asked = _parser().parse_args(arguments)
-    preset = PRESETS[asked.preset]
-    folders = Folders(asked.ml_1m, asked.official, asked.kuairand)
-    wanted = [task for task in tasks(preset) if fnmatch.fnmatch(task.name, asked.only)]
-    missing = [task for task in wanted if not is_done(asked.results, task)]
+    options = _parser().parse_args(arguments)
+    preset = PRESETS[options.preset]
+    folders = Folders(options.ml_1m, options.official, options.kuairand)
+    wanted = [task for task in tasks(preset) if fnmatch.fnmatch(task.name, options.only)]
+    missing = [task for task in wanted if not is_done(options.results, task)]
     _say(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them done before")
-    if asked.list:
+    if options.list:
         for task in missing:
             print(task.name)  # noqa: T201 -- the answer to --list
         return 0
-    jobs = asked.jobs or preset.jobs
+    jobs = options.jobs or preset.jobs
     left, failed = sum(expected_s(task, preset) for task in missing), 0
-    one = partial(_one, folders=folders, results=asked.results, device=preset.device)
+    one = partial(_one, folders=folders, results=options.results, device=preset.device)
     try:
-        for gone, (task, told) in enumerate(_done(one, missing, jobs), 1):
+        for gone, (task, outcome) in enumerate(_done(one, missing, jobs), 1):
             left -= expected_s(task, preset)
-            failed += isinstance(told, Exception)
-            said = f"failed: {told}" if isinstance(told, Exception) else told
-            _say(f"[{gone}/{len(missing)}, about {left / jobs / 60:.0f} min left] {task.name}: {said}")
+            failed += isinstance(outcome, Exception)
+            message = f"failed: {outcome}" if isinstance(outcome, Exception) else outcome
+            _say(f"[{gone}/{len(missing)}, about {left / jobs / 60:.0f} min left] {task.name}: {message}")
     except KeyboardInterrupt:
         _say("interrupted; what was done is kept, and the same command goes on from there")
         return 130
@@ -198,12 +198,12 @@ def _begin() -> None:
 
 def _one(task: Task, folders: Folders, results: Path, device: str) -> Outcome:
     """A run: what it found, or why it failed."""
-    begun = said = time.monotonic()
+    begun = reported_s = time.monotonic()
 
     def report(step: Step) -> None:
-        nonlocal said
-        if time.monotonic() - said >= SAY_EVERY_S:
-            said = time.monotonic()
+        nonlocal reported_s
+        if time.monotonic() - reported_s >= SAY_EVERY_S:
+            reported_s = time.monotonic()
             _say(f"  {task.name}: {step.share:.0%}, {step.text}")
 
     try:
@@ -211,8 +211,8 @@ def _one(task: Task, folders: Folders, results: Path, device: str) -> Outcome:
         write(results, result)
     except (TaskError, DataError, DivergedError, RuntimeError) as error:  # torch's own are RuntimeErrors
         return task, error
-    found = ", ".join(f"{m} {result.values(m).mean():.4f}" for m in ("recall@2", "recall@20", "ndcg@10"))
-    return task, f"{found} in {time.monotonic() - begun:.0f} s"
+    figures = ", ".join(f"{m} {result.values(m).mean():.4f}" for m in ("recall@2", "recall@20", "ndcg@10"))
+    return task, f"{figures} in {time.monotonic() - begun:.0f} s"
 
 
 def _say(text: str) -> None:

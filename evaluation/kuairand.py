@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from contracts.features import Ints, rows_of
 from contracts.runtime.clock import DAY_MS
-from evaluation.data import Catalogue, DataError, Query, Sequence
+from evaluation.data import DataError, ItemTable, Query, Sequence
 from evaluation.files import read_parquet
 from world import logs
 from world.base import WorldError
@@ -38,7 +38,7 @@ _NOBODY = Before(Sequence(_NOTHING, _NOTHING), _NOTHING)
 class Stream:
     """E impressions in event order: by time, equal times as in the log."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     user_ids: Ints  # (E,)
     rows: Ints  # (E,) of the catalogue
     times_ms: Ints  # (E,)
@@ -77,7 +77,7 @@ def stream(folder: Path, histories: bool = False) -> Stream:
     user_ids = np.unique(log["user_id"].dropna().to_numpy(np.int64))
     seen = logs.observations(log, int(placed.min()), int(placed.max()) + 1, user_ids, videos.item_ids)
     return Stream(
-        Catalogue(videos.item_ids, videos.categories),
+        ItemTable(videos.item_ids, videos.categories),
         user_ids[seen.users],
         seen.items,
         seen.times_ms,
@@ -92,9 +92,9 @@ def sequences(source: Stream, until_ms: int) -> list[Sequence]:
     What was done before the log counts.
     """
     end = int(np.searchsorted(source.times_ms, until_ms))
-    found = {user_id: _positives(source, at, user_id) for user_id, at in _users(source, end)}
-    early = {user_id: b.positives for user_id, b in source.before.items() if user_id not in found}
-    return [s for _, s in sorted((found | early).items()) if len(s)]
+    by_user = {user_id: _positives(source, at, user_id) for user_id, at in _users(source, end)}
+    early = {user_id: b.positives for user_id, b in source.before.items() if user_id not in by_user}
+    return [s for _, s in sorted((by_user | early).items()) if len(s)]
 
 
 def queries(source: Stream, start_ms: int, end_ms: int) -> list[Query]:
@@ -104,22 +104,22 @@ def queries(source: Stream, start_ms: int, end_ms: int) -> list[Query]:
     user had been shown by then is masked.
     """
     end = int(np.searchsorted(source.times_ms, end_ms))
-    found: list[tuple[int, Query]] = []
+    timed: list[tuple[int, Query]] = []
     for user_id, at in _users(source, end):
         wanted = np.flatnonzero(source.effective[at] & (source.times_ms[at] >= start_ms))
         if not wanted.size:
             continue
         positives = _positives(source, at, user_id)
-        known = len(positives) - int(source.effective[at].sum())
-        ends = known + np.cumsum(source.effective[at])[wanted] - 1
+        before = len(positives) - int(source.effective[at].sum())
+        ends = before + np.cumsum(source.effective[at])[wanted] - 1
         shown = source.rows[at]
         early = source.before.get(user_id, _NOBODY).seen
         for place, until in zip(wanted.tolist(), ends.tolist(), strict=True):
             event = int(at[place])
             masked = np.unique(np.concatenate([early, shown[:place]]))
             time_ms, target = int(source.times_ms[event]), int(source.rows[event])
-            found.append((event, Query(user_id, positives.until(until), time_ms, target, masked)))
-    return [query for _, query in sorted(found, key=lambda pair: pair[0])]
+            timed.append((event, Query(user_id, positives.until(until), time_ms, target, masked)))
+    return [query for _, query in sorted(timed, key=lambda pair: pair[0])]
 
 
 def earlier(source: Stream) -> list[Query]:
@@ -128,8 +128,8 @@ def earlier(source: Stream) -> list[Query]:
     Users are laid side by side, each from first to last over the same time, so that no user is learned in one go.
     """
     placed: list[tuple[float, int, Query]] = []
-    for user_id, known in sorted(source.before.items()):
-        did = known.positives
+    for user_id, behaviours in sorted(source.before.items()):
+        did = behaviours.positives
         for i, (row, time_ms) in enumerate(zip(did.rows.tolist(), did.times_ms.tolist(), strict=True)):
             placed.append(((i + 0.5) / len(did), user_id, Query(user_id, did.until(i), time_ms, row, _NOTHING)))
     return [query for _, _, query in sorted(placed, key=lambda entry: entry[:2])]
@@ -153,9 +153,9 @@ def _positives(source: Stream, at: Ints, user_id: int) -> Sequence:
 
 
 def _before(folder: Path, item_ids: Ints) -> dict[int, Before]:
-    told = read_parquet(folder / HISTORIES, _HISTORY_COLUMNS)
+    table = read_parquet(folder / HISTORIES, _HISTORY_COLUMNS)
     out = {}
-    columns = (told[name].tolist() for name in _HISTORY_COLUMNS)
+    columns = (table[name].tolist() for name in _HISTORY_COLUMNS)
     for user_id, time_ms, watched, liked in zip(*columns, strict=True):
         seen, rows = (rows_of(np.asarray(ids, np.int64) + 1, item_ids) for ids in (watched, liked))
         seen, rows = seen[seen >= 0], rows[rows >= 0]

@@ -61,12 +61,12 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def circumstances(section: Section) -> str:
     """Where, at what size and for how long the runs of a section were made, and the command that makes them."""
-    told = f"Made by `python -m evaluation.grid … --only '{section.command}'`"
+    sentence = f"Made by `python -m evaluation.grid … --only '{section.command}'`"
     if not section.results:
-        return told + "."
+        return sentence + "."
     machines = sorted({f"{r.device}, {r.threads} thread{'s' * (r.threads > 1)}" for r in section.results})
     trained = [r for r in section.results if r.task.trains]
-    parts = [told, "on " + " and ".join(machines)]
+    parts = [sentence, "on " + " and ".join(machines)]
     if trained:
         shapes = sorted({(r.task.settings.dim, r.task.settings.id_dim or r.task.settings.dim) for r in trained})
         parts.append(" and ".join(f"d = {d} (ids {i})" for d, i in shapes))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from contracts.features import Ints, rows_of
 from contracts.runtime.clock import SECOND_MS
-from evaluation.data import Catalogue, DataError, Query, Sequence
+from evaluation.data import DataError, ItemTable, Query, Sequence
 from evaluation.files import read_parquet
 
 Order = Literal["time", "file"]
@@ -30,7 +30,7 @@ _NOTHING = np.empty(0, np.int64)
 class Ratings:
     """All users' behaviours in one order."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     user_ids: Ints  # (U,) sorted
     sequences: list[Sequence]  # U
 
@@ -39,7 +39,7 @@ class Ratings:
 class OfficialSplit:
     """The T2Diff authors' 1,208 test users, and what the other 4,832 give to learn from. No item is masked."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     sequences: list[Sequence]  # of the users to learn from, whole
     windows: list[Query]  # drawn from them, up to ten a user
     held_out: list[Sequence]  # of the users who validate, whole
@@ -52,7 +52,7 @@ class OfficialSplit:
 class LeaveOneOut:
     """Each user's last behaviour tests and the one before it validates; what a user has rated does not compete."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     sequences: list[Sequence]  # U, without the last two
     validation: list[Query]  # U
     test: list[Query]  # U; the history ends with the validation target
@@ -85,10 +85,10 @@ def read(folder: Path, order: Order) -> Ratings:
         raise DataError(f"{folder / 'movies.dat'} lacks movie {unknown[0]}, which has ratings.")
     user_ids, first = np.unique(ratings["user_id"].to_numpy(np.int64), return_index=True)
     rows = np.split(np.searchsorted(item_ids, movies), first[1:])
-    told = ratings["timestamp"].to_numpy(np.int64) * (SECOND_MS if order == "time" else 0)
-    times = np.split(told, first[1:])
+    times_ms = ratings["timestamp"].to_numpy(np.int64) * (SECOND_MS if order == "time" else 0)
+    times = np.split(times_ms, first[1:])
     return Ratings(
-        Catalogue(item_ids, tuple(genres[item_id] for item_id in item_ids.tolist())),
+        ItemTable(item_ids, tuple(genres[item_id] for item_id in item_ids.tolist())),
         user_ids,
         [Sequence(r, t) for r, t in zip(rows, times, strict=True)],
     )
@@ -118,8 +118,8 @@ def official(folder: Path, instances: Path, order: Order, seed: int = 0) -> Offi
 
     """
     ratings = read(folder, order)
-    told = read_parquet(instances / "test_instances.parquet", ("user_id", "history_item_idx", "target_item_idx"))
-    at = rows_of(told["user_id"].to_numpy(np.int64), ratings.user_ids)
+    test_table = read_parquet(instances / "test_instances.parquet", ("user_id", "history_item_idx", "target_item_idx"))
+    at = rows_of(test_table["user_id"].to_numpy(np.int64), ratings.user_ids)
     if (at < 0).any():
         raise DataError(f"{instances / 'test_instances.parquet'} names a user who has no ratings in {folder}.")
     others = np.setdiff1d(np.arange(ratings.user_ids.size), at)
@@ -130,7 +130,7 @@ def official(folder: Path, instances: Path, order: Order, seed: int = 0) -> Offi
     def drawn(users: Ints, count: int) -> list[Query]:
         return [q for u in users.tolist() for q in windows(ratings.user_ids[u], ratings.sequences[u], count, rng)]
 
-    test = drawn(at, 1) if order == "time" else _instances(instances, told, at, ratings)
+    test = drawn(at, 1) if order == "time" else _instances(instances, test_table, at, ratings)
     return OfficialSplit(
         catalogue=ratings.catalogue,
         sequences=[ratings.sequences[u] for u in learn],
@@ -181,13 +181,15 @@ def _query(user_id: int, sequence: Sequence, end: int, *, masked: Ints, window: 
     return Query(user_id, history, int(sequence.times_ms[end]), int(sequence.rows[end]), masked)
 
 
-def _instances(folder: Path, told: pd.DataFrame, at: Ints, ratings: Ratings) -> list[Query]:
+def _instances(folder: Path, test_table: pd.DataFrame, at: Ints, ratings: Ratings) -> list[Query]:
     """The authors' windows as they give them."""
-    known = read_parquet(folder / "item_map.parquet", ("item_idx", "movie_id"))
-    rows = rows_of(known["movie_id"].to_numpy(np.int64), ratings.catalogue.item_ids)
-    row_of = dict(zip(known["item_idx"].tolist(), rows.tolist(), strict=True))
+    item_map = read_parquet(folder / "item_map.parquet", ("item_idx", "movie_id"))
+    rows = rows_of(item_map["movie_id"].to_numpy(np.int64), ratings.catalogue.item_ids)
+    row_of = dict(zip(item_map["item_idx"].tolist(), rows.tolist(), strict=True))
     out = []
-    for user, history, target in zip(at.tolist(), told["history_item_idx"], told["target_item_idx"], strict=True):
+    for user, history, target in zip(
+        at.tolist(), test_table["history_item_idx"], test_table["target_item_idx"], strict=True
+    ):
         sequence = ratings.sequences[user]
         rated = dict(zip(sequence.rows.tolist(), sequence.times_ms.tolist(), strict=True))
         window = [row_of.get(index, -1) for index in [*history, target] if index != 0]

@@ -17,11 +17,11 @@ def baseline(name: str, protocol: Protocol) -> Baseline:
     Of the authors' windows only the last behaviour counts for `markov-window`; otherwise the last five do.
     """
     window = Markov(window=5, decay=1.0) if protocol == "official" else Markov(lags=5, window=5)
-    known: dict[str, Baseline] = {
+    baselines: dict[str, Baseline] = {
         "popularity": Popularity(POPULAR_DAYS if protocol == "progressive" else None),
         "markov": Markov(),
         "markov-window": window,
         "ease": Ease(),
         "markov+ease": Blend(((1.0, window), (EASE_WEIGHT, Ease()))),
     }
-    return known[name]
+    return baselines[name]

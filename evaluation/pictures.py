@@ -32,10 +32,10 @@ def estimates(rows: Mapping[str, Interval], published: Mapping[str, float], labe
         figure, axes = _axes(1.0 + ROW * len(rows))
         places = _rows(axes, list(rows))
         _bars(axes, rows, places, "ours, 95 % interval over users")
-        known = [name for name in rows if name in published]
-        if known:
-            at = [places[name] for name in known]
-            axes.scatter([published[n] for n in known], at, marker="D", s=18, color=OTHER, label="the paper", zorder=3)
+        common = [name for name in rows if name in published]
+        if common:
+            at = [places[name] for name in common]
+            axes.scatter([published[n] for n in common], at, marker="D", s=18, color=OTHER, label="the paper", zorder=3)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.legend(loc="best")
@@ -72,12 +72,12 @@ def samplings(studies: Mapping[str, Mapping[str, list[float]]], path: Path) -> N
     """Recall@20 by the number of network evaluations; the model's own way as a diamond."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(3.2)
-        for (name, found), colour in zip(sorted(studies.items()), (LEAD, OTHER), strict=False):
-            steps, recalls = found["evaluations"], found["recall@20"]
+        for (name, study), colour in zip(sorted(studies.items()), (LEAD, OTHER), strict=False):
+            steps, recalls = study["evaluations"], study["recall@20"]
             axes.plot(steps[1:], recalls[1:], color=colour, marker="o", markersize=4, label=f"{name}, deterministic")
             axes.scatter(steps[:1], recalls[:1], marker="D", s=36, color=colour, label=f"{name}, as served", zorder=3)
         axes.set_xscale("log", base=2)
-        ticks = sorted({step for found in studies.values() for step in found["evaluations"]})
+        ticks = sorted({step for study in studies.values() for step in study["evaluations"]})
         axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")
@@ -92,8 +92,8 @@ def syncs(lifts: Mapping[str, Mapping[str, Sequence[Interval]]], panels: Sequenc
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 3.4), dpi=150, layout="constrained")
         for i, (axes, title) in enumerate(zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True)):
-            for (model, found), colour, aside in zip(lifts.items(), (OTHER, LEAD), (-0.12, 0.12), strict=False):
-                shown = [[100 * v for v in (each[i].value, each[i].low, each[i].high)] for each in found.values()]
+            for (model, intervals), colour, aside in zip(lifts.items(), (OTHER, LEAD), (-0.12, 0.12), strict=False):
+                shown = [[100 * v for v in (each[i].value, each[i].low, each[i].high)] for each in intervals.values()]
                 at = [place + aside for place in range(len(shown))]
                 bars = [[value - low for value, low, _ in shown], [high - value for value, _, high in shown]]
                 axes.errorbar(

@@ -7,7 +7,7 @@ import torch
 
 from contracts.config.settings import TrainerSettings
 from contracts.features import Ints
-from evaluation.data import Catalogue, Query, encode
+from evaluation.data import ItemTable, Query, encode
 from evaluation.fit import trainer_catalogue
 from trainer.data.batches import Batch
 from trainer.learn.learner import Learner
@@ -16,7 +16,7 @@ from trainer.learn.learner import Learner
 def learn_online(
     name: str,
     settings: TrainerSettings,
-    catalogue: Catalogue,
+    catalogue: ItemTable,
     queries: Sequence[Query],
     *,
     before: Sequence[Query] = (),
@@ -56,11 +56,12 @@ def learn_online(
 def batch_of(queries: Sequence[Query], window: int) -> Batch:
     """Queries as the online trainer takes its examples."""
     targets = np.array([query.target for query in queries], np.int64)
-    asked = encode([q.history for q in queries], np.array([q.time_ms for q in queries], np.int64), targets, window)
+    examples = encode([q.history for q in queries], np.array([q.time_ms for q in queries], np.int64), targets, window)
     return Batch(
-        rows=np.where(asked.mask > 0, asked.rows, -1),
-        mask=asked.mask,
-        lag=asked.lag,
+        rows=np.where(examples.mask > 0, examples.rows, -1),
+        mask=examples.mask,
+        lag=examples.lag,
+        served_lag=examples.lag,
         targets=targets,
         seen=tuple(query.masked for query in queries),
         user_ids=np.array([query.user_id for query in queries], np.int64),

@@ -33,18 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation.reproduction", description="Write the reproduction.")
     parser.add_argument("--results", type=Path, required=True, help="folder that evaluation.grid has filled")
     parser.add_argument("--out", type=Path, required=True, help="where reproduction.md and pictures/ go")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        archive = Archive(read_all(asked.results))
+        archive = Archive(read_all(options.results))
         written = sections(archive)
-        notes = read_notes(asked.out / NOTES, {s.key for s in written})
+        notes = read_notes(options.out / NOTES, {s.key for s in written})
     except (ResultError, NotesError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    (asked.out / "pictures").mkdir(parents=True, exist_ok=True)
+    (options.out / "pictures").mkdir(parents=True, exist_ok=True)
     for section in written:
         if section.draw:
-            section.draw(asked.out / "pictures" / section.picture)
-    (asked.out / "reproduction.md").write_text(page(TITLE, INTRO, written, notes))
+            section.draw(options.out / "pictures" / section.picture)
+    (options.out / "reproduction.md").write_text(page(TITLE, INTRO, written, notes))
     return 0
 
 

@@ -70,7 +70,7 @@ def write(folder: Path, result: Result) -> Path:
     """Keep a result; a file is whole or not there."""
     path = path_of(folder, result.task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, f"{json.dumps(_told(result), indent=1)}\n".encode())
+    replace_file(path, f"{json.dumps(_as_json(result), indent=1)}\n".encode())
     return path
 
 
@@ -82,13 +82,13 @@ def read(path: Path) -> Result:
 
     """
     try:
-        told = json.loads(path.read_text())
-        fields = {name: told[name] for name in Result.__dataclass_fields__}
+        content = json.loads(path.read_text())
+        fields = {name: content[name] for name in Result.__dataclass_fields__}
         fields |= {
-            "task": from_json(told["task"]),
-            "ranks": _unpacked(told["ranks"]),
-            "user_ids": _unpacked(told["user_ids"]),
-            "inference_ms": {int(batch): ms for batch, ms in told["inference_ms"].items()},
+            "task": from_json(content["task"]),
+            "ranks": _unpacked(content["ranks"]),
+            "user_ids": _unpacked(content["user_ids"]),
+            "inference_ms": {int(batch): ms for batch, ms in content["inference_ms"].items()},
         }
         result = Result(**fields)
     except OSError as error:
@@ -110,9 +110,9 @@ def read_all(folder: Path) -> list[Result]:
     return [read(path) for path in sorted(folder.glob("*/*.json"))]
 
 
-def _told(result: Result) -> dict[str, Any]:
-    told = {name: getattr(result, name) for name in Result.__dataclass_fields__}
-    return told | {
+def _as_json(result: Result) -> dict[str, Any]:
+    values = {name: getattr(result, name) for name in Result.__dataclass_fields__}
+    return values | {
         "task": to_json(result.task),
         "metrics": {name: round(float(result.values(name).mean()), 6) for name in METRICS},  # for readers
         "ranks": _packed(result.ranks),
@@ -126,6 +126,6 @@ def _packed(numbers: Ints) -> dict[str, str]:
     return {"dtype": dtype, "zlib_base64": base64.b64encode(raw).decode()}
 
 
-def _unpacked(told: dict[str, str]) -> Ints:
-    raw = zlib.decompress(base64.b64decode(told["zlib_base64"], validate=True))
-    return np.frombuffer(raw, np.dtype(told["dtype"])).astype(np.int64)
+def _unpacked(packed: dict[str, str]) -> Ints:
+    raw = zlib.decompress(base64.b64decode(packed["zlib_base64"], validate=True))
+    return np.frombuffer(raw, np.dtype(packed["dtype"])).astype(np.int64)

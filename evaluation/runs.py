@@ -14,7 +14,7 @@ from contracts.config.settings import TrainerSettings
 from contracts.features import Floats, Ints
 from evaluation import costs, kuairand, movielens
 from evaluation.baselines.base import Fitted as FittedBaseline
-from evaluation.data import Catalogue, DataError, Query, Sequence
+from evaluation.data import DataError, ItemTable, Query, Sequence
 from evaluation.draws import Draw, drawing, shuffled
 from evaluation.fit import fit, ranks, trainer_catalogue, training_clock
 from evaluation.metrics import coverage
@@ -54,7 +54,7 @@ Report = Callable[[Step], None]
 class Split:
     """A protocol of epochs, as a task needs it."""
 
-    catalogue: Catalogue
+    catalogue: ItemTable
     known: list[Sequence]  # what a baseline counts
     draw: Callable[[Task], Draw]  # what a network learns from
     validation: list[Query]
@@ -85,15 +85,15 @@ def _split(task: Task, folders: Folders) -> Split:
     ratings = _needed(folders.movielens, f"the {task.protocol} protocol needs the MovieLens-1M folder")
     if task.protocol == "official":
         instances = _needed(folders.official, "the official protocol needs the folder of the authors' test instances")
-        found = _official(ratings, instances, task.order)
-        _see_enough(ratings, found.windows, found.validation, found.test)
-        known = found.sequences + found.held_out
+        drawn = _official(ratings, instances, task.order)
+        _see_enough(ratings, drawn.windows, drawn.validation, drawn.test)
+        watched = drawn.sequences + drawn.held_out
         return Split(
-            found.catalogue,
-            known,
-            lambda t: shuffled(found.windows, t.settings.window),
-            found.validation,
-            found.test,
+            drawn.catalogue,
+            watched,
+            lambda t: shuffled(drawn.windows, t.settings.window),
+            drawn.validation,
+            drawn.test,
         )
     one_out = _leave_one_out(ratings, task.order)
     _see_enough(ratings, [s for s in one_out.sequences if len(s) > 1], one_out.validation, one_out.test)
@@ -107,7 +107,7 @@ def _split(task: Task, folders: Folders) -> Split:
 
 
 def _fitted(task: Task, split: Split, device: torch.device, report: Report) -> Result:
-    def told(entry: dict[str, float]) -> None:
+    def report_entry(entry: dict[str, float]) -> None:
         share = max(entry["epoch"] / task.plan.epochs, entry["seconds"] / task.plan.seconds)
         validated = f", validation NDCG@10 {entry['ndcg@10']:.4f}" if "ndcg@10" in entry else ""
         report(Step(min(share, 1), f"epoch {entry['epoch']:.0f}, loss {entry['loss']:.4f}{validated}"))
@@ -115,12 +115,12 @@ def _fitted(task: Task, split: Split, device: torch.device, report: Report) -> R
     settings = task.settings
     fitted = fit(
         task.model, settings, split.catalogue, split.draw(task), split.validation, task.plan,
-        seed=task.seed, device=device, report=told,
+        seed=task.seed, device=device, report=report_entry,
     )  # fmt: skip
-    found, covered = _answers(fitted.scores, split.test, split.catalogue)
+    target_ranks, covered = _answers(fitted.scores, split.test, split.catalogue)
     return Result(
         task=task,
-        ranks=found,
+        ranks=target_ranks,
         user_ids=_users(split.test),
         items=split.catalogue.item_ids.size,
         coverage=covered,
@@ -142,31 +142,31 @@ def _counted(task: Task, split: Split, report: Report) -> Result:
     begun = time.perf_counter()
     fitted = baseline(task.model, task.protocol).fit(split.known, split.catalogue.item_ids.size)
     spent = time.perf_counter() - begun
-    found, covered = _answers(lambda part: fitted.scores([q.history for q in part]), split.test, split.catalogue)
-    return _of_baseline(task, split.catalogue, split.test, found, covered, fitted, spent)
+    target_ranks, covered = _answers(lambda part: fitted.scores([q.history for q in part]), split.test, split.catalogue)
+    return _of_baseline(task, split.catalogue, split.test, target_ranks, covered, fitted, spent)
 
 
 def _online(task: Task, source: kuairand.Stream, device: torch.device, report: Report) -> Result:
     """Every effective view of the log is foreseen and then learned from; those of the last days count."""
     midnights = source.midnights_ms()
-    asked = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
+    queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
     before = kuairand.earlier(source) if task.protocol == "backfilled" else []
-    steps = len(before) + len(asked)
+    steps = len(before) + len(queries)
     clock = training_clock(device)
     begun = clock()
-    found = learn_online(
-        task.model, TrainerSettings(model=task.settings), source.catalogue, asked, before=before, seed=task.seed,
+    target_ranks = learn_online(
+        task.model, TrainerSettings(model=task.settings), source.catalogue, queries, before=before, seed=task.seed,
         device=device, report=lambda done: report(Step(done / steps, f"{done:,} of {steps:,} views")),
     )  # fmt: skip
     spent = clock() - begun
-    tested = np.array([q.time_ms >= _first_tested(midnights) for q in asked])
-    test = [q for q, counts in zip(asked, tested.tolist(), strict=True) if counts]
+    tested = np.array([q.time_ms >= _first_tested(midnights) for q in queries])
+    test = [q for q, counts in zip(queries, tested.tolist(), strict=True) if counts]
     model = Model(task.model, task.settings, task.seed)  # weighs as much and is as fast as the one that has learned
     model.items.follow(trainer_catalogue(source.catalogue))
     model.to(device)
     return Result(
         task=task,
-        ranks=found[tested],
+        ranks=target_ranks[tested],
         user_ids=_users(test),
         items=source.catalogue.item_ids.size,
         coverage=None,
@@ -186,35 +186,35 @@ def _daily(task: Task, source: kuairand.Stream, report: Report) -> Result:
     midnights = source.midnights_ms()[-TESTED_DAYS - 1 :].tolist()
     items, spent = source.catalogue.item_ids.size, 0.0
     test: list[Query] = []
-    found: list[Ints] = []
+    target_ranks: list[Ints] = []
     lists: list[Ints] = []
     for day, (start_ms, end_ms) in enumerate(pairwise(midnights)):
         report(Step(day / TESTED_DAYS, f"day {day + 1} of {TESTED_DAYS}"))
         begun = time.perf_counter()
         fitted = baseline(task.model, task.protocol).fit(kuairand.sequences(source, start_ms), items)
         spent += time.perf_counter() - begun
-        asked = kuairand.queries(source, start_ms, end_ms)
-        for part in _parts(asked):
+        queries = kuairand.queries(source, start_ms, end_ms)
+        for part in _parts(queries):
             scores = fitted.scores([q.history for q in part])
-            found.append(ranks(scores, part))
+            target_ranks.append(ranks(scores, part))
             lists.append(_best(scores))
-        test += asked
+        test += queries
     covered = coverage(np.concatenate(lists), items)
-    return _of_baseline(task, source.catalogue, test, np.concatenate(found), covered, fitted, spent)
+    return _of_baseline(task, source.catalogue, test, np.concatenate(target_ranks), covered, fitted, spent)
 
 
 def _of_baseline(
     task: Task,
-    catalogue: Catalogue,
+    catalogue: ItemTable,
     test: list[Query],
-    found: Ints,
+    target_ranks: Ints,
     covered: float,
     fitted: FittedBaseline,
     spent: float,
 ) -> Result:
     return Result(
         task=task,
-        ranks=found,
+        ranks=target_ranks,
         user_ids=_users(test),
         items=catalogue.item_ids.size,
         coverage=covered,
@@ -229,14 +229,14 @@ def _of_baseline(
     )
 
 
-def _answers(scores: Callable[[list[Query]], Floats], test: list[Query], catalogue: Catalogue) -> tuple[Ints, float]:
+def _answers(scores: Callable[[list[Query]], Floats], test: list[Query], catalogue: ItemTable) -> tuple[Ints, float]:
     """Ranks of the targets, and the share of the catalogue on the lists."""
-    found, lists = [], []
+    target_ranks, lists = [], []
     for part in _parts(test):
         scored = scores(part)
-        found.append(ranks(scored, part))  # and what is masked is now out of the race
+        target_ranks.append(ranks(scored, part))  # and what is masked is now out of the race
         lists.append(_best(scored))
-    return np.concatenate(found), coverage(np.concatenate(lists), catalogue.item_ids.size)
+    return np.concatenate(target_ranks), coverage(np.concatenate(lists), catalogue.item_ids.size)
 
 
 def _best(scores: Floats) -> Ints:

@@ -11,7 +11,7 @@ from evaluation.metrics import Interval, spread
 from evaluation.movielens import Order
 from evaluation.named import POPULAR_DAYS
 from evaluation.results import Result
-from evaluation.tables import difference, estimate, short, told
+from evaluation.tables import difference, estimate, short, with_bounds
 from evaluation.tasks import BASELINES, Protocol, Study
 
 PAPER_SHOWN = ("recall@2", "recall@20")
@@ -66,7 +66,7 @@ def table_2(archive: Archive, order: Order) -> Section:
     ]
     whole = published.TABLE_2["t2diff-paper"].figures
     paper = {name: row.figures["recall@20"] for name, row in published.TABLE_2.items()}
-    said = {
+    caption = {
         "file": "The authors' 1,208 test instances, in the order of `ratings.dat`, which is not that of time: all "
         "users share it, and a Markov chain that knows no user finds most of it. "
         f"The paper's MRR@2 and MRR@20 of T2Diff are {short(whole['mrr@2'])} and {short(whole['mrr@20'])}.",
@@ -76,7 +76,7 @@ def table_2(archive: Archive, order: Order) -> Section:
     return Section(
         f"table-2-{order}",
         f"Table 2, {order} order",
-        said,
+        caption,
         ("model", *_paper(PAPER_SHOWN), *map(_title, metrics), "seeds ±"),
         rows,
         *_rest(runs),
@@ -302,7 +302,7 @@ def _published(row: published.Published | None) -> list[str]:
 
 
 def _estimates(seeds: list[Result], metrics: tuple[str, ...]) -> list[str]:
-    return [told(estimate(seeds, metric)) for metric in metrics]
+    return [with_bounds(estimate(seeds, metric)) for metric in metrics]
 
 
 def _intervals(runs: Mapping[str, list[Result]], metric: str) -> dict[str, Interval]:
@@ -316,15 +316,15 @@ def _seeds(seeds: list[Result], metric: str) -> str:
     return f"{short(spread([r.values(metric).tolist() for r in seeds]))} of {len(seeds)}"
 
 
-def _relative(found: Interval | None) -> str:
-    if found is None:
+def _relative(lift: Interval | None) -> str:
+    if lift is None:
         return ""
-    return f"{100 * found.value:+.1f} % ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{100 * lift.value:+.1f} % ({100 * lift.low:+.1f} to {100 * lift.high:+.1f})"
 
 
 def _covered(seeds: list[Result]) -> str:
-    known = [r.coverage for r in seeds if r.coverage is not None]
-    return short(sum(known) / len(known)) if known else ""
+    coverages = [r.coverage for r in seeds if r.coverage is not None]
+    return short(sum(coverages) / len(coverages)) if coverages else ""
 
 
 def _budget(seeds: list[Result]) -> str:

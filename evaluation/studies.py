@@ -73,7 +73,7 @@ def sampling(fitted: Fitted, test: list[Query]) -> dict[str, list[float]]:
     with torch.inference_mode():
         vectors = fitted.model.vectors()
         for evaluations, encode in _ways(fitted.model.encoder):
-            found, spent = [], 0.0
+            target_ranks, spent = [], 0.0
             for start in range(0, len(test), ASKED_AT_ONCE):
                 part = test[start : start + ASKED_AT_ONCE]
                 inputs, noise = asked(fitted.model, fitted.settings, part, fitted.device)
@@ -81,9 +81,9 @@ def sampling(fitted: Fitted, test: list[Query]) -> dict[str, list[float]]:
                 x = functional.embedding(inputs.rows, vectors) * inputs.mask.unsqueeze(-1)
                 scores = (encode(x, inputs.mask, inputs.lag, noise) @ vectors.T).float().cpu().numpy()
                 spent += time.perf_counter() - begun
-                found.append(ranks(scores, part))
+                target_ranks.append(ranks(scores, part))
             out["evaluations"].append(evaluations)
-            out["recall@20"].append(float((np.concatenate(found) <= 20).mean()))
+            out["recall@20"].append(float((np.concatenate(target_ranks) <= 20).mean()))
             out["ms"].append(round(1000 * spent / len(test), 4))
     return out
 

@@ -50,10 +50,10 @@ def short(share: float) -> str:
     return f"{share:.4f}".removeprefix("0")
 
 
-def told(found: Interval) -> str:
+def with_bounds(interval: Interval) -> str:
     """An estimate with its bounds.
 
-    >>> told(Interval(0.5, 0.25, 0.75))
+    >>> with_bounds(Interval(0.5, 0.25, 0.75))
     '.5000 (.2500–.7500)'
     """
-    return f"{short(found.value)} ({short(found.low)}–{short(found.high)})"
+    return f"{short(interval.value)} ({short(interval.low)}–{short(interval.high)})"

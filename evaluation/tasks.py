@@ -64,10 +64,10 @@ class Task:
     def label(self) -> str:
         """The model and what was left out of it.
 
-        >>> Task("official", "t2diff", settings=ModelSettings(without=("guess",))).label
+        >>> Task("official", "t2diff", settings=ModelSettings(ablate=("guess",))).label
         't2diff-without-guess'
         """
-        return "-without-".join([self.model, *self.settings.without])
+        return "-without-".join([self.model, *self.settings.ablate])
 
     @property
     def row(self) -> str:
@@ -107,16 +107,16 @@ def check(task: Task) -> None:
         TaskError: it cannot.
 
     """
-    known = (*BASELINES, *sorted(REGISTRY))
-    if task.model not in known:
-        raise TaskError(f"There is no model '{task.model}'; there are {', '.join(known)}.")
+    names = (*BASELINES, *sorted(REGISTRY))
+    if task.model not in names:
+        raise TaskError(f"There is no model '{task.model}'; there are {', '.join(names)}.")
     if task.streams and task.order != "time":
         raise TaskError(f"The {task.protocol} protocol follows a stream in time; it has no file order.")
     if task.protocol == "backfilled" and not task.trains:
         raise TaskError("Baselines count what was before the stream anyway: for them, backfilled is progressive.")
-    if task.settings.without and task.model != "t2diff":
+    if task.settings.ablate and task.model != "t2diff":
         raise TaskError(f"Parts can be left out of t2diff alone, not of {task.model}.")
-    if task.study and "guess" in task.settings.without:
+    if task.study and "guess" in task.settings.ablate:
         raise TaskError(f"The {task.study} study is of the guess; without it there is none.")
     if task.study and (task.streams or task.model not in STUDIES[task.study]):
         models = " and ".join(STUDIES[task.study])
@@ -128,23 +128,23 @@ def to_json(task: Task) -> dict[str, Any]:
     plan = dataclasses.asdict(task.plan)
     plan["seconds"] = None if math.isinf(task.plan.seconds) else task.plan.seconds
     plan["precision"] = str(task.plan.precision).removeprefix("torch.")
-    told = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
-    return told | {"settings": task.settings.model_dump(mode="json"), "plan": plan}
+    values = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+    return values | {"settings": task.settings.model_dump(mode="json"), "plan": plan}
 
 
-def from_json(told: dict[str, Any]) -> Task:
-    """The task that `to_json` told.
+def from_json(content: dict[str, Any]) -> Task:
+    """The task that `to_json` wrote.
 
     Raises:
         TaskError: it is none.
 
     """
     try:
-        plan = dict(told["plan"])
+        plan = dict(content["plan"])
         plan["seconds"] = math.inf if plan["seconds"] is None else plan["seconds"]
         plan["precision"] = getattr(torch, plan["precision"])
-        shape = ModelSettings.model_validate(told["settings"])
-        task = Task(**{**told, "settings": shape, "plan": Plan(**plan)})
+        shape = ModelSettings.model_validate(content["settings"])
+        task = Task(**{**content, "settings": shape, "plan": Plan(**plan)})
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise TaskError(f"It does not hold a task: {' '.join(str(error).split())}.") from error
     if task.protocol not in get_args(Protocol) or task.order not in get_args(Order):

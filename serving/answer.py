@@ -30,7 +30,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Ask:
+class FeaturedRequest:
     """One request, with what is known of its user."""
 
     user_id: int
@@ -91,7 +91,7 @@ class _Draft:
     models: dict[str, LoadedModel]  # by source, the arm's own first
     want: Want
     fallbacks: list[str]
-    found: dict[str, Candidates] = field(default_factory=dict)
+    candidates: dict[str, Candidates] = field(default_factory=dict)
 
 
 def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str, Arm]:
@@ -103,27 +103,27 @@ def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str,
 
 
 def answer(
-    experiment: Experiment, models: Mapping[str, LoadedModel], asks: Sequence[Ask], hides: Hides
+    experiment: Experiment, models: Mapping[str, LoadedModel], requests: Sequence[FeaturedRequest], hides: Hides
 ) -> list[Answer | NoAnswer]:
     """Answer requests from what is loaded, each by itself.
 
     Fallbacks, in order, of which each is named: the arm's model has no snapshot → the control's stands in for it; the
     features are late → the last ones known; the user is unknown → what the context says → popular items.
     """
-    drafts = [_draft(experiment, models, ask, hides) for ask in asks]
+    drafts = [_draft(experiment, models, request, hides) for request in requests]
     batches: dict[int, list[tuple[_Draft, str]]] = defaultdict(list)
     for draft in drafts:
         if isinstance(draft, NoAnswer):
             continue
         for source, model in draft.models.items():
             if source == POPULAR:
-                draft.found[source] = model.popular(draft.want)
+                draft.candidates[source] = model.popular(draft.want)
             else:
                 batches[id(model)].append((draft, source))
     for batch in batches.values():
         model = batch[0][0].models[batch[0][1]]
         for (draft, source), candidates in zip(batch, model.recall([draft.want for draft, _ in batch]), strict=True):
-            draft.found[source] = candidates
+            draft.candidates[source] = candidates
     return [draft if isinstance(draft, NoAnswer) else _finished(draft) for draft in drafts]
 
 
@@ -136,8 +136,10 @@ def positives_of(row: UserRow) -> Positives:
     )
 
 
-def _draft(experiment: Experiment, models: Mapping[str, LoadedModel], ask: Ask, hides: Hides) -> "_Draft | NoAnswer":
-    name, arm, definition = place(experiment, ask.user_id, ask.time_ms)
+def _draft(
+    experiment: Experiment, models: Mapping[str, LoadedModel], request: FeaturedRequest, hides: Hides
+) -> "_Draft | NoAnswer":
+    name, arm, definition = place(experiment, request.user_id, request.time_ms)
     control = experiment.arms[experiment.control].model
     source: str = definition.model if definition.model in models else control
     own = models.get(source)
@@ -145,38 +147,38 @@ def _draft(experiment: Experiment, models: Mapping[str, LoadedModel], ask: Ask, 
         return NoAnswer(f"no snapshot of {definition.model} or of the control's model is loaded yet")
     if not own.items:
         return NoAnswer(f"the catalogue of snapshot {own.manifest.version} is empty")
-    nothing_known = ask.row is None and not ask.recent
+    nothing_known = request.row is None and not request.recent
     fallbacks = [f"no snapshot of {each}" for each in definition.models if each not in models]
-    if ask.late:
-        fallbacks.append(LATE if ask.row else LATE_UNKNOWN)
-    elif ask.row is None:
+    if request.late:
+        fallbacks.append(LATE if request.row else LATE_UNKNOWN)
+    elif request.row is None:
         fallbacks.append(UNKNOWN if nothing_known else FROM_CONTEXT)
     sources = {POPULAR: own} if nothing_known else {source: own} | _others(definition, models, own)
-    want = ask.want._replace(hidden=hides(ask.time_ms))
+    want = request.want._replace(hidden=hides(request.time_ms))
     return _Draft(name, arm, definition, sources, want, fallbacks)
 
 
 def _others(definition: Arm, models: Mapping[str, LoadedModel], own: LoadedModel) -> dict[str, LoadedModel]:
     """The sources of an arm that there is something of; what is popular is as the arm's own model has counted it."""
-    there = {POPULAR: own, **models}
-    return {each.source: there[each.source] for each in definition.sources if each.source in there}
+    available = {POPULAR: own, **models}
+    return {each.source: available[each.source] for each in definition.sources if each.source in available}
 
 
 def _finished(draft: _Draft) -> Answer:
-    sources = [Source(source, model, draft.found[source]) for source, model in draft.models.items()]
+    sources = [Source(source, model, draft.candidates[source]) for source, model in draft.models.items()]
     return Answer(draft.experiment, draft.arm, _picks(draft), sources, draft.fallbacks)
 
 
 def _picks(draft: _Draft) -> Sequence[Pick]:
-    if len(draft.found) == 1:
-        ((source, only),) = draft.found.items()
+    if len(draft.candidates) == 1:
+        ((source, only),) = draft.candidates.items()
         return list(zip(only.item_ids, only.scores, repeat(source), strict=False))
-    found = {source: list(zip(each.item_ids, each.scores, strict=True)) for source, each in draft.found.items()}
+    ranked = {source: list(zip(each.item_ids, each.scores, strict=True)) for source, each in draft.candidates.items()}
     if draft.blend.blend == "team-draft":
-        return team_draft(found, draft.want.k, _coin(draft))
+        return team_draft(ranked, draft.want.k, _coin(draft))
     shares: dict[str, float] = {each.source: each.share for each in draft.blend.sources}
     # Where the control stands in, it has the share of the arm's own model.
-    return quota(found, {name: shares.get(name, shares[draft.blend.model]) for name in draft.models}, draft.want.k)
+    return quota(ranked, {name: shares.get(name, shares[draft.blend.model]) for name in draft.models}, draft.want.k)
 
 
 def _coin(draft: _Draft) -> np.random.Generator:

@@ -11,10 +11,10 @@ from contracts.config.settings import Experiment
 from contracts.runtime.clock import Clock
 from contracts.snapshots.snapshot import Manifest
 from contracts.wire.recall_pb2 import RecallReply, RecallRequest, SourceReport
-from serving.answer import Answer, Ask, NoAnswer, answer
+from serving.answer import Answer, FeaturedRequest, NoAnswer, answer
 from serving.catalogue import Hides
 from serving.features import Features
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from serving.model import LoadedModel, Want
 
 RECORDED_REQUESTS = 16  # kept to warm the next snapshot up with
@@ -49,7 +49,7 @@ class Answerer:
         features: Features,
         hides: Hides,
         clock: Clock,
-        metrics: Metrics,
+        metrics: ServingMetrics,
     ) -> None:
         self._experiment = experiment
         self._models = models
@@ -64,43 +64,43 @@ class Answerer:
         """The outcome of each request. All of a batch is answered from the models that are loaded as it begins."""
         stage, metrics = self._clock.elapsed_s(), self._metrics
         models = dict(self._models)
-        known = self._features.read([asked.request.user_id for asked in batch])
+        rows = self._features.read([admitted.request.user_id for admitted in batch])
         read = self._clock.elapsed_s()
-        asks = [
-            Ask(
-                asked.request.user_id,
-                asked.time_ms,
-                asked.request.k,
+        featured = [
+            FeaturedRequest(
+                admitted.request.user_id,
+                admitted.time_ms,
+                admitted.request.k,
                 row,
                 late,
-                asked.request.exclude_item_ids,
-                asked.request.context.recent_item_ids,
+                admitted.request.exclude_item_ids,
+                admitted.request.context.recent_item_ids,
             )
-            for asked, (row, late) in zip(batch, known, strict=True)
+            for admitted, (row, late) in zip(batch, rows, strict=True)
         ]
-        made = sum(model.vectors_made for model in models.values())
-        found = answer(self._experiment, models, asks, self._hides)
+        vectors_before = sum(model.vectors_made for model in models.values())
+        answers = answer(self._experiment, models, featured, self._hides)
         answered = self._clock.elapsed_s()
-        outcomes = [self._outcome(asked.request, each) for asked, each in zip(batch, found, strict=True)]
+        outcomes = [self._outcome(admitted.request, each) for admitted, each in zip(batch, answers, strict=True)]
         metrics.stage_seconds.labels("features").inc(read - stage)
         metrics.stage_seconds.labels("answers").inc(answered - read)
         metrics.stage_seconds.labels("replies").inc(self._clock.elapsed_s() - answered)
-        metrics.towers_run.inc(sum(model.vectors_made for model in models.values()) - made)
+        metrics.towers_run.inc(sum(model.vectors_made for model in models.values()) - vectors_before)
         metrics.batch_requests.observe(len(batch))
-        if asks[0].row is not None:
-            self.recorded.append(asks[0].want)
+        if featured[0].row is not None:
+            self.recorded.append(featured[0].want)
         return outcomes
 
-    def _outcome(self, request: RecallRequest, found: Answer | NoAnswer) -> Outcome:
-        if isinstance(found, NoAnswer):
-            return Refusal(grpc.StatusCode.UNAVAILABLE, f"Cannot recall: {found}.")
-        for fallback in found.fallbacks:
+    def _outcome(self, request: RecallRequest, answered: Answer | NoAnswer) -> Outcome:
+        if isinstance(answered, NoAnswer):
+            return Refusal(grpc.StatusCode.UNAVAILABLE, f"Cannot recall: {answered}.")
+        for fallback in answered.fallbacks:
             self._metrics.fallbacks.labels(fallback).inc()
-        manifest = found.model.manifest
-        if self._answered_from.get(manifest.model) != manifest.version and not found.fallbacks:
+        manifest = answered.model.manifest
+        if self._answered_from.get(manifest.model) != manifest.version and not answered.fallbacks:
             self._answered_from[manifest.model] = manifest.version
             self._observe_freshness(manifest)
-        return reply_to(request, found)
+        return reply_to(request, answered)
 
     def _observe_freshness(self, manifest: Manifest) -> None:
         now = self._clock.now_ms()
@@ -108,7 +108,7 @@ class Answerer:
             self._metrics.event_to_answer.labels(manifest.model).observe(max(now - sent_at, 0) / 1000)
 
 
-def reply_to(request: RecallRequest, found: Answer) -> RecallReply:
+def reply_to(request: RecallRequest, answered: Answer) -> RecallReply:
     """An answer as it is sent."""
     explain = request.context.explain
     reports = [
@@ -118,20 +118,20 @@ def reply_to(request: RecallRequest, found: Answer) -> RecallReply:
             snapshot_version=source.model.manifest.version,
             user_vector=vector if explain and (vector := source.candidates.user_vector) is not None else (),
         )
-        for source in found.sources
+        for source in answered.sources
     ]
     reply = RecallReply(
         request_id=request.request_id or f"{random.getrandbits(128):032x}",
-        experiment=found.experiment,
-        arm=found.arm,
-        model=found.model.manifest.model,
-        snapshot_version=found.model.manifest.version,
-        model_time_ms=found.model.manifest.event_time_ms,
-        fallback=", ".join(found.fallbacks),
+        experiment=answered.experiment,
+        arm=answered.arm,
+        model=answered.model.manifest.model,
+        snapshot_version=answered.model.manifest.version,
+        model_time_ms=answered.model.manifest.event_time_ms,
+        fallback=", ".join(answered.fallbacks),
         user_vector=reports[0].user_vector,
         sources=reports,
     )
     add = reply.items.add  # half the time of making items first and handing them over
-    for item_id, score, source in found.picks:
+    for item_id, score, source in answered.picks:
         add(item_id=item_id, score=score, source=source)
     return reply

@@ -10,7 +10,7 @@ Ranked = Sequence[tuple[int, float]]  # (item, score), best first
 Pick = tuple[int, float, str]  # an item of the blended list, its score, and the source that contributed it
 
 
-def quota(found: Mapping[str, Ranked], shares: Mapping[str, float], k: int) -> list[Pick]:
+def quota(candidates: Mapping[str, Ranked], shares: Mapping[str, float], k: int) -> list[Pick]:
     """The best items of each source, as many as its share of k, spread evenly over the list.
 
     At each place the source that is furthest behind its share picks its best item that is not taken yet (the sequence
@@ -30,10 +30,10 @@ def quota(found: Mapping[str, Ranked], shares: Mapping[str, float], k: int) -> l
             taken[source] += 1
             yield source
 
-    return _draw(found, turns(), k)
+    return _draw(candidates, turns(), k)
 
 
-def team_draft(found: Mapping[str, Ranked], k: int, coin: np.random.Generator) -> list[Pick]:
+def team_draft(candidates: Mapping[str, Ranked], k: int, coin: np.random.Generator) -> list[Pick]:
     """Sources take turns in rounds of random order; at its turn a source picks its best item that is not taken yet.
 
     Radlinski, Kurup & Joachims, "How does clickthrough data reflect retrieval quality?", CIKM 2008, Algorithm 2, with
@@ -44,18 +44,18 @@ def team_draft(found: Mapping[str, Ranked], k: int, coin: np.random.Generator) -
     ['a', 'b', 'a']
 
     """
-    names = list(found)
+    names = list(candidates)
 
     def turns() -> Iterator[str]:
         while True:
             yield from (names[i] for i in coin.permutation(len(names)))
 
-    return _draw(found, turns(), k)
+    return _draw(candidates, turns(), k)
 
 
-def _draw(found: Mapping[str, Ranked], turns: Iterator[str], k: int) -> list[Pick]:
+def _draw(candidates: Mapping[str, Ranked], turns: Iterator[str], k: int) -> list[Pick]:
     """Let the sources pick by turns until there are k items, or none of them has any left."""
-    left = {source: iter(ranked) for source, ranked in found.items()}
+    left = {source: iter(ranked) for source, ranked in candidates.items()}
     taken: set[int] = set()
     picks: list[Pick] = []
     while left and len(picks) < k:

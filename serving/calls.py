@@ -165,8 +165,8 @@ class Attempts:
             raise error_of(error, self.request_id, self.deadline_s) from error
 
 
-def again(code: grpc.StatusCode, made: int, most: int, *, shared: bool) -> bool:
-    """Whether to call again after `made` calls.
+def again(code: grpc.StatusCode, calls: int, most: int, *, shared: bool) -> bool:
+    """Whether to call again after so many calls.
 
     gRPC has made up to `most` attempts by itself on a shared channel, but none once an answer had begun to come. It
     does not tell the two apart, so that what may have broken off is called once more.
@@ -179,8 +179,8 @@ def again(code: grpc.StatusCode, made: int, most: int, *, shared: bool) -> bool:
     True
     """
     if shared:
-        return code in BROKEN_OFF and made < min(most, BROKEN_OFF_CALLS)
-    return code in ELSEWHERE and made < most
+        return code in BROKEN_OFF and calls < min(most, BROKEN_OFF_CALLS)
+    return code in ELSEWHERE and calls < most
 
 
 def choose(ready: Sequence[bool], tried: Sequence[int], turn: int) -> int:

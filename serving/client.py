@@ -200,11 +200,13 @@ class RecallClient(_Client):
         """What each address says of itself, and of those that do not answer why; of a DNS name, one replica."""
         channels = [self._channel(target, balanced=False) for target in calls.targets(self._addresses, apart=True)]
         try:
-            asked = [
+            pending = [
                 RecallServiceStub(channel).Status.future(StatusRequest(), timeout=deadline_s, metadata=self._metadata)
                 for channel in channels
             ]
-            return {address: _said(call, deadline_s) for address, call in zip(self._addresses, asked, strict=True)}
+            return {
+                address: _status_of(call, deadline_s) for address, call in zip(self._addresses, pending, strict=True)
+            }
         finally:
             for channel in channels:
                 channel.close()
@@ -285,8 +287,8 @@ class AsyncRecallClient(_Client):
 
     async def status(self, *, deadline_s: float = STATUS_DEADLINE_S) -> dict[str, Status]:
         """As `RecallClient.status`."""
-        asked = (self._status(target, deadline_s) for target in calls.targets(self._addresses, apart=True))
-        return dict(zip(self._addresses, await asyncio.gather(*asked), strict=True))
+        pending = (self._status(target, deadline_s) for target in calls.targets(self._addresses, apart=True))
+        return dict(zip(self._addresses, await asyncio.gather(*pending), strict=True))
 
     async def close(self) -> None:
         """As `RecallClient.close`."""
@@ -362,7 +364,7 @@ def _checked(token: str) -> str:
     return token
 
 
-def _said(call: Any, deadline_s: float) -> Status:
+def _status_of(call: Any, deadline_s: float) -> Status:
     try:
         reply: StatusReply = call.result()
     except grpc.RpcError as error:

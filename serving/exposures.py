@@ -18,7 +18,7 @@ from contracts.messages.events import SCHEMA_VERSION
 from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import RecallReply
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 
 log = structlog.get_logger()
 FLUSH_TIMEOUT_S = 30.0
@@ -26,7 +26,7 @@ PAUSE_S = 0.02  # to send many at a time: a thread that woke for each would take
 
 
 @dataclass(frozen=True)
-class Shown:
+class AnsweredRequest:
     """A reply, and what of its request the exposure says."""
 
     user_id: int
@@ -40,7 +40,13 @@ class ExposureLog:
     """A thread that sends exposures."""
 
     def __init__(
-        self, producer: KafkaProducer, settings: KafkaSettings, replica: str, room: int, clock: Clock, metrics: Metrics
+        self,
+        producer: KafkaProducer,
+        settings: KafkaSettings,
+        replica: str,
+        room: int,
+        clock: Clock,
+        metrics: ServingMetrics,
     ) -> None:
         self._producer = producer
         self._settings = settings
@@ -49,7 +55,7 @@ class ExposureLog:
         self._metrics = metrics
         self._losses = 0
         self._room = room
-        self._waiting: deque[Shown] = deque()
+        self._waiting: deque[AnsweredRequest] = deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="exposures", daemon=True)
 
@@ -57,12 +63,12 @@ class ExposureLog:
         """Begin to send."""
         self._thread.start()
 
-    def offer(self, shown: Shown) -> None:
+    def offer(self, answered: AnsweredRequest) -> None:
         """Take an exposure in, or lose it where there is no room; never waits. A reply without items shows nothing."""
-        if not shown.reply.items:
+        if not answered.reply.items:
             return
         if len(self._waiting) < self._room:
-            self._waiting.append(shown)
+            self._waiting.append(answered)
         else:
             self._lost("the buffer is full")
 
@@ -86,14 +92,14 @@ class ExposureLog:
                 except Exception as error:  # noqa: BLE001  (the client asserts, too; the log must not end with one record)
                     self._lost(str(error))
 
-    def _send(self, shown: Shown) -> None:
+    def _send(self, answered: AnsweredRequest) -> None:
         topic = self._settings.topic(bus.EXPOSURES)
         self._producer.send(
             topic,
-            key=bus.key_of(shown.user_id),
-            value=exposure_of(shown, self._replica).SerializeToString(),
-            partition=bus.partition_of(shown.user_id, self._settings.partitions),
-            timestamp_ms=shown.time_ms,
+            key=bus.key_of(answered.user_id),
+            value=exposure_of(answered, self._replica).SerializeToString(),
+            partition=bus.partition_of(answered.user_id, self._settings.partitions),
+            timestamp_ms=answered.time_ms,
             headers=[(bus.SENT_AT, str(self._clock.now_ms()).encode())],
         ).add_errback(lambda error: self._lost(str(error)))
 
@@ -104,23 +110,23 @@ class ExposureLog:
             log.error("exposures lost", why=why, since_start=self._losses)
 
 
-def exposure_of(shown: Shown, replica: str) -> Exposure:
+def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
     """The exposure of a reply. Its event id is the request's, so that a request asked twice is exposed once."""
-    reply = shown.reply
+    reply = answered.reply
     exposure = Exposure(
         schema_version=SCHEMA_VERSION,
         event_id=reply.request_id,
         request_id=reply.request_id,
-        user_id=shown.user_id,
-        time_ms=shown.time_ms,
+        user_id=answered.user_id,
+        time_ms=answered.time_ms,
         experiment=reply.experiment,
         arm=reply.arm,
         model=reply.model,
         snapshot_version=reply.snapshot_version,
-        simulated=shown.simulated,
+        simulated=answered.simulated,
         snapshot_versions={each.source: each.snapshot_version for each in reply.sources},
         replica=replica,
-        answer_ms=shown.answer_ms,
+        answer_ms=answered.answer_ms,
         model_time_ms=reply.model_time_ms,
     )
     add = exposure.items.add

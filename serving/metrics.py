@@ -7,7 +7,7 @@ from contracts.runtime.worker import seconds_histogram
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class Metrics:
+class ServingMetrics:
     """A replica's Prometheus metrics."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ from serving.catalogue import CatalogueReader
 from serving.exposures import ExposureLog
 from serving.features import Features
 from serving.handlers import handlers
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from serving.service import Recall
 from serving.swapper import Swapper
 
@@ -51,7 +51,7 @@ class Replica:
         serving = settings.serving
         self._clock = clock
         self.settings = serving
-        self.metrics = Metrics()
+        self.metrics = ServingMetrics()
         self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes)
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)

@@ -119,11 +119,11 @@ def bind(server: grpc.aio.Server, settings: ServingSettings) -> int:
 def _probe(host: str, port: int) -> None:
     """Bind the port and let it go. gRPC does not say why it could not, and prints more than one sentence."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise SettingsError(f"serving.host: '{host}' is no address of a machine.") from error
     refused: list[OSError] = []
-    for family, kind, protocol, _, address in found:
+    for family, kind, protocol, _, address in addresses:
         try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,7 +132,7 @@ def _probe(host: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise SettingsError(f"serving.port: port {port} of {host} is taken.") from error
             refused.append(error)
-    if len(refused) == len(found):  # `localhost` is two addresses, and a machine may have one of them
+    if len(refused) == len(addresses):  # `localhost` is two addresses, and a machine may have one of them
         raise SettingsError(f"serving.host: cannot listen on {host}: {refused[0].strerror}.") from refused[0]
 
 

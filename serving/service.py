@@ -22,8 +22,8 @@ from contracts.wire.recall_pb2 import (
 from contracts.wire.recall_pb2_grpc import RecallServiceServicer
 from serving.answerer import Asked, Outcome, Refusal
 from serving.batcher import Batcher, Expired, Overloaded
-from serving.exposures import ExposureLog, Shown
-from serving.metrics import Metrics
+from serving.exposures import AnsweredRequest, ExposureLog
+from serving.metrics import ServingMetrics
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class Recall(RecallServiceServicer):
         exposures: ExposureLog,
         status: Callable[[], list[ModelStatus]],
         clock: Clock,
-        metrics: Metrics,
+        metrics: ServingMetrics,
     ) -> None:
         self._settings = settings
         self._batcher = batcher
@@ -95,41 +95,44 @@ class Recall(RecallServiceServicer):
         self.begun += 1
         began_s = self._clock.elapsed_s()
         now_ms = self._clock.now_ms()
-        complaints = [complaint_about(request, self._settings.max_k) for request in requests]
-        asked = [
-            Asked(request, request.context.time_ms if request.context.HasField("time_ms") else now_ms)
-            for request, complaint in zip(requests, complaints, strict=True)
-            if not complaint
-        ]
+        decided = [(request, admit(request, now_ms, self._settings.max_k)) for request in requests]
+        admitted = [admission for _, admission in decided if isinstance(admission, Asked)]
         self._metrics.waiting.set(self._batcher.waiting)
         try:
-            answered = iter(await self._batcher.submit(asked, context.time_remaining()))
+            replies = iter(await self._batcher.submit(admitted, context.time_remaining()))
         except Overloaded as error:
             self._metrics.recalls.labels("", "RESOURCE_EXHAUSTED").inc(len(requests))
             await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"Too busy: {error}.")
         except Expired as error:
             self._metrics.recalls.labels("", "DEADLINE_EXCEEDED").inc(len(requests))
             await _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, f"Too late: {error}.")
-        outcomes: list[Outcome] = [
-            Refusal(grpc.StatusCode.INVALID_ARGUMENT, complaint) if complaint else next(answered)
-            for complaint in complaints
-        ]
-        times = iter(asked)
         answer_ms = 1000 * (self._clock.elapsed_s() - began_s)
-        for request, complaint, outcome in zip(requests, complaints, outcomes, strict=True):
-            time_ms = now_ms if complaint else next(times).time_ms
+        outcomes: list[Outcome] = []
+        for request, admission in decided:
+            outcome = admission if isinstance(admission, Refusal) else next(replies)
+            outcomes.append(outcome)
             if isinstance(outcome, Refusal):
                 self._metrics.recalls.labels("", outcome.code.name).inc()
-            else:
+            elif isinstance(admission, Asked):
                 self._metrics.recalls.labels(outcome.arm, "OK").inc()
-                shown = Shown(request.user_id, time_ms, request.context.simulated, outcome, answer_ms)
-                self._exposures.offer(shown)
+                simulated = request.context.simulated
+                self._exposures.offer(
+                    AnsweredRequest(request.user_id, admission.time_ms, simulated, outcome, answer_ms)
+                )
         return outcomes
 
 
 async def _refuse(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
     await context.abort(code, message)
     raise AssertionError  # abort has raised
+
+
+def admit(request: RecallRequest, now_ms: int, max_k: int) -> Asked | Refusal:
+    """A request with its event time, `now_ms` where it names none; or the refusal of one that is not well-formed."""
+    complaint = complaint_about(request, max_k)
+    if complaint:
+        return Refusal(grpc.StatusCode.INVALID_ARGUMENT, complaint)
+    return Asked(request, request.context.time_ms if request.context.HasField("time_ms") else now_ms)
 
 
 def complaint_about(request: RecallRequest, max_k: int) -> str:

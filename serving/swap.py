@@ -45,8 +45,8 @@ def to_load(live: Mapping[str, str | None], loaded: Mapping[str, str], failed: A
 
 def _ways(model: str, version: str, loaded: str | None) -> list[Load]:
     """How a version can be brought in, the cheapest first."""
-    there, here = Version.parse(version), Version.parse(loaded or "")
+    wanted, held = Version.parse(version), Version.parse(loaded or "")
     whole = Load(model, version)
-    if there is None or here is None or here.base != there.base or here > there:
+    if wanted is None or held is None or held.base != wanted.base or held > wanted:
         return [whole]
-    return [Load(model, version, tuple(str(each) for each in there.chain()[here.sequence + 1 :])), whole]
+    return [Load(model, version, tuple(str(each) for each in wanted.chain()[held.sequence + 1 :])), whole]

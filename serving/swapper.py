@@ -19,7 +19,7 @@ from contracts.runtime.clock import Clock
 from contracts.snapshots import delta, snapshot
 from contracts.snapshots.snapshot import Version
 from contracts.wire.recall_pb2 import ModelStatus
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from serving.model import LoadedModel, Want
 from serving.swap import Load, to_load
 
@@ -30,7 +30,7 @@ class Swapper:
     """Swaps snapshots into `models`."""
 
     def __init__(
-        self, settings: Settings, recorded: Callable[[], Sequence[Want]], metrics: Metrics, clock: Clock
+        self, settings: Settings, recorded: Callable[[], Sequence[Want]], metrics: ServingMetrics, clock: Clock
     ) -> None:
         self.models: dict[str, LoadedModel] = {}
         self.names = sorted({name for arm in settings.experiment.arms.values() for name in arm.models})
@@ -53,10 +53,10 @@ class Swapper:
         self._failed = {load: why for load, why in self._failed.items() if self._live[load.model] == load.version}
         while True:
             loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
-            found = to_load(self._live, loaded, self._failed.keys())
-            if not found:
+            loads = to_load(self._live, loaded, self._failed.keys())
+            if not loads:
                 return
-            await self._bring_in(found[0])
+            await self._bring_in(loads[0])
 
     def status(self) -> list[ModelStatus]:
         """What serves of each model, and why that is not what is live where it is not."""

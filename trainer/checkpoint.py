@@ -137,9 +137,11 @@ class Checkpoints:
 def fingerprint(settings: Settings) -> dict[str, Any]:
     """The settings on which a checkpoint depends, as JSON has them: with others its weights would not fit."""
     trainer = settings.trainer.model_dump(mode="json")
-    kept = {name: trainer[name] for name in ("models", "model", "learn_from")}
-    found: dict[str, Any] = json.loads(json.dumps({**kept, "seed": settings.seed, "kafka": settings.kafka.topic("")}))
-    return found
+    decisive = {name: trainer[name] for name in ("models", "model", "learn_from")}
+    as_json: dict[str, Any] = json.loads(
+        json.dumps({**decisive, "seed": settings.seed, "kafka": settings.kafka.topic("")})
+    )
+    return as_json
 
 
 def dumps(state: dict[str, Any]) -> bytes:
@@ -165,25 +167,25 @@ def digest(state: dict[str, Any]) -> bytes:
     >>> digest({"a": np.arange(2)}) == digest({"a": np.arange(2)}), digest({"a": 1}) == digest({"a": 2})
     (True, False)
     """
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
 
     def take(value: Any) -> None:
         if isinstance(value, torch.Tensor):
-            found.update(f"{value.dtype} {tuple(value.shape)}".encode())
-            found.update(value.cpu().contiguous().numpy().tobytes())
+            hasher.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            hasher.update(value.cpu().contiguous().numpy().tobytes())
         elif isinstance(value, dict):
             for key, part in value.items():
                 take(key)
                 take(part)
         elif isinstance(value, list | tuple):
-            found.update(str(len(value)).encode())
+            hasher.update(str(len(value)).encode())
             for part in value:
                 take(part)
         else:
-            found.update(repr(value).encode())
+            hasher.update(repr(value).encode())
 
     take(_plain(state))
-    return found.digest()
+    return hasher.digest()
 
 
 def _plain(value: Any) -> Any:

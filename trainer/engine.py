@@ -20,7 +20,7 @@ from trainer.data.batches import encode
 from trainer.data.catalogue import Announced, Catalogue
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.meters import Meters
-from trainer.model_line import Pupil, Reached
+from trainer.model_line import ModelLine, Reached
 from trainer.publish.snapshots import Boundaries
 
 Publication: TypeAlias = Snapshot | Delta
@@ -28,7 +28,9 @@ Publication: TypeAlias = Snapshot | Delta
 EXPIRY_BEATS = 64  # searches for idle items in the time after which an item is idle
 
 
-def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
+def learns_from(
+    model: str, arms: Sequence[str], learn_from: LearnFrom, definitions: Mapping[str, Arm]
+) -> npt.NDArray[np.bool_]:
     """Which examples a model learns from, by the arm that showed each; (B,).
 
     "pooled": all. "diverted": those of the arms that the model itself serves; an arm that the settings do not know is
@@ -44,13 +46,13 @@ def learns_from(model: str, arms: Sequence[str], learn_from: LearnFrom, of: Mapp
     """
     if learn_from == "pooled":
         return np.ones(len(arms), bool)
-    served = {arm for arm, of_arm in of.items() if model in of_arm.models}
+    served = {arm for arm, definition in definitions.items() if model in definition.models}
     if learn_from == "own":
         served.add("")
     return np.array([arm in served for arm in arms], bool)
 
 
-def neutral_to(model: str, arms: Sequence[str], of: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
+def neutral_to(model: str, arms: Sequence[str], definitions: Mapping[str, Arm]) -> npt.NDArray[np.bool_]:
     """By which examples the gate may judge a model, by the arm that showed each; (B,).
 
     In the arms that a model serves it is its live snapshot that chose what could be watched. Where no arm is another
@@ -62,8 +64,8 @@ def neutral_to(model: str, arms: Sequence[str], of: Mapping[str, Arm]) -> npt.ND
     >>> neutral_to("t2diff", ["", "a", "c"], {"a": arms["a"], "c": arms["a"]}).tolist()
     [True, True, True]
     """
-    own = {arm for arm, of_arm in of.items() if model in of_arm.models}
-    if len(own) == len(of):
+    own = {arm for arm, definition in definitions.items() if model in definition.models}
+    if len(own) == len(definitions):
         return np.ones(len(arms), bool)
     return np.array([arm not in own for arm in arms], bool)
 
@@ -83,7 +85,7 @@ class Engine:
         self._meters = meters
         self._catalogue = Catalogue()
         device = choose_device(settings.trainer.device)
-        self.pupils = [Pupil(name, settings, device, meters, ranks) for name in settings.trainer.models]
+        self.lines = [ModelLine(name, settings, device, meters, ranks) for name in settings.trainer.models]
         self._boundaries = Boundaries(settings.trainer.publish_every_ms)
         self._batch: list[Example] = []
         self._offsets: dict[str, int] = {}  # of the examples that have been taken
@@ -101,7 +103,7 @@ class Engine:
         """All that has been learned, with its offsets; see the top."""
         return {
             "catalogue": self._catalogue.state(),
-            "pupils": {pupil.name: pupil.state() for pupil in self.pupils},
+            "pupils": {line.name: line.state() for line in self.lines},  # checkpoints have them under this name
             "boundaries": self._boundaries.state(),
             "learned_offsets": dict(self._learned_offsets),
             "item_offsets": dict(self._item_offsets),
@@ -112,8 +114,8 @@ class Engine:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state; the next records are those from `offsets` on."""
         self._catalogue.restore(state["catalogue"])
-        for pupil in self.pupils:
-            pupil.restore(state["pupils"][pupil.name], self._catalogue)
+        for line in self.lines:
+            line.restore(state["pupils"][line.name], self._catalogue)
         self._boundaries.restore(state["boundaries"])
         self._learned_offsets = dict(state["learned_offsets"])
         self._offsets = dict(self._learned_offsets)
@@ -157,67 +159,67 @@ class Engine:
             CatalogueTooLargeError: the catalogue has outgrown the full softmax.
 
         """
-        made: list[Publication] = []
+        publications: list[Publication] = []
         if self._boundaries.crossed(example.time_ms):
             self._step()
-            made += self._snapshots(self.pupils)
+            publications += self._snapshots(self.lines)
         self._batch.append(example)
         self._offsets[partition] = offset + 1
         if len(self._batch) == self._settings.trainer.model.batch_size:
             self._step()
-            made += self._due_by_count()
-        return made
+            publications += self._due_by_count()
+        return publications
 
     def snapshots(self, model: str | None = None) -> list[Publication]:
         """What has been learned up to now: a snapshot of each model, or of one, that has learned since its last."""
-        return self._snapshots([p for p in self.pupils if p.unpublished and model in (None, p.name)])
+        return self._snapshots([p for p in self.lines if p.unpublished and model in (None, p.name)])
 
     def deltas(self) -> list[Publication]:
         """What has moved since the last publication, one delta of each model that has learned since."""
-        made = (pupil.delta(self._catalogue, self._reached()) for pupil in self.pupils if pupil.unsent)
-        return [delta for delta in made if delta is not None]
+        changes = (line.delta(self._catalogue, self._reached()) for line in self.lines if line.unsent)
+        return [delta for delta in changes if delta is not None]
 
     def renumber(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot under the next version that is free on the disk."""
-        return self._pupil(snapshot.manifest.model).renumber(snapshot)
+        return self._line(snapshot.manifest.model).renumber(snapshot)
 
     def not_served(self, model: str) -> None:
         """Note that replicas do not serve what was published last of a model."""
-        self._pupil(model).not_served()
+        self._line(model).not_served()
 
     def _due_by_count(self) -> list[Publication]:
         settings = self._settings.trainer
         full = settings.publish_every_examples
-        if full is not None and any(pupil.unpublished >= full for pupil in self.pupils):
-            return self._snapshots(self.pupils)
+        if full is not None and any(line.unpublished >= full for line in self.lines):
+            return self._snapshots(self.lines)
         part = settings.deltas_every_examples
-        if part is not None and any(pupil.unsent >= part for pupil in self.pupils):
+        if part is not None and any(line.unsent >= part for line in self.lines):
             return self.deltas()
         return []
 
-    def _snapshots(self, pupils: Sequence[Pupil]) -> list[Publication]:
-        return [pupil.snapshot(self._catalogue, self._reached()) for pupil in pupils]
+    def _snapshots(self, lines: Sequence[ModelLine]) -> list[Publication]:
+        return [line.snapshot(self._catalogue, self._reached()) for line in lines]
 
     def _reached(self) -> Reached:
         return Reached(self._learned_offsets, self._event_time_ms)
 
-    def _pupil(self, model: str) -> Pupil:
-        (found,) = (pupil for pupil in self.pupils if pupil.name == model)
-        return found
+    def _line(self, model: str) -> ModelLine:
+        (wanted,) = (line for line in self.lines if line.name == model)
+        return wanted
 
     def _step(self) -> None:
         """Test what is waiting on every model, then let each learn from its share."""
-        known = self._catalogue.rows(np.array([e.item_id for e in self._batch], np.int64)) >= 0
-        examples = [e for e, is_known in zip(self._batch, known, strict=True) if is_known]
+        in_catalogue = self._catalogue.rows(np.array([e.item_id for e in self._batch], np.int64)) >= 0
+        examples = [e for e, is_known in zip(self._batch, in_catalogue, strict=True) if is_known]
         self._meters.skipped.inc(len(self._batch) - len(examples))
         self._meters.items.set(len(self._catalogue))
         if examples:
             batch = encode(examples, self._catalogue, self._settings.trainer.model.window)
             policy, arms = self._settings.trainer.learn_from, self._settings.experiment.arms
-            for pupil in self.pupils:
-                with self._meters.train_seconds.labels(pupil.name).time():
-                    pupil.foresee(examples, batch, self._catalogue, neutral_to(pupil.name, batch.arms, arms))
-                    pupil.learn(examples, batch, learns_from(pupil.name, batch.arms, policy, arms))
+            for line in self.lines:
+                with self._meters.train_seconds.labels(line.name).time():
+                    line.foresee(examples, batch, self._catalogue, neutral_to(line.name, batch.arms, arms))
+                    line.learn(examples, batch, learns_from(line.name, batch.arms, policy, arms))
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
             self._meters.tested.set(self.tested)

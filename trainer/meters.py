@@ -102,16 +102,16 @@ class Meters:
             self.calibration_error.labels(model, scope.name).set(scope.calibration_error)
         self.recall_since_drift.labels(model).set(drift.mean)
 
-    def count_drifts(self, model: str, found: Drifts) -> None:
+    def count_drifts(self, model: str, drifts: Drifts) -> None:
         """Count lasting changes."""
-        for direction, count in found._asdict().items():
+        for direction, count in drifts._asdict().items():
             self.drifts.labels(model, direction).inc(count)
 
     def show_verdict(self, model: str, verdict: Verdict) -> None:
         """Show what the gate decided, and on what grounds."""
         self.gate_open.labels(model).set(verdict.passed)
         self.rejected.labels(model).inc(not verdict.passed)
-        for name, found in (("fresh", verdict.fresh), ("anchor", verdict.anchor)):
-            if found is not None:
+        for name, comparison in (("fresh", verdict.fresh), ("anchor", verdict.anchor)):
+            if comparison is not None:
                 for what in ("difference", "low", "high"):
-                    self.gate_difference.labels(model, name, what).set(getattr(found, what))
+                    self.gate_difference.labels(model, name, what).set(getattr(comparison, what))

@@ -25,7 +25,7 @@ from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
 from trainer.learn.learner import Learner
 from trainer.meters import Meters
-from trainer.publish.index_queries import Askers
+from trainer.publish.index_queries import IndexQueries
 from trainer.publish.onnx_export import TowerTemplate
 from trainer.publish.snapshots import (
     EvenSample,
@@ -47,7 +47,7 @@ class Reached:
     event_time_ms: int
 
 
-class Pupil:
+class ModelLine:
     """A learner and everything about it that is tested, judged and published."""
 
     def __init__(self, name: str, settings: Settings, device: torch.device, meters: Meters, ranks: Ranks) -> None:
@@ -60,7 +60,7 @@ class Pupil:
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
-        self._askers = Askers(model.window, device)
+        self._index_queries = IndexQueries(model.window, device)
         self.shares: Counter[str] = Counter()  # examples by arm
         self._arrivals = EvenSample()
         self.unpublished = 0  # learned from since the last snapshot
@@ -89,7 +89,7 @@ class Pupil:
         self._meters.count_drifts(self.name, self._drift.add(foresight.ranks <= DRIFT_AT))
         self._gate.watch(examples, batch, foresight, catalogue, neutral)
         if len(catalogue) >= EXACT_BELOW:
-            self._askers.note(examples)
+            self._index_queries.note(examples)
         self._meters.show(self.name, self._progress, self._drift)
 
     def learn(self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_]) -> None:
@@ -112,14 +112,14 @@ class Pupil:
         """A full snapshot of what was learned; its manifest says whether the gate has passed it."""
         self.learner.follow(catalogue)
         manifest = self._manifest(manifest_of(self.learner, self._version), reached)
-        made = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
-        verdict = self._judge(made, catalogue)
-        made = replace(made, manifest=replace(manifest, gate=verdict.figures()))
+        candidate = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
+        verdict = self._judge(candidate, catalogue)
+        candidate = replace(candidate, manifest=replace(manifest, gate=verdict.figures()))
         if verdict.passed:
-            self._served = made
+            self._served = candidate
         self.number(self._version + 1)
         self.unpublished = self.unsent = 0
-        return made
+        return candidate
 
     def delta(self, catalogue: Catalogue, reached: Reached) -> Delta | None:
         """What has moved since the last publication; None where nothing has. Its manifest has the gate's verdict."""
@@ -149,12 +149,14 @@ class Pupil:
         self.unsent = 0  # of one that is held, too: the next beat tries again, with all that this one has
         return Delta(manifest, changes)
 
-    def renumber(self, made: Snapshot) -> Snapshot:
+    def renumber(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot under the next version that is free on the disk."""
         self.number(self._free_number())
-        named = replace(made.manifest, version=version_name(self._version), sampling_seed=self.learner.sampling_seed)
-        renumbered = replace(made, manifest=named)
-        if self._served is made:
+        named = replace(
+            snapshot.manifest, version=version_name(self._version), sampling_seed=self.learner.sampling_seed
+        )
+        renumbered = replace(snapshot, manifest=named)
+        if self._served is snapshot:
             self._served = renumbered
         self.number(self._version + 1)
         return renumbered
@@ -174,7 +176,7 @@ class Pupil:
             "progress": self._progress.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
-            "askers": self._askers.state(),
+            "askers": self._index_queries.state(),  # checkpoints have it under this name
             "shares": dict(self.shares),
             "arrivals": self._arrivals.state(),
             "version": self._version,
@@ -190,7 +192,7 @@ class Pupil:
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
-        self._askers.restore(state["askers"])
+        self._index_queries.restore(state["askers"])
         self.shares = Counter(state["shares"])
         self._arrivals.restore(state["arrivals"])
         self.number(state["version"])
@@ -200,9 +202,9 @@ class Pupil:
     def _take_over(self) -> None:
         """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
         version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
-        found = None if version in (None, self._gate.incumbent) else self._read(version)
-        if found is not None:
-            self._gate.seat(found)
+        incumbent = None if version in (None, self._gate.incumbent) else self._read(version)
+        if incumbent is not None:
+            self._gate.set_incumbent(incumbent)
 
     def _free_number(self) -> int:
         return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshots, self.name)))
@@ -225,20 +227,22 @@ class Pupil:
             gate={},
         )
 
-    def _indexed(self, made: Snapshot, catalogue: Catalogue) -> Snapshot:
+    def _indexed(self, snapshot: Snapshot, catalogue: Catalogue) -> Snapshot:
         """A snapshot with the index of its items."""
         if len(catalogue) < EXACT_BELOW:
-            return made
+            return snapshot
 
         def build() -> bytes:
-            return index.build(made.item_vectors, self._askers.vectors(made, catalogue), seed=self._settings.seed)
+            return index.build(
+                snapshot.item_vectors, self._index_queries.vectors(snapshot, catalogue), seed=self._settings.seed
+            )
 
-        return replace(made, index=self._ranks.lead(build))
+        return replace(snapshot, index=self._ranks.lead(build))
 
-    def _judge(self, made: Snapshot, catalogue: Catalogue) -> Verdict:
-        verdict = self._gate.judge(made, self.learner, catalogue)
+    def _judge(self, candidate: Snapshot, catalogue: Catalogue) -> Verdict:
+        verdict = self._gate.judge(candidate, self.learner, catalogue)
         self._meters.show_verdict(self.name, verdict)
         if not verdict.passed:  # what it would have served is still to be served
-            for sent_at_ms in made.manifest.sent_at_ms:
+            for sent_at_ms in candidate.manifest.sent_at_ms:
                 self._arrivals.offer(sent_at_ms)
         return verdict

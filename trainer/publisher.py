@@ -38,21 +38,21 @@ class Publisher:
             else:
                 self._snapshot(publication)
 
-    def _snapshot(self, made: Snapshot) -> None:
+    def _snapshot(self, snapshot: Snapshot) -> None:
         try:
-            self._ranks.lead(lambda: write(self._root, made))
+            self._ranks.lead(lambda: write(self._root, snapshot))
         except SnapshotExistsError:  # published by the clock before a restart, so at another moment
-            self._snapshot(self._engine.renumber(made))
+            self._snapshot(self._engine.renumber(snapshot))
         else:
-            self._settle(made.manifest)
+            self._settle(snapshot.manifest)
 
-    def _delta(self, made: Delta) -> None:
-        manifest = made.manifest
+    def _delta(self, change: Delta) -> None:
+        manifest = change.manifest
         if manifest.rejected:  # the next one holds what this one would have
             log.warning("delta held", model=manifest.model, version=manifest.version, reason=manifest.gate["reason"])
             return
         try:
-            self._ranks.lead(lambda: delta.write(self._root, made))
+            self._ranks.lead(lambda: delta.write(self._root, change))
         except (GapError, SnapshotExistsError) as error:
             log.warning("a delta does not fit what is on the disk; a snapshot follows", reason=str(error))
             self._engine.not_served(manifest.model)

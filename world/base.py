@@ -25,7 +25,7 @@ class WorldError(Exception):
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class WorldCatalogue:
     """All items that can be shown; row i of each column belongs to item_ids[i]."""
 
     item_ids: Ints  # (N,) sorted, > 0
@@ -120,7 +120,7 @@ class World(Protocol):
         """Whether the warm-up is simulated too."""
 
     @property
-    def catalogue(self) -> Catalogue: ...
+    def catalogue(self) -> WorldCatalogue: ...
     @property
     def start_ms(self) -> int: ...
     @property

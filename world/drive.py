@@ -28,7 +28,7 @@ from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import Context, RecalledItem, RecallReply, RecallRequest, SourceReport
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 from world.agenda import Agenda
-from world.base import Catalogue, Visit, World
+from world.base import Visit, World, WorldCatalogue
 from world.records import Pending, Record, in_order_of_receipt, response_records
 
 WINDOW_MS = 60 * MINUTE_MS  # no visit is asked so much before an earlier one; bounds how late events can be
@@ -41,7 +41,7 @@ RECORDS_PER_BATCH = 2000
 
 
 @dataclass
-class Tally:
+class DriverReport:
     """What the driver itself saw."""
 
     recalls: int = 0
@@ -100,7 +100,7 @@ class Pace(Protocol):
         """Wait until no stage is too far behind."""
 
 
-def send_catalogue(settings: KafkaSettings, catalogue: Catalogue, time_ms: int) -> None:
+def send_catalogue(settings: KafkaSettings, catalogue: WorldCatalogue, time_ms: int) -> None:
     """Publish every item of the catalogue."""
     producer = bus.producer(settings)
     try:
@@ -133,7 +133,7 @@ class Driver:
         replicas: Sequence[str],
         clock: Clock,
         pace: Pace,
-        tally: Tally,
+        tally: DriverReport,
     ) -> None:
         self.tally = tally
         self._settings = settings
@@ -277,7 +277,7 @@ class Driver:
         """How many records of each (topic, partition) a group is done with."""
         prefix = self._settings.kafka.topic_prefix
         offsets = self._admin.list_group_offsets([prefix + group])[prefix + group]
-        return {(tp.topic.removeprefix(prefix), tp.partition): known.offset for tp, known in offsets.items()}
+        return {(tp.topic.removeprefix(prefix), tp.partition): committed.offset for tp, committed in offsets.items()}
 
 
 class _Channels:

@@ -106,25 +106,25 @@ def statistics(seen: Observations, profiles: Profiles) -> Statistics:
 
 
 def matrix(
-    users: Ints, items: Ints, times_ms: Ints, tabs: Ints, moment: Moment, known: Statistics, profiles: Profiles
+    users: Ints, items: Ints, times_ms: Ints, tabs: Ints, moment: Moment, stats: Statistics, profiles: Profiles
 ) -> Floats:
     """Describe n impressions: (n, len(COLUMNS)). `times_ms` includes the offset of the local day."""
     category = profiles.category[items]
-    there = moment.recent >= 0  # (n, RECENT)
-    some = there.any(axis=1)
+    present = moment.recent >= 0  # (n, RECENT)
+    some = present.any(axis=1)
     # einsum sums each row by itself: a row's value does not depend on what else is in the batch, as in a BLAS product.
-    taste = np.einsum("nd,nd->n", known.tastes[users], known.vectors[items])
-    close = np.einsum("nrd,nd->nr", known.vectors[np.maximum(moment.recent, 0)], known.vectors[items])
-    closest = np.where(there, close, -1).max(axis=1)
-    same = there & (profiles.category[np.maximum(moment.recent, 0)] == category[:, None])
-    share = same.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    taste = np.einsum("nd,nd->n", stats.tastes[users], stats.vectors[items])
+    close = np.einsum("nrd,nd->nr", stats.vectors[np.maximum(moment.recent, 0)], stats.vectors[items])
+    closest = np.where(present, close, -1).max(axis=1)
+    same = present & (profiles.category[np.maximum(moment.recent, 0)] == category[:, None])
+    share = same.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
     columns = {
-        "user_rate": known.user_rate[users],
-        "user_views": known.user_views[users],
-        "item_rate": known.item_rate[items],
-        "item_views": known.item_views[items],
-        "category_rate": known.category_rate[category],
-        "category_affinity": known.affinity[users, category],
+        "user_rate": stats.user_rate[users],
+        "user_views": stats.user_views[users],
+        "item_rate": stats.item_rate[items],
+        "item_views": stats.item_views[items],
+        "category_rate": stats.category_rate[category],
+        "category_affinity": stats.affinity[users, category],
         "taste": taste,
         "recent_taste": np.where(some, closest, np.nan),
         "recent_category": np.where(some, share, np.nan),

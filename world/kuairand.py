@@ -15,7 +15,16 @@ import pandas as pd
 from contracts.features import Ints, rows_of
 from contracts.runtime.clock import HOUR_MS
 from world import logs
-from world.base import Catalogue, LogPage, Response, ResponseQuality, Visit, WorldError, begin_times, next_visit_times
+from world.base import (
+    LogPage,
+    Response,
+    ResponseQuality,
+    Visit,
+    WorldCatalogue,
+    WorldError,
+    begin_times,
+    next_visit_times,
+)
 from world.features import RECENT, Moment, Profiles
 from world.randomness import uniforms
 from world.response import ResponseModel, fit_and_measure
@@ -33,7 +42,7 @@ class KuaiRandWorld:
 
     name: str
     description: str
-    catalogue: Catalogue
+    catalogue: WorldCatalogue
     start_ms: int
     experiment_start_ms: int
     end_ms: int
@@ -192,11 +201,11 @@ def read_file(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 def _some_users(log: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Rows of `count` users, and those that name no user."""
     ids = np.unique(log["user_id"].dropna().to_numpy(np.int64))
-    kept = np.random.default_rng(seed).permutation(ids)[:count].tolist()
-    return log[log["user_id"].isin(kept) | log["user_id"].isna()]
+    chosen = np.random.default_rng(seed).permutation(ids)[:count].tolist()
+    return log[log["user_id"].isin(chosen) | log["user_id"].isna()]
 
 
-def read_catalogue(folder: Path, log: pd.DataFrame) -> Catalogue:
+def read_catalogue(folder: Path, log: pd.DataFrame) -> WorldCatalogue:
     """All videos of the feature file. A missing duration is the median of the log's for that video, else 0.
 
     Raises:
@@ -205,12 +214,12 @@ def read_catalogue(folder: Path, log: pd.DataFrame) -> Catalogue:
     """
     videos = _read(folder, "video_features_basic_pure", _VIDEO_COLUMNS)
     ids = logs.integers(videos["video_id"]) + 1
-    known = videos.assign(item_id=ids)[ids.gt(0).fillna(False)].drop_duplicates("item_id").sort_values("item_id")
-    item_ids = known["item_id"].to_numpy(np.int64)
-    told = pd.to_numeric(known["video_duration"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    listed = videos.assign(item_id=ids)[ids.gt(0).fillna(False)].drop_duplicates("item_id").sort_values("item_id")
+    item_ids = listed["item_id"].to_numpy(np.int64)
+    stated = pd.to_numeric(listed["video_duration"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     logged = log[log["duration_ms"].gt(0).fillna(False)].groupby("item_id")["duration_ms"].median().reindex(item_ids)
-    durations = np.where(told > 0, told, np.nan_to_num(logged.to_numpy(np.float64, na_value=np.nan)))
-    return Catalogue(item_ids, tuple(categories(tag) for tag in known["tag"]), durations.astype(np.int64))
+    durations = np.where(stated > 0, stated, np.nan_to_num(logged.to_numpy(np.float64, na_value=np.nan)))
+    return WorldCatalogue(item_ids, tuple(categories(tag) for tag in listed["tag"]), durations.astype(np.int64))
 
 
 def categories(tag: object) -> tuple[int, ...]:
@@ -223,7 +232,7 @@ def categories(tag: object) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) + 1 for part in parts if part.isdecimal()))
 
 
-def _profiles(people: pd.DataFrame, log: pd.DataFrame, catalogue: Catalogue) -> tuple[Ints, Profiles]:
+def _profiles(people: pd.DataFrame, log: pd.DataFrame, catalogue: WorldCatalogue) -> tuple[Ints, Profiles]:
     """The known users, sorted, and what is known of them and the items without any response."""
     people = people.assign(user_id=logs.integers(people["user_id"]) + 1).dropna(subset=["user_id"])
     people = people.drop_duplicates("user_id").set_index("user_id")
@@ -232,7 +241,7 @@ def _profiles(people: pd.DataFrame, log: pd.DataFrame, catalogue: Catalogue) -> 
     people = people.reindex(user_ids)
     degrees = sorted(people["user_active_degree"].dropna().astype(str).unique())
     degree = people["user_active_degree"].map({name: float(code) for code, name in enumerate(degrees)})
-    heads = [found[0] if found else 0 for found in catalogue.categories]
+    heads = [its_categories[0] if its_categories else 0 for its_categories in catalogue.categories]
     names, rows = np.unique(np.array([*heads, 0]), return_inverse=True)
     return user_ids, Profiles(
         degree.to_numpy(np.float32, na_value=np.nan),

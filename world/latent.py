@@ -119,17 +119,17 @@ class Users:
         """
         world = self.population
         self._arrive(requests, users, times_ms)
-        of = np.repeat(np.arange(users.size), sizes)
-        who = users[of]
+        request_of = np.repeat(np.arange(users.size), sizes)
+        who = users[request_of]
         position = np.arange(items.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         pairs = (who * world.items + items).tolist()
         again = np.fromiter((pair in self.seen for pair in pairs), bool, len(pairs))
-        chance = uniforms(self.seed, _STREAM_ITEM, requests[of][:, None], position[:, None] * 4 + np.arange(4))
+        chance = uniforms(self.seed, _STREAM_ITEM, requests[request_of][:, None], position[:, None] * 4 + np.arange(4))
         logits = affinity(world, self.focus[who], who, items) + self.intercept + _REPEAT * again - 0.03 * position
         effective = chance[:, 0] < expit(logits)
         plays = play_times(world.durations_ms[items], effective, chance[:, 1], chance[:, 2])
         self.seen.update(pairs)
-        self._move(requests, users, of[effective], items[effective])
+        self._move(requests, users, request_of[effective], items[effective])
         return plays, effective, effective & (chance[:, 3] < _FOLLOW)
 
     def _arrive(self, requests: Ints, users: Ints, times_ms: Ints) -> None:
@@ -142,11 +142,11 @@ class Users:
         self.focus[users[moves]] = self.population.centers[cluster[moves]]
         self.active_ms[users] = times_ms
 
-    def _move(self, requests: Ints, users: Ints, of: Ints, viewed: Ints) -> None:
+    def _move(self, requests: Ints, users: Ints, request_of: Ints, viewed: Ints) -> None:
         """Drift, and follow what was viewed effectively: item viewed[j] by users[of[j]]."""
         pull = np.zeros((users.size, WIDTH))
-        np.add.at(pull, of, self.population.item_vectors[viewed])
-        pull /= np.maximum(np.bincount(of, minlength=users.size), 1)[:, None]
+        np.add.at(pull, request_of, self.population.item_vectors[viewed])
+        pull /= np.maximum(np.bincount(request_of, minlength=users.size), 1)[:, None]
         noise = ndtri(uniforms(self.seed, _STREAM_REQUEST, requests[:, None], 2 + np.arange(WIDTH)))
         self.focus[users] = _unit(self.focus[users] + _PULL * pull + _DRIFT * noise)
 

@@ -92,9 +92,9 @@ def place(raw: pd.DataFrame, day_offset_ms: int) -> pd.DataFrame:
         raise WorldError("The log holds no row with a time.")
     days = np.floor((times + day_offset_ms) / DAY_MS)
     named = pd.to_datetime(log["date"].astype("string"), format="%Y%m%d", errors="coerce")
-    told = (named - pd.Timestamp(0)).dt.days.to_numpy(np.float64, na_value=np.nan)
+    stated_days = (named - pd.Timestamp(0)).dt.days.to_numpy(np.float64, na_value=np.nan)
     # `date` is that of the request and may be the day before or after that of the play.
-    agrees = np.isnan(told) | (np.abs(days - told) <= 1)
+    agrees = np.isnan(stated_days) | (np.abs(days - stated_days) <= 1)
     sound = (np.abs(times - np.nanmedian(times)) <= _PLAUSIBLE_MS) & agrees
     log["placed_ms"] = pd.Series(np.where(sound, times, np.nan)).ffill().bfill().astype("int64")
     log["sound"] = sound

@@ -161,9 +161,9 @@ def _out_of_fold(seen: Observations, profiles: Profiles, day_offset_ms: int) -> 
         mine = folds == fold
         part = seen.where(mine)
         moment = Moment(now.recent[mine], now.minutes[mine])
-        known = statistics(seen.where(~mine), profiles)
+        stats = statistics(seen.where(~mine), profiles)
         described[mine] = matrix(
-            part.users, part.items, part.times_ms + day_offset_ms, part.tabs, moment, known, profiles
+            part.users, part.items, part.times_ms + day_offset_ms, part.tabs, moment, stats, profiles
         )
     return described
 

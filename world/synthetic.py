@@ -14,7 +14,16 @@ import pandas as pd
 from contracts.features import Ints, rows_of
 from contracts.runtime.clock import DAY_MS, HOUR_MS
 from world import latent, logs
-from world.base import Catalogue, LogPage, Response, Visit, WorldError, begin_times, next_visit_times, waves
+from world.base import (
+    LogPage,
+    Response,
+    Visit,
+    WorldCatalogue,
+    WorldError,
+    begin_times,
+    next_visit_times,
+    waves,
+)
 
 START_MS = 1_704_067_200_000  # Monday 2024-01-01, 00:00 UTC
 _WAVE_MS = 10 * 60_000
@@ -44,7 +53,7 @@ class SyntheticWorld:
 
     name: str
     description: str
-    catalogue: Catalogue
+    catalogue: WorldCatalogue
     start_ms: int
     experiment_start_ms: int
     end_ms: int
@@ -116,10 +125,10 @@ def synthetic(
     )
 
 
-def _catalogue(people: latent.Population) -> Catalogue:
+def _catalogue(people: latent.Population) -> WorldCatalogue:
     pairs = zip(people.item_cluster.tolist(), people.second_cluster.tolist(), strict=True)
     categories = tuple(tuple(cluster + 1 for cluster in pair if cluster >= 0) for pair in pairs)
-    return Catalogue(np.arange(1, people.items + 1), categories, people.durations_ms)
+    return WorldCatalogue(np.arange(1, people.items + 1), categories, people.durations_ms)
 
 
 def _requests(rng: np.random.Generator, users: int, days: int, slate: int) -> list[Visit]:
@@ -130,14 +139,14 @@ def _requests(rng: np.random.Generator, users: int, days: int, slate: int) -> li
     user, day = np.repeat(user, sessions), np.repeat(day, sessions)
     hour = rng.choice(24, user.size, p=_RHYTHM / _RHYTHM.sum())
     begin = day * DAY_MS + hour * HOUR_MS + rng.integers(0, HOUR_MS, user.size)
-    asked = np.minimum(rng.geometric(1 / _REQUESTS, user.size), 30)
-    user, begin = np.repeat(user, asked), np.repeat(begin, asked)
+    per_session = np.minimum(rng.geometric(1 / _REQUESTS, user.size), 30)
+    user, begin = np.repeat(user, per_session), np.repeat(begin, per_session)
     pause = np.maximum(rng.lognormal(np.log(150_000), 0.6, user.size), 30_000).astype(np.int64)
     elapsed = np.cumsum(pause)
-    first = np.repeat(np.cumsum(asked) - asked, asked)
+    first = np.repeat(np.cumsum(per_session) - per_session, per_session)
     time = START_MS + begin + elapsed - elapsed[first]
-    kept = time < START_MS + days * DAY_MS
-    unique = np.unique(np.stack([time[kept], user[kept]]), axis=1)
+    within = time < START_MS + days * DAY_MS
+    unique = np.unique(np.stack([time[within], user[within]]), axis=1)
     return [Visit(i, who + 1, at, slate) for i, (at, who) in enumerate(zip(*unique.tolist(), strict=True))]
 
 

@@ -58,33 +58,33 @@ def part(name: str, *arguments: object) -> dict[str, Any]:
     """Run one part in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.serving.{name}", *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
-def arguments_of(name: str, asked: argparse.Namespace, redis: str | None, largest: float | None) -> list[object]:
+def arguments_of(name: str, options: argparse.Namespace, redis: str | None, largest: float | None) -> list[object]:
     """What a part is told.
 
     Args:
         name: of the part.
-        asked: the command line.
+        options: the command line.
         redis: address of the online store; None: SQLite.
         largest: rate of T2Diff, where it is known.
 
     """
-    told: list[object] = []
+    arguments: list[object] = []
     if name in OF_NO_RIG:
-        told += ["--data", asked.data] if asked.data else []
+        arguments += ["--data", options.data] if options.data else []
     else:
-        told += ["--items", asked.items, "--users", asked.users, "--k", asked.k, "--out", asked.out]
-        told += ["--redis", redis] if redis else []
+        arguments += ["--items", options.items, "--users", options.users, "--k", options.k, "--out", options.out]
+        arguments += ["--redis", redis] if redis else []
     if name in SHARES and largest:
-        told += ["--rate", round(max(SHARES[name] * largest, SLOWEST), 1)]
+        arguments += ["--rate", round(max(SHARES[name] * largest, SLOWEST), 1)]
     if name == "soak":
-        told += ["--minutes", asked.soak]
+        arguments += ["--minutes", options.soak]
     if name == "swaps":
-        told += ["--swaps", asked.swaps]
-    return told + (QUICK[name] if asked.quick else [])  # the last one of an option counts
+        arguments += ["--swaps", options.swaps]
+    return arguments + (QUICK[name] if options.quick else [])  # the last one of an option counts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,24 +100,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="the least of everything: does it run?")
     parser.add_argument("--out", type=Path, default=Path("out/serving"), help="where files go, such as flame graphs")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     parts: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory() as scratch,
         redis_server.start(redis_server.default_home(), Path(scratch) / "redis")
-        if asked.redis
+        if options.redis
         else nullcontext() as redis,
     ):
-        for name in asked.only:
+        for name in options.only:
             sys.stderr.write(f"{name}\n")
             largest = parts.get("qps", {}).get("t2diff_qps_p99_25ms")
-            parts[name] = part(name, *arguments_of(name, asked, redis.address if redis else None, largest))
-    found = {key: parts.get(name, {}).get(key) for name, keys in FIGURES.items() for key in keys}
-    found |= {"items": asked.items, "k": asked.k, "parts": parts}
-    if asked.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+            parts[name] = part(name, *arguments_of(name, options, redis.address if redis else None, largest))
+    figures = {key: parts.get(name, {}).get(key) for name, keys in FIGURES.items() for key in keys}
+    figures |= {"items": options.items, "k": options.k, "parts": parts}
+    if options.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
     else:
-        for name, value in found.items():
+        for name, value in figures.items():
             sys.stdout.write(f"{name:34} {json.dumps(value)}\n")
 
 

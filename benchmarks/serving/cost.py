@@ -75,15 +75,15 @@ def table(stacks: Iterable[str]) -> dict[str, list[tuple[str, float]]]:
     >>> table(["a (x.py);b (libc.so.6) 3", "a (x.py) 1"])["innermost"]
     [('b (libc.so.6)', 0.75), ('a (x.py)', 0.25)]
     """
-    found: dict[str, Counter[str]] = {"innermost": Counter(), "within": Counter()}
+    shares: dict[str, Counter[str]] = {"innermost": Counter(), "within": Counter()}
     for frames, count in working(stacks):
-        found["innermost"][frames[-1]] += count
+        shares["innermost"][frames[-1]] += count
         for frame in set(frames):
-            found["within"][frame] += count
-    total = sum(found["innermost"].values()) or 1
+            shares["within"][frame] += count
+    total = sum(shares["innermost"].values()) or 1
     return {
         by: [(name, round(count / total, 4)) for name, count in counts.most_common(SHOWN)]
-        for by, counts in found.items()
+        for by, counts in shares.items()
     }
 
 
@@ -93,17 +93,17 @@ def components(stacks: Iterable[str]) -> dict[str, float]:
     >>> components(["Runner.run (asyncio/runners.py:86);reply_to (serving/answerer.py:9) 1", "main (x.py:1) 3"])
     {'other': 0.75, 'replies': 0.25}
     """
-    found = Counter[str]()
+    samples = Counter[str]()
     for frames, count in working(stacks):
         stack = ";".join(frames)
-        found[next((name for name, shows in COMPONENTS.items() if shows.search(stack)), "other")] += count
-    return {name: round(count / found.total(), 3) for name, count in found.most_common()}
+        samples[next((name for name, shows in COMPONENTS.items() if shows.search(stack)), "other")] += count
+    return {name: round(count / samples.total(), 3) for name, count in samples.most_common()}
 
 
 def profile(load: Generator, replica: Replica, shot: Shot, seconds: float, to: Path) -> dict[str, Any]:
     """Sample a replica under load; why not, where that is impossible."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {}
+    profiles: dict[str, Any] = {}
     for name, (form, way) in KINDS.items():
         path = to.with_suffix(".svg" if form == "flamegraph" else f".{name}.folded")
         where = ["--pid", str(replica.process.pid), "--output", str(path), "--format", form]
@@ -120,59 +120,65 @@ def profile(load: Generator, replica: Replica, shot: Shot, seconds: float, to: P
             load.finish()
         if failed:
             return {"not_profiled": failed.splitlines()[-1]}
-        told[name] = str(path) if form == "flamegraph" else table(path.read_text().splitlines())
+        profiles[name] = str(path) if form == "flamegraph" else table(path.read_text().splitlines())
         if name == "python":
-            told["components"] = components(path.read_text().splitlines())
-    return told
+            profiles["components"] = components(path.read_text().splitlines())
+    return profiles
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Rounds in turns, then a profile of each."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), MODELS, asked.redis) as made,
+        rig(world(options), Path(folder), MODELS, options.redis) as bench,
         generator() as load,
     ):
         replicas = {
-            model: made.start(f"replica-{model}", made.settings((model, model)))  # type: ignore[arg-type]
+            model: bench.start(f"replica-{model}", bench.settings((model, model)))  # type: ignore[arg-type]
             for model in MODELS
         }
         processes = {model: replica.process for model, replica in replicas.items()}
         shots = {
             model: Shot(
-                (replica.address,), asked.rate, asked.seconds, made.world.users, warm_s=0, k=asked.k, time_ms=NOW_MS
+                (replica.address,),
+                options.rate,
+                options.seconds,
+                bench.world.users,
+                warm_s=0,
+                k=options.k,
+                time_ms=NOW_MS,
             )
             for model, replica in replicas.items()
         }
         idle_before = cpu_s(processes)
-        time.sleep(asked.idle)  # what a replica uses in this time is what is measured
-        idle = {model: (after - idle_before[model]) / asked.idle for model, after in cpu_s(processes).items()}
+        time.sleep(options.idle)  # what a replica uses in this time is what is measured
+        idle = {model: (after - idle_before[model]) / options.idle for model, after in cpu_s(processes).items()}
         rounds: dict[str, list[dict[str, Any]]] = {model: [] for model in MODELS}
-        for number in range(asked.rounds + 1):
+        for number in range(options.rounds + 1):
             for model in MODELS:
                 before = cpu_s(processes)[model]
-                told = load.fire(Shot(**vars(shots[model]) | {"seed": number}))
-                told["cpu_ms"] = round(1000 * (cpu_s(processes)[model] - before) / max(told["sent"], 1), 3)
-                say(f"round {number}: {model} {told['cpu_ms']} ms of CPU a request, p99 {told['p99_ms']} ms")
+                figures = load.fire(Shot(**vars(shots[model]) | {"seed": number}))
+                figures["cpu_ms"] = round(1000 * (cpu_s(processes)[model] - before) / max(figures["sent"], 1), 3)
+                say(f"round {number}: {model} {figures['cpu_ms']} ms of CPU a request, p99 {figures['p99_ms']} ms")
                 if number:  # the first round warms up
-                    rounds[model].append(told)
+                    rounds[model].append(figures)
         where = {}
-        if asked.profile:
+        if options.profile:
             for model in MODELS:
                 say(f"profile of {model}")
-                to = asked.out / f"serving-{model}"
-                where[model] = profile(load, replicas[model], shots[model], asked.profile, to)
+                to = options.out / f"serving-{model}"
+                where[model] = profile(load, replicas[model], shots[model], options.profile, to)
         for replica in replicas.values():
-            made.stop(replica)
-    costs = {model: statistics.median(told["cpu_ms"] for told in rounds[model]) for model in MODELS}
+            bench.stop(replica)
+    costs = {model: statistics.median(figures["cpu_ms"] for figures in rounds[model]) for model in MODELS}
     return {
         "t2diff_to_two_tower_cost": ratio(costs["t2diff"], costs["two_tower"]),
         "cpu_ms_per_request": costs,
         "idle_cpu_share": {model: round(share, 4) for model, share in idle.items()},
-        "rate": asked.rate,
+        "rate": options.rate,
         "rounds": rounds,
         "profile": where,
-    } | machine(asked)
+    } | machine(options)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -74,8 +74,8 @@ def readers(repo: Path) -> Iterator[dict[str, Read]]:
     service = store.get_feature_service(SERVICE)
 
     def to_dict(users: list[int]) -> dict[str, Any]:
-        asked = [{"user_id": user_id} for user_id in users]
-        return store.get_online_features(features=service, entity_rows=asked).to_dict()
+        entity_rows = [{"user_id": user_id} for user_id in users]
+        return store.get_online_features(features=service, entity_rows=entity_rows).to_dict()
 
     yield {"to_dict": to_dict, "proto": proto.read, "online": online.read}
     online.close()
@@ -87,11 +87,11 @@ def timed(by_name: dict[str, Read], batch: int, users: int, calls: int) -> dict[
     took: dict[str, list[float]] = {name: [] for name in by_name}
     names = list(by_name)
     for call in range(-calls // 20, calls):  # the first ones warm up
-        asked = (rng.choice(users, batch, replace=False) + 1).tolist()
+        user_ids = (rng.choice(users, batch, replace=False) + 1).tolist()
         names.append(names.pop(0))
         for name in names:
             began = time.perf_counter()
-            by_name[name](asked)
+            by_name[name](user_ids)
             if call >= 0:
                 took[name].append((time.perf_counter() - began) * 1e6 / batch)
     return {
@@ -103,11 +103,11 @@ def timed(by_name: dict[str, Read], batch: int, users: int, calls: int) -> dict[
 def start(repo: Path, module: str, name: str) -> dict[str, float]:
     """Seconds until imported and until the first row, and the memory by then; medians of `STARTS`."""
     program = STARTED.format(module=module, name=name)
-    told = []
+    starts = []
     for _ in range(STARTS):
         done = subprocess.run([sys.executable, "-c", program, repo], capture_output=True, text=True, check=True)
-        told.append(json.loads(done.stdout)[1:])
-    imported, first_row, rss = (statistics.median(each) for each in zip(*told, strict=True))
+        starts.append(json.loads(done.stdout)[1:])
+    imported, first_row, rss = (statistics.median(each) for each in zip(*starts, strict=True))
     return {"import_s": round(imported, 3), "first_row_s": round(first_row, 3), "rss_mb": round(rss, 1)}
 
 
@@ -149,13 +149,13 @@ def main() -> None:
         repo = Path(scratch) / "features"
         if arguments.redis:
             with redis_server.start(redis_server.default_home(), Path(scratch) / "redis") as redis:
-                found = measure(repo, redis.address, users, calls)
+                figures = measure(repo, redis.address, users, calls)
         else:
-            found = measure(repo, None, users, calls)
+            figures = measure(repo, None, users, calls)
     if arguments.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json.dumps(figures) + "\n")
     else:
-        for name, value in found.items():
+        for name, value in figures.items():
             sys.stdout.write(f"{name:10} {json.dumps(value)}\n")
 
 

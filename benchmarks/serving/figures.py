@@ -39,8 +39,8 @@ def percentiles(seconds: Floats) -> dict[str, float | None]:
     """
     if not seconds.size:
         return {"p50_ms": None, "p99_ms": None, "max_ms": None}
-    found = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
-    return {name: round(1000 * float(np.quantile(seconds, q, method="higher")), 2) for name, q in found.items()}
+    quantiles = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
+    return {name: round(1000 * float(np.quantile(seconds, q, method="higher")), 2) for name, q in quantiles.items()}
 
 
 def overlapping(began_s: Floats, ended_s: Floats, windows: Sequence[tuple[float, float]]) -> npt.NDArray[np.bool_]:
@@ -49,22 +49,22 @@ def overlapping(began_s: Floats, ended_s: Floats, windows: Sequence[tuple[float,
     >>> overlapping(np.array([0.0, 1.0, 3.0]), np.array([0.9, 2.1, 3.1]), [(2.0, 2.5)]).tolist()
     [False, True, False]
     """
-    found = np.zeros(len(began_s), np.bool_)
+    overlaps = np.zeros(len(began_s), np.bool_)
     for start_s, end_s in windows:
-        found |= (began_s <= end_s) & (ended_s >= start_s)
-    return found
+        overlaps |= (began_s <= end_s) & (ended_s >= start_s)
+    return overlaps
 
 
-def good(told: Mapping[str, float | None], limit_ms: float | None = P99_LIMIT_MS) -> bool:
+def good(figures: Mapping[str, float | None], limit_ms: float | None = P99_LIMIT_MS) -> bool:
     """Whether a rate was served: none failed, none was left behind, and p99 within the limit, if there is one.
 
     >>> good({"sent": 10, "ok": 10, "offered_rate": 5, "achieved_rate": 5, "p99_ms": 30}), good({"sent": 1, "ok": 0})
     (False, False)
     """
-    if not told["sent"] or told["ok"] != told["sent"]:
+    if not figures["sent"] or figures["ok"] != figures["sent"]:
         return False
-    keeps_up = (told["achieved_rate"] or 0) >= KEEPS_UP * (told["offered_rate"] or 0)
-    return keeps_up and (limit_ms is None or (told["p99_ms"] or 0) <= limit_ms)
+    keeps_up = (figures["achieved_rate"] or 0) >= KEEPS_UP * (figures["offered_rate"] or 0)
+    return keeps_up and (limit_ms is None or (figures["p99_ms"] or 0) <= limit_ms)
 
 
 def next_rate(tried: Sequence[Try], first: float, precision: float, lowest: float = 1.0) -> float | None:

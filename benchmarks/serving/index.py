@@ -88,19 +88,19 @@ def clustered(items: int, dim: int = DIM) -> Vectors:
     count = round(2 * items**0.5)
     popularity = np.arange(1, count + 1) ** -0.7
     centres = random.standard_normal((count, dim), np.float32)
-    of = random.choice(count, items, p=popularity / popularity.sum())
-    found = centres[of] + np.float32(0.6) * random.standard_normal((items, dim), np.float32)
-    found *= random.lognormal(0, 0.25, (items, 1)).astype(np.float32)
+    cluster_of = random.choice(count, items, p=popularity / popularity.sum())
+    vectors = centres[cluster_of] + np.float32(0.6) * random.standard_normal((items, dim), np.float32)
+    vectors *= random.lognormal(0, 0.25, (items, 1)).astype(np.float32)
     one, other = random.choice(items, (2, 2 * USERS))
     noise = random.standard_normal((2 * USERS, dim), np.float32)
-    return Vectors("clustered", found, found[one] + np.float32(0.3) * (found[other] + noise))
+    return Vectors("clustered", vectors, vectors[one] + np.float32(0.3) * (vectors[other] + noise))
 
 
 def uniform(items: int) -> Vectors:
     """See the top."""
     random = np.random.default_rng(0)
-    found = random.standard_normal((items + 2 * USERS, DIM), np.float32)
-    return Vectors("uniform", found[:items], found[items:])
+    vectors = random.standard_normal((items + 2 * USERS, DIM), np.float32)
+    return Vectors("uniform", vectors[:items], vectors[items:])
 
 
 class Learned:
@@ -118,8 +118,8 @@ class Learned:
         self._coming = (dated(example, 10**12) for example in examples(crowd))
         self.learn(steps)
         template = TowerTemplate(self._learner.model.encoder, DIM, self._settings.model.window)
-        made = snapshot_of(self._learner, self._known, template, manifest_of(self._learner, 1))
-        self.users = Served.of(made, torch.device("cpu")).users(self._next(2 * USERS), self._known)
+        snapshot = snapshot_of(self._learner, self._known, template, manifest_of(self._learner, 1))
+        self.users = Served.of(snapshot, torch.device("cpu")).users(self._next(2 * USERS), self._known)
 
     def learn(self, steps: int) -> None:
         """Take so many batches."""
@@ -136,24 +136,24 @@ class Learned:
 
 def learned(items: int, steps: int) -> Vectors:
     """See the top."""
-    made = Learned("two_tower", items, steps)
-    return Vectors(f"learned ({steps} steps)", made.vectors(), made.users)
+    model = Learned("two_tower", items, steps)
+    return Vectors(f"learned ({steps} steps)", model.vectors(), model.users)
 
 
 def drifted(items: int, steps: int, further: list[int]) -> Iterator[dict[str, Any]]:
     """What an index still finds when a delta brings nearly all items from so many steps further."""
     for model in MODELS:
-        made = Learned(model, items, steps)
-        first, ids, queries = made.vectors(), np.arange(items), made.users[USERS:]
-        base = index.build(first, made.users[:USERS], seed=0, exact_below=0)
+        learned_model = Learned(model, items, steps)
+        first, ids, queries = learned_model.vectors(), np.arange(items), learned_model.users[USERS:]
+        base = index.build(first, learned_model.users[:USERS], seed=0, exact_below=0)
         at = 0
         for step in further:
-            made.learn(step - at)
-            at, now = step, made.vectors()
+            learned_model.learn(step - at)
+            at, now = step, learned_model.vectors()
             content, update_s = spent(partial(index.updated, base, ids, ids, now, ids))
             truth = index.exact(queries, now, K)[1]
             lengths = np.linalg.norm(first, axis=1)
-            after, kept = Index.load(content, ids, now), Index.load(with_visits_of(base, content), ids, now)
+            after, without_visits = Index.load(content, ids, now), Index.load(with_visits_of(base, content), ids, now)
             yield {
                 "model": model,
                 "steps": step,
@@ -161,7 +161,7 @@ def drifted(items: int, steps: int, further: list[int]) -> Iterator[dict[str, An
                 "before": Index.load(base, ids, first).describe(),
                 "after": after.describe(),
                 "recall": overlap(after.search(queries, K)[1], truth),
-                "recall_without": overlap(kept.search(queries, K)[1], truth),
+                "recall_without": overlap(without_visits.search(queries, K)[1], truth),
                 "update_s": update_s,
             }
 
@@ -230,12 +230,12 @@ def measured(vectors: Vectors, hnsw_up_to: int) -> Iterator[Row]:
 def quantized(items: Floats) -> Any:
     """SQ8 lists, made as `contracts.snapshots.index` makes its own."""
     lists = round(index.LISTS * len(items) ** 0.5)
-    made = faiss.IndexIVFScalarQuantizer(
+    ivf = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(DIM), DIM, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
     )
-    made.cp.niter, made.cp.max_points_per_centroid, made.cp.min_points_per_centroid = index.ROUNDS, index.SAMPLE, 1
-    made.train(items)
-    return filled(made, items)
+    ivf.cp.niter, ivf.cp.max_points_per_centroid, ivf.cp.min_points_per_centroid = index.ROUNDS, index.SAMPLE, 1
+    ivf.train(items)
+    return filled(ivf, items)
 
 
 def filled(empty: Any, items: Floats) -> Any:
@@ -244,12 +244,12 @@ def filled(empty: Any, items: Floats) -> Any:
     return empty
 
 
-def least(made: Any, holder: Any, name: str, users: Floats, truth: Ints, most: int) -> int:
+def least(lists: Any, holder: Any, name: str, users: Floats, truth: Ints, most: int) -> int:
     """Set the smallest effort, an attribute of `holder`, that finds enough; `most`, if none does."""
 
     def enough(value: int) -> bool:
         setattr(holder, name, value)
-        return overlap(made.search(users, K)[1], truth) >= RECALL
+        return overlap(lists.search(users, K)[1], truth) >= RECALL
 
     low, high = 0, 1
     while high < most and not enough(high):
@@ -261,9 +261,9 @@ def least(made: Any, holder: Any, name: str, users: Floats, truth: Ints, most: i
     return high
 
 
-def overlap(found: Ints, truth: Ints) -> float:
+def overlap(returned: Ints, truth: Ints) -> float:
     """Mean share of the truth (B, k) that was found."""
-    return float(np.mean([np.isin(wanted, got).mean() for got, wanted in zip(found, truth, strict=True)]))
+    return float(np.mean([np.isin(wanted, got).mean() for got, wanted in zip(returned, truth, strict=True)]))
 
 
 def spent(act: Callable[[], T]) -> tuple[T, float]:
@@ -289,8 +289,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.drift:
-        for found in drifted(AT, options.learned, options.drift):
-            sys.stdout.write(f"{json.dumps(found)}\n")
+        for figures in drifted(AT, options.learned, options.drift):
+            sys.stdout.write(f"{json.dumps(figures)}\n")
             sys.stdout.flush()
         return
     for items in options.items:

@@ -28,59 +28,59 @@ from driftline.processes.broker import free_port
 MODEL = "t2diff"
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Kill and start again, as often as asked."""
     restarts: list[float] = []
-    told: list[dict[str, Any]] = []
+    loads: list[dict[str, Any]] = []
     sent = failed = 0
     worst: list[float | None] = []
     pause = threading.Event()
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), [MODEL], asked.redis) as made,
+        rig(world(options), Path(folder), [MODEL], options.redis) as bench,
         generator() as load,
     ):
-        settings = [made.settings((MODEL, MODEL), port=free_port()) for _ in range(2)]
-        replicas = [made.start(f"replica-{number}", each) for number, each in enumerate(settings)]
-        seconds = 2 * asked.around + asked.down + asked.longest
-        for number in range(asked.kills):
+        settings = [bench.settings((MODEL, MODEL), port=free_port()) for _ in range(2)]
+        replicas = [bench.start(f"replica-{number}", each) for number, each in enumerate(settings)]
+        seconds = 2 * options.around + options.down + options.longest
+        for number in range(options.kills):
             shot = Shot(
                 tuple(replica.address for replica in replicas),
-                asked.rate,
+                options.rate,
                 seconds,
-                made.world.users,
-                k=asked.k,
+                bench.world.users,
+                k=options.k,
                 seed=number,
                 time_ms=NOW_MS,
-                deadline_s=asked.deadline,
-                kind=asked.client,
+                deadline_s=options.deadline,
+                kind=options.client,
                 out=str(Path(folder) / "shot"),
             )
             load.begin(shot)
-            pause.wait(asked.around)
+            pause.wait(options.around)
             victim = number % len(replicas)
             replicas[victim].process.kill()
-            pause.wait(asked.down)
-            made.stop(replicas[victim])
-            replicas[victim] = made.start(f"replica-{victim}", settings[victim])
+            pause.wait(options.down)
+            bench.stop(replicas[victim])
+            replicas[victim] = bench.start(f"replica-{victim}", settings[victim])
             restarts.append(replicas[victim].ready_s)
-            told.append(load.finish())
+            loads.append(load.finish())
             table = requests_of(shot)
             sent, failed = sent + len(table.code), failed + int((table.code != OK).sum())
             worst.append(percentiles(table.done_s - table.due_s)["max_ms"])
             say(f"kill {number + 1}: back in {restarts[-1]:.1f} s, {failed} of {sent} failed, slowest {worst[-1]} ms")
         for replica in replicas:
-            made.stop(replica)
+            bench.stop(replica)
     return {
-        "kills": asked.kills,
+        "kills": options.kills,
         "sent": sent,
         "failed_after_kill": failed,
         "restart_to_ready_s": round(statistics.median(restarts), 2),
         "slowest_restart_s": round(max(restarts), 2),
         "slowest_request_ms": worst,
-        "client": asked.client,
-        "loads": told,
-    } | machine(asked)
+        "client": options.client,
+        "loads": loads,
+    } | machine(options)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

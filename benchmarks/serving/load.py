@@ -63,21 +63,21 @@ async def _fire(shot: Shot) -> dict[str, Any]:
     counts, explained = due >= shot.warm_s, rng.random(len(due)) < shot.explained
     floats, ints = np.zeros((2, len(due))), np.zeros((2, len(due)), np.int64)
     table = Requests(due, *floats, *ints, users, servers, counts.astype(np.int64), explained.astype(np.int64))
-    kept: IO[bytes] | None = None
+    replies: IO[bytes] | None = None
     async with AsyncExitStack() as stack:
         if shot.out:
-            kept = stack.enter_context((Path(shot.out) / "replies.bin").open("wb"))
+            replies = stack.enter_context((Path(shot.out) / "replies.bin").open("wb"))
         ask = await _asker(shot, table, stack)
         began = _cpu_s()
         table.due_s[:] += time.perf_counter() + TICK_S
-        await _send(table, ask, kept)
+        await _send(table, ask, replies)
         spent = _cpu_s() - began
     if shot.out:
         np.savez(Path(shot.out) / "requests.npz", **table._asdict())
     return figures(shot, table) | {"generator_cpu_s": round(spent, 2)}
 
 
-async def _send(table: Requests, ask: Ask, kept: IO[bytes] | None) -> None:
+async def _send(table: Requests, ask: Ask, replies: IO[bytes] | None) -> None:
     """Send each request when it is due, and note what comes of it."""
     clock, under_way = time.perf_counter, set[asyncio.Task[None]]()
 
@@ -87,8 +87,8 @@ async def _send(table: Requests, ask: Ask, kept: IO[bytes] | None) -> None:
         table.done_s[place] = clock()
         if named := VERSION.search(reply, 0, 400):
             table.version[place] = 1000 * int(named[1]) + int(named[2] or 0)
-        if kept and reply and table.explained[place]:
-            kept.write(place.to_bytes(8, "big") + len(reply).to_bytes(4, "big") + reply)
+        if replies and reply and table.explained[place]:
+            replies.write(place.to_bytes(8, "big") + len(reply).to_bytes(4, "big") + reply)
 
     for place, due_s in enumerate(table.due_s.tolist()):
         early_s = due_s - clock()
@@ -104,10 +104,10 @@ async def _send(table: Requests, ask: Ask, kept: IO[bytes] | None) -> None:
         await asyncio.gather(*under_way)
 
 
-async def _outcome(asked: Awaitable[bytes]) -> tuple[int, bytes]:
+async def _outcome(call: Awaitable[bytes]) -> tuple[int, bytes]:
     """The code, and the reply where there is one."""
     try:
-        return OK, await asked
+        return OK, await call
     except grpc.RpcError as error:
         code: int = error.code().value[0]
         return code, b""
@@ -132,8 +132,8 @@ async def _asker(shot: Shot, table: Requests, stack: AsyncExitStack) -> Ask:
         client = await stack.enter_async_context(AsyncRecallClient(list(shot.addresses), deadline_s=shot.deadline_s))
 
         async def through(place: int) -> bytes:
-            found = await client.recall(users[place], shot.k, time_ms=shot.time_ms or None)
-            content: bytes = RecallReply(snapshot_version=found.snapshot_version).SerializeToString()
+            recalled = await client.recall(users[place], shot.k, time_ms=shot.time_ms or None)
+            content: bytes = RecallReply(snapshot_version=recalled.snapshot_version).SerializeToString()
             return content
 
         return through
@@ -162,8 +162,8 @@ def _cpu_s() -> float:
 
 def main() -> None:
     for line in sys.stdin:
-        told = json.loads(line)
-        shot = Shot(**told | {"addresses": tuple(told["addresses"])})
+        fields = json.loads(line)
+        shot = Shot(**fields | {"addresses": tuple(fields["addresses"])})
         if shot.out:
             Path(shot.out).mkdir(parents=True, exist_ok=True)
         sys.stdout.write(json.dumps(uvloop.run(_fire(shot))) + "\n")

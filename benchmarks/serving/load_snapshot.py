@@ -28,7 +28,7 @@ from contracts.runtime.clock import SystemClock
 from contracts.snapshots import delta, index, snapshot
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from serving.swapper import Swapper
 from trainer.learn.model import Model
 from trainer.publish.onnx_export import TowerTemplate
@@ -40,7 +40,7 @@ def full(items: int, dim: int) -> Snapshot:
     settings = ModelSettings(dim=dim)
     encoder = Model("t2diff", settings, 0).encoder
     tower = TowerTemplate(encoder, dim, settings.window).fill(encoder)
-    made = clustered(items, dim)
+    vectors = clustered(items, dim)
     manifest = Manifest(
         model="t2diff",
         version=version_name(1),
@@ -58,9 +58,9 @@ def full(items: int, dim: int) -> Snapshot:
         manifest,
         tower,
         np.arange(1, items + 1),
-        made.items,
+        vectors.items,
         np.ones(items, np.float32),
-        index.build(made.items, made.users, seed=0),
+        index.build(vectors.items, vectors.users, seed=0),
     )
 
 
@@ -86,7 +86,7 @@ def timed(root: Path, versions: list[str]) -> list[float]:
         experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=1, arms=arms, control="a"),
     )
     clock = SystemClock()
-    swapper = Swapper(settings, list, Metrics(), clock)
+    swapper = Swapper(settings, list, ServingMetrics(), clock)
 
     async def swap(version: str) -> float:
         snapshot.publish(root, "t2diff", version)

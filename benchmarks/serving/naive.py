@@ -35,8 +35,8 @@ from benchmarks.serving.figures import ratio
 from benchmarks.serving.options import Say, command, common, machine, world
 from benchmarks.serving.rig import rig
 from benchmarks.serving.shots import Shot, generator
-from benchmarks.serving.world import DIM, NOW_MS, WINDOW, Tower, World, encoder, full, prepared
-from contracts.features import Floats, Ints, Positives
+from benchmarks.serving.world import DIM, NOW_MS, WINDOW, SnapshotTower, World, encoder, full, prepared
+from contracts.features import Floats, Ints, Positives, sampling_noise
 from contracts.snapshots.index import Index
 from contracts.snapshots.snapshot import Snapshot
 from driftline.inspect.metrics import read_metrics
@@ -65,12 +65,12 @@ class FewSteps(UserEncoder):
 
     def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
         """See `UserEncoder.forward`."""
-        of, present = self.whole, mask.unsqueeze(-1)
+        whole, present = self.whole, mask.unsqueeze(-1)
         z = noise[:, 0] * present
-        for r, after in of.schedule.ladder(self.evaluations):
-            z_0 = of.unet(z, sequence, mask, torch.tensor([r])) * present
-            z = of.schedule.straight_step(z, z_0, r, after) * present
-        user: Tensor = of.attention(sequence, mask, lag, ((z + sequence) * present)[:, -1])
+        for r, after in whole.schedule.ladder(self.evaluations):
+            z_0 = whole.unet(z, sequence, mask, torch.tensor([r])) * present
+            z = whole.schedule.straight_step(z, z_0, r, after) * present
+        user: Tensor = whole.attention(sequence, mask, lag, ((z + sequence) * present)[:, -1])
         return user
 
 
@@ -86,30 +86,31 @@ class Plain:
 
     def step(self, users: Sequence[int]) -> Tensor:
         """User vectors (B, d), one at a time."""
-        found = []
+        vectors = []
         with torch.inference_mode():
             for user in users:
                 shape = self._encoder.noise_shape
-                inputs, sequence, noise = prepared(self._snapshot, [user], [self._watched[user]], shape)
+                inputs, sequence = prepared(self._snapshot, [self._watched[user]])
+                noise = sampling_noise(user, self._snapshot.manifest.sampling_seed, shape)[np.newaxis]
                 arrays = (sequence, inputs.mask, inputs.lag, noise)
-                found.append(self._encoder(*(torch.from_numpy(each) for each in arrays)))
-        return torch.cat(found)
+                vectors.append(self._encoder(*(torch.from_numpy(each) for each in arrays)))
+        return torch.cat(vectors)
 
     def answer(self, users: Sequence[int]) -> list[list[int]]:
         """The items of each."""
-        found = []
+        item_lists = []
         for user in users:
             vector = self.step([user])[0]
             rows = torch.topk(self._vectors @ vector, self._k + SEEN).indices.numpy()
-            found.append(unseen(self._snapshot.item_ids[rows], self._watched[user], self._k))
-        return found
+            item_lists.append(unseen(self._snapshot.item_ids[rows], self._watched[user], self._k))
+        return item_lists
 
 
 class Served:
     """A snapshot's own tower and index."""
 
     def __init__(self, snapshot: Snapshot, watched: Watched, k: int) -> None:
-        self._watched, self._k, self._tower = watched, k, Tower(snapshot)
+        self._watched, self._k, self._tower = watched, k, SnapshotTower(snapshot)
         self._index = Index.load(snapshot.index, snapshot.item_ids, snapshot.item_vectors)
 
     def step(self, users: Sequence[int]) -> Floats:
@@ -124,19 +125,19 @@ class Served:
 
 def unseen(ids: Ints, seen: Positives, k: int) -> list[int]:
     """The first k of them that were not watched."""
-    kept: list[int] = ids[~np.isin(ids, seen.item_ids)][:k].tolist()
-    return kept
+    fresh: list[int] = ids[~np.isin(ids, seen.item_ids)][:k].tolist()
+    return fresh
 
 
-def snapshot_of(of: World, model: str) -> Snapshot:
+def snapshot_of(population: World, model: str) -> Snapshot:
     """A snapshot whose tower takes few steps; of the paper's model one is made for this."""
-    made = full(of, model, 1)
+    snapshot = full(population, model, 1)
     whole = encoder(model, 1)
     if isinstance(whole, T2DiffPaper) and not hasattr(whole, "evaluations"):
         few = FewSteps(whole, EVALUATIONS).eval()
         tower = TowerTemplate(few, DIM, WINDOW).fill(few)
-        made = replace(made, tower=tower, manifest=replace(made.manifest, noise_shape=few.noise_shape))
-    return made
+        snapshot = replace(snapshot, tower=tower, manifest=replace(snapshot.manifest, noise_shape=few.noise_shape))
+    return snapshot
 
 
 def timed_ms(way: Way, users: Sequence[int], batch: int = 1) -> float:
@@ -147,12 +148,12 @@ def timed_ms(way: Way, users: Sequence[int], batch: int = 1) -> float:
     return 1000 * (time.perf_counter() - began) / len(users)
 
 
-def in_process(of: World, model: str, asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def in_process(population: World, model: str, options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Step and answer, in turns."""
-    say(f"{model}: exports, {of.items} items")
-    snapshot = snapshot_of(of, model)
-    watched = {user: of.watched(user) for user in range(1, (asked.rounds + 1) * asked.requests + 1)}
-    plain, served = Plain(snapshot, watched, asked.k), Served(snapshot, watched, asked.k)
+    say(f"{model}: exports, {population.items} items")
+    snapshot = snapshot_of(population, model)
+    watched = {user: population.watched(user) for user in range(1, (options.rounds + 1) * options.requests + 1)}
+    plain, served = Plain(snapshot, watched, options.k), Served(snapshot, watched, options.k)
     ways: dict[str, tuple[Way, int]] = {
         "naive_step": (plain.step, 1),
         "served_step": (served.step, 1),
@@ -161,8 +162,8 @@ def in_process(of: World, model: str, asked: argparse.Namespace, say: Say) -> di
         f"served_answer_of_{BATCH}": (served.answer, BATCH),
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(asked.rounds + 1):
-        users = range(1 + number * asked.requests, 1 + (number + 1) * asked.requests)
+    for number in range(options.rounds + 1):
+        users = range(1 + number * options.requests, 1 + (number + 1) * options.requests)
         for name, (way, batch) in ways.items():
             took = timed_ms(way, users, batch)
             if number:  # the first round warms up
@@ -177,48 +178,48 @@ def in_process(of: World, model: str, asked: argparse.Namespace, say: Say) -> di
     }
 
 
-def whole_request(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def whole_request(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """A replica's time for a Recall, beside reading the features and answering plainly."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), [], asked.redis) as made,
+        rig(world(options), Path(folder), [], options.redis) as bench,
         generator() as load,
     ):
-        users = range(1, asked.requests + 1)
-        watched = {user: made.world.watched(user) for user in users}
-        plain, store = Plain(made.publish("t2diff"), watched, asked.k), UserSequences(made.features)
-        with made.replicas(("t2diff", "t2diff")) as (replica,):
-            shot = Shot((replica.address,), asked.low_rate, 5.0, made.world.users, k=asked.k, time_ms=NOW_MS)
+        users = range(1, options.requests + 1)
+        watched = {user: bench.world.watched(user) for user in users}
+        plain, store = Plain(bench.publish("t2diff"), watched, options.k), UserSequences(bench.features)
+        with bench.replicas(("t2diff", "t2diff")) as (replica,):
+            shot = Shot((replica.address,), options.low_rate, 5.0, bench.world.users, k=options.k, time_ms=NOW_MS)
             load.fire(shot)
             before = read_metrics([replica.metrics_port])
-            told = load.fire(Shot(**vars(shot) | {"seed": 1, "warm_s": 0.0}))
+            figures = load.fire(Shot(**vars(shot) | {"seed": 1, "warm_s": 0.0}))
             after = read_metrics([replica.metrics_port])
         say("whole requests")
-        sums = [after.total(f"serving_recall_seconds_{of}") - before.total(f"serving_recall_seconds_{of}")
-                for of in ("sum", "count")]  # fmt: skip
+        sums = [after.total(f"serving_recall_seconds_{part}") - before.total(f"serving_recall_seconds_{part}")
+                for part in ("sum", "count")]  # fmt: skip
         naive = timed_ms(lambda some: (store.read(some), plain.answer(some)), users)
     served = 1000 * sums[0] / sums[1] if sums[1] else None
     return {
         "naive_ms": round(naive, 3),
         "served_ms": round(served, 3) if served else None,
         "request": ratio(naive, served),
-        "load": told,
+        "load": figures,
     }
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Both models in process; a replica of ours."""
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    found = {model: in_process(world(asked), model, asked, say) for model in MODELS}
-    found["t2diff"] |= {"whole_request": whole_request(asked, say)}
+    by_model = {model: in_process(world(options), model, options, say) for model in MODELS}
+    by_model["t2diff"] |= {"whole_request": whole_request(options, say)}
     return {
-        "speedup_over_naive_50_steps": found["t2diff"]["answer"],
-        "speedup_of_the_step": found["t2diff"]["step"],
-        "speedup_of_the_request": found["t2diff"]["whole_request"]["request"],
-        "paper_speedup_over_naive_50_steps": found["t2diff-paper"]["answer"],
-        "models": found,
-    } | machine(asked)
+        "speedup_over_naive_50_steps": by_model["t2diff"]["answer"],
+        "speedup_of_the_step": by_model["t2diff"]["step"],
+        "speedup_of_the_request": by_model["t2diff"]["whole_request"]["request"],
+        "paper_speedup_over_naive_50_steps": by_model["t2diff-paper"]["answer"],
+        "models": by_model,
+    } | machine(options)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

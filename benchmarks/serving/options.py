@@ -22,21 +22,21 @@ def common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/serving"), help="where files go, such as flame graphs")
 
 
-def world(asked: argparse.Namespace) -> World:
+def world(options: argparse.Namespace) -> World:
     """Whom and what a part asks about."""
-    return World(asked.items, asked.users)
+    return World(options.items, options.users)
 
 
-def machine(asked: argparse.Namespace) -> dict[str, Any]:
+def machine(options: argparse.Namespace) -> dict[str, Any]:
     """What the figures were taken on and of."""
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "items": asked.items,
-        "users": asked.users,
-        "k": asked.k,
+        "items": options.items,
+        "users": options.users,
+        "k": options.k,
         "dim": DIM,
         "window": WINDOW,
-        "store": "redis" if asked.redis else "sqlite",
+        "store": "redis" if options.redis else "sqlite",
         "versions": costs.versions(),
     }
 

@@ -21,28 +21,35 @@ from benchmarks.serving.versions import MODEL
 from benchmarks.serving.world import NOW_MS
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Every limit in every turn."""
-    told: dict[int, list[dict[str, Any]]] = {pending: [] for pending in asked.pending}
+    by_pending: dict[int, list[dict[str, Any]]] = {pending: [] for pending in options.pending}
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), [MODEL], asked.redis) as made,
+        rig(world(options), Path(folder), [MODEL], options.redis) as bench,
         generator() as load,
     ):
         arms = (MODEL, MODEL)
         replicas = {
-            pending: made.start(f"replica-{pending}", made.settings(arms, pending_calls=pending))  # type: ignore[arg-type]
-            for pending in asked.pending
+            pending: bench.start(f"replica-{pending}", bench.settings(arms, pending_calls=pending))  # type: ignore[arg-type]
+            for pending in options.pending
         }
-        for turn in range(asked.turns):
+        for turn in range(options.turns):
             for pending, replica in replicas.items():
-                shot = Shot((replica.address,), asked.rate, asked.seconds, made.world.users, k=asked.k, time_ms=NOW_MS)
-                found = load.fire(Shot(**vars(shot) | {"seed": turn}))
-                told[pending].append({"answered": found["achieved_rate"]} | found)
-                say(f"{pending} may wait: {found['achieved_rate']}/s answered, others {found['codes']}")
+                shot = Shot(
+                    (replica.address,),
+                    options.rate,
+                    options.seconds,
+                    bench.world.users,
+                    k=options.k,
+                    time_ms=NOW_MS,
+                )
+                figures = load.fire(Shot(**vars(shot) | {"seed": turn}))
+                by_pending[pending].append({"answered": figures["achieved_rate"]} | figures)
+                say(f"{pending} may wait: {figures['achieved_rate']}/s answered, others {figures['codes']}")
         for replica in replicas.values():
-            made.stop(replica)
-    return {"rate": asked.rate, "by_pending_calls": told} | machine(asked)
+            bench.stop(replica)
+    return {"rate": options.rate, "by_pending_calls": by_pending} | machine(options)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -45,37 +45,37 @@ EQUAL = 0.7  # of the smaller of both largest rates
 
 
 @contextmanager
-def bento(made: Rig, model: str, workers: int, k: int) -> Iterator[str]:
+def bento(bench: Rig, model: str, workers: int, k: int) -> Iterator[str]:
     """The peer for as long as the context lasts; its address."""
     address = f"127.0.0.1:{free_port()}"
-    told = {
+    variables = {
         "PYTHONPATH": f"{Path.cwd()}:{OVERLAY.resolve()}",
-        "BENTOML_HOME": made.directory / "bento",
+        "BENTOML_HOME": bench.directory / "bento",
         "BENTOML_DO_NOT_TRACK": "True",
         "PEER_WORKERS": workers,
-        "PEER_SNAPSHOTS": made.snapshots,
-        "PEER_FEATURES": made.features,
+        "PEER_SNAPSHOTS": bench.snapshots,
+        "PEER_FEATURES": bench.features,
         "PEER_MODEL": model,
         "PEER_K": k,
         "PEER_NOW_MS": NOW_MS,
     }
     host, port = address.split(":")
-    child = made.supervisor.start(
+    child = bench.supervisor.start(
         "bento",
         [
-            *("env", *(f"{name}={value}" for name, value in told.items())),
+            *("env", *(f"{name}={value}" for name, value in variables.items())),
             *(sys.executable, "-W", "ignore", "-m", "bentoml", "serve", "benchmarks.serving.peer_bento:Recall"),
             *("--host", host, "--port", port),
         ],
     )
     try:
-        wait_ready(made, address)
+        wait_ready(bench, address)
         yield address
     finally:
-        made.supervisor.stop(child)
+        bench.supervisor.stop(child)
 
 
-def wait_ready(made: Rig, address: str) -> None:
+def wait_ready(bench: Rig, address: str) -> None:
     """Wait until the peer says that it is ready.
 
     Raises:
@@ -86,7 +86,7 @@ def wait_ready(made: Rig, address: str) -> None:
     clock, pause = SystemClock(), threading.Event()
     deadline = clock.elapsed_s() + READY_S
     while clock.elapsed_s() < deadline:
-        made.supervisor.check()
+        bench.supervisor.check()
         try:
             with urllib.request.urlopen(f"http://{address}/readyz", timeout=5):
                 return
@@ -95,43 +95,43 @@ def wait_ready(made: Rig, address: str) -> None:
     raise TimeoutError(f"{address} was not ready after {READY_S:.0f} s")
 
 
-def shot_at(addresses: Sequence[str], kind: Any, asked: argparse.Namespace) -> Shot:
+def shot_at(addresses: Sequence[str], kind: Any, options: argparse.Namespace) -> Shot:
     """A load of either side's kind."""
-    return Shot(tuple(addresses), FIRST, asked.seconds, asked.users, k=asked.k, time_ms=NOW_MS, kind=kind)
+    return Shot(tuple(addresses), FIRST, options.seconds, options.users, k=options.k, time_ms=NOW_MS, kind=kind)
 
 
-def of_peer(load: Generator, shot: Shot, asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def of_peer(load: Generator, shot: Shot, options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """The peer's largest rate, within the limit if it ever is."""
-    found = search(load, shot, asked.first, asked.precision, P99_LIMIT_MS, say)
-    if found["qps"]:
-        return {"limit_ms": P99_LIMIT_MS} | found
+    figures = search(load, shot, options.first, options.precision, P99_LIMIT_MS, say)
+    if figures["qps"]:
+        return {"limit_ms": P99_LIMIT_MS} | figures
     say("the peer does not stay within the limit: what it keeps up with counts")
-    return {"limit_ms": None} | search(load, shot, asked.first, asked.precision, None, say)
+    return {"limit_ms": None} | search(load, shot, options.first, options.precision, None, say)
 
 
-def both(made: Rig, load: Generator, model: Any, count: int, asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def both(bench: Rig, load: Generator, model: Any, count: int, options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Both sides with so many processes: largest rates one after the other, then one rate in turns."""
     with (
-        made.replicas((model, model), count) as replicas,
-        bento(made, model, count, asked.k) as address,
+        bench.replicas((model, model), count) as replicas,
+        bento(bench, model, count, options.k) as address,
     ):
         shots = {
-            "ours": shot_at([replica.address for replica in replicas], "recall", asked),
-            "peer": shot_at([address], "http", asked),
+            "ours": shot_at([replica.address for replica in replicas], "recall", options),
+            "peer": shot_at([address], "http", options),
         }
         for name, shot in shots.items():
-            warm = load.fire(Shot(**vars(shot) | {"rate": 50.0, "seconds": asked.warm_up, "seed": 99}))
+            warm = load.fire(Shot(**vars(shot) | {"rate": 50.0, "seconds": options.warm_up, "seed": 99}))
             say(f"{name}, {count} processes: warm, p50 {warm['p50_ms']} ms")
         say("ours")
-        ours = search(load, shots["ours"], asked.first, asked.precision, P99_LIMIT_MS, say)
+        ours = search(load, shots["ours"], options.first, options.precision, P99_LIMIT_MS, say)
         say("the peer")
-        peer = of_peer(load, shots["peer"], asked, say)
+        peer = of_peer(load, shots["peer"], options, say)
         rate = EQUAL * min(ours["qps"], peer["qps"])
         equal: dict[str, list[dict[str, Any]]] = {name: [] for name in shots}
-        for turn in range(asked.turns if rate else 0):
+        for turn in range(options.turns if rate else 0):
             for name, shot in shots.items():
                 equal[name].append(load.fire(Shot(**vars(shot) | {"rate": rate, "seed": 50 + turn})))
-    p99 = {name: statistics.median(each["p99_ms"] for each in found) for name, found in equal.items() if found}
+    p99 = {name: statistics.median(each["p99_ms"] for each in loads) for name, loads in equal.items() if loads}
     say(f"{count} processes: ours {ours['qps']}/s, peer {peer['qps']}/s; p99 at {rate:.0f}/s: {p99}")
     return {
         "processes": count,
@@ -142,30 +142,32 @@ def both(made: Rig, load: Generator, model: Any, count: int, asked: argparse.Nam
     }
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Every model; the first one gives the figures that are asked for by name."""
     if not OVERLAY.exists():
         raise SystemExit(f"There is no {OVERLAY}: `make bench-serving` makes it.")
-    told: dict[str, Any] = {}
+    by_model: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), asked.models, asked.redis) as made,
+        rig(world(options), Path(folder), options.models, options.redis) as bench,
         generator() as load,
     ):
-        for model in asked.models:
-            found = [both(made, load, model, count, asked, say) for count in asked.replicas]
+        for model in options.models:
+            by_processes = [both(bench, load, model, count, options, say) for count in options.replicas]
             ours, peer = (
-                max((each[side] for each in found), key=lambda side: side["qps"]) for side in ("ours", "peer")
+                max((each[side] for each in by_processes), key=lambda side: side["qps"]) for side in ("ours", "peer")
             )
-            told[model] = {
+            by_model[model] = {
                 "ratio": ratio(ours["qps"], peer["qps"]),
                 "ours_qps": ours["qps"],
                 "peer_qps": peer["qps"],
                 "peer_limit_ms": peer["limit_ms"],
-                "by_processes": found,
+                "by_processes": by_processes,
             }
-    first = told[asked.models[0]]
-    return {"ratio_to_peer": first["ratio"], "peer_limit_ms": first["peer_limit_ms"], "models": told} | machine(asked)
+    first = by_model[options.models[0]]
+    return {"ratio_to_peer": first["ratio"], "peer_limit_ms": first["peer_limit_ms"], "models": by_model} | machine(
+        options
+    )
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import bentoml
 import faiss
 import numpy as np
-import onnxruntime
 from feast import FeatureStore
 
-from contracts.features import Positives, gather, positives, sampling_noise, tower_inputs
+from contracts.features import Positives, gather, positives, tower_inputs
 from contracts.snapshots import delta, snapshot
 from contracts.snapshots.index import Index
+from contracts.snapshots.tower import Tower
 from feature_repo.store import SERVICE
 
 MAX_BATCH = 32
@@ -33,10 +33,7 @@ class Recall:
         assert version
         named = delta.read(root, model, version)
         self._manifest, self._item_ids, self._vectors = named.manifest, named.item_ids, named.item_vectors
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._tower = onnxruntime.InferenceSession(named.tower, options, providers=["CPUExecutionProvider"])
-        self._wanted = {entry.name for entry in self._tower.get_inputs()}
+        self._tower = Tower.of(named)
         faiss.omp_set_num_threads(1)
         self._index = Index.load(named.index, named.item_ids, named.item_vectors)
         self._store = FeatureStore(repo_path=os.environ["PEER_FEATURES"])
@@ -60,19 +57,8 @@ class Recall:
         ]
 
     def _vectors_of(self, user_ids: list[int], watched: list[Positives]) -> np.ndarray:
-        manifest = self._manifest
-        inputs = tower_inputs(watched, np.full(len(watched), self._now_ms), self._item_ids, manifest.window)
-        feed = {
-            "sequence": gather(inputs.rows, self._vectors),
-            "mask": inputs.mask,
-            "lag": inputs.lag,
-        }
-        if "noise" in self._wanted:
-            shape = manifest.noise_shape
-            feed["noise"] = np.stack([sampling_noise(user, manifest.sampling_seed, shape) for user in user_ids])
-        (vectors,) = self._tower.run(["user"], {name: array for name, array in feed.items() if name in self._wanted})
-        found: np.ndarray = vectors
-        return found
+        inputs = tower_inputs(watched, np.full(len(watched), self._now_ms), self._item_ids, self._manifest.window)
+        return self._tower.users(gather(inputs.rows, self._vectors), inputs.mask, inputs.lag, user_ids)
 
     def _reply(self, ids: np.ndarray, scores: np.ndarray, watched: Positives) -> dict[str, Any]:
         fresh = ~np.isin(ids, watched.item_ids)

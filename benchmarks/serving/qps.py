@@ -33,10 +33,13 @@ def search(
     shots: list[dict[str, Any]] = []
 
     def served(rate: float) -> bool:
-        told = load.fire(Shot(**vars(shot) | {"rate": rate, "seed": len(shots)}))
-        shots.append(told)
-        say(f"{rate:.0f}/s: p99 {told['p99_ms']} ms, {told['sent'] - told['ok']} failed, {told['achieved_rate']}/s")
-        return good(told, limit_ms)
+        figures = load.fire(Shot(**vars(shot) | {"rate": rate, "seed": len(shots)}))
+        shots.append(figures)
+        say(
+            f"{rate:.0f}/s: p99 {figures['p99_ms']} ms, {figures['sent'] - figures['ok']} failed, "
+            f"{figures['achieved_rate']}/s"
+        )
+        return good(figures, limit_ms)
 
     while True:
         rate = next_rate(tried, first, precision)
@@ -49,38 +52,38 @@ def search(
             return {"qps": rate, "at": shots[-1], "tries": shots}
 
 
-def of_replicas(made: Rig, load: Generator, model: Any, count: int, asked: argparse.Namespace, say: Say) -> Any:
+def of_replicas(bench: Rig, load: Generator, model: Any, count: int, options: argparse.Namespace, say: Say) -> Any:
     """The same of so many replicas, and how the CPU was shared at the rate that was found."""
-    with made.replicas((model, model), count, cached_vectors=asked.cached_vectors) as replicas:
+    with bench.replicas((model, model), count, cached_vectors=options.cached_vectors) as replicas:
         addresses = tuple(replica.address for replica in replicas)
-        shot = Shot(addresses, FIRST, asked.seconds, made.world.users, k=asked.k, time_ms=NOW_MS)
-        load.fire(Shot(**vars(shot) | {"rate": 100.0, "seconds": asked.warm_up, "seed": 99}))
-        found = search(load, shot, asked.first, asked.precision, P99_LIMIT_MS, say)
-        if found["at"]:
+        shot = Shot(addresses, FIRST, options.seconds, bench.world.users, k=options.k, time_ms=NOW_MS)
+        load.fire(Shot(**vars(shot) | {"rate": 100.0, "seconds": options.warm_up, "seed": 99}))
+        highest = search(load, shot, options.first, options.precision, P99_LIMIT_MS, say)
+        if highest["at"]:
             processes = {replica.child.name: replica.process for replica in replicas}
             before = cpu_s(processes)
-            told = load.fire(Shot(**vars(shot) | {"rate": 0.8 * found["qps"], "seed": 98, "warm_s": 0.0}))
+            figures = load.fire(Shot(**vars(shot) | {"rate": 0.8 * highest["qps"], "seed": 98, "warm_s": 0.0}))
             spent = {name: round(after - before[name], 2) for name, after in cpu_s(processes).items()}
-            found["at_80_percent"] = told | {"replica_cpu_s": spent}
-        return {"replicas": count} | found
+            highest["at_80_percent"] = figures | {"replica_cpu_s": spent}
+        return {"replicas": count} | highest
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Every model with every number of replicas; the best of each model."""
-    told: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), asked.models, asked.redis) as made,
+        rig(world(options), Path(folder), options.models, options.redis) as bench,
         generator() as load,
     ):
-        for model in asked.models:
-            found = []
-            for count in asked.replicas:
+        for model in options.models:
+            by_replicas = []
+            for count in options.replicas:
                 say(f"{model}, {count} replicas")
-                found.append(of_replicas(made, load, model, count, asked, say))
-            best = max(found, key=lambda each: each["qps"])
-            told |= {f"{model}_qps_p99_25ms": best["qps"], f"{model}_replicas": best["replicas"], model: found}
-    return told | machine(asked)
+                by_replicas.append(of_replicas(bench, load, model, count, options, say))
+            best = max(by_replicas, key=lambda each: each["qps"])
+            figures |= {f"{model}_qps_p99_25ms": best["qps"], f"{model}_replicas": best["replicas"], model: by_replicas}
+    return figures | machine(options)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from benchmarks.serving.options import Say, command
 from benchmarks.serving.world import DIM, WINDOW
 from contracts.config.settings import ModelSettings
 from evaluation import movielens, studies
-from evaluation.data import Catalogue, Query
+from evaluation.data import ItemTable, Query
 from evaluation.data import Sequence as Behaviours
 from evaluation.draws import drawing
 from evaluation.fit import Fitted, Plan, fit
@@ -47,7 +47,7 @@ def simulated(seed: int, users: int, items: int, days: int) -> LeaveOneOut:
         if len(rows) >= SHORTEST
     ]
     return LeaveOneOut(
-        Catalogue(world.catalogue.item_ids, world.catalogue.categories),
+        ItemTable(world.catalogue.item_ids, world.catalogue.categories),
         [sequence.until(len(sequence) - 2) for _, sequence in whole],
         [query(user, sequence, len(sequence) - 2) for user, sequence in whole],
         [query(user, sequence, len(sequence) - 1) for user, sequence in whole],
@@ -64,8 +64,8 @@ def trained(model: str, split: LeaveOneOut, seed: int, seconds: float, say: Say)
     """A model of the served shape, trained for so long."""
 
     def told(entry: dict[str, float]) -> None:
-        found = f", NDCG@10 {entry['ndcg@10']:.4f}" if "ndcg@10" in entry else ""
-        say(f"{model}: epoch {entry['epoch']:.0f}, loss {entry['loss']:.3f}{found}, {entry['seconds']:.0f} s")
+        gain = f", NDCG@10 {entry['ndcg@10']:.4f}" if "ndcg@10" in entry else ""
+        say(f"{model}: epoch {entry['epoch']:.0f}, loss {entry['loss']:.3f}{gain}, {entry['seconds']:.0f} s")
 
     settings = ModelSettings(dim=DIM, window=WINDOW)
     draw = drawing(model, settings, split.sequences)
@@ -96,29 +96,29 @@ def compare(study: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Both models, each seed."""
-    torch.set_num_threads(asked.threads)
-    told: dict[str, Any] = {}
+    torch.set_num_threads(options.threads)
+    by_model: dict[str, Any] = {}
     for model in MODELS:
-        found = []
-        for seed in range(asked.seeds):
+        by_seed = []
+        for seed in range(options.seeds):
             split = (
-                movielens.leave_one_out(asked.data, "time")
-                if asked.data
-                else simulated(seed, asked.log_users, asked.log_items, asked.log_days)
+                movielens.leave_one_out(options.data, "time")
+                if options.data
+                else simulated(seed, options.log_users, options.log_items, options.log_days)
             )
-            fitted = trained(model, split, seed, asked.train_seconds, say)
-            test = split.test[:: max(len(split.test) // asked.tests, 1)]
+            fitted = trained(model, split, seed, options.train_seconds, say)
+            test = split.test[:: max(len(split.test) // options.tests, 1)]
             say(f"{model}: asks {len(test)} users by all ways")
             study = studies.sampling(fitted, test)
-            found.append(compare(study) | {"tests": len(test), "study": study, "trained_s": round(fitted.seconds, 1)})
-        differences = [each["few_vs_50_percent"] for each in found]
-        told[model] = {"few_vs_50_percent": round(statistics.mean(differences), 3), "seeds": found}
+            by_seed.append(compare(study) | {"tests": len(test), "study": study, "trained_s": round(fitted.seconds, 1)})
+        differences = [each["few_vs_50_percent"] for each in by_seed]
+        by_model[model] = {"few_vs_50_percent": round(statistics.mean(differences), 3), "seeds": by_seed}
     return {
-        "recall_few_vs_50": {model: of_model["few_vs_50_percent"] for model, of_model in told.items()},
-        "log": "MovieLens-1M" if asked.data else "simulated",
-        "models": told,
+        "recall_few_vs_50": {model: of_model["few_vs_50_percent"] for model, of_model in by_model.items()},
+        "log": "MovieLens-1M" if options.data else "simulated",
+        "models": by_model,
     }
 
 

@@ -49,10 +49,10 @@ class Rig:
 
     def publish(self, model: str, number: int = 1) -> Snapshot:
         """Write a full snapshot and let it go live."""
-        made = full(self.world, model, number)
-        snapshot.write(self.snapshots, made)
-        snapshot.publish(self.snapshots, model, made.manifest.version)
-        return made
+        published = full(self.world, model, number)
+        snapshot.write(self.snapshots, published)
+        snapshot.publish(self.snapshots, model, published.manifest.version)
+        return published
 
     def settings(self, arms: Sequence[ModelName], **serving: int) -> Settings:
         """Settings of replicas that answer half of the users from each of two models, which may be the same.
@@ -150,12 +150,12 @@ def rig(world: World, directory: Path, models: Sequence[str] = (), redis: str | 
     with Supervisor(directory / "logs", clock) as supervisor:
         kafka = broker.start_embedded(supervisor, clock)
         broker.prepare(kafka)
-        made = Rig(world, directory, kafka, supervisor)
-        apply(made.features, redis)
-        write_users(made.features, world)
+        bench = Rig(world, directory, kafka, supervisor)
+        apply(bench.features, redis)
+        write_users(bench.features, world)
         for model in models:
-            made.publish(model)
-        yield made
+            bench.publish(model)
+        yield bench
 
 
 def cpu_s(processes: Mapping[str, psutil.Process]) -> dict[str, float]:

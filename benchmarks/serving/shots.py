@@ -87,8 +87,8 @@ class Generator:
         line = self._child.stdout.readline()
         if not line:
             raise RuntimeError("the load generator ended; standard error has its reason")
-        told: dict[str, Any] = json.loads(line)
-        return told
+        figures: dict[str, Any] = json.loads(line)
+        return figures
 
 
 @contextmanager
@@ -107,8 +107,8 @@ def generator() -> Iterator[Generator]:
 
 def requests_of(shot: Shot) -> Requests:
     """What came of each request of a shot that had an `out`."""
-    with np.load(Path(shot.out) / "requests.npz") as told:
-        return Requests(**told)
+    with np.load(Path(shot.out) / "requests.npz") as columns:
+        return Requests(**columns)
 
 
 def replies_of(shot: Shot) -> Iterator[tuple[int, bytes]]:

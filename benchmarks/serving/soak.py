@@ -42,31 +42,31 @@ def growth(samples: Sequence[tuple[float, float]], lasts: float) -> float | None
     """
     early = [value for at, value in samples if WARM_UP <= at / lasts < WARM_UP + 0.1]
     late = [value for at, value in samples if at / lasts >= 0.9]
-    found = ratio(statistics.median(late), statistics.median(early)) if early and late else None
-    return None if found is None else round(found - 1, 4)
+    grown = ratio(statistics.median(late), statistics.median(early)) if early and late else None
+    return None if grown is None else round(grown - 1, 4)
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Load, swap and sample until the time is over."""
-    lasts, pause = 60 * asked.minutes, threading.Event()
+    lasts, pause = 60 * options.minutes, threading.Event()
     samples: list[tuple[float, float]] = []  # of all replicas together
     swaps = 0
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), [], asked.redis) as made,
+        rig(world(options), Path(folder), [], options.redis) as bench,
         generator() as load,
     ):
-        line = Line(made, asked.touched)
-        with made.replicas((MODEL, MODEL), asked.replicas, cached_vectors=asked.cached_vectors) as replicas:
+        line = Line(bench, options.touched)
+        with bench.replicas((MODEL, MODEL), options.replicas, cached_vectors=options.cached_vectors) as replicas:
             shot = Shot(
                 tuple(replica.address for replica in replicas),
-                asked.rate,
+                options.rate,
                 lasts,
-                made.world.users,
+                bench.world.users,
                 warm_s=0,
-                k=asked.k,
+                k=options.k,
                 time_ms=NOW_MS,
-                explained=asked.explained,
+                explained=options.explained,
                 out=str(Path(folder) / "shot"),
             )
             processes = [replica.process for replica in replicas]
@@ -75,17 +75,17 @@ def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
             while (at := time.perf_counter() - began_s) < lasts:
                 line.swap(replicas)
                 swaps += 1
-                pause.wait(asked.every / 2)  # after a swap, before the next one: the old snapshot is gone
+                pause.wait(options.every / 2)  # after a swap, before the next one: the old snapshot is gone
                 samples.append((at, sum(process.memory_info().rss for process in processes) / MEGABYTE))
-                if swaps % asked.told_every == 0:
+                if swaps % options.told_every == 0:
                     say(f"{at / 60:.1f} min, {swaps} swaps, {samples[-1][1]:.0f} MB")
-                pause.wait(max(began_s + at + asked.every - time.perf_counter(), 0))
-            told = load.finish()
+                pause.wait(max(began_s + at + options.every - time.perf_counter(), 0))
+            figures = load.finish()
         table = requests_of(shot)
-        checked, mixed = Checker(made).count(shot, table)
+        checked, mixed = Checker(bench).count(shot, table)
     grown = growth(samples, lasts)
     return {
-        "minutes": asked.minutes,
+        "minutes": options.minutes,
         "swaps": swaps,
         "failed": int((table.code != OK).sum()),
         "checked": checked,
@@ -93,10 +93,10 @@ def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
         "rss_growth": grown,
         "flat": grown is not None and abs(grown) <= FLAT,
         "rss_mb": [round(value, 1) for _, value in samples[:: max(len(samples) // 60, 1)]],
-        "load": told,
-        "every_s": asked.every,
-        "replicas": asked.replicas,
-    } | machine(asked)
+        "load": figures,
+        "every_s": options.every,
+        "replicas": options.replicas,
+    } | machine(options)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -63,102 +63,102 @@ def seen(table: Requests, swaps: Sequence[Swap]) -> Round:
 
 def first_after(table: Requests, swaps: Sequence[Swap], took: Floats) -> list[float]:
     """The latency of the first request, by when it was due, that each replica answered from each new version."""
-    found = []
+    seconds = []
     for swap, later in zip(swaps, [*(each.moved_s for each in swaps[1:]), np.inf], strict=True):
         new = (table.version == swap.version) & (table.due_s < later) & (table.done_s > swap.moved_s)
         for server in np.unique(table.server):
             mine = np.flatnonzero(new & (table.server == server))
             if mine.size:
-                found.append(float(took[mine[0]]))
-    return found
+                seconds.append(float(took[mine[0]]))
+    return seconds
 
 
-def swaps_within(line: Line, replicas: Sequence[Replica], asked: argparse.Namespace, left: int) -> list[Swap]:
+def swaps_within(line: Line, replicas: Sequence[Replica], options: argparse.Namespace, left: int) -> list[Swap]:
     """Swap at a pace, after a stretch without, for as long as a round lasts."""
     pause = threading.Event()
-    began_s, found = time.perf_counter() + asked.steady, []
-    pause.wait(asked.steady)
-    while len(found) < min(left, asked.swaps_per_round):
-        pause.wait(max(began_s + len(found) * asked.every - time.perf_counter(), 0))
-        if time.perf_counter() > began_s + asked.swaps_per_round * asked.every:
+    began_s, swaps = time.perf_counter() + options.steady, []
+    pause.wait(options.steady)
+    while len(swaps) < min(left, options.swaps_per_round):
+        pause.wait(max(began_s + len(swaps) * options.every - time.perf_counter(), 0))
+        if time.perf_counter() > began_s + options.swaps_per_round * options.every:
             break  # swaps take longer than the pace: the round ends all the same
-        found.append(line.swap(replicas))
-    return found
+        swaps.append(line.swap(replicas))
+    return swaps
 
 
 def rounds(load: Generator, line: Line, replicas: Sequence[Replica], checker: Checker, shot: Shot,
-           asked: argparse.Namespace, say: Say) -> tuple[list[Round], int, int]:  # fmt: skip
+           options: argparse.Namespace, say: Say) -> tuple[list[Round], int, int]:  # fmt: skip
     """All rounds, and how many replies were checked and mixed."""
-    found: list[Round] = []
+    done_rounds: list[Round] = []
     checked = mixed = 0
-    while (done := sum(len(each.swaps) for each in found)) < asked.swaps:
-        planned = Shot(**vars(shot) | {"seed": len(found)})
+    while (done := sum(len(each.swaps) for each in done_rounds)) < options.swaps:
+        planned = Shot(**vars(shot) | {"seed": len(done_rounds)})
         load.begin(planned)
-        swaps = swaps_within(line, replicas, asked, asked.swaps - done)
+        swaps = swaps_within(line, replicas, options, options.swaps - done)
         load.finish()
         table = requests_of(planned)
-        found.append(seen(table, swaps))
+        done_rounds.append(seen(table, swaps))
         of_round = checker.count(planned, table)
         checked, mixed = checked + of_round[0], mixed + of_round[1]
-        steady, during = (percentiles(each)["p99_ms"] for each in (found[-1].steady, found[-1].during))
-        failed = sum(each.failed for each in found)
+        steady, during = (percentiles(each)["p99_ms"] for each in (done_rounds[-1].steady, done_rounds[-1].during))
+        failed = sum(each.failed for each in done_rounds)
         say(
             f"{done + len(swaps)} swaps, {failed} failed, {mixed} of {checked} mixed, p99 {during} ms (steady {steady})"
         )
         if not swaps:
             raise SystemExit("no swap fits into a round; --every is too short")
-    return found, checked, mixed
+    return done_rounds, checked, mixed
 
 
-def run(asked: argparse.Namespace, say: Say) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Swap under load and tell what it did to whom."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        rig(world(asked), Path(folder), [], asked.redis) as made,
+        rig(world(options), Path(folder), [], options.redis) as bench,
         generator() as load,
     ):
-        line = Line(made, asked.touched)
-        with made.replicas((MODEL, MODEL), 2) as replicas:
+        line = Line(bench, options.touched)
+        with bench.replicas((MODEL, MODEL), 2) as replicas:
             shot = Shot(
                 tuple(replica.address for replica in replicas),
-                asked.rate,
-                2 * asked.steady + asked.swaps_per_round * asked.every,
-                made.world.users,
+                options.rate,
+                2 * options.steady + options.swaps_per_round * options.every,
+                bench.world.users,
                 warm_s=0,
-                k=asked.k,
+                k=options.k,
                 time_ms=NOW_MS,
-                explained=asked.explained,
+                explained=options.explained,
                 out=str(Path(folder) / "shot"),
             )
-            load.fire(Shot(**vars(shot) | {"seconds": asked.warm_up, "explained": 0.0}))
-            found, checked, mixed = rounds(load, line, replicas, Checker(made), shot, asked, say)
+            load.fire(Shot(**vars(shot) | {"seconds": options.warm_up, "explained": 0.0}))
+            all_rounds, checked, mixed = rounds(load, line, replicas, Checker(bench), shot, options, say)
             counted = read_metrics([replica.metrics_port for replica in replicas])
-    swaps = sum(len(each.swaps) for each in found)
-    steady, during, first = (np.concatenate([getattr(each, name) for each in found]) for name in
+    swaps = sum(len(each.swaps) for each in all_rounds)
+    steady, during, first = (np.concatenate([getattr(each, name) for each in all_rounds]) for name in
                              ("steady", "during", "first"))  # fmt: skip
-    lasted = np.array([swap.done_s - swap.moved_s for each in found for swap in each.swaps])
+    lasted = np.array([swap.done_s - swap.moved_s for each in all_rounds for swap in each.swaps])
     at = {name: percentiles(each) for name, each in (("steady", steady), ("during", during), ("first", first))}
     return {
         "swaps": swaps,
-        "failed": sum(each.failed for each in found),
+        "failed": sum(each.failed for each in all_rounds),
         "mixed": mixed,
         "p99_swap_ratio": ratio(at["during"]["p99_ms"], at["steady"]["p99_ms"]),
         "first_after_swap_ratio": ratio(at["first"]["p50_ms"], at["steady"]["p50_ms"]),
-        "sent": sum(each.sent for each in found),
+        "sent": sum(each.sent for each in all_rounds),
         "checked": checked,
         "latency": {
-            name: each | {"requests": len(of)}
-            for (name, each), of in zip(at.items(), (steady, during, first), strict=True)
+            name: each | {"requests": len(seconds)}
+            for (name, each), seconds in zip(at.items(), (steady, during, first), strict=True)
         },
         "swap": percentiles(lasted),
         # Each replica's first snapshot is a swap as well.
         "swaps_that_replicas_counted": counted.total("serving_swaps_total") - len(replicas),
         "failed_loads": counted.total("serving_failed_loads_total"),
-        "rate": asked.rate,
-        "every_s": asked.every,
+        "rate": options.rate,
+        "every_s": options.every,
         "replicas": len(replicas),
-        "touched": asked.touched,
-    } | machine(asked)
+        "touched": options.touched,
+    } | machine(options)
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.serving.rig import Replica, Rig
 from benchmarks.serving.shots import Requests, Shot, replies_of
-from benchmarks.serving.world import Tower, full, moved
+from benchmarks.serving.world import SnapshotTower, full, moved
 from contracts.features import rows_of
 from contracts.snapshots import delta, snapshot
 from contracts.snapshots.snapshot import Snapshot, Version
@@ -67,9 +67,9 @@ class Checker:
             mixed += self.mixed(RecallReply.FromString(content), int(table.user[place]))
         return checked, mixed
 
-    def _load(self, model: str, version: str) -> tuple[Snapshot, Tower]:
+    def _load(self, model: str, version: str) -> tuple[Snapshot, SnapshotTower]:
         named = delta.read(self._rig.snapshots, model, version)
-        return named, Tower(named)
+        return named, SnapshotTower(named)
 
 
 class Line:

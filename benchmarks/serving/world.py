@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import onnxruntime
 import torch
 
 from contracts.config.settings import ModelSettings
-from contracts.features import Floats, Positives, TowerInputs, gather, sampling_noise, tower_inputs
+from contracts.features import Floats, Positives, TowerInputs, gather, tower_inputs
 from contracts.snapshots import delta, index, snapshot
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
+from contracts.snapshots.tower import Tower
 from feature_repo.store import UserRow
 from trainer.learn.model import Model
 from trainer.models.base import UserEncoder
@@ -75,15 +75,15 @@ class World:
 
 def encoder(model: str, seed: int) -> UserEncoder:
     """A user encoder with weights that no training made."""
-    made = Model(model, SHAPE, seed).encoder.eval()
+    user_encoder = Model(model, SHAPE, seed).encoder.eval()
     eye = 8 * torch.eye(DIM)
     with torch.no_grad():
-        if isinstance(made, T2Diff):
-            made.last.weight += eye
-            made.read.weight.normal_(0, 0.01)
-        if isinstance(made, TwoTower):
-            made.skip.weight[:, 3 * DIM : 4 * DIM] += eye
-    return made
+        if isinstance(user_encoder, T2Diff):
+            user_encoder.last.weight += eye
+            user_encoder.read.weight.normal_(0, 0.01)
+        if isinstance(user_encoder, TwoTower):
+            user_encoder.skip.weight[:, 3 * DIM : 4 * DIM] += eye
+    return user_encoder
 
 
 @lru_cache
@@ -95,14 +95,14 @@ def template(model: str) -> TowerTemplate:
 def full(world: World, model: str, number: int) -> Snapshot:
     """A full snapshot; its tower and its item vectors are those of no other number."""
     torch.set_num_threads(1)
-    made, vectors = encoder(model, number), world.vectors(number)
+    user_encoder, vectors = encoder(model, number), world.vectors(number)
     manifest = Manifest(
         model=model,
         version=version_name(number),
         dim=DIM,
         window=WINDOW,
         sampling_seed=number,
-        noise_shape=made.noise_shape,
+        noise_shape=user_encoder.noise_shape,
         examples=0,
         shares={},
         offsets={},
@@ -110,11 +110,11 @@ def full(world: World, model: str, number: int) -> Snapshot:
         metrics={},
     )
     counts = np.arange(1, world.items + 1, dtype=np.float32)
-    ids, tower = np.arange(1, world.items + 1), template(model).fill(made)
-    found = Snapshot(manifest, tower, ids, vectors, counts, index.EXACT)
+    ids, tower = np.arange(1, world.items + 1), template(model).fill(user_encoder)
+    unindexed = Snapshot(manifest, tower, ids, vectors, counts, index.EXACT)
     users = range(1, min(world.users, index.QUERIES) + 1)
-    queries = Tower(found)(users, [world.watched(user) for user in users])
-    return replace(found, index=index.build(vectors, queries, seed=number))
+    queries = SnapshotTower(unindexed)(users, [world.watched(user) for user in users])
+    return replace(unindexed, index=index.build(vectors, queries, seed=number))
 
 
 def moved(base: Snapshot, share: float, sequence: int) -> Delta:
@@ -128,29 +128,19 @@ def moved(base: Snapshot, share: float, sequence: int) -> Delta:
     return Delta(replace(base.manifest, version=version_name(number.number, sequence)), changes)
 
 
-class Tower:
-    """A snapshot's tower in this process, for one thread."""
+class SnapshotTower:
+    """A snapshot's tower in this process, for one thread, and the item vectors that it is fed."""
 
     def __init__(self, named: Snapshot) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(named.tower, options, providers=["CPUExecutionProvider"])
-        self._wanted = {entry.name for entry in self._session.get_inputs()}
-        self._named = named
+        self._tower, self._named = Tower.of(named), named
 
     def __call__(self, user_ids: Sequence[int], watched: Sequence[Positives]) -> Floats:
         """The vectors (B, d) of users who have watched so."""
-        inputs, sequence, noise = prepared(self._named, user_ids, watched, self._named.manifest.noise_shape)
-        feed = {"sequence": sequence, "mask": inputs.mask, "lag": inputs.lag, "noise": noise}
-        (vectors,) = self._session.run(["user"], {name: feed[name] for name in feed if name in self._wanted})
-        made: Floats = vectors
-        return made
+        inputs, sequence = prepared(self._named, watched)
+        return self._tower.users(sequence, inputs.mask, inputs.lag, user_ids)
 
 
-def prepared(
-    named: Snapshot, user_ids: Sequence[int], watched: Sequence[Positives], noise_shape: tuple[int, ...]
-) -> tuple[TowerInputs, Floats, Floats]:
-    """Users as a tower takes them at `NOW_MS`: masks and lags, behaviours (B, n, d) and noise (B, …)."""
+def prepared(named: Snapshot, watched: Sequence[Positives]) -> tuple[TowerInputs, Floats]:
+    """Users as a tower takes them at `NOW_MS`: masks and lags, and behaviours (B, n, d)."""
     inputs = tower_inputs(list(watched), np.full(len(watched), NOW_MS), named.item_ids, named.manifest.window)
-    noise = np.stack([sampling_noise(user, named.manifest.sampling_seed, noise_shape) for user in user_ids])
-    return inputs, gather(inputs.rows, named.item_vectors), noise
+    return inputs, gather(inputs.rows, named.item_vectors)

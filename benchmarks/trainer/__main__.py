@@ -39,8 +39,8 @@ def part(name: str, *arguments: object) -> dict[str, Any]:
     """Run one part in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.trainer.{name}", *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
 def main() -> None:
@@ -52,21 +52,21 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true", help="the least of everything: does it run?")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     parts: dict[str, Any] = {}
-    for name in asked.parts:
-        if name in OF_THE_LOG and asked.data is None:
+    for name in options.parts:
+        if name in OF_THE_LOG and options.data is None:
             continue
-        data = ["--data", asked.data] if name in OF_THE_LOG else []
-        parts[name] = part(name, *data, "--device", asked.device, *(QUICK[name] if asked.quick else []))
-    found: dict[str, Any] = {"device": next((told["device"] for told in parts.values()), None)}
+        data = ["--data", options.data] if name in OF_THE_LOG else []
+        parts[name] = part(name, *data, "--device", options.device, *(QUICK[name] if options.quick else []))
+    figures: dict[str, Any] = {"device": next((of_part["device"] for of_part in parts.values()), None)}
     for name, keys in FIGURES.items():
-        found |= {key: parts.get(name, {}).get(key) for key in keys}
-    found["parts"] = parts
-    if asked.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        figures |= {key: parts.get(name, {}).get(key) for key in keys}
+    figures["parts"] = parts
+    if options.json:
+        sys.stdout.write(json.dumps(figures) + "\n")
     else:
-        for name, value in found.items():
+        for name, value in figures.items():
             sys.stdout.write(f"{name:30} {json.dumps(value)}\n")
 
 

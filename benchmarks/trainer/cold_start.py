@@ -45,8 +45,8 @@ def begin(how: str, tower: ItemTower, catalogue: Catalogue, new: Ints) -> None:
     of_watched = has * (tower.positives > 0).unsqueeze(1)
     means = (of_watched.T @ table) / of_watched.sum(0).clamp(min=1).unsqueeze(1)
     mine = has[new] * (of_watched.sum(0) > 0)
-    told = mine.sum(1) > 0
-    table[torch.from_numpy(new)[told]] = (mine @ means)[told] / mine[told].sum(1, keepdim=True)
+    categorised = mine.sum(1) > 0
+    table[torch.from_numpy(new)[categorised]] = (mine @ means)[categorised] / mine[categorised].sum(1, keepdim=True)
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
 ) -> dict[str, Any]:
     """Test, then learn from, all effective views."""
     midnights = source.midnights_ms()
-    asked = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
+    queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
     items = source.catalogue
     announced_ms = np.full(items.item_ids.size, 2**62)
     np.minimum.at(announced_ms, source.rows, source.times_ms)
@@ -69,12 +69,12 @@ def run(
     tower, catalogue = learner.model.items, Catalogue()
     ranks, positives = [], []
     begun, size = time.process_time(), settings.model.batch_size
-    for part in (asked[at : at + size] for at in range(0, len(asked), size)):
-        known = len(catalogue)
-        for at in order[known : np.searchsorted(announced_ms[order], part[-1].time_ms, side="right")].tolist():
+    for part in (queries[at : at + size] for at in range(0, len(queries), size)):
+        announced = len(catalogue)
+        for at in order[announced : np.searchsorted(announced_ms[order], part[-1].time_ms, side="right")].tolist():
             catalogue.put(int(items.item_ids[at]), items.categories[at])
         learner.follow(catalogue)
-        begin(how, tower, catalogue, np.arange(known, len(catalogue)))
+        begin(how, tower, catalogue, np.arange(announced, len(catalogue)))
         batch = batch_of(part, settings.model.window)
         batch = replace(
             batch,
@@ -85,12 +85,12 @@ def run(
         positives.append(tower.positives.numpy()[batch.targets])
         ranks.append(learner.evaluate(batch).ranks)
         learner.learn(batch)
-    found, few = np.concatenate(ranks), np.concatenate(positives) < FEW
-    out: dict[str, Any] = {"begins": how, "admit_after": admit_after, "seed": seed, "examples": found.size}
+    target_ranks, few = np.concatenate(ranks), np.concatenate(positives) < FEW
+    out: dict[str, Any] = {"begins": how, "admit_after": admit_after, "seed": seed, "examples": target_ranks.size}
     out |= {"examples_few": int(few.sum()), "cpu_s": round(time.process_time() - begun, 1)}
     for k in CUTOFFS:
-        out[f"recall@{k}"] = round(float((found <= k).mean()), 5)
-        out[f"recall@{k}/few"] = round(float((found[few] <= k).mean()), 5)
+        out[f"recall@{k}"] = round(float((target_ranks <= k).mean()), 5)
+        out[f"recall@{k}/few"] = round(float((target_ranks[few] <= k).mean()), 5)
     return out
 
 
@@ -101,17 +101,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="two_tower")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--known", action="store_true", help="announce all items before the log begins")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     # What was watched before the log is left out: its items would all be known.
-    source = kuairand.stream(asked.kuairand, histories=asked.known)
+    source = kuairand.stream(options.kuairand, histories=options.known)
     ways = [(how, 0) for how in BEGINNINGS] + [("random", count) for count in ADMISSIONS[1:]]
-    found = [
-        run(source, asked.model, how, admit_after, seed, all_known=asked.known)
+    runs = [
+        run(source, options.model, how, admit_after, seed, all_known=options.known)
         for how, admit_after in ways
-        for seed in asked.seeds
+        for seed in options.seeds
     ]
-    print(json.dumps({"model": asked.model, "all_known": asked.known, "few": FEW, "runs": found}, indent=1))  # noqa: T201
+    print(json.dumps({"model": options.model, "all_known": options.known, "few": FEW, "runs": runs}, indent=1))  # noqa: T201
     return 0
 
 

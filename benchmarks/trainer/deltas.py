@@ -61,15 +61,15 @@ class Line:
     bytes: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)  # of the catalogue
 
-    def add(self, made: Snapshot, tolerance: float) -> None:
+    def add(self, snapshot: Snapshot, tolerance: float) -> None:
         """Write what has moved since the last delta."""
         served = (self.served.item_ids, self.served.item_vectors, self.served.item_counts)
-        changes = difference(*served, made.item_ids, made.item_vectors, made.item_counts, tolerance)
+        changes = difference(*served, snapshot.item_ids, snapshot.item_vectors, snapshot.item_counts, tolerance)
         if not changes.item_ids.size:
             return
-        manifest = replace(made.manifest, version=version_name(1, len(self.bytes) + 1))
+        manifest = replace(snapshot.manifest, version=version_name(1, len(self.bytes) + 1))
         self.bytes.append(directory_bytes(delta.write(self.root, Delta(manifest, changes))))
-        self.shares.append(changes.item_ids.size / made.item_ids.size)
+        self.shares.append(changes.item_ids.size / snapshot.item_ids.size)
         self.served = delta.apply(self.served, Delta(manifest, changes))
 
 
@@ -137,13 +137,13 @@ def day(
             student.learn(batch, tested=number >= first - 1)
             wanting = [beat for beat, plan in plans.items() if number in plan]
             if wanting:
-                made = student.snapshot()
+                snapshot = student.snapshot()
                 for beat in wanting:
-                    lines[beat].add(made, tolerance)
+                    lines[beat].add(snapshot, tolerance)
     out = {str(beat): weighed(line, full_bytes) for beat, line in lines.items()}
-    for told in out.values():
-        told["bytes_per_min"] = round(told["bytes_per_delta"] * told["deltas"] / minutes)
-        told["full_bytes_per_min"] = round(full_bytes * told["deltas"] / minutes)
+    for figures in out.values():
+        figures["bytes_per_min"] = round(figures["bytes_per_delta"] * figures["deltas"] / minutes)
+        figures["full_bytes_per_min"] = round(full_bytes * figures["deltas"] / minutes)
     return {"full_bytes": full_bytes, "steps": len(batches) - first, "beats": out}
 
 
@@ -191,10 +191,10 @@ def crowd(
         lines, full_bytes = begun(student, STEPS, Path(scratch))
         for number, batch in enumerate(islice(batches, steps[1]), 1):
             student.learn(batch, tested=False)
-            made = student.snapshot()
+            snapshot = student.snapshot()
             for each, line in lines.items():
                 if number % each == 0:
-                    line.add(made, settings.delta_tolerance)
+                    line.add(snapshot, settings.delta_tolerance)
     return {"full_bytes": full_bytes, "steps": {str(each): weighed(line, full_bytes) for each, line in lines.items()}}
 
 
@@ -208,42 +208,42 @@ def _encoded(crowd: Crowd, catalogue: Catalogue, model: ModelSettings) -> Iterat
         yield encode(part, catalogue, model.window)
 
 
-def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything, by softmax, batch size, model and beat."""
-    torch.set_num_threads(asked.threads)
-    device = choose_device(asked.device)
-    source = kuairand.stream(asked.data, histories=True)
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    source = kuairand.stream(options.data, histories=True)
     midnights = source.midnights_ms()
-    queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))[-(asked.last or 0) :]
+    queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))[-(options.last or 0) :]
     catalogue = trainer_catalogue(source.catalogue)
     log: dict[str, Any] = {}
     for softmax in SOFTMAXES:
-        for batch_size in asked.batch_sizes:
+        for batch_size in options.batch_sizes:
             model = ModelSettings(batch_size=batch_size)
-            settings = TrainerSettings(model=model, softmax=softmax, delta_tolerance=asked.tolerance)
+            settings = TrainerSettings(model=model, softmax=softmax, delta_tolerance=options.tolerance)
             starts = [*range(0, len(queries) + 1, batch_size)]  # what does not fill a batch is not learned
             parts = [queries[start:end] for start, end in pairwise(starts)]
             batches = [(part[-1].time_ms, batch_of(part, model.window)) for part in parts]
             for name in MODELS:
                 say(f"{name}, {softmax} softmax, batches of {batch_size}")
                 student = Student(name, settings, catalogue, device)
-                found = day(student, batches, int(midnights[-2]), asked.beats, settings.delta_tolerance)
-                log.setdefault(softmax, {}).setdefault(str(batch_size), {})[name] = found
+                figures = day(student, batches, int(midnights[-2]), options.beats, settings.delta_tolerance)
+                log.setdefault(softmax, {}).setdefault(str(batch_size), {})[name] = figures
     crowds: dict[str, Any] = {}
     for softmax in SOFTMAXES:
-        for items in (each for each in asked.items if softmax == "sampled" or each <= MAX_ITEMS):
+        for items in (each for each in options.items if softmax == "sampled" or each <= MAX_ITEMS):
             for name in MODELS:
                 say(f"{name}, {softmax} softmax, {items:,} items")
-                settings = TrainerSettings(softmax=softmax, delta_tolerance=asked.tolerance)
-                found = crowd(name, settings, items, (asked.begun, asked.followed), device)
-                crowds.setdefault(softmax, {}).setdefault(str(items), {})[name] = found
-    default = log["full"][str(asked.batch_sizes[-1])]
-    beats = [default[name]["beats"][str(asked.beats[0])] for name in MODELS]
+                settings = TrainerSettings(softmax=softmax, delta_tolerance=options.tolerance)
+                figures = crowd(name, settings, items, (options.begun, options.followed), device)
+                crowds.setdefault(softmax, {}).setdefault(str(items), {})[name] = figures
+    default = log["full"][str(options.batch_sizes[-1])]
+    beats = [default[name]["beats"][str(options.beats[0])] for name in MODELS]
     return {
         # Both models', as the trainer is set by default, at the shortest beat.
-        "delta_bytes_per_min": sum(told["bytes_per_min"] for told in beats),
-        "full_bytes_per_min": sum(told["full_bytes_per_min"] for told in beats),
-        "delta_tolerance": asked.tolerance,
+        "delta_bytes_per_min": sum(figures_of_beat["bytes_per_min"] for figures_of_beat in beats),
+        "full_bytes_per_min": sum(figures_of_beat["full_bytes_per_min"] for figures_of_beat in beats),
+        "delta_tolerance": options.tolerance,
         "full_every_h": TrainerSettings().publish_every_ms / HOUR_MS,
         "items": len(catalogue),
         "views_learned": len(queries),
@@ -269,13 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--out", type=Path, help="where to keep the JSON object, which is printed as well")
-    asked = parser.parse_args(arguments)
-    told = run(asked, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
-    text = json.dumps(told, indent=1)
+    options = parser.parse_args(arguments)
+    figures = run(options, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
+    text = json.dumps(figures, indent=1)
     sys.stdout.write(text + "\n")
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(text + "\n")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ READY_S, DRAIN_S = 300.0, 120.0  # for the first snapshots, and for the last exa
 SHOWN = ("served_vectors_p50_s", "served_vectors_p99_s", "served_tower_p50_s", "served_tower_p99_s")
 
 
-def settings_for(kafka: KafkaSettings, directory: Path, asked: argparse.Namespace) -> Settings:
+def settings_for(kafka: KafkaSettings, directory: Path, options: argparse.Namespace) -> Settings:
     """The defaults, but for when to publish, the gate's anchor and the device."""
     arms = {"control": Arm(weight=1, model="two_tower"), "treatment": Arm(weight=1, model="t2diff")}
     return Settings(
@@ -59,12 +59,12 @@ def settings_for(kafka: KafkaSettings, directory: Path, asked: argparse.Namespac
         snapshots=directory / "snapshots",
         state=directory / "state",
         trainer=TrainerSettings(
-            publish_every_s=asked.publish_every,
-            deltas_every_s=asked.deltas_every,
-            checkpoint_every_examples=asked.checkpoint_every,
-            gate=GateSettings(anchor=asked.anchor, enabled=not asked.no_gate),
-            device=asked.device,
-            threads=asked.threads,
+            publish_every_s=options.publish_every,
+            deltas_every_s=options.deltas_every,
+            checkpoint_every_examples=options.checkpoint_every,
+            gate=GateSettings(anchor=options.anchor, enabled=not options.no_gate),
+            device=options.device,
+            threads=options.threads,
         ),
         experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=2**50, arms=arms, control="control"),
     )
@@ -156,23 +156,23 @@ class Run:
         seconds = last.at_s - first.at_s
         models: dict[str, dict[str, Any]] = {}
         for model in self._models:
-            sent, told = self._sender.log(model), models.setdefault(model, {})
+            sent, figures = self._sender.log(model), models.setdefault(model, {})
             for what in ("vectors", "tower"):
                 served = [(live.at_s, getattr(live, what)) for live in self._watch.seen[model]]
-                found = waits(sent, served, first.at_s, last.at_s)
-                told |= {f"served_{what}_{name}_s": value for name, value in quantiles(found).items()}
-                told[f"never_served_{what}"] = int(np.isinf(found).sum())
-            told["examples"] = int(found.size)
-            told["went_live"] = {
+                waited_s = waits(sent, served, first.at_s, last.at_s)
+                figures |= {f"served_{what}_{name}_s": value for name, value in quantiles(waited_s).items()}
+                figures[f"never_served_{what}"] = int(np.isinf(waited_s).sum())
+            figures["examples"] = int(waited_s.size)
+            figures["went_live"] = {
                 kind: int(self._grown(first, last, "trainer_snapshots_published_total", model=model, kind=kind))
                 for kind in ("full", "delta")
             }
-            told["held"] = int(self._grown(first, last, "trainer_snapshots_rejected_total", model=model))
-            told["held_in_warm_up"] = int(first.metrics.total("trainer_snapshots_rejected_total", model=model))
-            told["recall@100"] = round(
+            figures["held"] = int(self._grown(first, last, "trainer_snapshots_rejected_total", model=model))
+            figures["held_in_warm_up"] = int(first.metrics.total("trainer_snapshots_rejected_total", model=model))
+            figures["recall@100"] = round(
                 last.metrics.total("trainer_progressive_recall", model=model, k="100", scope="recent"), 3
             )
-            told["test_and_learn_share"] = round(
+            figures["test_and_learn_share"] = round(
                 self._grown(first, last, "trainer_train_seconds_sum", model=model) / seconds, 3
             )
         return worst(models) | {
@@ -182,8 +182,8 @@ class Run:
             "lag_max": max(reading.lag for reading in readings),
             "lag_at_end": last.lag,
             "seconds": round(seconds, 1),
-            "publications": sum(sum(told["went_live"].values()) for told in models.values()),
-            "gate_holds": sum(told["held"] + told["held_in_warm_up"] for told in models.values()),
+            "publications": sum(sum(figures["went_live"].values()) for figures in models.values()),
+            "gate_holds": sum(figures["held"] + figures["held_in_warm_up"] for figures in models.values()),
             "checkpoint_share": round(self._grown(first, last, "trainer_checkpoint_seconds_sum") / seconds, 3),
             "cores": {name: round((last.cpu_s[name] - was) / seconds, 3) for name, was in first.cpu_s.items()},
             "asked_every_s": {
@@ -227,14 +227,14 @@ def holds(readings: Sequence[Reading]) -> list[dict[str, Any]]:
     for before, after in pairwise(readings):
         were, are = (each.metrics.values("trainer_snapshots_rejected_total", "model") for each in (before, after))
         for model in (name for name, count in are.items() if count > were.get(name, 0)):
-            told: dict[str, Any] = {"second": round(after.at_s - readings[0].at_s), "model": model}
+            hold: dict[str, Any] = {"second": round(after.at_s - readings[0].at_s), "model": model}
             for on in ("fresh", "anchor"):
-                found = (
+                comparison = (
                     after.metrics.total("trainer_gate_difference", model=model, on=on, what=what)
                     for what in ("difference", "low", "high")
                 )
-                told[on] = [round(value, 4) for value in found]
-            out.append(told)
+                hold[on] = [round(value, 4) for value in comparison]
+            out.append(hold)
     return out
 
 
@@ -244,26 +244,26 @@ def worst(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
     >>> worst({"a": dict.fromkeys(SHOWN, 1.0), "b": dict.fromkeys(SHOWN, 2.0)})["served_tower_p99_s"]
     2.0
     """
-    values = {name: [told[name] for told in models.values()] for name in SHOWN}
-    return {name: None if None in of else max(of) for name, of in values.items()}
+    values = {name: [figures[name] for figures in models.values()] for name in SHOWN}
+    return {name: None if None in by_model else max(by_model) for name, by_model in values.items()}
 
 
-def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Start everything, measure, and stop everything."""
     clock = SystemClock()
-    crowd = Crowd(users=asked.users, items=asked.items)
+    crowd = Crowd(users=options.users, items=options.items)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latency-bench-")))
         supervisor = stack.enter_context(Supervisor(scratch / "logs", clock))
-        if asked.broker == "embedded":
+        if options.broker == "embedded":
             kafka = broker.start_embedded(supervisor, clock)
-        elif asked.broker == "apache":
+        elif options.broker == "apache":
             server = stack.enter_context(apache_kafka.start(apache_kafka.default_home(), scratch / "kafka"))
             kafka = broker.outside(server.address)
         else:
-            kafka = broker.outside(asked.broker)
+            kafka = broker.outside(options.broker)
             stack.callback(broker.remove, kafka)
-        settings = settings_for(kafka, scratch, asked)
+        settings = settings_for(kafka, scratch, options)
         broker.prepare(kafka)
         apply(settings.feature_repo)
         announce(kafka, crowd, clock.now_ms())
@@ -272,27 +272,27 @@ def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]
         trainer = supervisor.start_worker("trainer", ["trainer"], scratch / "settings.yaml")
         replica = supervisor.start_worker("replica", ["serve"], scratch / "settings.yaml")
         supervisor.wait_ready([trainer, replica])
-        sender = Sender(kafka, crowd, asked.rate, None if asked.outside else settings.experiment, clock)
+        sender = Sender(kafka, crowd, options.rate, None if options.outside else settings.experiment, clock)
         watch = Watch(f"127.0.0.1:{replica.facts['port']}", users, settings.snapshots, clock)
-        found = Run(settings, supervisor, sender, watch, trainer).measure(asked.warm_up, asked.seconds, say)
+        figures = Run(settings, supervisor, sender, watch, trainer).measure(options.warm_up, options.seconds, say)
         model = settings.trainer.model
     return {
-        **{name: found.pop(name) for name in SHOWN},
-        "rate": asked.rate,
+        **{name: figures.pop(name) for name in SHOWN},
+        "rate": options.rate,
         # What is behind at the end is at most what comes within a beat of the deltas.
-        "kept_up": found["lag_at_end"] <= asked.rate * asked.deltas_every,
-        **found,
-        "broker": asked.broker,
-        "in_an_experiment": not asked.outside,
-        "publish_every_s": asked.publish_every,
-        "deltas_every_s": asked.deltas_every,
+        "kept_up": figures["lag_at_end"] <= options.rate * options.deltas_every,
+        **figures,
+        "broker": options.broker,
+        "in_an_experiment": not options.outside,
+        "publish_every_s": options.publish_every,
+        "deltas_every_s": options.deltas_every,
         "shape": {
             "items": crowd.items, "users": crowd.users, "dim": model.dim, "window": model.window,
-            "batch": model.batch_size, "softmax": settings.trainer.softmax, "anchor": asked.anchor,
-            "gate": not asked.no_gate, "checkpoint_every_examples": asked.checkpoint_every,
+            "batch": model.batch_size, "softmax": settings.trainer.softmax, "anchor": options.anchor,
+            "gate": not options.no_gate, "checkpoint_every_examples": options.checkpoint_every,
         },
-        "device": costs.device_name(choose_device(asked.device)),
-        "threads": asked.threads,
+        "device": costs.device_name(choose_device(options.device)),
+        "threads": options.threads,
         "load_average": round(os.getloadavg()[0], 2),
         "versions": costs.versions(),
     }  # fmt: skip
@@ -320,13 +320,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser)
     parser.add_argument("--out", type=Path, help="where to keep the JSON object, which is printed as well")
-    asked = parser.parse_args(arguments)
-    told = run(asked, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
-    text = json.dumps(told, indent=1)
+    parsed = parser.parse_args(arguments)
+    figures = run(parsed, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
+    text = json.dumps(figures, indent=1)
     sys.stdout.write(text + "\n")
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(text + "\n")
+    if parsed.out:
+        parsed.out.parent.mkdir(parents=True, exist_ok=True)
+        parsed.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def encoder() -> dict[str, Once]:
         def once() -> None:
             model.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                made = model.training_step(x, mask, lag, target, generator)
-            torch.autograd.backward(made.user.float().square().mean() + made.extra_loss.float())
+                trained = model.training_step(x, mask, lag, target, generator)
+            torch.autograd.backward(trained.user.float().square().mean() + trained.extra_loss.float())
 
         return once
 
@@ -88,12 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer.models", description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args(arguments)
-    torch.set_num_threads(asked.threads)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    found = measure(softmax(), asked.rounds) | measure(encoder(), asked.rounds)
-    shape = {"places": PLACES, "items": ITEMS, "dim": DIM, "window": WINDOW, "threads": asked.threads}
-    print(json.dumps({"ms": found, "shape": shape, "torch": torch.__version__}, indent=2))  # noqa: T201
+    milliseconds = measure(softmax(), options.rounds) | measure(encoder(), options.rounds)
+    shape = {"places": PLACES, "items": ITEMS, "dim": DIM, "window": WINDOW, "threads": options.threads}
+    print(json.dumps({"ms": milliseconds, "shape": shape, "torch": torch.__version__}, indent=2))  # noqa: T201
     return 0
 
 

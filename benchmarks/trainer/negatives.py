@@ -41,7 +41,7 @@ def recalls(folder: Path, model: str, negatives: Sequence[int], seeds: Sequence[
     """Progressive recall of each way to learn, an entry a way and seed."""
     source = kuairand.stream(folder, histories=True)
     midnights = source.midnights_ms()
-    asked = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
+    queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
     ways: list[tuple[str, dict[str, Any], Callable[..., Negatives]]] = [("full", {"softmax": "full"}, draw)]
     for count in negatives:
         sampled = {"softmax": "sampled", "negatives": count}
@@ -52,10 +52,10 @@ def recalls(folder: Path, model: str, negatives: Sequence[int], seeds: Sequence[
             begun = time.process_time()
             chosen = TrainerSettings.model_validate(settings)
             with mock.patch.object(learning, "draw", way):
-                ranks = learn_online(model, chosen, source.catalogue, asked, seed=seed, device=CPU)
-            found = {f"recall@{k}": round(float((ranks <= k).mean()), 5) for k in CUTOFFS}
+                ranks = learn_online(model, chosen, source.catalogue, queries, seed=seed, device=CPU)
+            at_cutoffs = {f"recall@{k}": round(float((ranks <= k).mean()), 5) for k in CUTOFFS}
             about = {"way": name, "negatives": settings.get("negatives"), "seed": seed, "examples": len(ranks)}
-            out.append(about | found | {"cpu_s": round(time.process_time() - begun, 1)})
+            out.append(about | at_cutoffs | {"cpu_s": round(time.process_time() - begun, 1)})
     return out
 
 
@@ -67,6 +67,7 @@ def batch_among(rng: np.random.Generator, items: int, settings: ModelSettings) -
         rows=rows,
         mask=np.ones(shape, np.float32),
         lag=np.ones(shape, np.float32),
+        served_lag=np.ones(shape, np.float32),
         targets=(items * rng.random(len(rows)) ** 3).astype(np.int64),
         seen=tuple(rows),
         user_ids=np.arange(1, len(rows) + 1),
@@ -110,14 +111,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=50)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"model": asked.model}
-    if asked.kuairand:
-        found["recall"] = recalls(asked.kuairand, asked.model, asked.negatives, asked.seeds)
-    ways = [("full", SIZES[0])] + [("sampled", size) for size in asked.sizes]
-    found["costs"] = [costs(asked.model, softmax, size, asked.rounds) for softmax, size in ways] if asked.sizes else []
-    print(json.dumps(found, indent=2))  # noqa: T201
+    figures: dict[str, Any] = {"model": options.model}
+    if options.kuairand:
+        figures["recall"] = recalls(options.kuairand, options.model, options.negatives, options.seeds)
+    ways = [("full", SIZES[0])] + [("sampled", size) for size in options.sizes]
+    figures["costs"] = (
+        [costs(options.model, softmax, size, options.rounds) for softmax, size in ways] if options.sizes else []
+    )
+    print(json.dumps(figures, indent=2))  # noqa: T201
     return 0
 
 

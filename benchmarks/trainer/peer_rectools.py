@@ -72,9 +72,9 @@ class Rounds:
         watch = self._watch()
         while True:
             batch = batches[(watch.seen + 1) % len(batches)]
-            found = module.loss_calculator(module.get_batch_logits(batch), batch["y"], batch["yw"])
+            batch_loss = module.loss_calculator(module.get_batch_logits(batch), batch["y"], batch["yw"])
             optimizer.zero_grad(set_to_none=True)
-            found.backward()
+            batch_loss.backward()
             optimizer.step()
             if watch.enough():
                 return watch
@@ -102,16 +102,16 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    torch.set_num_threads(asked.threads)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    on_gpu = asked.device == "cuda" or (asked.device == "auto" and torch.cuda.is_available())
+    on_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     wait = torch.cuda.synchronize if on_gpu else lambda: None
-    shape = Shape(**asked.shape)
+    shape = Shape(**options.shape)
     rounds = Rounds(
-        shape, lambda: Stopwatch(asked.seconds, asked.batches, wait), torch.device("cuda" if on_gpu else "cpu")
+        shape, lambda: Stopwatch(options.seconds, options.batches, wait), torch.device("cuda" if on_gpu else "cpu")
     )
     ways: dict[str, Any] = {"fit": rounds.fit, "step": rounds.step}
     tell({module.__name__: module.__version__ for module in (rectools, pytorch_lightning, torch, np)})

@@ -199,8 +199,8 @@ def _liking(example: Example, item_id: int) -> Example:
 
 def _renamed(example: Example, becomes: dict[int, int], from_ms: int) -> Example:
     twin = _liking(example, becomes.get(example.item_id, example.item_id))
-    kept = zip(example.history.item_ids, example.history.times_ms, strict=True)
-    twin.history.item_ids[:] = [becomes.get(i, i) if at_ms >= from_ms else i for i, at_ms in kept]
+    behaviours = zip(example.history.item_ids, example.history.times_ms, strict=True)
+    twin.history.item_ids[:] = [becomes.get(i, i) if at_ms >= from_ms else i for i, at_ms in behaviours]
     return twin
 
 
@@ -225,13 +225,13 @@ def ask(lines: Sequence[Line], examples: Sequence[Example], course: Course) -> N
 def run(scenario: str, course: Course, clean: Sequence[Example], plan: Plan, item_ids: Ints) -> dict[str, Any]:
     """One scenario, from the warm-up on."""
     begun = time.perf_counter()
-    told = retold(scenario, clean, plan, item_ids)
+    stream = retold(scenario, clean, plan, item_ids)
     first = Served.of(course.snapshot(), CPU)
     gated, ungated = Line(first, []), Line(first, [])
     publications: list[dict[str, Any]] = []
     drifts: list[int] = []
-    for start in range(0, len(told), plan.every):
-        part = told[start : start + plan.every]
+    for start in range(0, len(stream), plan.every):
+        part = stream[start : start + plan.every]
         for few in _parts(part, course.settings.batch_size):
             true = [each.clean for each in few if each.clean is not None]
             if true:
@@ -250,16 +250,16 @@ def run(scenario: str, course: Course, clean: Sequence[Example], plan: Plan, ite
         "publications": publications,
         "held_at": [p["at"] for p in publications if not p["passed"]],
         "drifts_to_the_worse_in_the_publication_from": drifts,
-        "recall": recalls(scenario, told, gated, ungated, plan),
+        "recall": recalls(scenario, stream, gated, ungated, plan),
         "seconds": round(time.perf_counter() - begun, 1),
     }
 
 
-def recalls(scenario: str, told: Sequence[Told], gated: Line, ungated: Line, plan: Plan) -> dict[str, Any]:
+def recalls(scenario: str, stream: Sequence[Told], gated: Line, ungated: Line, plan: Plan) -> dict[str, Any]:
     """Of what is live on clean examples: over all, and from the poison's first example until its traces fade."""
-    spoilt = [i for i, each in enumerate(t for t in told if t.clean is not None) if i >= plan.start]
+    spoilt = [i for i, each in enumerate(t for t in stream if t.clean is not None) if i >= plan.start]
     end = plan.start + plan.poison + AFTERMATH * plan.every
-    parts = {"all": slice(None), "during_and_after": slice(spoilt[0], len(told) if scenario == "drift" else end)}
+    parts = {"all": slice(None), "during_and_after": slice(spoilt[0], len(stream) if scenario == "drift" else end)}
     lines = {"gated": gated, "ungated": ungated}
     return {
         f"@{k}": {name: {way: line.recall(k, part) for way, line in lines.items()} for name, part in parts.items()}
@@ -288,24 +288,24 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("margin", "confidence"):
         parser.add_argument(f"--{name}", type=float, default=getattr(GateSettings(), name))
     parser.add_argument("--anchor", type=int, default=GateSettings().anchor)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    plan = replace(plan, **{name: getattr(asked, name) for name in vars(plan)})
-    gate = GateSettings(margin=asked.margin, confidence=asked.confidence, anchor=asked.anchor)
-    source = kuairand.stream(asked.data, histories=True)
+    plan = replace(plan, **{name: getattr(options, name) for name in vars(plan)})
+    gate = GateSettings(margin=options.margin, confidence=options.confidence, anchor=options.anchor)
+    source = kuairand.stream(options.data, histories=True)
     midnights = source.midnights_ms()
     queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))[: plan.warm_up + plan.examples]
     item_ids = source.catalogue.item_ids
     examples = examples_of(queries, item_ids)
-    warmed = warm(asked.model, examples[: plan.warm_up], trainer_catalogue(source.catalogue), gate, plan)
-    found: dict[str, Any] = {"model": asked.model, "plan": vars(plan), "gate": gate.model_dump(), "scenarios": {}}
-    for scenario in asked.scenario or SCENARIOS:
-        found["scenarios"][scenario] = run(scenario, warmed.fork(), examples[plan.warm_up :], plan, item_ids)
-        shown = found["scenarios"][scenario]
-        told = f"{scenario}: held at {shown['held_at']}, recall {json.dumps(shown['recall'])}"
-        print(told, file=sys.stderr, flush=True)  # noqa: T201
-    if asked.json:
-        print(json.dumps(found, indent=1))  # noqa: T201
+    warmed = warm(options.model, examples[: plan.warm_up], trainer_catalogue(source.catalogue), gate, plan)
+    figures: dict[str, Any] = {"model": options.model, "plan": vars(plan), "gate": gate.model_dump(), "scenarios": {}}
+    for scenario in options.scenario or SCENARIOS:
+        figures["scenarios"][scenario] = run(scenario, warmed.fork(), examples[plan.warm_up :], plan, item_ids)
+        shown = figures["scenarios"][scenario]
+        summary = f"{scenario}: held at {shown['held_at']}, recall {json.dumps(shown['recall'])}"
+        print(summary, file=sys.stderr, flush=True)  # noqa: T201
+    if options.json:
+        print(json.dumps(figures, indent=1))  # noqa: T201
     return 0
 
 

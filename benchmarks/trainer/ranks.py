@@ -65,14 +65,14 @@ def work(rank: int, size: int, folder: Path, shapes: list[Shape], seconds: float
         if size > 1
         else Ranks()
     )
-    found = [
+    measured = [
         {"model": model, "softmax": softmax, "batch": shape.batch, **measure(ranks, shape, model, softmax, seconds)}
         for shape in shapes
         for softmax in SOFTMAXES
         for model in MODELS
     ]
     if ranks.leads:
-        (folder / f"{size}.json").write_text(json.dumps(found))
+        (folder / f"{size}.json").write_text(json.dumps(measured))
     ranks.close()
 
 
@@ -81,21 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 512], help="examples in a batch")
     parser.add_argument("--seconds", type=float, default=8.0, help="of CPU time, for each figure")
-    asked = parser.parse_args(arguments)
-    shapes = [replace(Shape(window=32), batch=batch) for batch in asked.batches]
+    options = parser.parse_args(arguments)
+    shapes = [replace(Shape(window=32), batch=batch) for batch in options.batches]
     rows: dict[int, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as name:
-        for size in asked.processes:
+        for size in options.processes:
             print(f"… {size} processes", file=sys.stderr, flush=True)  # noqa: T201
-            multiprocessing.spawn(work, args=(size, Path(name), shapes, asked.seconds), nprocs=size)
+            multiprocessing.spawn(work, args=(size, Path(name), shapes, options.seconds), nprocs=size)
             rows[size] = json.loads((Path(name) / f"{size}.json").read_text())
-    first = rows[asked.processes[0]]
-    for found in rows.values():
-        for row, base in zip(found, first, strict=True):
+    first = rows[options.processes[0]]
+    for measured in rows.values():
+        for row, base in zip(measured, first, strict=True):
             row["speedup"] = round(row["windows_per_s"] / base["windows_per_s"], 3)
             row["cpu_speedup"] = round(row["windows_per_cpu_s"] / base["windows_per_cpu_s"], 3)
-    told = {"device": costs.device_name(torch.device("cpu")), "versions": costs.versions(), "processes": rows}
-    sys.stdout.write(json.dumps(told, indent=1) + "\n")
+    figures = {"device": costs.device_name(torch.device("cpu")), "versions": costs.versions(), "processes": rows}
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

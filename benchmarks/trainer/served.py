@@ -59,26 +59,26 @@ def waits(
 
     """
     at_s = np.array([at for at, _ in served] + [np.inf])
-    found = [np.empty(0)]
+    waited_s = [np.empty(0)]
     for partition, (offsets, sent_s) in sent.items():
-        asked = (since_s <= sent_s) & (sent_s < until_s)
+        in_time = (since_s <= sent_s) & (sent_s < until_s)
         # What was served once counts, even if an older version is put back later.
         reached = np.maximum.accumulate(np.array([offset.get(partition, 0) for _, offset in served] or [0]))
-        first = np.searchsorted(reached[: len(served)], offsets[asked], side="right")
-        found.append(at_s[first] - sent_s[asked])
-    out: Floats = np.concatenate(found)
+        first = np.searchsorted(reached[: len(served)], offsets[in_time], side="right")
+        waited_s.append(at_s[first] - sent_s[in_time])
+    out: Floats = np.concatenate(waited_s)
     return out
 
 
-def quantiles(found: Floats) -> dict[str, float | None]:
+def quantiles(seconds: Floats) -> dict[str, float | None]:
     """The median and the 99th percentile; None where that many were not served.
 
     >>> quantiles(np.array([1.0, 2.0, np.inf]))
     {'p50': 2.0, 'p99': None}
     """
-    if not found.size:
+    if not seconds.size:
         return {"p50": None, "p99": None}
-    values = {name: float(np.quantile(found, q, method="higher")) for name, q in (("p50", 0.5), ("p99", 0.99))}
+    values = {name: float(np.quantile(seconds, q, method="higher")) for name, q in (("p50", 0.5), ("p99", 0.99))}
     return {name: round(value, 2) if np.isfinite(value) else None for name, value in values.items()}
 
 
@@ -121,8 +121,8 @@ class Sender:
                 if self._experiment:
                     example.arm = assign(self._experiment, example.user_id, now_ms).arm or ""
                 value, key = dated(example, now_ms).SerializeToString(), bus.key_of(example.user_id)
-                told = producer.send(topic, value, key, partition=partition, timestamp_ms=now_ms)
-                self._sends.append((partition, example.arm, at_s, told))
+                acknowledgement = producer.send(topic, value, key, partition=partition, timestamp_ms=now_ms)
+                self._sends.append((partition, example.arm, at_s, acknowledgement))
                 self.counts[partition] += 1
             self.stop.wait(TICK_S)
         producer.flush()
@@ -136,7 +136,7 @@ class Sender:
         out = {}
         for number in self.counts:
             mine = (s for s in self._sends if s[0] == number and s[1] in arms)
-            pairs = sorted((told.get().offset, at_s) for _, _, at_s, told in mine)
+            pairs = sorted((acknowledgement.get().offset, at_s) for _, _, at_s, acknowledgement in mine)
             out[number] = Sent(np.array([o for o, _ in pairs], np.int64), np.array([at for _, at in pairs], np.float64))
         return out
 

@@ -113,22 +113,22 @@ def measure(shape: Shape, arguments: argparse.Namespace, say: Callable[[str], No
         contestants = [*ours(shape, device, *timing), *(theirs(shape, peer) if peer else ())]
         rounds: list[list[dict[str, float]]] = [[] for _ in contestants]
         for count in range(arguments.rounds):
-            for found, (name, way, _, once) in zip(rounds, contestants, strict=True):
+            for turns, (name, way, _, once) in zip(rounds, contestants, strict=True):
                 say(f"window {shape.window}, round {count + 1}: {name}, {way}")
-                found.append(once())
+                turns.append(once())
         about = peer.about if peer else None
     by = "windows_per_s" if device.type == "cuda" else "windows_per_cpu_s"
-    told: dict[str, Any] = {"peer": about, "by": by, "rates": {}}
-    for found, (name, way, targets, _) in zip(rounds, contestants, strict=True):
-        rate = statistics.median(each[by] for each in found)
-        told["rates"].setdefault(name, {})[way] = {
+    figures: dict[str, Any] = {"peer": about, "by": by, "rates": {}}
+    for turns, (name, way, targets, _) in zip(rounds, contestants, strict=True):
+        rate = statistics.median(each[by] for each in turns)
+        figures["rates"].setdefault(name, {})[way] = {
             "windows_per_s": round(rate, 1),
             "targets_per_s": round(targets * rate, 1),
-            "all_windows_per_s": [round(each[by], 1) for each in found],
-            "by_wall": [round(each["windows_per_s"], 1) for each in found],
+            "all_windows_per_s": [round(each[by], 1) for each in turns],
+            "by_wall": [round(each["windows_per_s"], 1) for each in turns],
         }
-    told["ratios"] = ratios(told["rates"]) if about else None
-    return told
+    figures["ratios"] = ratios(figures["rates"]) if about else None
+    return figures
 
 
 def ratios(rates: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -152,8 +152,8 @@ def ratios(rates: dict[str, Any]) -> dict[str, dict[str, float]]:
 def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Every window, and the figures that are asked for by name: of the first window, with the tests."""
     torch.set_num_threads(arguments.threads)
-    found = {window: measure(Shape(window=window), arguments, say) for window in arguments.windows}
-    first = found[arguments.windows[0]]["ratios"] or {}
+    by_window = {window: measure(Shape(window=window), arguments, say) for window in arguments.windows}
+    first = by_window[arguments.windows[0]]["ratios"] or {}
     shape = Shape()
     return {
         "control_ratio_to_peer": first.get("two_tower, test and learn", {}).get("windows"),
@@ -162,7 +162,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str, 
         "threads": arguments.threads,
         "shape": {"dim": shape.dim, "batch": shape.batch, "depth": shape.depth, "items": shape.items},
         "versions": costs.versions(),
-        "windows": {str(window): told for window, told in found.items()},
+        "windows": {str(window): figures for window, figures in by_window.items()},
     }
 
 
@@ -179,9 +179,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser)
-    asked = parser.parse_args(arguments)
-    told = run(asked, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
-    sys.stdout.write(json.dumps(told, indent=1) + "\n")
+    parsed = parser.parse_args(arguments)
+    figures = run(parsed, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

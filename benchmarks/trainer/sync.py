@@ -120,22 +120,22 @@ def replay(
             raise ValueError(f"the tower of '{name}' would be fresher than its items")
     ranks = {name: np.zeros(len(queries) - tested, np.int64) for name in plans}
     outlived = _outlived(plans.values())
-    kept: dict[int, UserEncoder] = {}
+    tower_of: dict[int, UserEncoder] = {}
     for version, start in enumerate(range(0, len(queries), size)):
-        kept = {number: tower for number, tower in kept.items() if outlived[number] >= version}
+        tower_of = {number: tower for number, tower in tower_of.items() if outlived[number] >= version}
         wanted: dict[int, set[int]] = {}  # tower's version -> queries
         for items, towers in plans.values():
             here = slice(*np.searchsorted(items, (version, version + 1)))
             for i, tower in enumerate(towers[here].tolist(), here.start):
                 wanted.setdefault(tower, set()).add(i)
-        for tower, asked in wanted.items():
-            at = np.array(sorted(asked))
-            found = _ask(learner, kept.get(tower), [queries[tested + i] for i in at])
+        for tower, places in wanted.items():
+            at = np.array(sorted(places))
+            answered = _ask(learner, tower_of.get(tower), [queries[tested + i] for i in at])
             for name, (items, towers) in plans.items():
                 same = (items[at] == version) & (towers[at] == tower)
-                ranks[name][at[same]] = found[same]
+                ranks[name][at[same]] = answered[same]
         if version in outlived:
-            kept[version] = copy.deepcopy(learner.model.encoder)
+            tower_of[version] = copy.deepcopy(learner.model.encoder)
         batch = queries[start : start + size]
         learner.learn(batch_of(batch, learner.settings.window))
         report(start + len(batch))
@@ -184,19 +184,19 @@ def measured(runs: Mapping[str, Sequence[Ints]], user_ids: Ints) -> dict[str, di
         user_ids: (T,).
 
     """
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for k in CUTOFFS:
         values = {name: over_seeds([recall(ranks, k).tolist() for ranks in seeds]) for name, seeds in runs.items()}
         for name, own in values.items():
-            entry = found.setdefault(name, {})
+            entry = figures.setdefault(name, {})
             entry[f"recall@{k}"] = _rounded(interval(own, user_ids))
             if name != REFERENCE:
                 entry[f"lift@{k}"] = _rounded(lift(own, values[REFERENCE], user_ids))
-    return found
+    return figures
 
 
-def _rounded(found: Interval) -> list[float]:
-    return [round(value, 5) for value in (found.value, found.low, found.high)]
+def _rounded(interval: Interval) -> list[float]:
+    return [round(value, 5) for value in (interval.value, interval.low, interval.high)]
 
 
 @dataclass(frozen=True)
@@ -237,11 +237,11 @@ def run(passes: Sequence[Pass], workers: int, say: Callable[[str], None]) -> dic
     user_ids = np.array([query.user_id for query in queries if query.time_ms >= origin_ms], np.int64)
     runs: dict[tuple[int, str], dict[str, list[Ints]]] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for one, found in zip(passes, pool.map(walk, passes), strict=True):
+        for one, ranks_by_sync in zip(passes, pool.map(walk, passes), strict=True):
             say(f"{one.model}, batches of {one.batch_size}, seed {one.seed}")
-            for name, ranks in found.items():
+            for name, ranks in ranks_by_sync.items():
                 runs.setdefault((one.batch_size, one.model), {}).setdefault(name, []).append(ranks)
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "queries": user_ids.size,
         "users": int(np.unique(user_ids).size),
         "learned_before": len(queries) - user_ids.size,
@@ -251,20 +251,20 @@ def run(passes: Sequence[Pass], workers: int, say: Callable[[str], None]) -> dic
         "found": {},
     }
     for (size, model), of_model in runs.items():
-        told["syncs"][str(size)] = {n: behind(times_ms, sync, origin_ms, size) for n, sync in SYNCS.items()}
-        told["found"].setdefault(str(size), {})[model] = measured(of_model, user_ids)
-    return told
+        figures["syncs"][str(size)] = {n: behind(times_ms, sync, origin_ms, size) for n, sync in SYNCS.items()}
+        figures["found"].setdefault(str(size), {})[model] = measured(of_model, user_ids)
+    return figures
 
 
-def draw(told: Mapping[str, Any], path: Path) -> None:
+def draw(figures: Mapping[str, Any], path: Path) -> None:
     """The lifts over the daily copy, by sync, of the smallest batches."""
-    size = min(told["found"], key=int)
+    size = min(figures["found"], key=int)
     lifts = {
         model: {
             name: [Interval(*entry[f"lift@{k}"]) if name != REFERENCE else Interval(0, 0, 0) for k in CUTOFFS]
-            for name, entry in found.items()
+            for name, entry in by_sync.items()
         }
-        for model, found in told["found"][size].items()
+        for model, by_sync in figures["found"][size].items()
     }
     pictures.syncs(lifts, [f"R@{k}" for k in CUTOFFS], f"% against a copy synced every {REFERENCE}", path)
 
@@ -280,23 +280,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="passes at a time")
     parser.add_argument("--out", type=Path, help="where to keep the JSON object, which is printed as well")
     parser.add_argument("--picture", type=Path, help="where to draw it")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     passes = [
-        Pass(asked.data, model, size, seed, asked.device, asked.threads)
-        for size in asked.batch_sizes
-        for model in asked.models
-        for seed in range(asked.seeds)
+        Pass(options.data, model, size, seed, options.device, options.threads)
+        for size in options.batch_sizes
+        for model in options.models
+        for seed in range(options.seeds)
     ]
-    told = run(passes, asked.workers, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
-    told |= {"device": costs.device_name(choose_device(asked.device)), "threads": asked.threads}
-    told["versions"] = costs.versions()
-    text = json.dumps(told, indent=1)
+    figures = run(passes, options.workers, lambda what: print(f"… {what}", file=sys.stderr, flush=True))  # noqa: T201
+    figures |= {"device": costs.device_name(choose_device(options.device)), "threads": options.threads}
+    figures["versions"] = costs.versions()
+    text = json.dumps(figures, indent=1)
     sys.stdout.write(text + "\n")
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(text + "\n")
-    if asked.picture:
-        draw(told, asked.picture)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n")
+    if options.picture:
+        draw(figures, options.picture)
 
 
 if __name__ == "__main__":

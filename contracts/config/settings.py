@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer
 
 from contracts.config.experiment import (
     Arm,
@@ -90,7 +90,7 @@ class StreamSettings(Section):
 
 
 DiffusionSchedule = Literal["exponential", "linear", "log"]
-Part = Literal["guess", "end-to-end", "mean-start", "waits"]  # of T2Diff
+Part = Literal["guess", "end-to-end", "mean-start", "waits"]  # of T2Diff, which an ablation leaves out
 
 
 class ModelSettings(Section):
@@ -108,7 +108,15 @@ class ModelSettings(Section):
     diffusion_steps: Positive = 50  # T
     diffusion_schedule: DiffusionSchedule = "exponential"  # of β, over the steps
     learn_at: Literal["last", "every"] = "last"  # T2Diff: from the target alone, or from every behaviour of the window
-    without: tuple[Part, ...] = ()  # T2Diff: parts to leave out, for ablations
+    ablate: tuple[Part, ...] = Field(default=(), validation_alias=AliasChoices("without", "ablate"))  # parts of T2Diff
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings files, results and checkpoints call `ablate` `without`."""
+        values: dict[str, Any] = dump_fields(self)
+        if "ablate" in values:
+            values["without"] = values.pop("ablate")
+        return values
 
 
 LearnFrom = Literal["own", "pooled", "diverted"]

@@ -156,7 +156,7 @@ def tasks_of(options: Options) -> "list[Task]":
     names = dict.fromkeys(name for each in given for name in each)
     shape = shape_of(options)
     # What is left out of T2Diff is not left out of those that stand beside it.
-    whole, others = shape.model_copy(update={"without": ()}), {*names} - {"t2diff"} if "t2diff" in names else set()
+    whole, others = shape.model_copy(update={"ablate": ()}), {*names} - {"t2diff"} if "t2diff" in names else set()
     plan = Plan(options.epochs, options.batch_size, float("inf") if options.seconds is None else options.seconds)
     tasks = [
         Task(options.protocol.value, name, options.order.value, seed, whole if name in others else shape, plan)
@@ -299,7 +299,7 @@ def _table(results: "list[Result]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from evaluation.tables import JUDGED_BY, estimate, short, told
+    from evaluation.tables import JUDGED_BY, estimate, short, with_bounds
 
     task = results[0].task
     metrics = JUDGED_BY[task.protocol]
@@ -312,7 +312,7 @@ def _table(results: "list[Result]") -> None:
         cost.add_column(name, justify="right", no_wrap=True)
     for name, seeds in _of_a_model(results):
         covered = _mean([r.coverage for r in seeds])
-        estimates = [told(estimate(seeds, metric)) for metric in metrics]
+        estimates = [with_bounds(estimate(seeds, metric)) for metric in metrics]
         quality.add_row(name, *estimates, "-" if covered is None else short(covered))
         cost.add_row(
             name,

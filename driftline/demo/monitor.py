@@ -13,7 +13,7 @@ from driftline.demo.progress import ArmStatus, Progress, Status
 from driftline.inspect.metrics import Scrape, read_metrics
 from driftline.processes.supervisor import Child, Supervisor
 from world.base import World
-from world.drive import Tally
+from world.drive import DriverReport
 
 PAUSE_S = 0.005
 SHOW_EVERY_S = 1.0
@@ -76,7 +76,7 @@ class Monitor:
         progress: Progress,
         clock: Clock,
     ) -> None:
-        self.tally = Tally()
+        self.tally = DriverReport()
         self._admin = admin
         self._settings = settings
         self._world = world
@@ -169,7 +169,7 @@ def status(
     settings: Settings,
     world: World,
     readings: Readings,
-    tally: Tally,
+    tally: DriverReport,
     *,
     trainer_lag: int,
     events_per_s: float,

@@ -30,7 +30,7 @@ from driftline.experiment.context import known_context
 from driftline.processes import broker
 from driftline.processes.supervisor import Supervisor, interrupt_on_stop_signals
 from world.base import World
-from world.drive import Driver, Tally, send_catalogue
+from world.drive import Driver, DriverReport, send_catalogue
 from world.open import open_world
 
 EMBEDDED = "embedded"
@@ -140,7 +140,7 @@ def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings
 
 def _run(
     settings: Settings, world: World, supervisor: Supervisor, directory: Path, console: Console, clock: Clock
-) -> tuple[Readings, Tally]:
+) -> tuple[Readings, DriverReport]:
     """Start the workers, drive the users, and read the workers' metrics when all is done."""
     _apply_features(settings.feature_repo)
     send_catalogue(settings.kafka, world.catalogue, world.start_ms)

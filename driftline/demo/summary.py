@@ -20,13 +20,13 @@ from driftline.experiment.context import known_context
 from driftline.inspect.metrics import Scrape
 from driftline.inspect.snapshots import published
 from world.base import ResponseQuality, World
-from world.drive import Tally
+from world.drive import DriverReport
 
 SCHEMA_VERSION = 1
 
 
 def summarise(
-    settings: Settings, world: World, readings: Readings, tally: Tally, report: Report, wall_s: float
+    settings: Settings, world: World, readings: Readings, tally: DriverReport, report: Report, wall_s: float
 ) -> dict[str, Any]:
     """All numbers of a run, ready for JSON. Counts reconcile: see `unaccounted`."""
     stream = readings.stream

@@ -1,10 +1,11 @@
 """The arrays that a tower sees."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.features import Positives, gather, positives, rows_of, sampling_noise, tower_inputs
+from contracts.features import Positives, gather, moment_of, positives, rows_of, sampling_noise, tower_inputs
 
 CATALOGUE = np.array([10, 20, 30, 40])
 
@@ -56,3 +57,10 @@ def test_noise_is_a_function_of_user_and_snapshot() -> None:
     assert np.array_equal(one, sampling_noise(5, 7, (3, 2)))
     assert not np.array_equal(one, sampling_noise(6, 7, (3, 2)))
     assert not np.array_equal(one, sampling_noise(5, 8, (3, 2)))
+
+
+@pytest.mark.parametrize("wait_ms", [0, 999, 12_345, 3_600_000, 30 * 86_400_000])
+def test_the_moment_is_the_wait_to_within_a_hundredth_of_its_logarithm(wait_ms: int) -> None:
+    last = Positives(np.array([1]), np.array([10**12]))
+    rounded_ms = moment_of(last, 10**12 + wait_ms) - 10**12
+    assert abs(np.log1p(rounded_ms / 1000) - np.log1p(wait_ms / 1000)) <= 1 / 128 + 1e-3

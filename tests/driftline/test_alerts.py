@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from serving.metrics import Metrics
+from serving.metrics import ServingMetrics
 from trainer.meters import Meters
 
 RULES = Path(__file__).parents[2] / "deploy" / "alerts.yaml"
@@ -13,7 +13,7 @@ RULES = Path(__file__).parents[2] / "deploy" / "alerts.yaml"
 
 def test_every_metric_and_label_of_a_rule_is_exported() -> None:
     exported: dict[str, set[str]] = {}
-    for registry in (Meters().registry, Metrics().registry):
+    for registry in (Meters().registry, ServingMetrics().registry):
         for collector, names in registry._collector_to_names.items():
             labels = set(getattr(collector, "_labelnames", ()))
             exported |= dict.fromkeys(names, labels)

@@ -6,14 +6,14 @@ import torch
 
 from contracts.config.settings import ModelSettings
 from evaluation import fit as fit_module
-from evaluation.data import Catalogue, Examples, Query, Sequence, encode
+from evaluation.data import Examples, ItemTable, Query, Sequence, encode
 from evaluation.fit import DivergedError, Fitted, Plan, fit, ranks, validate
 from trainer.learn.model import Loss, Model
 from trainer.models import REGISTRY
 
 ITEMS = 12
 SETTINGS = ModelSettings(dim=8, window=4, session_length=2, learning_rate=0.03, diffusion_steps=5, learn_at="every")
-CATALOGUE = Catalogue(np.arange(100, 100 + ITEMS), tuple((1 + i % 3,) for i in range(ITEMS)))
+CATALOGUE = ItemTable(np.arange(100, 100 + ITEMS), tuple((1 + i % 3,) for i in range(ITEMS)))
 CPU = torch.device("cpu")
 PLAN = Plan(epochs=3, batch_size=16)
 

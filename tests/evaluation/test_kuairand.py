@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.data import Catalogue, DataError, Query, Sequence
+from evaluation.data import DataError, ItemTable, Query, Sequence
 from evaluation.kuairand import Before, Stream, earlier, queries, sequences, stream
 
 MIDNIGHT_MS = 1_651_420_800_000  # 2022-05-02 in Beijing
@@ -73,7 +73,7 @@ def test_a_backfill_asks_for_each_positive_of_before_and_lays_users_side_by_side
     def before(*rows: int) -> Before:
         return Before(Sequence(np.array(rows), np.full(len(rows), 70)), np.array(rows))
 
-    log = Stream(Catalogue(np.arange(9), ((),) * 9), *(np.empty(0, np.int64),) * 3, np.empty(0, bool))
+    log = Stream(ItemTable(np.arange(9), ((),) * 9), *(np.empty(0, np.int64),) * 3, np.empty(0, bool))
     found = earlier(replace(log, before={4: before(7), 2: before(5, 6, 8, 1)}))
     asked = [(q.user_id, q.history.rows.tolist(), q.target, q.time_ms) for q in found]
     assert asked == [(2, [], 5, 70), (2, [5], 6, 70), (4, [], 7, 70), (2, [5, 6], 8, 70), (2, [5, 6, 8], 1, 70)]

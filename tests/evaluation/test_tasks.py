@@ -8,7 +8,7 @@ from evaluation.fit import Plan
 from evaluation.grid import PRESETS, tasks
 from evaluation.tasks import Task, TaskError, check, from_json, to_json
 
-BLIND = ModelSettings(without=("guess",))
+BLIND = ModelSettings(ablate=("guess",))
 
 
 @pytest.mark.parametrize(

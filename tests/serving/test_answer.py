@@ -10,7 +10,7 @@ from contracts.config.experiment import RampStep
 from contracts.config.settings import Arm, Experiment, Source
 from contracts.wire.events_pb2 import Item
 from feature_repo.row import UserRow
-from serving.answer import POPULAR, Answer, Ask, NoAnswer, answer
+from serving.answer import POPULAR, Answer, FeaturedRequest, NoAnswer, answer
 from serving.catalogue import Withdrawn
 from serving.model import LoadedModel
 from tests.serving.serving_cases import make_snapshot
@@ -48,12 +48,12 @@ def row(items: Sequence[int], user_id: int = TREATED) -> UserRow:
 WATCHED_ONE = row([1])
 
 
-def ask(known: UserRow | None = WATCHED_ONE, k: int = 2, time_ms: int = 150, **options: object) -> Ask:
-    return Ask(TREATED, time_ms, k, known, **options)  # type: ignore[arg-type]
+def ask(known: UserRow | None = WATCHED_ONE, k: int = 2, time_ms: int = 150, **options: object) -> FeaturedRequest:
+    return FeaturedRequest(TREATED, time_ms, k, known, **options)  # type: ignore[arg-type]
 
 
 def answered(
-    definition: Experiment, models: dict[str, LoadedModel], *asks: Ask, withdrawn: Withdrawn | None = None
+    definition: Experiment, models: dict[str, LoadedModel], *asks: FeaturedRequest, withdrawn: Withdrawn | None = None
 ) -> Answer:
     (found,) = answer(definition, models, asks, (withdrawn or Withdrawn()).at)
     assert isinstance(found, Answer)

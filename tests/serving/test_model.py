@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contracts.features import Positives
-from serving.model import NOTHING_KEPT, Candidates, LoadedModel, Want, moment_of
+from serving.model import NOTHING_KEPT, Candidates, LoadedModel, Want
 from tests.serving.serving_cases import make_snapshot
 
 
@@ -87,13 +87,6 @@ def test_no_more_vectors_are_kept_than_may_be() -> None:
         recall(model, watched(1, version=1, user_id=user_id))
     assert model.vectors_made == 4
     assert len(model._kept) == 2
-
-
-@pytest.mark.parametrize("wait_ms", [0, 999, 12_345, 3_600_000, 30 * 86_400_000])
-def test_the_moment_is_the_wait_to_within_a_hundredth_of_its_logarithm(wait_ms: int) -> None:
-    last = Positives(np.array([1]), np.array([10**12]))
-    told = moment_of(last, 10**12 + wait_ms) - 10**12
-    assert abs(np.log1p(told / 1000) - np.log1p(wait_ms / 1000)) <= 1 / 128 + 1e-3
 
 
 def test_warming_up_takes_recorded_requests_or_none() -> None:

@@ -14,9 +14,8 @@ import pytest
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings
 from contracts.features import Positives
 from contracts.runtime.clock import ManualClock
-from contracts.snapshots import delta, snapshot
-from serving import model as serving_model
-from serving.metrics import Metrics
+from contracts.snapshots import delta, snapshot, tower
+from serving.metrics import ServingMetrics
 from serving.model import NOTHING_KEPT, LoadedModel, Want
 from serving.swapper import Swapper
 from tests.serving.serving_cases import make_delta, make_snapshot
@@ -35,16 +34,16 @@ class Rig:
             experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=1, arms=arms, control="a"),
         )
         self.root = root
-        self.metrics = Metrics()
+        self.metrics = ServingMetrics()
         self.swapper = Swapper(settings, list, self.metrics, ManualClock())
         self.sessions = 0
-        real = serving_model.onnxruntime.InferenceSession
+        real = tower.onnxruntime.InferenceSession
 
         def counted(*arguments: object, **options: object) -> onnxruntime.InferenceSession:
             self.sessions += 1
             return real(*arguments, **options)
 
-        monkeypatch.setattr(serving_model.onnxruntime, "InferenceSession", counted)
+        monkeypatch.setattr(tower.onnxruntime, "InferenceSession", counted)
 
     def write(self, *sequences: int, number: int = 1) -> None:
         for sequence in sequences:

@@ -32,7 +32,7 @@ def trace_once(_traced: dict[tuple[type, int, int], TowerTemplate], monkeypatch:
             _traced[key] = TowerTemplate(encoder, dim, window)
         return _traced[key]
 
-    monkeypatch.setattr(trainer.pupil, "TowerTemplate", template)
+    monkeypatch.setattr(trainer.model_line, "TowerTemplate", template)
 
 
 MakeRig = Callable[..., Rig]

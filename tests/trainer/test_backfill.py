@@ -86,9 +86,9 @@ def test_learned_from_the_archive_and_then_the_stream_is_as_from_the_stream_alon
     after.worker.resume()
     after.steps(60)
     assert alone.engine.tested == after.engine.tested >= COUNT - 8
-    for a, b in zip(alone.engine.pupils, after.engine.pupils, strict=True):
+    for a, b in zip(alone.engine.lines, after.engine.lines, strict=True):
         # They publish different versions, and so the sampling noise of the coming one differs.
-        states = [pupil.learner.state() | {"sampling_seed": None} for pupil in (a, b)]
+        states = [line.learner.state() | {"sampling_seed": None} for line in (a, b)]
         assert_equal(*states, at_least=20)
         assert a.shares == b.shares
     assert alone.engine.offsets == after.engine.offsets

@@ -130,7 +130,7 @@ def test_steps_that_are_no_number_are_counted_and_not_called_learned(
     meters = Meters()
     engine = Engine(small_settings(tmp_path), meters)
     announce(engine, range(1, ITEMS + 1))
-    broken = next(p.learner for p in engine.pupils if p.learner.name == "t2diff")
+    broken = next(p.learner for p in engine.lines if p.learner.name == "t2diff")
     monkeypatch.setattr(broken, "learn", lambda batch: False)
     for offset, example in enumerate(markov_examples(16, ITEMS)):
         engine.take(example, "examples:0", offset)
@@ -235,11 +235,11 @@ def test_deltas_lead_from_snapshot_to_snapshot_and_give_what_a_snapshot_would(tm
     base, *deltas = two_tower
     assert isinstance(base, Snapshot)
     served = apply(base, *(one for one in deltas if isinstance(one, Delta)))
-    pupil = engine.pupils[0]
+    line = engine.lines[0]
     assert served.item_ids.tolist() == [*range(1, ITEMS + 1), 40]
-    np.testing.assert_array_equal(served.item_vectors, pupil.learner.item_vectors(engine._catalogue))
+    np.testing.assert_array_equal(served.item_vectors, line.learner.item_vectors(engine._catalogue))
     assert served.tower == base.tower
-    assert served.manifest.examples == sum(pupil.shares.values()) > base.manifest.examples
+    assert served.manifest.examples == sum(line.shares.values()) > base.manifest.examples
 
 
 def test_a_delta_leaves_out_what_has_hardly_moved(tmp_path: Path) -> None:

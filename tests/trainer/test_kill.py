@@ -162,8 +162,8 @@ def test_two_processes_of_which_one_is_killed_learn_from_each_example_once(
     fill(embedded)
     with closing(Trainer(tmp_path, embedded, processes=2)) as trainer:
         found = kill_one_of_two(trainer)
-    for pupil in found["pupils"].values():
-        assert pupil["progress"]["sums"]["all"][0] == COUNT
+    for line in found["pupils"].values():
+        assert line["progress"]["sums"]["all"][0] == COUNT
     assert sum(found["learned_offsets"].values()) == COUNT
 
 

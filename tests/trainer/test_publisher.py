@@ -46,7 +46,7 @@ def test_while_people_hold_a_version_nothing_goes_live_and_after_it_a_snapshot_d
     rig.add_examples(markov_examples(300, 12)[130:])
     rig.steps(60)
     assert live(settings.snapshots, "t2diff") == "v000001"
-    (t2diff,) = (pupil for pupil in rig.engine.pupils if pupil.name == "t2diff")
+    (t2diff,) = (line for line in rig.engine.lines if line.name == "t2diff")
     assert t2diff._gate.incumbent == "v000001"  # what people chose is to be beaten
     assert "v000004" in names(settings)
     assert not any(version.sequence for version in versions(settings.snapshots, "t2diff") if version.number > 2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from contracts.features import Floats, Ints, positives, rows_of, tower_inputs
+from contracts.features import Floats, Ints, lag_of, moment_of, positives, rows_of, windows
 from contracts.wire.events_pb2 import Example
 from trainer.data.catalogue import Catalogue
 
@@ -18,6 +18,7 @@ class Batch:
     rows: Ints  # (B, n) of the behaviours, -1 where there is none
     mask: Floats  # (B, n)
     lag: Floats  # (B, n) log1p of seconds
+    served_lag: Floats  # (B, n) the same from the request's `moment_of`, as a replica gives it to a tower
     targets: Ints  # (B,) row of the positive item
     seen: tuple[Ints, ...]  # B arrays: rows of all items in the history, positive or not
     user_ids: Ints  # (B,)
@@ -28,15 +29,16 @@ class Batch:
 
     def only(self, keep: npt.NDArray[np.bool_]) -> "Batch":
         """The examples where `keep` (B,) is true, in the same order."""
-        kept = np.flatnonzero(keep)
+        places = np.flatnonzero(keep)
         return Batch(
-            self.rows[kept],
-            self.mask[kept],
-            self.lag[kept],
-            self.targets[kept],
-            tuple(self.seen[i] for i in kept),
-            self.user_ids[kept],
-            tuple(self.arms[i] for i in kept),
+            self.rows[places],
+            self.mask[places],
+            self.lag[places],
+            self.served_lag[places],
+            self.targets[places],
+            tuple(self.seen[i] for i in places),
+            self.user_ids[places],
+            tuple(self.arms[i] for i in places),
         )
 
 
@@ -59,15 +61,18 @@ def encode(examples: Sequence[Example], catalogue: Catalogue, window: int) -> Ba
     # Only ids that occur here are looked up, so a batch costs the same whatever the catalogue's size.
     occurring = np.unique(np.concatenate((targets, *histories)))
     at = catalogue.rows(occurring)
-    known, rows = occurring[at >= 0], at[at >= 0]
-    inputs = tower_inputs(users, now_ms, known, window)
-    seen = [rows_of(ids, known) for ids in histories]
+    known_ids, rows = occurring[at >= 0], at[at >= 0]
+    places, age_ms = windows(users, now_ms, known_ids, window)
+    rounding_ms = np.array(
+        [moment_of(u, e.time_ms) - e.time_ms for u, e in zip(users, examples, strict=True)], np.int64
+    )
     return Batch(
-        rows=np.where(inputs.rows >= 0, rows[inputs.rows], -1),
-        mask=inputs.mask,
-        lag=inputs.lag,
+        rows=np.where(places >= 0, rows[places], -1),
+        mask=(places >= 0).astype(np.float32),
+        lag=lag_of(age_ms),
+        served_lag=lag_of(np.where(places >= 0, age_ms + rounding_ms[:, np.newaxis], 0)),
         targets=catalogue.rows(targets),
-        seen=tuple(rows[places[places >= 0]] for places in seen),
+        seen=tuple(rows[at[at >= 0]] for at in (rows_of(ids, known_ids) for ids in histories)),
         user_ids=np.array([e.user_id for e in examples], np.int64),
         arms=tuple(e.arm for e in examples),
     )

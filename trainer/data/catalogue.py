@@ -144,7 +144,7 @@ class Catalogue:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` told."""
+        """Become what `state` described."""
         self.items.restore(state["items"])
         self.categories.restore(state["categories"])
         self._bags.restore(state["bags"])

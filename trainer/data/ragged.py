@@ -64,7 +64,7 @@ class Ragged:
 
     def gather(self, rows: Ints) -> Bags:
         """The numbers of some rows, in their order."""
-        starts, lengths = (np.asarray(of)[rows] for of in (self._starts, self._lengths))
+        starts, lengths = (np.asarray(column)[rows] for column in (self._starts, self._lengths))
         ends = lengths.cumsum()
         total = int(ends[-1]) if ends.size else 0
         at = np.arange(total) + np.repeat(starts - ends + lengths, lengths)
@@ -75,7 +75,7 @@ class Ragged:
         return self.gather(np.arange(len(self)))._asdict()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` told."""
+        """Become what `state` described."""
         flat, lengths = state["flat"], state["lengths"]
         self._flat, self._lengths = array("q", flat.tobytes()), array("q", lengths.tobytes())
         self._starts = array("q", (lengths.cumsum() - lengths).tobytes())

@@ -30,7 +30,7 @@ class Follower:
         return {"version": self._version, "serials": self._serials.clone()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` told."""
+        """Become what `state` described."""
         self._version, self._serials = state["version"], state["serials"].clone()
 
 
@@ -43,12 +43,12 @@ def moved(table: Tensor, changes: Changes) -> Tensor:
     >>> moved(table, changes).tolist()
     [[3.0], [2.0], [0.0]]
     """
-    kept = changes.sources >= 0
-    rows, sources = (torch.from_numpy(of).to(table.device) for of in (changes.rows, changes.sources[kept]))
+    has_source = changes.sources >= 0
+    rows, sources = (torch.from_numpy(index).to(table.device) for index in (changes.rows, changes.sources[has_source]))
     content = table[sources]
     table = resized(table, changes.size)
     table[rows] = 0
-    table[rows[torch.from_numpy(kept).to(table.device)]] = content
+    table[rows[torch.from_numpy(has_source).to(table.device)]] = content
     return table
 
 
@@ -59,8 +59,8 @@ def resized(table: Tensor, rows: int) -> Tensor:
     """
     room = table.untyped_storage().nbytes() // (table.element_size() * table.shape[1:].numel())
     if rows > room or rows * 4 < room:
-        kept = table[:rows]
+        head = table[:rows]
         spare = rows if not len(table) else int(rows * ROOM)
         table = table.new_empty(spare, *table.shape[1:])
-        table[: len(kept)] = kept
+        table[: len(head)] = head
     return table.as_strided((rows, *table.shape[1:]), table.stride(), 0)

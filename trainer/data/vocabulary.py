@@ -70,8 +70,8 @@ class Vocabulary:
 
     def rows(self, ids: Ints) -> Ints:
         """The rows of any ids, of the same shape; -1 where an id is not there."""
-        found = (self._row.get(number, -1) for number in ids.ravel().tolist())
-        return np.fromiter(found, np.int64, ids.size).reshape(ids.shape)
+        rows = (self._row.get(number, -1) for number in ids.ravel().tolist())
+        return np.fromiter(rows, np.int64, ids.size).reshape(ids.shape)
 
     def ids_at(self, rows: Ints) -> list[int]:
         """The ids of some rows."""
@@ -135,7 +135,7 @@ class Vocabulary:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` told."""
+        """Become what `state` described."""
         self._ids, self._serials = (array("q", state[name].tobytes()) for name in ("ids", "serials"))
         self._row = {number: row for row, number in enumerate(self._ids)}
         self._changed = dict(state["changed"].tolist())

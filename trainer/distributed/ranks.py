@@ -115,16 +115,16 @@ class TorchRanks(Ranks):
         return gathered  # type: ignore[return-value]  # all of them have come
 
     def lead(self, act: Callable[[], T]) -> T:
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.leads:
             try:
-                told[0] = act()
+                outcome[0] = act()
             except Exception as error:  # noqa: BLE001  whatever it is, all of them meet it
-                told[1] = error
-        dist.broadcast_object_list(told, src=0)
-        if told[1] is not None:
-            raise told[1]
-        return told[0]  # type: ignore[no-any-return]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]  # type: ignore[no-any-return]
 
     def heard(self, event: Event) -> Event:
         self._events.append((event, Event()))
@@ -144,10 +144,10 @@ class TorchRanks(Ranks):
 
     def spread(self, batch: Batch, judge: Callable[[Batch], F]) -> F:
         part = self.part(batch)
-        found = [one for one in self.gather(judge(part) if len(part) else None) if one is not None]
-        if isinstance(found[0], Foresight):
-            return Foresight(*map(np.concatenate, zip(*found, strict=True)))
-        return np.concatenate(found)
+        parts = [one for one in self.gather(judge(part) if len(part) else None) if one is not None]
+        if isinstance(parts[0], Foresight):
+            return Foresight(*map(np.concatenate, zip(*parts, strict=True)))
+        return np.concatenate(parts)
 
     def average(
         self,
@@ -164,11 +164,11 @@ class TorchRanks(Ranks):
         dist.all_reduce(flat := torch.cat([missing, flat]))
         missing, total, rest = flat[: len(dense)], flat[len(dense)], flat[len(dense) + 1 :]
         mean, *means = torch.split(rest / total, [part.numel() for part in parts])
-        for parameter, found, lack in zip(dense, means[: len(dense)], missing.tolist(), strict=True):
+        for parameter, averaged, lack in zip(dense, means[: len(dense)], missing.tolist(), strict=True):
             # What no rank has a gradient of must stay without: Adam passes it over then.
-            parameter.grad = found.view_as(parameter) if lack < self.size else None
-        for buffer, found in zip(running, means[len(dense) :], strict=True):
-            buffer.copy_(found.view_as(buffer))
+            parameter.grad = averaged.view_as(parameter) if lack < self.size else None
+        for buffer, averaged in zip(running, means[len(dense) :], strict=True):
+            buffer.copy_(averaged.view_as(buffer))
         for parameter in sparse:
             parameter.grad = (self._summed(parameter, weight) / total.cpu()).to(parameter.device)
         return mean.squeeze(0)

@@ -13,7 +13,7 @@ from contracts.kafka.consumers import Consumer, LogReader
 from trainer.distributed.ranks import Ranks
 
 
-class Told(NamedTuple):
+class PollResult(NamedTuple):
     """What a rank says of its partitions after a poll."""
 
     records: dict[TopicPartition, list[Any]]
@@ -41,10 +41,10 @@ class RanksConsumer(LogReader):
         positions = {tp: self._consumer.position(tp) for tp in self._own}
         ends = {tp: self._consumer.end(tp) for tp in self._own}
         polled: dict[TopicPartition, list[Any]] = {}
-        for told in self._ranks.gather(Told(records, positions, ends)):
-            polled |= told.records
-            self._positions |= told.positions
-            self._ends |= told.ends
+        for result in self._ranks.gather(PollResult(records, positions, ends)):
+            polled |= result.records
+            self._positions |= result.positions
+            self._ends |= result.ends
         return polled
 
     def position(self, partition: TopicPartition) -> int:
@@ -64,8 +64,8 @@ class RanksConsumer(LogReader):
     def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offsets that can be read."""
         own = [tp for tp in partitions if tp in self._own]
-        found = self._ranks.gather(self._consumer.beginning_offsets(own) if own else {})
-        return {tp: offset for part in found for tp, offset in part.items()}
+        parts = self._ranks.gather(self._consumer.beginning_offsets(own) if own else {})
+        return {tp: offset for part in parts for tp, offset in part.items()}
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Hand out nothing of these."""

@@ -86,14 +86,14 @@ class Progress:
         """Every scope that has examples, by name."""
         for name, sums in sorted(self._sums.items()):
             examples, loss, chance, *hits = sums[:_SUMS].tolist()
-            _, chances, found = sums[_SUMS:].reshape(3, BINS)
+            _, chances, observed = sums[_SUMS:].reshape(3, BINS)
             yield Scope(
                 name,
                 examples,
                 {k: count / examples for k, count in zip(CUTOFFS, hits, strict=True)},
                 loss / examples,
                 chance / examples,
-                float(np.abs(chances - found).sum()) / examples,  # Σ_bin |bin|/n · |mean chance − mean hits|
+                float(np.abs(chances - observed).sum()) / examples,  # Σ_bin |bin|/n · |mean chance − mean hits|
             )
 
     def metrics(self) -> dict[str, float]:
@@ -118,8 +118,8 @@ class Progress:
 
     def _arm(self, arm: str) -> str:
         scope = f"arm:{arm}" if arm else OUTSIDE
-        known = scope in self._sums or sum(name.startswith("arm:") for name in self._sums) < MAX_ARMS
-        return scope if known or not arm else OTHER_ARMS
+        counted = scope in self._sums or sum(name.startswith("arm:") for name in self._sums) < MAX_ARMS
+        return scope if counted or not arm else OTHER_ARMS
 
 
 def _recent(scope: str) -> str:

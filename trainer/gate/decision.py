@@ -13,9 +13,9 @@ bot is one user however loud it is.
 
 A snapshot is held where it is below the incumbent by more than the margin, and the confidence bound says that this is
 no accident. After that the burden of proof is the snapshot's. The gate opens again when the estimates themselves are
-within the margin; or when the stream has healed: for a whole window of fresh examples the incumbent has found as many
-as it used to, and the learner no fewer. Without the second way an anchor that nothing fresh comes into would hold back
-what has recovered, for forgetting what has aged.
+within the margin; or when the stream has recovered: for a whole window of fresh examples the incumbent has found as
+many as it used to, and the learner no fewer. Without the second way an anchor that nothing fresh comes into would hold
+back a stream that has recovered, for forgetting what has aged.
 
 It is held, too, while one user makes more of the fresh examples than any person does. Users are the unit of the
 comparison and not of the learning: a loud bot bends a model long before the others' recall shows it.
@@ -69,9 +69,9 @@ class Verdict:
     def figures(self) -> dict[str, bool | float | str]:
         """As a manifest carries them."""
         out: dict[str, bool | float | str] = {"passed": self.passed, "reason": self.reason}
-        for name, found in (("fresh", self.fresh), ("anchor", self.anchor)):
-            if found is not None:
-                out |= {f"{name}_{field}": float(value) for field, value in found._asdict().items()}
+        for name, comparison in (("fresh", self.fresh), ("anchor", self.anchor)):
+            if comparison is not None:
+                out |= {f"{name}_{field}": float(value) for field, value in comparison._asdict().items()}
         return out
 
 
@@ -105,7 +105,7 @@ def judge(
     settings: GateSettings,
     *,
     held: bool,
-    healed: bool = False,
+    has_recovered: bool = False,
 ) -> Verdict:
     """Decide about a candidate without a flaw, beside an incumbent.
 
@@ -115,32 +115,32 @@ def judge(
         anchor: the same on the anchor.
         settings: margin and confidence.
         held: whether the candidate before was held, so that this one has to prove itself.
-        healed: whether the stream has.
+        has_recovered: whether the stream has.
 
     >>> worse = Comparison(users=900, incumbent=0.30, difference=-0.03, low=-0.04, high=-0.02)
     >>> print(judge("v000007", None, worse, GateSettings(), held=False).reason)
     recall@100 on the anchor is below v000007 by more than 1%: -0.0300 [-0.0400, -0.0200] over 900 users
 
     """
-    if held and healed:
+    if held and has_recovered:
         reason = f"the stream has healed; recall@{settings.k} beside {incumbent} on fresh examples: {fresh}"
         return Verdict(passed=True, reason=reason, fresh=fresh, anchor=anchor)
-    said = []
-    for name, found in (("fresh examples", fresh), ("the anchor", anchor)):
-        if found is None:
-            said.append(f"on {name}: too few users")
+    findings = []
+    for name, comparison in (("fresh examples", fresh), ("the anchor", anchor)):
+        if comparison is None:
+            findings.append(f"on {name}: too few users")
             continue
-        limit = -settings.margin * found.incumbent
-        if (found.difference if held else found.high) < limit:
+        limit = -settings.margin * comparison.incumbent
+        if (comparison.difference if held else comparison.high) < limit:
             still = "still " if held else ""
             reason = f"recall@{settings.k} on {name} is {still}below {incumbent} by more than {settings.margin:.0%}"
-            return Verdict(passed=False, reason=f"{reason}: {found}", fresh=fresh, anchor=anchor)
-        said.append(f"on {name}: {found}")
-    reason = f"recall@{settings.k} beside {incumbent} {', '.join(said)}"
+            return Verdict(passed=False, reason=f"{reason}: {comparison}", fresh=fresh, anchor=anchor)
+        findings.append(f"on {name}: {comparison}")
+    reason = f"recall@{settings.k} beside {incumbent} {', '.join(findings)}"
     return Verdict(passed=True, reason=reason, fresh=fresh, anchor=anchor)
 
 
-def heals(fresh: Comparison | None, usual: float | None) -> bool:
+def recovered(fresh: Comparison | None, usual: float | None) -> bool:
     """Whether the incumbent finds what it used to, and the learner no less.
 
     Args:
@@ -153,12 +153,12 @@ def heals(fresh: Comparison | None, usual: float | None) -> bool:
     return fresh.incumbent >= AS_USUAL * usual and fresh.difference >= 0
 
 
-def loud(user_ids: Ints, settings: GateSettings) -> str | None:
+def dominated_by_one_user(user_ids: Ints, settings: GateSettings) -> str | None:
     """Why the newest examples, (B,) by user, are not to be learned from alone: one user made too many; or None.
 
     Fewer than a window of examples tell nothing.
 
-    >>> loud(np.array([7] * 300 + [*range(700)]), GateSettings())
+    >>> dominated_by_one_user(np.array([7] * 300 + [*range(700)]), GateSettings())
     'one user made 30% of the newest 1,000 examples'
     """
     if user_ids.size < settings.window:

@@ -17,7 +17,7 @@ from trainer.data.catalogue import Catalogue
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.evaluation.ranking import Foresight
 from trainer.gate.decayed import DecayedSample
-from trainer.gate.decision import Comparison, Verdict, compare, flaw, heals, judge, loud
+from trainer.gate.decision import Comparison, Verdict, compare, dominated_by_one_user, flaw, judge, recovered
 from trainer.gate.served_model import Served
 from trainer.learn.learner import Learner
 
@@ -31,7 +31,7 @@ class Gatekeeper:
     """One model's gate. Fed with every tested batch, it judges the snapshots that fall due.
 
     An incumbent that people chose (a snapshot that was live at the start, or one that they rolled back to) is given to
-    `seat`.
+    `set_incumbent`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Gatekeeper:
         self._offered = 0  # neutral examples
         self._now_ms = 0  # event time
         self._held_from_ms: int | None = None
-        self._heals_from: int | None = None  # how many examples had been offered then
+        self._recovered_from: int | None = None  # how many examples had been offered then
         self._usual: float | None = None  # recall of incumbents on fresh examples, while candidates passed
 
     @property
@@ -78,9 +78,9 @@ class Gatekeeper:
         """Version of the snapshot that candidates are compared with."""
         return None if self._incumbent is None else self._incumbent.version
 
-    def seat(self, snapshot: Snapshot) -> None:
+    def set_incumbent(self, snapshot: Snapshot) -> None:
         """Make a snapshot the incumbent, whatever it is worth."""
-        self._seat(Served.of(snapshot, self._device), {})
+        self._set_incumbent(Served.of(snapshot, self._device), {})
 
     def watch(
         self,
@@ -135,7 +135,7 @@ class Gatekeeper:
             self._hold()
         return verdict
 
-    def _seat(self, served: Served, hits: dict[int, bool]) -> None:
+    def _set_incumbent(self, served: Served, hits: dict[int, bool]) -> None:
         self._incumbent, self._hits = served, hits
         self._fresh.clear()
 
@@ -144,15 +144,15 @@ class Gatekeeper:
             self._waiting.clear()  # nobody knows which of these were poison
         self._anchor.absorb(self._waiting)
         if verdict.fresh is not None:
-            found = verdict.fresh.incumbent
-            self._usual = found if self._usual is None else (self._usual + found) / 2
+            recall = verdict.fresh.incumbent
+            self._usual = recall if self._usual is None else (self._usual + recall) / 2
         if self._incumbent is None or self.held or verdict.anchor is None or verdict.anchor.difference >= 0:
-            self._seat(candidate, hits)
+            self._set_incumbent(candidate, hits)
         self._held_from_ms = None
 
     def _hold(self) -> None:
         if self._held_from_ms is None:
-            self._held_from_ms, self._heals_from = self._now_ms, None
+            self._held_from_ms, self._recovered_from = self._now_ms, None
         if self._out_of_patience:
             self._anchor.absorb(self._waiting)
 
@@ -168,7 +168,7 @@ class Gatekeeper:
             "offered": self._offered,
             "now_ms": self._now_ms,
             "held_from_ms": self._held_from_ms,
-            "heals_from": self._heals_from,
+            "heals_from": self._recovered_from,  # checkpoints have it under this name
             "usual": self._usual,
         }
 
@@ -182,14 +182,14 @@ class Gatekeeper:
         self._anchor.restore(state["anchor"])
         self._waiting.restore(state["waiting"])
         self._offered, self._now_ms = state["offered"], state["now_ms"]
-        self._held_from_ms, self._heals_from = state["held_from_ms"], state["heals_from"]
+        self._held_from_ms, self._recovered_from = state["held_from_ms"], state["heals_from"]
         self._usual = state["usual"]
 
     def _wrong(self, candidate: Snapshot, learner: Learner) -> str | None:
         wrong = flaw(candidate.item_vectors)
         if wrong is None and not all(bool(weight.isfinite().all()) for weight in learner.model.parameters()):
             wrong = "a weight is not finite"
-        return wrong or loud(np.array(self._users, np.int64), self._settings)
+        return wrong or dominated_by_one_user(np.array(self._users, np.int64), self._settings)
 
     def _verdict(self, candidate: Served, hits: dict[int, bool], catalogue: Catalogue) -> Verdict:
         """Judge a candidate without a flaw; its `hits` on the anchor are noted by serial number."""
@@ -197,17 +197,17 @@ class Gatekeeper:
             return Verdict(passed=True, reason="it is the first")
         fresh = self._compare(self._fresh)
         anchor = self._compare(self._ask(candidate, hits, self._incumbent, catalogue))
-        healed = self._healed(fresh)
+        has_recovered = self._has_recovered(fresh)
         suspect = self.held and not self._out_of_patience
-        return judge(self._incumbent.version, fresh, anchor, self._settings, held=suspect, healed=healed)
+        return judge(self._incumbent.version, fresh, anchor, self._settings, held=suspect, has_recovered=has_recovered)
 
-    def _healed(self, fresh: Comparison | None) -> bool:
+    def _has_recovered(self, fresh: Comparison | None) -> bool:
         """Whether the stream has been itself again for a whole window."""
-        if not heals(fresh, self._usual):
-            self._heals_from = None
-        elif self._heals_from is None:
-            self._heals_from = self._offered
-        return self._heals_from is not None and self._offered - self._heals_from >= self._settings.window
+        if not recovered(fresh, self._usual):
+            self._recovered_from = None
+        elif self._recovered_from is None:
+            self._recovered_from = self._offered
+        return self._recovered_from is not None and self._offered - self._recovered_from >= self._settings.window
 
     def _ask(
         self, candidate: Served, hits: dict[int, bool], incumbent: Served, catalogue: Catalogue
@@ -224,8 +224,8 @@ class Gatekeeper:
             batch = encode(examples, catalogue, self._window)
             hits.update(zip(serials, self._hit(candidate, batch, catalogue), strict=True))
             new = np.array([serial not in self._hits for serial in serials])
-            found = self._hit(incumbent, batch.only(new), catalogue) if new.any() else []
-            self._hits.update(zip(np.array(serials)[new].tolist(), found, strict=True))
+            new_hits = self._hit(incumbent, batch.only(new), catalogue) if new.any() else []
+            self._hits.update(zip(np.array(serials)[new].tolist(), new_hits, strict=True))
         self._hits = {serial: self._hits[serial] for serial, _ in entries}
         return ((example.user_id, hits[serial], self._hits[serial]) for serial, example in entries)
 
@@ -233,8 +233,8 @@ class Gatekeeper:
         return self._among_k(self._ranks.spread(batch, lambda part: served.ranks(part, catalogue)))
 
     def _among_k(self, ranks: Ints) -> list[bool]:
-        found: list[bool] = (ranks <= self._settings.k).tolist()
-        return found
+        hits: list[bool] = (ranks <= self._settings.k).tolist()
+        return hits
 
     def _compare(self, pairs: Iterable[_Pair]) -> Comparison | None:
         table = np.array([*pairs], np.int64).reshape(-1, 3)

@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
-from contracts.features import Floats, Ints, gather, rows_of, sampling_noise
+from contracts.features import Floats, Ints, gather, rows_of
 from contracts.snapshots.snapshot import Snapshot
+from contracts.snapshots.tower import Tower
 from trainer.data.batches import Batch
 from trainer.data.catalogue import Catalogue
 from trainer.evaluation.ranking import ranks_of
@@ -35,15 +35,9 @@ class Served:
             zip(_KEPT, (version, sampling_seed, noise_shape, tower, item_ids, item_vectors), strict=True)
         )
         self._item_ids, self._item_vectors = item_ids, item_vectors
-        self._sampling_seed, self._noise_shape = sampling_seed, noise_shape
         self._device = device
         self._matrix = torch.from_numpy(item_vectors).to(device)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._tower = onnxruntime.InferenceSession(tower, options, providers=["CPUExecutionProvider"])
-        self._inputs = {entry.name for entry in self._tower.get_inputs()}
+        self._tower = Tower(tower, sampling_seed, noise_shape, torch.get_num_threads())
 
     @classmethod
     def of(cls, snapshot: Snapshot, device: torch.device) -> "Served":
@@ -77,8 +71,8 @@ class Served:
         targets = column_of[batch.targets]
         seen = tuple(columns[columns >= 0] for columns in (column_of[rows] for rows in batch.seen))
         scores = torch.from_numpy(self._users(batch, column_of)).to(self._device) @ self._matrix.T
-        found = ranks_of(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)
-        return np.where(targets >= 0, found, NEVER)
+        own_ranks = ranks_of(scores, torch.from_numpy(np.maximum(targets, 0)).to(self._device), seen)
+        return np.where(targets >= 0, own_ranks, NEVER)
 
     def users(self, batch: Batch, catalogue: Catalogue) -> Floats:
         """The user vectors (B, d) that find the answers; the arguments are those of `ranks`."""
@@ -93,11 +87,6 @@ class Served:
     def _users(self, batch: Batch, column_of: Ints) -> Floats:
         columns = np.where(batch.mask > 0, column_of[np.maximum(batch.rows, 0)], -1)
         order = np.argsort(columns >= 0, axis=1, kind="stable")  # behaviours of unknown items give way to padding
-        columns, lag = np.take_along_axis(columns, order, 1), np.take_along_axis(batch.lag, order, 1)
+        columns, lag = np.take_along_axis(columns, order, 1), np.take_along_axis(batch.served_lag, order, 1)
         mask = (columns >= 0).astype(np.float32)
-        inputs = {"sequence": gather(columns, self._item_vectors), "mask": mask, "lag": lag * mask}
-        if "noise" in self._inputs:
-            drawn = [sampling_noise(int(user), self._sampling_seed, self._noise_shape) for user in batch.user_ids]
-            inputs["noise"] = np.stack(drawn)
-        users: Floats = self._tower.run(None, {n: v for n, v in inputs.items() if n in self._inputs})[0]
-        return users
+        return self._tower.users(gather(columns, self._item_vectors), mask, lag * mask, batch.user_ids.tolist())

@@ -102,15 +102,15 @@ class ArchivedExamples(LogReader):
         self._features = HistoricalSequences(settings.feature_repo)
         home = examples_directory(settings.feature_repo)
         rows = directory(settings.feature_repo)  # whose listing is the archive's state
-        found = [piece for path in sorted(rows.glob("*.parquet")) if (piece := parse(path.name))]
-        if not found:
+        pieces = [piece for path in sorted(rows.glob("*.parquet")) if (piece := parse(path.name))]
+        if not pieces:
             raise SettingsError(f"Nothing is archived in {rows}; `driftline archive` does that.")
-        for piece in found:
+        for piece in pieces:
             if not (home / piece.name).exists():
                 raise SettingsError(f"{home} lacks {piece.name}, though its features are there.")
         self.shelves = {
             TopicPartition(self._topic, number): Shelf(
-                home, [piece for piece in found if piece.partition == number], start_ms, end_ms
+                home, [piece for piece in pieces if piece.partition == number], start_ms, end_ms
             )
             for number in range(settings.kafka.partitions)
         }
@@ -148,9 +148,9 @@ class ArchivedExamples(LogReader):
 
     def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offsets that can be read."""
-        asked = [*partitions]
-        here = {tp: self.shelves[tp].start for tp in asked if tp in self.shelves}
-        rest = [tp for tp in asked if tp not in here]
+        wanted = [*partitions]
+        here = {tp: self.shelves[tp].start for tp in wanted if tp in self.shelves}
+        rest = [tp for tp in wanted if tp not in here]
         return here | (self._items.beginning_offsets(rest) if rest else {})
 
     def pause(self, *partitions: TopicPartition) -> None:
@@ -177,10 +177,12 @@ class ArchivedExamples(LogReader):
         if not flat:
             return {}
         users = [row["user_id"] for row in flat]
-        found: Iterator[UserRow | None] = iter(self._features.read(users, [row["time_ms"] - BEFORE_MS for row in flat]))
+        feature_rows: Iterator[UserRow | None] = iter(
+            self._features.read(users, [row["time_ms"] - BEFORE_MS for row in flat])
+        )
         return {
             tp: [
-                Record(self._topic, tp.partition, row["offset"], row["logged_ms"], _value(row, next(found)))
+                Record(self._topic, tp.partition, row["offset"], row["logged_ms"], _value(row, next(feature_rows)))
                 for row in of_partition
             ]
             for tp, of_partition in rows.items()

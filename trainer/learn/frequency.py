@@ -33,9 +33,9 @@ class Frequency:
 
     def follow(self, changes: Changes) -> None:
         """Move the counts as a catalogue moved its rows; who is gone is no part of the total."""
-        kept = torch.from_numpy(changes.sources[changes.sources >= 0])
+        sources = torch.from_numpy(changes.sources[changes.sources >= 0])
         left = torch.from_numpy(changes.left(len(self._counts)))
-        self._total += float(self._counts[kept].sum() - self._counts[left].sum())
+        self._total += float(self._counts[sources].sum() - self._counts[left].sum())
         self._counts = moved(self._counts, changes)
 
     def add(self, rows: Tensor) -> None:
@@ -57,6 +57,6 @@ class Frequency:
         return {"counts": self._counts.clone(), "total": self._total, "weight": self._weight}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` told."""
+        """Become what `state` described."""
         self._counts = state["counts"].clone()
         self._total, self._weight = state["total"], state["weight"]

@@ -105,13 +105,13 @@ class ItemTower(nn.Module):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` told; a catalogue that was restored with it is to be followed next."""
+        """Become what `state` described; a catalogue that was restored with it is to be followed next."""
         device = self.ids.device
         self.ids.data, self.categories.data = (state[name].to(device).clone() for name in ("ids", "categories"))
         self.mix.load_state_dict(state["mix"])
         self.positives = state["positives"].to(device).clone()
-        for follower, told in zip((self._items, self._categories), state["followed"], strict=True):
-            follower.restore(told)
+        for follower, follower_state in zip((self._items, self._categories), state["followed"], strict=True):
+            follower.restore(follower_state)
         self._catalogue, self._version, self._whole = Catalogue(), -1, None
 
     def _bags(self, rows: Ints) -> tuple[Tensor, Tensor]:

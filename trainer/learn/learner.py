@@ -48,8 +48,8 @@ class Learner:
         rate, ids = settings.model.learning_rate, self.model.items.ids
         dense = [weight for weight in self.model.parameters() if not (self._sampled and weight is ids)]
         self._dense, self._sparse = dense, [ids] if self._sampled else []
-        kept = self.model.encoder.state_dict(keep_vars=True).values()
-        self._running = [t for t in kept if not isinstance(t, torch.nn.Parameter) and t.is_floating_point()]
+        encoder_state = self.model.encoder.state_dict(keep_vars=True).values()
+        self._running = [t for t in encoder_state if not isinstance(t, torch.nn.Parameter) and t.is_floating_point()]
         self._optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=rate, fused=True)]
         if self._sparse:
             self._optimizers.append(torch.optim.SparseAdam(self._sparse, lr=rate))
@@ -131,11 +131,11 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` told of a learner with the same settings; then follow the catalogue of that moment."""
+        """Become what `state` described, given the same settings; then follow the catalogue of that moment."""
         self.model.encoder.load_state_dict(state["encoder"])
         self.model.items.restore(state["items"])
-        for optimizer, told in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(copy.deepcopy(told))
+        for optimizer, optimizer_state in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(optimizer_state))
         self._generator.set_state(state["generator"])
         self._frequency.restore(state["frequency"])
         self.sampling_seed = state["sampling_seed"]

@@ -61,8 +61,8 @@ def sampled_loss(user: Tensor, vectors: Tensor, wanted: Tensor, candidates: Tens
         log_weight: (C,).
 
     """
-    found = (user * functional.embedding(wanted, vectors)).sum(1, keepdim=True)
+    wanted_score = (user * functional.embedding(wanted, vectors)).sum(1, keepdim=True)
     others = user @ functional.embedding(candidates, vectors).T + log_weight
     others = others.masked_fill(candidates == wanted.unsqueeze(1), -torch.inf)  # accidental hits
-    scores = torch.cat((found, others), 1).float()
+    scores = torch.cat((wanted_score, others), 1).float()
     return functional.cross_entropy(scores, torch.zeros_like(wanted))

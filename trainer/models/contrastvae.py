@@ -50,9 +50,9 @@ class ContrastVAE(UserEncoder):
         mean, log_variance = self._encode(torch.cat((sequence, sequence)), masks)
         z = mean + torch.exp(0.5 * log_variance) * normal(tuple(mean.shape), generator, mean)
         kl = masked_mean(divergence(mean, log_variance).flatten()[None, :, None], masks.flatten()[None]).squeeze()
-        told = mask.sum(1) > 0  # users without a behaviour are all alike, and nothing is to tell them apart
+        has_history = mask.sum(1) > 0  # users without a behaviour are all alike, and nothing is to tell them apart
         one, other = masked_mean(z, masks).chunk(2)
-        extra = KL_WEIGHT * kl + 0.5 * CONTRAST_WEIGHT * contrast(one[told], other[told])
+        extra = KL_WEIGHT * kl + 0.5 * CONTRAST_WEIGHT * contrast(one[has_history], other[has_history])
         at, places = next_places(mask)
         states = self.decoder(z, masks).flatten(0, 1)[torch.cat((at, at + mask.numel()))]
         return TrainingStep(states, extra, torch.cat((places, places)))

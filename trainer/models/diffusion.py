@@ -81,5 +81,5 @@ class Schedule:
         >>> Schedule(50).ladder(4)
         [(50, 38), (38, 25), (25, 12), (12, 0)]
         """
-        asked = [round(self.steps * (evaluations - i) / evaluations) for i in range(evaluations)]
-        return list(zip(asked, [*asked[1:], 0], strict=True))
+        levels = [round(self.steps * (evaluations - i) / evaluations) for i in range(evaluations)]
+        return list(zip(levels, [*levels[1:], 0], strict=True))

@@ -159,8 +159,8 @@ def drop(x: Tensor, share: float, *, training: bool) -> Tensor:
     if not training or not cut:
         return x
     draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= cut
-    return x * kept * (256 / (256 - cut))
+    keep = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= cut
+    return x * keep * (256 / (256 - cut))
 
 
 def heads_for(dim: int, wanted: int = 2) -> int:

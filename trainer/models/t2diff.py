@@ -47,22 +47,22 @@ class T2Diff(UserEncoder):
     one answer. Where the window's last place alone is learned from, pooled views stand beside the states: they learn
     from few examples, and a transformer does not.
 
-    `settings.without` leaves parts out, for ablations: "guess" (no diffusion), "end-to-end" (x̂ learns from L_KL
-    alone), "mean-start" (x̂ starts from noise), "waits" (no time).
+    `settings.ablate` names parts to leave out: "guess" (no diffusion), "end-to-end" (x̂ learns from L_KL
+    alone), "mean-start" (x̂ starts from noise instead of the mean), "waits" (no time).
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         d = settings.dim
-        self._without, self._every_place = settings.without, settings.learn_at == "every"
-        self.noise_shape = (d,) if "mean-start" in self._without and "guess" not in self._without else ()
+        self._ablated, self._every_place = settings.ablate, settings.learn_at == "every"
+        self.noise_shape = (d,) if "mean-start" in self._ablated and "guess" not in self._ablated else ()
         self.body = Transformer(
             d, settings.window, depth=settings.depth, heads=heads_for(d), dropout=settings.dropout, causal=True
         )
         if not self._every_place:
             self.mean, self.last = nn.Linear(d, d), nn.Linear(d, d)
         self.waits = nn.Parameter(0.02 * torch.randn(BUCKETS, d))
-        if "guess" in self._without:
+        if "guess" in self._ablated:
             return
         self.schedule = Schedule(settings.diffusion_steps, settings.diffusion_schedule)
         self.evaluations = EVALUATIONS
@@ -87,7 +87,7 @@ class T2Diff(UserEncoder):
             rows = torch.arange(len(mask), device=mask.device)
             at, places = rows * n + n - 1, rows * (n + 1) + n
         state, x = self._states(sequence, mask, lag).flatten(0, 1)[at], sequence.flatten(0, 1)[at]
-        if "guess" in self._without:
+        if "guess" in self._ablated:
             return TrainingStep(state, state.new_zeros(()), places)
         follows = torch.cat((sequence, target.unsqueeze(1)), 1).flatten(0, 1)[places]
         loss = self._diffusion_loss(state, x.detach(), follows.detach(), generator)
@@ -96,17 +96,17 @@ class T2Diff(UserEncoder):
 
     def guess(self, state: Tensor, x: Tensor, noise: Tensor) -> Tensor:
         """x̂ = x + ẑ_0 in few deterministic steps (Eq. 16–18 with η = 0) from z_T = 0, or noise; (M, d) each."""
-        z = noise if "mean-start" in self._without else torch.zeros_like(x)
+        z = noise if "mean-start" in self._ablated else torch.zeros_like(x)
         for r, after in self.schedule.ladder(self.evaluations):
             z_0 = self.denoiser(z, state, torch.tensor([r], device=z.device))
             z = self.schedule.straight_step(z, z_0, r, after)
         return x.detach() + self.scale * z
 
     def _user(self, state: Tensor, x: Tensor, noise: Tensor) -> Tensor:
-        if "guess" in self._without:
+        if "guess" in self._ablated:
             return state
         guess = self.guess(state, x, noise)
-        if "end-to-end" in self._without:
+        if "end-to-end" in self._ablated:
             guess = guess.detach()
         user: Tensor = state + self.read(guess / self.scale)
         return user
@@ -138,7 +138,7 @@ class T2Diff(UserEncoder):
 
     def _tokens(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
         """(B, n, d): the behaviours, each with the wait until what followed it."""
-        if "waits" in self._without:
+        if "waits" in self._ablated:
             return sequence
         age = torch.expm1(lag)
         wait = torch.log1p((age - functional.pad(age[:, 1:], (0, 1))).clamp(min=0))

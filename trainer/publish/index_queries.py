@@ -15,7 +15,7 @@ from trainer.data.catalogue import Catalogue
 from trainer.gate.served_model import Served
 
 
-class Askers:
+class IndexQueries:
     """Keeps the newest examples, and asks as their users would."""
 
     def __init__(self, window: int, device: torch.device) -> None:
@@ -28,14 +28,14 @@ class Askers:
         """Take the next examples."""
         self._newest.extend(example.SerializeToString() for example in examples[-QUERIES:])
 
-    def vectors(self, made: Snapshot, catalogue: Catalogue) -> Floats:
+    def vectors(self, snapshot: Snapshot, catalogue: Catalogue) -> Floats:
         """The user vectors (Q, d), as a replica with this snapshot makes them, of the examples whose items are there.
 
         Q is at most `QUERIES`, and 0 at the beginning.
         """
         examples = [Example.FromString(content) for content in self._newest]
         batch = encode([e for e in examples if e.item_id in catalogue], catalogue, self._window)
-        return Served.of(made, self._device).users(batch, catalogue)
+        return Served.of(snapshot, self._device).users(batch, catalogue)
 
     def state(self) -> dict[str, Any]:
         """The examples."""

@@ -93,7 +93,7 @@ def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _without_unused_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
     used = {name for node in model.graph.node for name in node.input}
-    kept = [value for value in model.graph.input if value.name in used]
+    inputs = [value for value in model.graph.input if value.name in used]
     del model.graph.input[:]
-    model.graph.input.extend(kept)
+    model.graph.input.extend(inputs)
     return model

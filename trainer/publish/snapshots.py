@@ -70,10 +70,10 @@ class EvenSample:
 
     def take(self) -> tuple[int, ...]:
         """The sample; the next one starts from nothing."""
-        kept = tuple(self._kept)
+        sample = tuple(self._kept)
         self._kept = []
         self._offered, self._stride = 0, 1
-        return kept
+        return sample
 
     def state(self) -> dict[str, Any]:
         """What has been kept, and how."""

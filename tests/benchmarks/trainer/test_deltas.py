@@ -4,13 +4,13 @@ import torch
 from benchmarks.trainer.deltas import Student, day, due
 from contracts.config.settings import ModelSettings, TrainerSettings
 from contracts.runtime.clock import DAY_MS, MINUTE_MS
-from evaluation.data import Catalogue, Query, Sequence
+from evaluation.data import ItemTable, Query, Sequence
 from evaluation.fit import trainer_catalogue
 from evaluation.progressive import batch_of
 
 ITEMS, BATCHES, BATCH = 30, 12, 8
 SHAPE = ModelSettings(dim=8, category_dim=4, window=6, session_length=3, learning_rate=0.05, batch_size=BATCH)
-CATALOGUE = trainer_catalogue(Catalogue(np.arange(1, ITEMS + 1), tuple((i % 3,) for i in range(ITEMS))))
+CATALOGUE = trainer_catalogue(ItemTable(np.arange(1, ITEMS + 1), tuple((i % 3,) for i in range(ITEMS))))
 SINCE_MS = 4 * 10 * MINUTE_MS  # of the fifth batch; there is one every ten minutes
 
 

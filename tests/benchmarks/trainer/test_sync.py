@@ -4,7 +4,7 @@ import torch
 
 from benchmarks.trainer.sync import Sync, behind, replay, versions
 from contracts.config.settings import ModelSettings, TrainerSettings
-from evaluation.data import Catalogue, Query, Sequence
+from evaluation.data import ItemTable, Query, Sequence
 from evaluation.fit import trainer_catalogue
 from evaluation.progressive import batch_of, learn_online
 from trainer.learn.learner import Learner
@@ -13,7 +13,7 @@ ITEMS, QUERIES, BATCH, GAP_MS = 30, 60, 8, 10
 ORIGIN_MS = 200  # of query 20, in the middle of the third batch
 SHAPE = ModelSettings(dim=8, category_dim=4, window=6, session_length=3, learning_rate=0.05, batch_size=BATCH)
 CPU = torch.device("cpu")
-CATALOGUE = Catalogue(np.arange(1, ITEMS + 1), tuple((i % 3,) for i in range(ITEMS)))
+CATALOGUE = ItemTable(np.arange(1, ITEMS + 1), tuple((i % 3,) for i in range(ITEMS)))
 MODELS = pytest.mark.parametrize("model", ["two_tower", "t2diff"])
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contracts.config.settings import SettingsError, dump, load, parse
+from contracts.config.settings import ModelSettings, SettingsError, TrainerSettings, dump, load, parse
 
 
 def sound() -> dict[str, Any]:
@@ -64,3 +64,14 @@ def test_a_missing_or_garbled_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(SettingsError, match="not valid YAML"):
         load(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("key", ["without", "ablate"])
+def test_parts_to_leave_out_are_read_by_either_name_and_written_as_files_have_had_them(key: str) -> None:
+    model = ModelSettings.model_validate({key: ["waits"]})
+    assert model == ModelSettings(ablate=("waits",))
+    assert model.model_dump(mode="json")["without"] == ["waits"]
+    assert list(TrainerSettings(model=model).model_dump(mode="json")["model"]) == [
+        *(name for name in ModelSettings.model_fields if name != "ablate"),
+        "without",
+    ], "a checkpoint's fingerprint is what it was"

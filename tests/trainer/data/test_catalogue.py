@@ -4,28 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from tests.trainer.data.catalogue_cases import Table
 from trainer.data.catalogue import Catalogue
-from trainer.data.row_tables import Follower, moved
-from trainer.data.vocabulary import Vocabulary
-
-
-class Table:
-    """A table that follows a vocabulary, each of whose rows says which arrival it was made for."""
-
-    def __init__(self) -> None:
-        self.follower, self.content, self.arrivals = Follower(), torch.zeros(0, 2, dtype=torch.int64), 0
-
-    def follow(self, vocabulary: Vocabulary) -> int:
-        """Take the changes over; how many rows were touched."""
-        changes = self.follower.follow(vocabulary)
-        self.content = moved(self.content, changes)
-        new = changes.sources < 0
-        self.content[changes.rows[new], 0] = torch.from_numpy(changes.serials[new])
-        self.content[changes.rows[new], 1] = torch.from_numpy(vocabulary.ids[changes.rows[new]])
-        self.arrivals += int(new.sum())
-        return len(changes.rows)
 
 
 class Plain:
@@ -96,32 +77,6 @@ def test_whatever_happens_the_rows_and_whoever_follows_them_are_right(seed: int)
         assert table.content[catalogue.arrival].tolist() == [[plain.items[i][2], i] for i in sorted(plain.items)]
         assert table.follow(catalogue.items) == 0
     assert plain.arrivals >= often.arrivals > 300  # far more than there are ids: many came back
-
-
-def test_following_costs_what_has_changed_and_not_what_there_is() -> None:
-    catalogue, table = Catalogue(), Table()
-    for item_id in range(1, 1001):
-        catalogue.put(item_id, [])
-    assert table.follow(catalogue.items) == 1000
-    memory = table.content.untyped_storage().data_ptr()
-    catalogue.remove(1)  # the last one moves
-    catalogue.remove(500)  # the next one does
-    catalogue.put(7, [1])  # categories change
-    assert table.follow(catalogue.items) == 3
-    assert table.content.untyped_storage().data_ptr() == memory
-
-
-def test_a_table_far_too_large_gives_its_memory_back() -> None:
-    catalogue, table = Catalogue(), Table()
-    for item_id in range(1, 1001):
-        catalogue.put(item_id, [])
-    table.follow(catalogue.items)
-    full = table.content.untyped_storage().nbytes()
-    for item_id in range(1, 901):
-        catalogue.remove(item_id)
-    table.follow(catalogue.items)
-    assert table.content.untyped_storage().nbytes() <= 0.15 * full
-    assert sorted(table.content[:, 1].tolist()) == list(range(901, 1001))
 
 
 def test_an_item_that_is_heard_of_again_lives_on_and_one_that_is_late_does_not_age() -> None:

@@ -43,7 +43,7 @@ def _join(rank: int, root: Path) -> Ranks:
 
 def _learn_and_tell(rank: int, root: Path) -> None:
     ranks = _join(rank, root)
-    trainer.pupil.TowerTemplate = cache(TowerTemplate)  # type: ignore[misc]  # as the fixture `trace_once`
+    trainer.model_line.TowerTemplate = cache(TowerTemplate)  # type: ignore[misc]  # as the fixture `trace_once`
     for softmax in ("full", "sampled"):
         rig = learn(settings_of(root, softmax), ranks)
         told = {"state": rig.engine.state(), "letters": len(rig.outbox.sent)}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from contracts.config.settings import GateSettings
-from trainer.gate.decision import MIN_USERS, Comparison, compare, flaw, heals, judge, loud
+from trainer.gate.decision import MIN_USERS, Comparison, compare, dominated_by_one_user, flaw, judge, recovered
 
 SETTINGS = GateSettings(margin=0.1)
 
@@ -11,7 +11,7 @@ def found(difference: float, reach: float, incumbent: float = 0.5) -> Comparison
     return Comparison(1000, incumbent, difference, difference - reach, difference + reach)
 
 
-def test_a_loud_user_is_one_user() -> None:
+def test_a_user_with_many_examples_is_one_user() -> None:
     quiet = np.arange(200)
     users = np.concatenate([quiet, np.full(5000, 999)])
     better = np.concatenate([quiet % 10 == 0, np.ones(5000, bool)])
@@ -65,25 +65,28 @@ def test_the_margin_is_a_share_of_what_the_incumbent_finds() -> None:
     assert not judge("v1", None, found(-0.04, 0.01, incumbent=0.2), SETTINGS, held=False).passed
 
 
-def test_a_stream_heals_when_the_incumbent_finds_what_it_used_to_and_the_learner_no_less() -> None:
-    assert heals(found(0.0, 0.04), 0.5)
-    assert not heals(found(-0.01, 0.04), 0.5)
-    assert not heals(found(0.2, 0.04, incumbent=0.4), 0.5)  # drift: the incumbent is not what it was
-    assert not heals(None, 0.5)
-    assert not heals(found(0.0, 0.04), None)
+def test_a_stream_has_recovered_when_the_incumbent_finds_what_it_used_to_and_the_learner_no_less() -> None:
+    assert recovered(found(0.0, 0.04), 0.5)
+    assert not recovered(found(-0.01, 0.04), 0.5)
+    assert not recovered(found(0.2, 0.04, incumbent=0.4), 0.5)  # drift: the incumbent is not what it was
+    assert not recovered(None, 0.5)
+    assert not recovered(found(0.0, 0.04), None)
 
 
 def test_one_user_may_not_make_more_of_the_examples_than_a_person_does() -> None:
     settings = GateSettings(window=100, user_share=0.1)
-    assert loud(np.array([7] * 10 + [*range(100, 190)]), settings) is None
-    assert loud(np.array([7] * 11 + [*range(100, 189)]), settings) == "one user made 11% of the newest 100 examples"
-    assert loud(np.array([7] * 99), settings) is None  # too few to tell
+    assert dominated_by_one_user(np.array([7] * 10 + [*range(100, 190)]), settings) is None
+    assert (
+        dominated_by_one_user(np.array([7] * 11 + [*range(100, 189)]), settings)
+        == "one user made 11% of the newest 100 examples"
+    )
+    assert dominated_by_one_user(np.array([7] * 99), settings) is None  # too few to tell
 
 
-def test_what_has_healed_opens_the_gate_for_good_and_never_closes_it() -> None:
+def test_what_has_recovered_opens_the_gate_for_good_and_never_closes_it() -> None:
     bad, good = found(-0.2, 0.01), found(0.0, 0.01)
-    assert judge("v1", good, bad, SETTINGS, held=True, healed=True).passed
-    assert not judge("v1", good, bad, SETTINGS, held=False, healed=True).passed
+    assert judge("v1", good, bad, SETTINGS, held=True, has_recovered=True).passed
+    assert not judge("v1", good, bad, SETTINGS, held=False, has_recovered=True).passed
 
 
 def test_a_verdict_says_why_in_words_and_figures() -> None:

@@ -160,7 +160,7 @@ def test_a_loss_too_small_to_be_seen_at_each_publication_cannot_add_up(template:
 def test_a_new_trainer_does_not_replace_what_is_live_before_it_is_as_good(rig: Rig, template: TowerTemplate) -> None:
     rig.warm()
     beginner = Rig(template)
-    beginner.gate.seat(rig.snapshot())
+    beginner.gate.set_incumbent(rig.snapshot())
     passed = [verdict.passed for verdict in beginner.learn(beginner.next(WARM * EVERY))]
     assert passed[0] is False
     assert passed[-1] is True
@@ -237,7 +237,7 @@ def test_what_the_incumbent_chose_itself_does_not_judge(rig: Rig) -> None:
     verdicts = []
     for may_judge in (False, True):
         gate = Gatekeeper(settings, SETTINGS.window, 0, torch.device("cpu"))
-        gate.seat(rig.snapshot())
+        gate.set_incumbent(rig.snapshot())
         examples = rig.next(GATE.window)
         own = np.arange(len(examples)) % 2 == 0
         batch = encode(examples, rig.catalogue, SETTINGS.window)

@@ -5,7 +5,11 @@ import torch
 from torch import Tensor
 
 from contracts.config.settings import ModelSettings
+from tests.trainer.models.encoder_cases import FULL, LAG, SHORT, draw
+from tests.trainer.trainer_cases import make_catalogue
+from trainer.learn.model import Model
 from trainer.models import REGISTRY, create
+from trainer.models.base import Inputs
 
 SETTINGS = ModelSettings(dim=8, window=6, session_length=3, diffusion_steps=6)
 
@@ -73,6 +77,47 @@ def test_initial_weights_are_a_function_of_the_seed_and_leave_the_global_generat
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["bert4rec", "caser", "dat", "gru4rec"])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_narrowest_vectors_work(name: str, dim: int) -> None:
+    encoder = create(name, ModelSettings(dim=dim, window=3, session_length=50), seed=0)
+    items = encoder.shape_items(torch.randn(4, dim, generator=torch.Generator().manual_seed(0)))
+    step = encoder.training_step(
+        items[:3].unsqueeze(0), torch.ones(1, 3), torch.zeros(1, 3), items[3:], torch.Generator().manual_seed(0)
+    )
+    assert step.user.shape[1] == dim
+    assert torch.isfinite(step.user).all()
+
+
+@pytest.mark.parametrize("name", ["contrastvae", "diffurec", "mamba4rec", "stosa"])
+@pytest.mark.parametrize("dim", [3, 8, 9])
+def test_narrow_vectors_learn_under_dropout(name: str, dim: int) -> None:
+    settings = ModelSettings(dim=dim, id_dim=2, category_dim=2, window=6, dropout=0.2)
+    model = Model(name, settings, seed=0).train()
+    model.items.follow(make_catalogue(5))
+    mask = torch.tensor([[0.0] * 6, [0.0] * 4 + [1.0] * 2])
+    inputs = Inputs(torch.tensor([[0] * 6, [0, 0, 0, 0, 1, 2]]), mask, LAG)
+    model.loss(inputs, torch.tensor([3, 4]), torch.Generator().manual_seed(0)).mean.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert model.items.ids.grad is not None
+    assert model.items.ids.grad[[1, 2, 3, 4]].abs().sum(1).min() > 0
+
+
+@pytest.mark.parametrize("name", ["contrastvae", "mamba4rec", "stosa"])
+def test_what_comes_later_changes_nothing_before_it(name: str) -> None:
+    encoder = create(name, SHORT, seed=0).eval()
+    before = draw(1, 6, 8)
+    after = before.clone()
+    after[:, 3] = draw(1, 8, seed=1)
+    users = [
+        encoder.training_step(x, FULL[:1], LAG[:1], x[:, 0], torch.Generator().manual_seed(0)).user[:6]
+        for x in (before, after)
+    ]
+    assert torch.allclose(users[0][:3], users[1][:3], atol=1e-6)
+    assert ((users[0][3:] - users[1][3:]).abs().amax(1) > 1e-4).all()
 
 
 def test_an_unknown_model_is_named_with_the_known_ones() -> None:
