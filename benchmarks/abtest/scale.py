@@ -149,8 +149,8 @@ def one_more_day(folder: Path) -> Figures:
     import numpy as np
 
     from abtest.aggregate.archive import load
-    from abtest.incremental.add_day import begun, with_day
-    from abtest.incremental.add_day import opened as kept_in
+    from abtest.incremental import store
+    from abtest.incremental.add_day import add_day
     from abtest.read.engines import opened
     from abtest.read.rows import before, one_day, wanted
 
@@ -158,16 +158,16 @@ def one_more_day(folder: Path) -> Figures:
     parts = sorted((folder / "rows").glob("day=*"))
     columns, spread, _ = wanted(opened(parts[0]), of)
     covariates, ids, pre = before(opened(folder / "pre.parquet"), of)
-    begun(at, of, columns, covariates, (ids, pre), spread)
+    store.create(at, of, columns, covariates, (ids, pre), spread)
     del ids, pre
     times = []
     for part in parts:
         began_s = time.perf_counter()
-        kept = kept_in(at, of)
+        kept = store.load(at, of)
         opened_s = time.perf_counter()
         table, _ = one_day(opened(part), of, columns)
         read_s = time.perf_counter()
-        kept = with_day(kept, table)
+        kept = add_day(kept, table)
         ended_s = time.perf_counter()
         times.append([ended_s - began_s, opened_s - began_s, read_s - opened_s, ended_s - read_s])
     expected, worst = load(folder / "state.npz", of).aggregate, 0.0

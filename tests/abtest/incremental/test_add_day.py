@@ -2,45 +2,11 @@ import numpy as np
 import pytest
 
 from abtest.aggregate.aggregate import aggregate
-from abtest.aggregate.user_days import arranged
 from abtest.analyse.analysis import report
-from abtest.incremental.add_day import begun, opened, with_day
+from abtest.incremental.add_day import add_day, places_of
+from abtest.incremental.store import create, load
 from abtest.read.engines import DataError
-from contracts.config.experiment import MetricPlan
-from contracts.runtime.durable import StateError
-from tests.abtest.abtest_cases import experiment
-
-ARMS, COLUMNS, COVARIATES = ("control", "treatment"), ("views", "play_s"), ("pre.views", "pre.play_s")
-WEEK = experiment(
-    metrics=(
-        MetricPlan(name="play", kind="mean", columns=("play_s",), role="primary"),
-        MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9),
-        MetricPlan(name="views", kind="mean", columns=("views",)),
-    )
-)
-
-
-class Crowd:
-    """Users on some of a week's days; `arm` (users, days), so that one may change."""
-
-    def __init__(self, users=600, seed=9, mean=0.0):
-        random = np.random.default_rng(seed)
-        self.ids = random.choice(10**9, users, replace=False)
-        self.seen = random.random((users, 7)) < 0.5
-        self.arm = np.repeat(random.integers(0, 2, users)[:, None], 7, axis=1)
-        self.values = random.gamma(2.0, 3.0, (users, 7, 2)) + mean
-        self.pre = (random.gamma(2.0, 9.0, (users, 2)) + mean) * (random.random(users) < 0.7)[:, None]
-
-    def table(self, days, inside=None):
-        came = self.seen.copy()
-        came[:, [d for d in range(7) if d not in days]] = False
-        if inside is not None:
-            came[~inside] = False
-        users = np.flatnonzero(came.any(axis=1))
-        user, day = np.nonzero(came[users])
-        arm = self.arm[users, came[users].argmax(axis=1)]
-        pre = self.pre[users]
-        return arranged(ARMS, COLUMNS, COVARIATES, self.ids[users], arm, pre, day, user, self.values[users][user, day])
+from tests.abtest.incremental.incremental_cases import ARMS, COLUMNS, COVARIATES, WEEK, Crowd
 
 
 def assert_same(found, expected, rtol=1e-12):
@@ -63,9 +29,9 @@ def assert_same(found, expected, rtol=1e-12):
 
 
 def day_by_day(crowd, folder, days, pre=None):
-    kept = begun(folder, WEEK, COLUMNS, COVARIATES, pre, spread=("play_s",))
+    kept = create(folder, WEEK, COLUMNS, COVARIATES, pre, spread=("play_s",))
     for day in days:
-        kept = with_day(opened(folder, WEEK), crowd.table([day]))
+        kept = add_day(load(folder, WEEK), crowd.table([day]))
     return kept
 
 
@@ -122,9 +88,9 @@ def test_a_crash_before_a_day_is_there_leaves_the_days_before(tmp_path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr("abtest.incremental.store.write_archive", fails)
         with pytest.raises(OSError, match="disk full"):
-            with_day(opened(tmp_path, WEEK), crowd.table([3]))
-    assert opened(tmp_path, WEEK).aggregate.days == 3
-    found = with_day(opened(tmp_path, WEEK), crowd.table([3])).aggregate
+            add_day(load(tmp_path, WEEK), crowd.table([3]))
+    assert load(tmp_path, WEEK).aggregate.days == 3
+    found = add_day(load(tmp_path, WEEK), crowd.table([3])).aggregate
     assert_same(found, aggregate(crowd.table(range(4)), spread=("play_s",)))
 
 
@@ -133,13 +99,25 @@ def test_days_come_in_order_each_once_and_alone(tmp_path):
     kept = day_by_day(crowd, tmp_path, range(3))
     for days in ([2], [1]):
         with pytest.raises(DataError, match="comes after day 2, which is kept already"):
-            with_day(kept, crowd.table(days))
+            add_day(kept, crowd.table(days))
     for days in ([3, 4], []):
         with pytest.raises(DataError, match="rows of that day alone"):
-            with_day(kept, crowd.table(days))
+            add_day(kept, crowd.table(days))
 
 
-def test_another_experiment_is_not_added_to(tmp_path):
-    day_by_day(Crowd(), tmp_path, [0])
-    with pytest.raises(StateError, match="another experiment"):
-        opened(tmp_path, experiment(days=9))
+def test_places_are_those_of_the_users_asked_for_in_their_order():
+    ids, places = np.array([10, 20, 30]), np.array([2, 0, 1])
+    np.testing.assert_array_equal(places_of(ids, places, np.array([30, 5, 10, 40, 20])), [1, -1, 2, -1, 0])
+    assert places_of(np.zeros(0, np.int64), np.zeros(0, np.int64), np.array([5])).tolist() == [-1]
+
+
+def test_runs_have_keys_and_stand_side_by_side(tmp_path):
+    crowd = Crowd(60)
+    kept = day_by_day(crowd, tmp_path, range(3))
+    places = list(kept.runs.values())
+    assert [run.stop for run in places] == [*(run.start for run in places[1:]), kept.places]
+    for key, run in kept.runs.items():
+        arm, first = ARMS.index(key.arm), crowd.seen[:, :3].argmax(axis=1)
+        came = crowd.seen[:, :3].any(axis=1) & (first == key.day) & (crowd.arm[:, 0] == arm)
+        known = crowd.pre.any(axis=1) == (key.segment == "known from before")
+        assert run.stop - run.start == (came & known).sum()
