@@ -1,8 +1,8 @@
 """All that a report is made of: moments over users, by arm. It merges, it is small, and it does not grow with users.
 
-Days are kept apart, and jointly: a column for each day, so that their covariance is known. For each day d they are
-``c@d`` (a user's sum of c on that day), ``exposed@d`` and ``first@d`` (0 or 1: seen on that day; first on it), and
-``pre.c@d`` (what those who are new on d did before the experiment). From these follow, without another look at a user,
+Days are kept apart, and jointly: a `Column` for each day, so that their covariance is known. For each day d they are
+c@d (a user's sum of c on that day), exposed@d and first@d (0 or 1: seen on that day; first on it), and pre.c@d (what
+those who are new on d did before the experiment). From these follow, without another look at a user,
 
     the users exposed on a day                c@d, within exposed@d                     `on`
     all users seen through a day              sums of c@i and pre.c@i over i <= d       `through`
@@ -20,6 +20,7 @@ import numpy as np
 from abtest.aggregate.sources import Votes
 from abtest.aggregate.user_days import Ints, Parts, Table
 from abtest.collect.records import Tally
+from abtest.stats.columns import AnyColumn, Column, on_days
 from abtest.stats.cumulative import FIRST
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
@@ -110,38 +111,41 @@ class Aggregate:
 
     def new_users(self, day: int) -> dict[str, int]:
         """Users whose first day it is, by arm."""
-        return {arm: round(of.total(f"{FIRST}@{day}")) for arm, of in self.moments.items()}
+        return {arm: round(of.total(Column(FIRST, day))) for arm, of in self.moments.items()}
 
     def on(self, day: int) -> dict[str, Moments]:
         """By arm, of `columns` over the users exposed on a day."""
         names = [*self.columns, EXPOSED]
-        return {arm: of.sums([(c, [f"{c}@{day}"]) for c in names]).within(EXPOSED) for arm, of in self.moments.items()}
+        wanted = [(c, [Column(c, day)]) for c in names]
+        return {arm: of.sums(wanted).within(EXPOSED) for arm, of in self.moments.items()}
 
     def through(self, day: int) -> dict[str, Moments]:
         """By arm, over the users seen by the end of a day: `columns` and `covariates` summed over the days up to it,
         and ``c@day`` and ``exposed@day`` of that day alone.
         """
         upto = range(day + 1)
-        wanted = [(c, [f"{c}@{i}" for i in upto]) for c in (*self.columns, *self.covariates)]
-        wanted += [(f"{c}@{day}", [f"{c}@{day}"]) for c in (*self.columns, EXPOSED)]
-        wanted += [(SEEN, [f"{FIRST}@{i}" for i in upto])]
+        wanted: list[tuple[AnyColumn, list[Column]]] = [
+            (c, on_days(c, upto)) for c in (*self.columns, *self.covariates)
+        ]
+        wanted += [(Column(c, day), [Column(c, day)]) for c in (*self.columns, EXPOSED)]
+        wanted += [(SEEN, on_days(FIRST, upto))]
         return {arm: of.sums(wanted).within(SEEN) for arm, of in self.moments.items()}
 
     def looks(self, days: Sequence[int]) -> dict[str, Moments]:
         """By arm, over all users: ``c<=d`` for columns, covariates and `FIRST` at each of `days`, jointly."""
         names = (*self.columns, *self.covariates, FIRST)
-        wanted = [(f"{c}<={d}", [f"{c}@{i}" for i in range(d + 1)]) for d in days for c in names]
+        wanted = [(Column(c, through=d), on_days(c, range(d + 1))) for d in days for c in names]
         return {arm: of.sums(wanted) for arm, of in self.moments.items()}
 
 
-def layout(columns: Sequence[str], covariates: Sequence[str], days: int) -> tuple[str, ...]:
+def layout(columns: Sequence[str], covariates: Sequence[str], days: int) -> tuple[Column, ...]:
     """The columns of an arm's moments.
 
     >>> layout(["x"], ["pre.x"], 1)
-    ('x@0', 'exposed@0', 'first@0', 'pre.x@0')
+    (<x@0>, <exposed@0>, <first@0>, <pre.x@0>)
     """
-    daily = [f"{c}@{d}" for d in range(days) for c in (*columns, EXPOSED, FIRST)]
-    return (*daily, *(f"{c}@{d}" for d in range(days) for c in covariates))
+    daily = [Column(c, d) for d in range(days) for c in (*columns, EXPOSED, FIRST)]
+    return (*daily, *(Column(c, d) for d in range(days) for c in covariates))
 
 
 def aggregate(
@@ -180,9 +184,9 @@ def aggregate(
         _lay_out(
             by_day.reshape(end - begin, days - first, k + 1, copy=False), table, places, bounds[first:], begin, end
         )
-        daily = tuple(f"{c}@{d}" for d in range(first, days) for c in (*kept, EXPOSED))
-        of = Moments.of((*daily, *(f"{c}@{first}" for c in table.covariates)), cohort).embedded(wide)
-        of.means[of.place(f"{FIRST}@{first}")] = 1.0
+        daily = tuple(Column(c, d) for d in range(first, days) for c in (*kept, EXPOSED))
+        of = Moments.of((*daily, *(Column(c, first) for c in table.covariates)), cohort).embedded(wide)
+        of.means[of.place(Column(FIRST, first))] = 1.0
         moments[arm] += of
         totals = by_day @ np.tile(np.eye(k + 1, k), (days - first, 1))  # a sum over so few is quicker as a product
         buckets[arm] += bucketed(kept, table.user_id[begin:end], totals)
@@ -251,7 +255,7 @@ def bucket_of(user_id: Ints) -> Ints:
 
 def _parts(table: Table, parts: Parts) -> dict[str, Moments]:
     """By arm, moments of ``column@part``; a user without a row of a part did nothing with it."""
-    columns = [f"{column}@{name}" for name in parts.names for column in (*SOURCE_COLUMNS, MET)]
+    columns = [Column(column, part=name) for name in parts.names for column in (*SOURCE_COLUMNS, MET)]
     places = [Tally._fields.index(column) for column in SOURCE_COLUMNS]
     found = {}
     for i, arm in enumerate(table.arms):

@@ -18,13 +18,14 @@ import numpy.typing as npt
 from abtest.aggregate.aggregate import Aggregate
 from abtest.aggregate.sources import Votes
 from abtest.collect.store import OF_NO_MATTER
+from abtest.stats.columns import AnyColumn, Column
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Moments
 from contracts.config.experiment import Experiment
 from contracts.runtime.durable import StateError, replace_file
 
-FORMAT = 1
+FORMAT = 2
 ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Moments, Votes)}
 
@@ -139,8 +140,12 @@ def _put_together(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
         columns, n, means, upper = parts
         products = np.zeros((len(columns), len(columns)))
         products[np.triu_indices(len(columns))] = arrays[str(upper)]
-        return Moments(tuple(columns), n, arrays[str(means)], products + np.triu(products, 1).T)
+        return Moments(tuple(map(_column, columns)), n, arrays[str(means)], products + np.triu(products, 1).T)
     return KINDS[kind](*(_put_together(part, arrays) for part in parts))
+
+
+def _column(saved: str | list[Any]) -> AnyColumn:
+    return saved if isinstance(saved, str) else Column(*saved)
 
 
 def _kept(array: npt.NDArray[Any], arrays: list[npt.NDArray[Any]]) -> int:

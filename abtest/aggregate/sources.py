@@ -1,8 +1,8 @@
 """Candidate sources of one arm beside each other, such as T2Diff, DiffuRec and the two-tower model: Table 5 of [W25].
 
-Made of moments of columns such as ``views@t2diff`` over all users of the arm, 0 where a source showed a user nothing
-(an aggregate's part "source"), and of counts of whose items a user gave more (`Votes`). The sources share their users,
-and a choosy user is choosy with all of them: the difference between two is told by their joint covariance.
+Made of moments of columns by source, such as views@t2diff, over all users of the arm, 0 where a source showed a user
+nothing (an aggregate's part "source"), and of counts of whose items a user gave more (`Votes`). The sources share their
+users, and a choosy user is choosy with all of them: the difference between two is told by their joint covariance.
 
 No chance decided which item came from which source. A difference says how the items that a source contributed did, not
 what the arm would be without it.
@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from abtest.stats.columns import Column, parts_of
 from abtest.stats.effects import ALPHA, LARGEST_LOG, Effect, minimum_detectable, quantile, two_sided
 from abtest.stats.estimates import Estimate, covariance, ratio_estimate
 from abtest.stats.interleaving import Preference, preference_of_votes
@@ -114,7 +115,7 @@ def compare_sources(
     """Every source of an arm, and its difference to the `reference`, with intervals clustered on the user.
 
     Args:
-        moments: over the arm's users, of ``views@source`` and the like for every source.
+        moments: over the arm's users, of views and the like, as a `Column` for every source.
         reference: name of the source that the others are compared with.
         votes: of the same users.
         alpha: the intervals miss the truth with this probability.
@@ -123,14 +124,14 @@ def compare_sources(
         ValueError: no source has the reference's name.
 
     >>> earned = ("views", "effective_views", "follows", "play_ms")
-    >>> columns = [f"{column}@{source}" for source in ("new", "old") for column in earned]
+    >>> columns = [Column(column, part=source) for source in ("new", "old") for column in earned]
     >>> of = Moments.of(columns, np.array([[4.0, 2, 0, 60, 5, 1, 1, 40], [6.0, 3, 1, 70, 4, 1, 0, 50]]))
     >>> new, _ = compare_sources(of, "old")
     >>> new.values["evr"].estimate.value, round(new.values["evr"].against.relative, 2)
     (0.5, 1.25)
 
     """
-    sources = [column.removeprefix(f"{VIEWS}@") for column in moments.columns if column.startswith(f"{VIEWS}@")]
+    sources = parts_of(moments.columns)
     if reference not in sources:
         raise ValueError(f"there is no source {reference!r}; there are {', '.join(sources) or 'none'}")
     base = {name: _ratio(moments, name, reference) for name in RATIOS}
@@ -199,7 +200,7 @@ def compare_paired(
 
 def _ratio(moments: Moments, name: str, source: str) -> Estimate:
     above, unit = RATIOS[name]
-    found = ratio_estimate(moments, f"{above}@{source}", f"{VIEWS}@{source}")
+    found = ratio_estimate(moments, Column(above, part=source), Column(VIEWS, part=source))
     if found.value is None or found.influence is None:
         return replace(found, reason="no views" if found.users else found.reason)
     variance = None if found.variance is None else unit**2 * found.variance

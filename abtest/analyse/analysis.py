@@ -27,6 +27,7 @@ from abtest.analyse.results import (
 from abtest.analyse.verdict import decide
 from abtest.collect.observed import Observed
 from abtest.collect.state import State, folded, plan_of
+from abtest.stats.columns import Column, parts_of
 from abtest.stats.cuped import Adjustment
 from abtest.stats.effects import ALPHA, compare
 from abtest.stats.estimates import Estimate
@@ -44,7 +45,7 @@ def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
     complete = folded(state)
     experiment = complete.rules.experiment
     metrics = of_experiment(experiment, STREAMED)
-    columns = needed(["recalls", *(column for metric in metrics for column in metric.columns)])
+    columns = needed(["recalls", *(str(column) for metric in metrics for column in metric.columns)])
     spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
     of = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
     now = plan_of(experiment)
@@ -275,8 +276,8 @@ def _slices(
 def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
     """A row per arm and source that showed something, each against the one of the arm that the control also has."""
     for arm, moments in of.parts.get("source", {}).items():
-        names = list(dict.fromkeys(column.partition("@")[2] for column in moments.columns))
-        shown = {name: moments.total(f"shown@{name}") for name in names}
+        names = parts_of(moments.columns)
+        shown = {name: moments.total(Column("shown", part=name)) for name in names}
         if not any(shown.values()):
             continue
         base = _reference(experiment, arm, [name for name in names if shown[name]])
@@ -284,13 +285,16 @@ def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
         votes = of.votes.get(arm) if drafted else None
         for found in compare_sources(moments, base, votes, experiment.analysis.alpha):
             source, evr = found.source, found.values["evr"]
-            total = {c: round(moments.total(f"{c}@{source}")) for c in ("shown", "views", "effective_views", "follows")}
+            total = {
+                column: round(moments.total(Column(column, part=source)))
+                for column in ("shown", "views", "effective_views", "follows")
+            }
             if not total["shown"]:
                 continue
             yield SourceRow(
                 arm,
                 source,
-                users=round(moments.total(f"{MET}@{source}")),
+                users=round(moments.total(Column(MET, part=source))),
                 **total,
                 evr=evr.estimate.value,
                 evr_std_error=evr.estimate.std_error,

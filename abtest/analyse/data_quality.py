@@ -12,6 +12,7 @@ from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.format import number, share, words
+from abtest.stats.columns import Column
 from abtest.stats.split import SRM_ALPHA
 from contracts.config.experiment import DAY_MS, Experiment
 from contracts.messages.events import Reason
@@ -75,7 +76,7 @@ def missing_days(of: Aggregate, experiment: Experiment, newest_ms: int = 0) -> C
     last_ms = min(max(newest_ms, experiment.start_ms), experiment.end_ms - 1)
     days = range(day_of(experiment, begin), max(of.days, day_of(experiment, last_ms) + 1))
     seen = {
-        day: {arm: round(m.total(f"{EXPOSED}@{day}")) if day < of.days else 0 for arm, m in of.moments.items()}
+        day: {arm: round(m.total(Column(EXPOSED, day))) if day < of.days else 0 for arm, m in of.moments.items()}
         for day in days
     }
     none = [day for day, users in seen.items() if not any(users.values())]

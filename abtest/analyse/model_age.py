@@ -12,6 +12,7 @@ from abtest.analyse.results import Check
 from abtest.collect.observed import Observed
 from abtest.collect.records import AGES_MS
 from abtest.format import number, share
+from abtest.stats.columns import Column, on_days, parts_of
 from abtest.stats.cumulative import FIRST
 from abtest.stats.metrics import Mean, Ratio
 from abtest.stats.moments import Moments
@@ -91,10 +92,11 @@ def by_age(of: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iter
     parts = of.parts.get("age", {})
     if not _ratios(metrics) or not any(_ages(moments) for moments in parts.values()):
         return
-    names = sorted({column.partition("@")[2] for moments in parts.values() for column in moments.columns}, key=int)
+    names = sorted({name for moments in parts.values() for name in parts_of(moments.columns)}, key=int)
     for name in names:
         moments = {
-            arm: m.sums([(c, [f"{c}@{name}"]) for c in (*SOURCE_COLUMNS, MET)]).within(MET) for arm, m in parts.items()
+            arm: m.sums([(c, [Column(c, part=name)]) for c in (*SOURCE_COLUMNS, MET)]).within(MET)
+            for arm, m in parts.items()
         }
         users = {arm: m.n for arm, m in moments.items()}
         if all(users.values()):
@@ -113,7 +115,7 @@ def by_version(
     control all users seen by then count; who was away on those days adds nothing to a ratio.
     """
     control, ratios = experiment.control, _ratios(metrics)
-    columns = tuple(dict.fromkeys(column for metric in ratios for column in metric.columns))
+    columns = tuple(dict.fromkeys(str(column) for metric in ratios for column in metric.columns))
     if not columns:
         return
     for (arm, version), (first_ms, last_ms) in sorted(observed.spans.items(), key=lambda each: (each[1], each[0])):
@@ -121,8 +123,7 @@ def by_version(
         if arm == control or mine is None or not mine.n:
             continue
         days = range(day_of(experiment, first_ms), min(day_of(experiment, last_ms) + 1, of.days))
-        wanted = [(c, [f"{c}@{day}" for day in days]) for c in columns]
-        wanted += [(SEEN, [f"{FIRST}@{day}" for day in range(days.stop)])]
+        wanted = [(c, on_days(c, days)) for c in columns] + [(SEEN, on_days(FIRST, range(days.stop)))]
         same = [(c, [c]) for c in columns]
         mine, other = mine.sums(same), of.moments[control].sums(wanted).within(SEEN).sums(same)
         if other.n:
@@ -157,9 +158,11 @@ def _ratios(metrics: Sequence[Mean | Ratio]) -> list[Ratio]:
 
 def _ages(moments: Moments) -> dict[str, tuple[float, float]]:
     """By class of known age, recalls and the sum of their models' ages."""
-    names = dict.fromkeys(column.partition("@")[2] for column in moments.columns)
-    found = {name: (moments.total(f"recalls@{name}"), moments.total(f"age_ms@{name}")) for name in names}
-    return {name: both for name, both in found.items() if name != UNKNOWN and both[0]}
+    sums = {
+        name: (moments.total(Column("recalls", part=name)), moments.total(Column("age_ms", part=name)))
+        for name in parts_of(moments.columns)
+    }
+    return {name: both for name, both in sums.items() if name != UNKNOWN and both[0]}
 
 
 def _mean_ms(classes: Mapping[str, tuple[float, float]]) -> float | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.analyse.results import Course, Look
+from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import always_valid
 from abtest.stats.cumulative import so_far
 from abtest.stats.cuped import Adjustment
@@ -174,4 +175,4 @@ def _confidence_sequence(
 
 def _visits(of: Aggregate, day: int) -> float:
     column = "recalls" if "recalls" in of.columns else EXPOSED
-    return sum(moments.total(f"{column}@{i}") for moments in of.moments.values() for i in range(day + 1))
+    return sum(moments.total(Column(column, i)) for moments in of.moments.values() for i in range(day + 1))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from abtest.aggregate.aggregate import EXPOSED, SEGMENTS, layout
 from abtest.aggregate.user_days import Ints
 from abtest.incremental.store import Group, Kept, KeptDay, RunKey
+from abtest.stats.columns import Column
 from abtest.stats.cumulative import FIRST
 from abtest.stats.moments import Floats, Moments
 
@@ -141,10 +142,10 @@ def _joined(kept: Kept, group: Group, products: Mapping[int, Floats]) -> Moments
     means, joint = moments.means.copy(), moments.products.copy()
     at = {column: i for i, column in enumerate(wide)}
     names = (*kept.columns, EXPOSED, FIRST, *kept.covariates)
-    at_last = [at[f"{name}@{last.day}"] for name in names]
+    at_last = [at[Column(name, last.day)] for name in names]
     put_back, mean_about = _put_back(k, last.about[group]), last.sums[group] / moments.n
     for day in kept.days:
-        at_day = [at[f"{name}@{day.day}"] for name in names]
+        at_day = [at[Column(name, day.day)] for name in names]
         centred = products[day.day] - np.outer(mean_about, day.sums[group])
         block = put_back @ centred @ _put_back(k, day.about[group]).T
         joint[np.ix_(at_last, at_day)] = block

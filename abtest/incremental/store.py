@@ -23,13 +23,13 @@ import numpy as np
 from abtest.aggregate.aggregate import BUCKETS, SEGMENTS, Aggregate, layout
 from abtest.aggregate.archive import fingerprint, read_archive, write_archive
 from abtest.aggregate.user_days import Ints
+from abtest.stats.columns import on_days
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import Experiment
 from contracts.runtime.durable import StateError, sync_directory, sync_file
 
-FORMAT = 2
 MANIFEST = "kept.npz"
 COVARIATES = "pre.npy"  # where they are given once for all users
 ROSTER = ("ids", "places", "gone", "totals")
@@ -99,7 +99,7 @@ class Kept:
         """Of all days added."""
         days = self.days[-1].day + 1 if self.days else 1
         names = (*self.columns, *self.covariates)
-        totals = [(name, [f"{name}@{day}" for day in range(days)]) for name in names]
+        totals = [(name, on_days(name, range(days))) for name in names]
         known, new = (self.moments[segment] for segment in SEGMENTS)
         return Aggregate(
             tuple(self.experiment.arms),
@@ -187,9 +187,6 @@ def load(folder: Path, experiment: Experiment) -> Kept:
 
     """
     values, header = read_archive(folder / MANIFEST, experiment)
-    if header.get("kept_format") != FORMAT:
-        had = header.get("kept_format", 1)
-        raise StateError(f"{folder} has format {had}; this build reads {FORMAT}. Begin another folder.")
     groups = [Group(*names) for names in header["groups"]]
     days = tuple(
         KeptDay(
@@ -250,7 +247,6 @@ def commit(kept: Kept) -> None:
     }
     header = {
         "experiment": fingerprint(kept.experiment),
-        "kept_format": FORMAT,
         "columns": kept.columns,
         "covariates": kept.covariates,
         "spread": kept.spread,

@@ -23,6 +23,7 @@ from abtest.aggregate.user_days import Ints, Table
 from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
 from abtest.read.engines import DataError, batches
 from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
+from abtest.stats.columns import Column
 from abtest.stats.metrics import Quantile, of_experiment
 from abtest.stats.moments import Floats
 from contracts.config.experiment import METRICS, Experiment
@@ -112,7 +113,7 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
     schema = _schema(table)
     metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
     counted = [VISITS] if VISITS in schema else []
-    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
+    columns = needed([*counted, *(str(column) for metric in metrics for column in metric.columns)])
     _require(schema, (USER, ARM, DAY, *columns), "the table")
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
     return columns, spread, tuple(name for name in schema if name.startswith(PRE))
@@ -161,7 +162,7 @@ def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], In
 
 def gaps(of: Aggregate) -> dict[str, int]:
     """Days and arms in which there is nobody, see `abtest.aggregate.archive.Counted`."""
-    met = [sum(m.total(f"{EXPOSED}@{day}") for m in of.moments.values()) for day in range(of.days)]
+    met = [sum(m.total(Column(EXPOSED, day)) for m in of.moments.values()) for day in range(of.days)]
     return {
         "days_without_rows": sum(not users for users in met) if any(met) else 0,
         "arms_without_users": sum(not users for users in of.users.values()),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
+from abtest.stats.columns import Column
 from abtest.stats.effects import ALPHA, Effect, compare, quantile, two_sided
 from abtest.stats.estimates import Estimate, mean_estimate
 from abtest.stats.metrics import Mean, Metric, Ratio
@@ -75,12 +76,11 @@ def on_day(metric: Mean | Ratio, day: int) -> Ratio:
     A mean over the users exposed on that day is then a ratio of sums: they are a random number of all.
 
     >>> on_day(Mean("play", "Play", "s", "", "play_s"), 2).columns
-    ('play_s@2', 'exposed@2')
+    (<play_s@2>, <exposed@2>)
     """
-    numerator, denominator = metric.columns if isinstance(metric, Ratio) else (metric.column, "exposed")
-    return Ratio(
-        f"{metric.name}@{day}", metric.label, metric.unit, metric.about, f"{numerator}@{day}", f"{denominator}@{day}"
-    )
+    above, below = metric.columns if isinstance(metric, Ratio) else (metric.column, "exposed")
+    numerator, denominator = (Column(str(column), day) for column in (above, below))
+    return Ratio(f"{metric.name}@{day}", metric.label, metric.unit, metric.about, numerator, denominator)
 
 
 def course(metrics: Sequence[Metric], treatment: Moments, control: Moments) -> Course:

@@ -28,6 +28,7 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
+from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import critical_values, fits
 from abtest.stats.cumulative import FIRST, so_far, sums_so_far
 from abtest.stats.effects import ALPHA, quantile
@@ -56,11 +57,11 @@ class Week:
     first: Ints
 
     def by_day(self) -> tuple[tuple[str, ...], Floats]:
-        """Columns ``views@0`` … ``first@6`` and their values (users, ·)."""
+        """Columns views@0 … first@6 and their values (users, ·)."""
         days = self.hours.reshape(len(self.hours), DAYS, HOURS, -1).sum(axis=2)
         first = np.eye(DAYS)[self.first // HOURS][..., None]
         values = np.concatenate([days, first], axis=2).transpose(0, 2, 1)  # (users, k + 1, days)
-        names = tuple(f"{column}@{day}" for column in (*COLUMNS, FIRST) for day in range(DAYS))
+        names = tuple(Column(column, day) for column in (*COLUMNS, FIRST) for day in range(DAYS))
         return names, values.reshape(len(values), -1)
 
 

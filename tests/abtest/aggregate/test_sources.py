@@ -7,6 +7,7 @@ from abtest.aggregate.aggregate import MET, aggregate
 from abtest.aggregate.sources import RATIOS, Votes, compare_sources
 from abtest.aggregate.user_days import Parts, arranged
 from abtest.collect.records import Tally
+from abtest.stats.columns import Column
 from abtest.stats.interleaving import preference
 from abtest.stats.moments import Moments
 
@@ -31,7 +32,7 @@ def arm(random, users, lift=LIFT):
 
 
 def moments(values):
-    columns = [f"{column}@{source}" for source in SOURCES for column in MEASURES]
+    columns = [Column(column, part=source) for source in SOURCES for column in MEASURES]
     return Moments.of(columns, values.reshape(len(values), len(columns)))
 
 
@@ -65,7 +66,7 @@ def test_an_aggregates_part_is_what_sources_are_compared_by():
         parts={"source": Parts(SOURCES, part, user, tallies)},
     )  # fmt: skip
     of = aggregate(table).parts["source"]["a"]
-    assert f"{MET}@t2diff" in of.columns
+    assert Column(MET, part="t2diff") in of.columns
     direct = {row.source: row for row in compare_sources(moments(values), "two_tower")}
     for row in compare_sources(of, "two_tower"):
         for name, value in row.values.items():

@@ -5,6 +5,7 @@ from abtest.incremental import cross_day_moments
 from abtest.incremental.add_day import add_day
 from abtest.incremental.cross_day_moments import DayRows, summarised
 from abtest.incremental.store import Group, RunKey, create
+from abtest.stats.columns import Column
 from abtest.stats.moments import Moments
 from tests.abtest.incremental.incremental_cases import ARMS, COLUMNS, COVARIATES, WEEK, Crowd
 
@@ -44,7 +45,7 @@ def test_days_covary_as_the_users_rows_laid_out_densely(tmp_path, monkeypatch, c
         views = np.where(seen, crowd.values[:, :3, 0], 0.0)[inside]
         dense = Moments.of(("0", "1", "2"), views)
         moments = kept.moments[KNOWN][arm]
-        at = [moments.place(f"views@{day}") for day in range(3)]
+        at = [moments.place(Column("views", day)) for day in range(3)]
         assert moments.n == inside.sum()
         np.testing.assert_allclose(moments.means[at], dense.means, rtol=1e-12)
         np.testing.assert_allclose(moments.products[np.ix_(at, at)], dense.products, rtol=1e-9, atol=1e-9)

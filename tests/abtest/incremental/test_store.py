@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from abtest.aggregate.archive import fingerprint, write_archive
+from abtest.aggregate import archive
 from abtest.incremental import store
 from abtest.incremental.add_day import add_day
-from abtest.incremental.store import FORMAT, MANIFEST, Group, RunKey, commit, create, load
+from abtest.incremental.store import Group, RunKey, commit, create, load
 from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
 from tests.abtest.incremental.incremental_cases import COLUMNS, COVARIATES, WEEK, Crowd
@@ -77,9 +77,11 @@ def test_a_file_that_is_missing_or_damaged_is_named(kept, name, why):
         load(kept.folder, WEEK)
 
 
-def test_a_folder_of_another_format_is_refused(tmp_path):
-    write_archive({"days": {}}, {"experiment": fingerprint(WEEK), "starts": [0]}, tmp_path / MANIFEST)
-    with pytest.raises(StateError, match=f"has format 1; this build reads {FORMAT}. Begin another folder"):
+def test_a_folder_of_another_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "FORMAT", 1)
+    create(tmp_path, WEEK, COLUMNS, COVARIATES)
+    monkeypatch.undo()
+    with pytest.raises(StateError, match=r"kept\.npz has format 1; this build reads 2\."):
         load(tmp_path, WEEK)
 
 

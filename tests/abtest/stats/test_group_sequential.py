@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
+from abtest.stats.columns import Column
 from abtest.stats.cumulative import so_far, sums_so_far
 from abtest.stats.group_sequential import boundaries, fractions, group_sequential, sequential_p_value, spent
 from abtest.stats.metrics import Mean, Ratio
@@ -214,7 +215,7 @@ def test_looks_so_far_are_those_of_sums_over_the_days_and_users_so_far():
     here = first.cumsum(axis=1)
     views = random.poisson(5, (300, 3)) * here
     liked = random.binomial(views.astype(int), 0.3)
-    names = tuple(f"{name}@{day}" for name in ("first", "views", "liked") for day in range(3))
+    names = tuple(Column(name, day) for name in ("first", "views", "liked") for day in range(3))
     metrics = [Mean("views", "", "", "", "views"), Ratio("rate", "", "", "", "liked", "views")]
     moments = Moments.of(names, np.concatenate([first, views, liked], axis=1))
     of = moments.sums(sums_so_far(metrics, range(3)))
