@@ -48,8 +48,8 @@ class Counted:
 
 def save(counted: Counted, experiment: Experiment, path: Path) -> None:
     """Write atomically: a reader, or a crash, meets the old file or the new one, whole."""
-    told = {"experiment": fingerprint(experiment), "counts": counted.counts}
-    write_archive({"aggregate": counted.aggregate}, told, path)
+    facts = {"experiment": fingerprint(experiment), "counts": counted.counts}
+    write_archive({"aggregate": counted.aggregate}, facts, path)
 
 
 def load(path: Path, experiment: Experiment) -> Counted:
@@ -59,16 +59,16 @@ def load(path: Path, experiment: Experiment) -> Counted:
         StateError: there is no such file, it is something else or damaged, or it is of another experiment or build.
 
     """
-    values, told = read_archive(path, experiment)
+    values, facts = read_archive(path, experiment)
     if "aggregate" not in values:
         raise _no_aggregate(path)
-    return Counted(values["aggregate"], told["counts"])
+    return Counted(values["aggregate"], facts["counts"])
 
 
-def write_archive(values: Mapping[str, Any], told: Mapping[str, Any], path: Path) -> None:
-    """`values`, made of `KINDS`, dictionaries, tuples and numbers, and `told`, plain JSON; written atomically."""
+def write_archive(values: Mapping[str, Any], facts: Mapping[str, Any], path: Path) -> None:
+    """`values`, made of `KINDS`, dictionaries, tuples and numbers, and `facts`, plain JSON; written atomically."""
     arrays: list[npt.NDArray[Any]] = []
-    header = {"format": FORMAT, "told": told, "values": _taken_apart(values, arrays)}
+    header = {"format": FORMAT, "told": facts, "values": _taken_apart(values, arrays)}
     buffer = io.BytesIO()
     named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)

@@ -37,13 +37,13 @@ class Cut:
     note: str
 
 
-def freshness_of(of: Aggregate, control: str) -> Iterator[Check]:
+def freshness_of(aggregate: Aggregate, control: str) -> Iterator[Check]:
     """Whether each arm was served by models as fresh as the control's, and by none of a day or older."""
-    if not any(_ages(by_arm) for by_arm in of.parts.get("age", {}).values()):
+    if not any(_ages(by_arm) for by_arm in aggregate.parts.get("age", {}).values()):
         return
-    ages = {arm: _ages(moments) for arm, moments in of.parts["age"].items()}
+    ages = {arm: _ages(moments) for arm, moments in aggregate.parts["age"].items()}
     mean = {arm: _mean_ms(classes) for arm, classes in ages.items()}
-    for arm in of.arms:
+    for arm in aggregate.arms:
         if arm != control:
             yield lag(arm, mean[arm], control, mean[control])
     for arm, classes in ages.items():
@@ -62,34 +62,36 @@ def lag(arm: str, age_ms: float | None, control: str, against_ms: float | None) 
         return Check(name, title, "unknown", f"Exposures of {arm if age_ms is None else control} do not tell.", numbers)
     younger, older = sorted((age_ms, against_ms))
     apart = older > LAG_RATIO * younger and older - younger > LAG_MS
-    said = f"{_minutes(age_ms)} on average when they answered, {control}’s {_minutes(against_ms)}"
+    text = f"{_minutes(age_ms)} on average when they answered, {control}’s {_minutes(against_ms)}"
     if not apart:
-        return Check(name, title, "ok", f"{said}.", numbers)
+        return Check(name, title, "ok", f"{text}.", numbers)
     staler = arm if age_ms > against_ms else control
-    return Check(name, title, "warning", f"{said}: {staler} was served by staler models.", numbers)
+    return Check(name, title, "warning", f"{text}: {staler} was served by staler models.", numbers)
 
 
 def stale(arm: str, classes: Mapping[str, tuple[float, float]]) -> Check:
     """Whether an arm went on without a new snapshot for a day. `classes`: recalls and summed age by class of age."""
     name, title = f"stale:{arm}", f"Snapshots of {arm}"
-    known = sum(recalls for recalls, _ in classes.values())
+    recalls_known = sum(recalls for recalls, _ in classes.values())
     old = classes.get(str(len(AGES_MS)), (0.0, 0.0))[0]
-    if not known:
+    if not recalls_known:
         return Check(name, title, "unknown", "Exposures do not tell the age of their model.")
-    part = old / known
-    said = f"{number(old)} of {number(known)} recalls ({share(part)}) were answered by a model that had learned nothing"
-    said += " for a day or longer."
-    return Check(name, title, "warning" if part > STALE else "ok", said, {"recalls": round(old), "share": part})
+    part = old / recalls_known
+    text = (
+        f"{number(old)} of {number(recalls_known)} recalls ({share(part)}) were answered by a model that had learned "
+    )
+    text += "nothing for a day or longer."
+    return Check(name, title, "warning" if part > STALE else "ok", text, {"recalls": round(old), "share": part})
 
 
-def by_age(of: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iterator[Cut]:
+def by_age(aggregate: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iterator[Cut]:
     """Each class of age: what both arms' users did with what models of that age showed them.
 
     Ages are not dealt out by chance: models are oldest when traffic is low, or after a fault. Where both arms publish
     at like intervals, a class holds like hours of both, and that is as far as the comparison goes. Only ratios are
     compared: sums per user grow with how long a class lasted.
     """
-    parts = of.parts.get("age", {})
+    parts = aggregate.parts.get("age", {})
     if not _ratios(metrics) or not any(_ages(moments) for moments in parts.values()):
         return
     names = sorted({name for moments in parts.values() for name in parts_of(moments.columns)}, key=int)
@@ -105,7 +107,7 @@ def by_age(of: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iter
 
 
 def by_version(
-    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
+    aggregate: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
 ) -> Iterator[Cut]:
     """Each full snapshot of each treatment arm against the control on the days on which it answered, oldest first.
 
@@ -119,13 +121,13 @@ def by_version(
     if not columns:
         return
     for (arm, version), (first_ms, last_ms) in sorted(observed.spans.items(), key=lambda each: (each[1], each[0])):
-        mine = of.versions.get(version, {}).get(arm)
+        mine = aggregate.versions.get(version, {}).get(arm)
         if arm == control or mine is None or not mine.n:
             continue
-        days = range(day_of(experiment, first_ms), min(day_of(experiment, last_ms) + 1, of.days))
+        days = range(day_of(experiment, first_ms), min(day_of(experiment, last_ms) + 1, aggregate.days))
         wanted = [(c, on_days(c, days)) for c in columns] + [(SEEN, on_days(FIRST, range(days.stop)))]
         same = [(c, [c]) for c in columns]
-        mine, other = mine.sums(same), of.moments[control].sums(wanted).within(SEEN).sums(same)
+        mine, other = mine.sums(same), aggregate.moments[control].sums(wanted).within(SEEN).sums(same)
         if other.n:
             dates = " to ".join(dict.fromkeys(date_of(experiment, day) for day in (days[0], days[-1])))
             note = f"{dates}, against all of {control} on these days; versions are not dealt out by chance."
@@ -137,15 +139,15 @@ def comparable(metrics: Sequence[Mean | Ratio]) -> list[Mean | Ratio]:
     return [metric for metric in _ratios(metrics) if metric.role != "diagnostic"]
 
 
-def age_name(of: int) -> str:
+def age_name(age_class: int) -> str:
     """A class of model age as text.
 
-    >>> [age_name(of) for of in (-1, 0, 1, 3, 5)]
+    >>> [age_name(age_class) for age_class in (-1, 0, 1, 3, 5)]
     ['unknown', 'under 5 min', '5 to 30 min', '2 to 12 h', '24 h and more']
     """
-    if of < 0:
+    if age_class < 0:
         return "unknown"
-    low, high = (AGES_MS[i] if 0 <= i < len(AGES_MS) else None for i in (of - 1, of))
+    low, high = (AGES_MS[i] if 0 <= i < len(AGES_MS) else None for i in (age_class - 1, age_class))
     unit, ms = ("min", 60_000) if (high or AGES_MS[-1]) < 3_600_000 else ("h", 3_600_000)
     if high is None:
         return f"{AGES_MS[-1] / ms:g} h and more"

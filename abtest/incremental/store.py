@@ -186,8 +186,8 @@ def load(folder: Path, experiment: Experiment) -> Kept:
         StateError: there is nothing, it is damaged, or it is of another experiment or build.
 
     """
-    values, header = read_archive(folder / MANIFEST, experiment)
-    groups = [Group(*names) for names in header["groups"]]
+    values, facts = read_archive(folder / MANIFEST, experiment)
+    groups = [Group(*names) for names in facts["groups"]]
     days = tuple(
         KeptDay(
             day["day"],
@@ -197,21 +197,21 @@ def load(folder: Path, experiment: Experiment) -> Kept:
             dict(zip(groups, values["sums"][str(day["day"])], strict=True)),
             day["row_count"],
         )
-        for day in header["days"]
+        for day in facts["days"]
     )
     kept = Kept(
         folder,
         experiment,
-        tuple(header["columns"]),
-        tuple(header["covariates"]),
-        tuple(header["spread"]),
+        tuple(facts["columns"]),
+        tuple(facts["covariates"]),
+        tuple(facts["spread"]),
         values["moments"],
         values["buckets"],
         values["histograms"],
-        _runs(header["runs"]),
+        _runs(facts["runs"]),
         days,
-        header["in_two_arms"],
-        header["counts"],
+        facts["in_two_arms"],
+        facts["counts"],
     )
     _verify(kept)
     return kept
@@ -245,7 +245,7 @@ def commit(kept: Kept) -> None:
         "about": {str(day.day): np.stack([day.about[group] for group in groups]) for day in kept.days},
         "sums": {str(day.day): np.stack([day.sums[group] for group in groups]) for day in kept.days},
     }
-    header = {
+    facts = {
         "experiment": fingerprint(kept.experiment),
         "columns": kept.columns,
         "covariates": kept.covariates,
@@ -264,7 +264,7 @@ def commit(kept: Kept) -> None:
         "in_two_arms": kept.in_two_arms,
         "counts": kept.counts,
     }
-    write_archive(values, header, kept.folder / MANIFEST)
+    write_archive(values, facts, kept.folder / MANIFEST)
     for what in ROSTER:
         for path in kept.folder.glob(f"{what}-*.npy"):
             if path.name != f"{what}-{_last(kept)}.npy":

@@ -12,7 +12,7 @@ import numpy as np
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.aggregate.user_days import PRE, Ints, earlier
-from abtest.collect.state import PRE_DAYS, State
+from abtest.collect.state import PRE_DAYS, CollectorState
 from abtest.plan.power import Baseline, measured, steady
 from abtest.stats.cuped import adjust
 from abtest.stats.estimates import Estimate
@@ -64,7 +64,9 @@ def during(metric: Mean | Ratio, of: Aggregate, days: int, users_per_day: float 
     return replace(known, variance_removed=removed, baseline=lasting(found, days))
 
 
-def before(metric: Mean | Ratio, state: State, days: int, share: float, users_per_day: float | None = None) -> Known:
+def before(
+    metric: Mean | Ratio, state: CollectorState, days: int, share: float, users_per_day: float | None = None
+) -> Known:
     """From what users did in the `PRE_DAYS` days before an experiment, whichever of these a user came on.
 
     How users come back is not known: each day is taken to bring a seventh of the week's users, and none twice. CUPED

@@ -1,7 +1,7 @@
 """What is known of users from before the experiment: CUPED's covariates, and a check that the arms were alike."""
 
 from abtest.analyse.analysis import analyse
-from abtest.collect.state import State
+from abtest.collect.state import CollectorState
 from abtest.report.files import ReportContext, html
 from contracts.config.settings import DAY_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
@@ -28,8 +28,8 @@ def events(before):
 
 
 def test_what_users_did_before_narrows_the_interval_and_moves_no_verdict():
-    known = analyse(observe(State(rules()), *events(lambda user, treated: 1 + (user * 37) % 23)))
-    unknown = analyse(observe(State(rules()), *events(lambda user, treated: 0)))
+    known = analyse(observe(CollectorState(rules()), *events(lambda user, treated: 1 + (user * 37) % 23)))
+    unknown = analyse(observe(CollectorState(rules()), *events(lambda user, treated: 0)))
     line, bare = (
         next(m for m in report.metrics if m.metric == "play_duration").effects[0] for report in (known, unknown)
     )
@@ -43,13 +43,13 @@ def test_what_users_did_before_narrows_the_interval_and_moves_no_verdict():
 
 
 def test_nothing_known_from_before_is_said():
-    report = analyse(observe(State(rules()), *events(lambda user, treated: 0)))
+    report = analyse(observe(CollectorState(rules()), *events(lambda user, treated: 0)))
     assert report.pre_period[0].p_value is None
     assert "could not be compared with control" in html(report, ReportContext())
 
 
 def test_arms_that_differed_before_make_the_experiment_invalid():
-    report = analyse(observe(State(rules()), *events(lambda user, treated: 2 + user % 3 + 3 * treated)))
+    report = analyse(observe(CollectorState(rules()), *events(lambda user, treated: 2 + user % 3 + 3 * treated)))
     (verdict,) = report.verdicts
     assert report.pre_period[0].biased
     assert verdict.decision == "invalid"

@@ -6,7 +6,7 @@ import pytest
 from abtest.aggregate.aggregate import MET, aggregate
 from abtest.aggregate.sources import RATIOS, Votes, compare_sources
 from abtest.aggregate.user_days import Parts, arranged
-from abtest.collect.records import Tally
+from abtest.collect.records import EventSums
 from abtest.stats.columns import Column
 from abtest.stats.interleaving import preference
 from abtest.stats.moments import Moments
@@ -58,8 +58,8 @@ def test_values_are_sums_over_sums():
 def test_an_aggregates_part_is_what_sources_are_compared_by():
     values = arm(np.random.default_rng(8), 300)
     user, part = (values[:, :, 0] > 0).nonzero()
-    tallies = np.zeros((len(user), len(Tally._fields)))
-    tallies[:, [Tally._fields.index(column) for column in MEASURES]] = values[user, part]
+    tallies = np.zeros((len(user), len(EventSums._fields)))
+    tallies[:, [EventSums._fields.index(column) for column in MEASURES]] = values[user, part]
     numbers, none = np.arange(300), np.zeros((300, 0))
     table = arranged(
         ["a"], [], [], numbers, 0 * numbers, none, 0 * numbers, numbers, none,

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from abtest.analyse.analysis import analyse
 from abtest.collect.records import NOT_OURS_YET, Unused
-from abtest.collect.state import State, close
+from abtest.collect.state import CollectorState, close
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, step
 from contracts.config.experiment import MetricPlan, RampStep
@@ -27,12 +27,12 @@ class Record:
 
 
 def report_of(*events, **changes):
-    return analyse(observe(State(rules(**changes)), *events))
+    return analyse(observe(CollectorState(rules(**changes)), *events))
 
 
 def through_the_worker(*events, extra=(), received_ms=START + 8 * DAY_MS):
     """The report on records as the collector reads them from Kafka; `extra` are raw feedback records."""
-    saved, meters = Saved(State(rules())), Meters(CollectorRegistry())
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
     shown = [event.SerializeToString() for event in events if hasattr(event, "arm")]
     seen = [event.SerializeToString() for event in events if not hasattr(event, "arm")]
     for topic, values in (("exposures", shown), ("feedback", [*seen, *extra])):
@@ -67,7 +67,7 @@ def test_tenfold_delivery_changes_no_figure_and_is_named():
 
 
 def test_repeats_that_come_after_all_was_counted_change_no_figure_either():
-    state = observe(State(rules()), *WEEK)
+    state = observe(CollectorState(rules()), *WEEK)
     close(state, START + 8 * DAY_MS)
     report = analyse(observe(state, *WEEK * 9))
     assert figures(report) == figures(report_of(*WEEK))

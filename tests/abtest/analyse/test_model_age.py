@@ -3,7 +3,7 @@ import pytest
 from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import STRONG, split_by_day, split_by_replica, split_so_far
 from abtest.collect.records import VERSIONS, full_version
-from abtest.collect.state import State, folded, merge
+from abtest.collect.state import CollectorState, folded, merge
 from abtest.stats.srm import sequential_split, splits
 from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
@@ -35,21 +35,25 @@ def slices(report, kind):
 
 
 def test_arms_served_by_models_of_like_age_are_fine():
-    report = analyse(observe(State(rules()), *served(lambda arm, user: 10 * MINUTE_MS)))
+    report = analyse(observe(CollectorState(rules()), *served(lambda arm, user: 10 * MINUTE_MS)))
     assert check(report, "model_age:treatment").level == "ok"
     assert check(report, "model_age:treatment").numbers["mean_ms:control"] == 10 * MINUTE_MS
     assert check(report, "stale:control").level == "ok"
 
 
 def test_an_arm_served_by_staler_models_is_named():
-    report = analyse(observe(State(rules()), *served(lambda arm, user: (30 if arm == "control" else 10) * MINUTE_MS)))
+    report = analyse(
+        observe(CollectorState(rules()), *served(lambda arm, user: (30 if arm == "control" else 10) * MINUTE_MS))
+    )
     found = check(report, "model_age:treatment")
     assert found.level == "warning"
     assert found.said.endswith("control was served by staler models.")
 
 
 def test_an_arm_without_a_new_snapshot_for_a_day_is_named():
-    report = analyse(observe(State(rules()), *served(lambda arm, user: DAY_MS if arm == "treatment" else HOUR_MS)))
+    report = analyse(
+        observe(CollectorState(rules()), *served(lambda arm, user: DAY_MS if arm == "treatment" else HOUR_MS))
+    )
     assert check(report, "stale:treatment").level == "warning"
     assert check(report, "stale:treatment").numbers["share"] == 1.0
     assert check(report, "stale:control").level == "ok"
@@ -60,12 +64,14 @@ def test_where_only_one_arm_tells_its_models_age_they_are_not_compared():
     for event in events:
         if hasattr(event, "arm") and event.arm == "control":
             event.ClearField("model_time_ms")
-    report = analyse(observe(State(rules()), *events))
+    report = analyse(observe(CollectorState(rules()), *events))
     assert check(report, "model_age:treatment").said == "Exposures of control do not tell."
 
 
 def test_each_class_of_age_compares_what_models_of_that_age_showed():
-    report = analyse(observe(State(rules()), *served(lambda arm, user: (1 if user % 4 < 2 else 60) * MINUTE_MS)))
+    report = analyse(
+        observe(CollectorState(rules()), *served(lambda arm, user: (1 if user % 4 < 2 else 60) * MINUTE_MS))
+    )
     found = slices(report, "age")
     assert list(found) == ["under 5 min", "0.5 to 2 h"]
     for each in found.values():
@@ -76,7 +82,7 @@ def test_each_class_of_age_compares_what_models_of_that_age_showed():
 
 def test_each_version_is_compared_with_the_control_on_its_days():
     report = analyse(
-        observe(State(rules()), *served(lambda arm, user: HOUR_MS, versions=("v1", "v1+001", "v2"), days=3))
+        observe(CollectorState(rules()), *served(lambda arm, user: HOUR_MS, versions=("v1", "v1+001", "v2"), days=3))
     )
     found = slices(report, "version")
     assert list(found) == ["treatment v1", "treatment v2"]
@@ -95,8 +101,8 @@ def test_of_many_versions_a_sample_is_told_apart_the_same_in_any_order():
         for user in (1, 2):
             arm, at = ("control", "treatment")[user % 2], START + i * HOUR_MS
             events.append(exposure(user, arm, at, f"{user}-{i}", snapshot_version=f"v{i}+001"))
-    onward = folded(observe(State(rules()), *events))
-    parts = [folded(observe(State(rules()), *events[i::4])) for i in range(4)]
+    onward = folded(observe(CollectorState(rules()), *events))
+    parts = [folded(observe(CollectorState(rules()), *events[i::4])) for i in range(4)]
     merged = merge(merge(parts[3], parts[1]), merge(parts[0], parts[2]))
     assert onward.spans == merged.spans
     assert onward.users == merged.users
@@ -104,7 +110,9 @@ def test_of_many_versions_a_sample_is_told_apart_the_same_in_any_order():
     for user in onward.users.values():
         assert len(user.versions) == VERSIONS
         assert all(tally.recalls == 1 for tally in user.versions.values())
-    assert full_version("v3+001") in {version for _, version in folded(observe(State(rules()), *events[:8])).spans}
+    assert full_version("v3+001") in {
+        version for _, version in folded(observe(CollectorState(rules()), *events[:8])).spans
+    }
 
 
 def test_a_sequential_mismatch_stays_one_although_later_days_even_it_out():
@@ -144,6 +152,6 @@ def test_a_replica_that_answered_one_arm_only_makes_the_report_invalid():
         )
         for user in range(1, 401)
     ]
-    report = analyse(observe(State(rules()), *events))
+    report = analyse(observe(CollectorState(rules()), *events))
     assert report.split.p_value > 0.9
     assert check(report, "split_by_replica").level == "invalid"
