@@ -99,14 +99,15 @@ def measured(
     """
     looks = [so_far(metric, day) for day in range(days)]
     counted = Mean("visits", "", "", "", visits)
-    of = moments.sums(dict(sums_so_far([metric, counted], range(days))).items())
-    estimates = [look.estimate(of) for look in looks]
+    so_far_by_day = moments.sums(dict(sums_so_far([metric, counted], range(days))).items())
+    estimates = [look.estimate(so_far_by_day) for look in looks]
     if any(e.value is None or e.value <= 0 or not e.variance or e.influence is None for e in estimates):
         raise ValueError(f"{metric.name} has no value above 0 with a variance after each of {days} days")
     W = np.stack([e.influence / e.value for e in estimates if e.influence is not None and e.value is not None])
-    covariance = W @ of.covariances @ W.T / of.n
+    covariance = W @ so_far_by_day.covariances @ W.T / so_far_by_day.n
     users, seen = (
-        np.array([of.total(Column(column, through=day)) for day in range(days)]) for column in (FIRST, visits)
+        np.array([so_far_by_day.total(Column(column, through=day)) for day in range(days)])
+        for column in (FIRST, visits)
     )
     spread: Floats = np.diag(covariance) * users
     return Baseline(traffic * users, traffic * seen, spread, correlation(covariance))

@@ -166,16 +166,16 @@ def of_plan(plan: MetricPlan) -> Declared:
     'Play duration, 90 % quantile'
     """
     first, *rest = plan.columns
-    said = _NAMED.get(first, first.replace("_", " "))
+    name = _NAMED.get(first, first.replace("_", " "))
     unit = _UNITS.get(first, "")
-    about = f"{said} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{said} per exposed user"
+    about = f"{name} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{name} per exposed user"
     label, unit, about = _SAID.get(plan.name, (plan.name, unit, about))
     judged = plan.role, plan.direction, plan.minimum_effect
     if plan.kind == "ratio":
         return Ratio(plan.name, label, unit, about, first, rest[0], *judged)
     if plan.q is not None:
         share = f"{100 * plan.q:g} %"
-        label, about = f"{said.capitalize()}, {share} quantile", f"what {share} of exposed users stay below"
+        label, about = f"{name.capitalize()}, {share} quantile", f"what {share} of exposed users stay below"
         return Quantile(plan.name, label, unit, about, first, plan.q, *judged)
     return Mean(plan.name, label, unit, about, first, *judged)
 
@@ -195,13 +195,13 @@ def of_experiment(experiment: Experiment, columns: Collection[str] | None = None
     plans = experiment.metrics
     if plans == METRICS and columns is not None:  # nobody asked for these: those that the data cannot have are left out
         plans = tuple(plan for plan in plans if plan.role == "primary" or set(plan.columns) <= set(columns))
-    found = tuple(of_plan(plan) for plan in sorted(plans, key=lambda plan: order.index(plan.role)))
-    for metric in found:
+    declared = tuple(of_plan(plan) for plan in sorted(plans, key=lambda plan: order.index(plan.role)))
+    for metric in declared:
         for column in metric.columns:
             if columns is not None and column not in columns:
-                known = ", ".join(columns)
-                raise SettingsError(f"Metric '{metric.name}': there is no column '{column}'; there are {known}.")
-    return found
+                names = ", ".join(columns)
+                raise SettingsError(f"Metric '{metric.name}': there is no column '{column}'; there are {names}.")
+    return declared
 
 
 DEFAULTS = tuple(metric for metric in map(of_plan, METRICS) if not isinstance(metric, Quantile))
