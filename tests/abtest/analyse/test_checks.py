@@ -1,12 +1,17 @@
-"""What is known of users from before the experiment: CUPED's covariates, and a check that the arms were alike."""
-
 from abtest.analyse.analysis import analyse
+from abtest.analyse.checks import STRONG, split_by_day, split_by_replica, split_so_far
 from abtest.collect.state import CollectorState
 from abtest.report.files import ReportContext, html
+from abtest.stats.srm import sequential_split, splits
 from contracts.config.settings import DAY_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
 
 USERS = 240
+EVEN = {"control": 1.0, "treatment": 1.0}
+
+
+def check(report, name):
+    return next(check for check in report.checks if check.name == name)
 
 
 def events(before):
@@ -57,3 +62,45 @@ def test_arms_that_differed_before_make_the_experiment_invalid():
     page = html(report, ReportContext())
     assert "differed before the start" in page
     assert "cards void" in page
+
+
+def test_a_sequential_mismatch_stays_one_although_later_days_even_it_out():
+    days = [{"control": 1000, "treatment": 1400}, {"control": 1400, "treatment": 1000}]
+    found = split_so_far(sequential_split(days, EVEN), ["monday", "tuesday"])
+    assert found.level == "invalid"
+    assert found.numbers["since"] == "monday"
+    assert split_so_far(sequential_split([{"control": 1000, "treatment": 1010}], EVEN), ["monday"]).level == "ok"
+
+
+def test_one_odd_day_is_a_warning_and_an_impossible_one_invalid():
+    odd = {"monday": {"control": 500, "treatment": 500}, "tuesday": {"control": 430, "treatment": 570}}
+    found = split_by_day(splits(odd, EVEN))
+    assert found.level == "warning"
+    assert "tuesday" in found.said
+    impossible = {**odd, "tuesday": {"control": 300, "treatment": 700}}
+    assert split_by_day(splits(impossible, EVEN)).level == "invalid"
+    assert split_by_day(splits({}, EVEN)).level == "unknown"
+
+
+def test_a_replica_that_hardly_answers_an_arm_is_broken_and_one_that_is_busy_only_named():
+    busy = {"a:1": {"control": 1000, "treatment": 1200}, "b:1": {"control": 1000, "treatment": 1000}}
+    found = split_by_replica(splits(busy, EVEN))
+    assert (found.level, found.said.startswith("a:1 did not answer")) == ("warning", True)
+    assert found.numbers["least_p_value"] > STRONG
+    broken = {**busy, "b:1": {"control": 1000, "treatment": 100}}
+    assert split_by_replica(splits(broken, EVEN)).level == "invalid"
+
+
+def test_a_replica_that_answered_one_arm_only_makes_the_report_invalid():
+    events = [
+        exposure(
+            user,
+            ("control", "treatment")[user % 2],
+            request=str(user),
+            replica="b:1" if user % 2 and user % 4 == 1 else "a:1",
+        )
+        for user in range(1, 401)
+    ]
+    report = analyse(observe(CollectorState(rules()), *events))
+    assert report.split.p_value > 0.9
+    assert check(report, "split_by_replica").level == "invalid"

@@ -8,6 +8,7 @@ from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from abtest.analyse.analysis import analyse
+from abtest.analyse.data_quality import rows
 from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.collect.state import CollectorState, close
 from abtest.collect.store import Saved
@@ -241,3 +242,12 @@ def test_a_metric_too_blind_for_any_plausible_effect_says_so():
 def test_a_metric_too_blind_for_the_plans_own_minimum_says_so():
     wanted = (MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="primary", minimum_effect=1e-6),)
     assert "0.0 % would matter" in check(report_of(*WEEK, metrics=wanted), "power").said
+
+
+@pytest.mark.parametrize(("outside", "level"), [(0, "ok"), (5, "warning"), (200, "invalid")])
+def test_rows_left_out_are_a_named_state_of_the_report(outside, level):
+    counts = {"rows": 1000, "rows_outside_days": outside, "rows_of_testers": 3, "users_without_pre": 7}
+    left_out, past = rows(counts, 100)
+    assert (left_out.name, left_out.level, left_out.numbers["rows_of_testers"]) == ("rows", level, 3)
+    assert past.said.startswith("Of 7 of 100 (7.00 %) users nothing is known from before")
+    assert not list(rows({"exposures": 9}, 100))

@@ -3,12 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abtest.aggregate.user_days import table
-from abtest.collect.records import EventSums, Unused
+from abtest.collect.records import VERSIONS, EventSums, Unused, full_version
 from abtest.collect.state import PRE_DAYS, CollectorState, close, folded, live, merge, users_per_arm
-from abtest.collect.store import Saved, load, save
-from contracts.config.experiment import RampStep
 from contracts.config.settings import DAY_MS, HOUR_MS, MINUTE_MS
-from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules, week
 
 
@@ -163,45 +160,10 @@ def test_the_live_view_counts_open_requests_and_users_of_every_arm():
     assert users_per_arm(state) == {"control": 3, "treatment": 3}
 
 
-def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
-    told = exposure(at=START + 1, request="told", replica="a:1", answer_ms=2.0, model_time_ms=START)
-    before = exposure(at=START - DAY_MS, request="before")
-    state = observe(CollectorState(rules()), *week(6), told, before, feedback(request="later"))
-    close(state, START + DAY_MS)
-    assert state.users[1].replicas
-    assert state.users[1].pre.recalls
-    saved = Saved(state, {"exposures:0": 5}, {"exposures:0": START})
-    save(saved, tmp_path / "s.npz")
-    assert load(tmp_path / "s.npz", rules()) == saved
-    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
-
-
-def test_no_file_is_an_empty_state(tmp_path):
-    assert load(tmp_path / "s.npz", rules()) == Saved(CollectorState(rules()))
-
-
-def test_words_and_ramps_may_change_while_an_experiment_runs(tmp_path):
-    save(Saved(CollectorState(rules())), tmp_path / "s.npz")
-    ramp = [RampStep(from_ms=START, share=0.5)]
-    assert (
-        load(tmp_path / "s.npz", rules(hypothesis="fresher is better", owner="recall", ramp=ramp)).state.closed_ms == 0
-    )
-
-
 def test_testers_are_left_out():
     testers = rules(overrides={"treatment": [1]})
     state = folded(observe(CollectorState(testers), exposure(), feedback(), exposure(user=2, request="other")))
     assert list(state.users) == [2]
-
-
-def test_a_damaged_file_or_another_experiments_is_refused_in_a_sentence(tmp_path):
-    path = tmp_path / "s.npz"
-    save(Saved(CollectorState(rules())), path)
-    with pytest.raises(StateError, match="another experiment"):
-        load(path, rules(salt="other"))
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StateError, match="is damaged"):
-        load(path, rules())
 
 
 def test_states_of_different_experiments_do_not_merge():
@@ -215,3 +177,23 @@ def test_days_are_cut_at_the_stated_midnight():
     assert shifted.day(START + 16 * HOUR_MS - 1) == 0
     assert shifted.day(START + 16 * HOUR_MS) == 1
     assert experiment(day_offset_ms=8 * HOUR_MS).day_offset_ms == 8 * HOUR_MS
+
+
+def test_of_many_versions_a_sample_is_tracked_the_same_in_any_order():
+    events = []
+    for i in range(3 * VERSIONS):
+        for user in (1, 2):
+            arm, at = ("control", "treatment")[user % 2], START + i * HOUR_MS
+            events.append(exposure(user, arm, at, f"{user}-{i}", snapshot_version=f"v{i}+001"))
+    onward = folded(observe(CollectorState(rules()), *events))
+    parts = [folded(observe(CollectorState(rules()), *events[i::4])) for i in range(4)]
+    merged = merge(merge(parts[3], parts[1]), merge(parts[0], parts[2]))
+    assert onward.spans == merged.spans
+    assert onward.users == merged.users
+    assert len(onward.spans) == 2 * VERSIONS
+    for user in onward.users.values():
+        assert len(user.versions) == VERSIONS
+        assert all(sums.recalls == 1 for sums in user.versions.values())
+    assert full_version("v3+001") in {
+        version for _, version in folded(observe(CollectorState(rules()), *events[:8])).spans
+    }

@@ -14,7 +14,7 @@ from abtest.read.engines import DataError, opened
 from contracts.config.experiment import MetricPlan
 from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
-from tests.abtest.read.test_rows import FIRST, METRICS, WEEK, assert_same, parquet, people
+from tests.abtest.read.read_cases import FIRST, METRICS, WEEK, assert_same, parquet, people
 
 
 @pytest.fixture(scope="module")
