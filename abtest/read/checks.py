@@ -44,11 +44,11 @@ class Problems:
 
         """
         if self.found:
-            said = [
+            sentences = [
                 f"column '{column}' has {count} {what} (first: {self.first[what, column]})"
                 for (what, column), count in self.found.items()
             ]
-            raise DataError(f"The data cannot be used: {'; '.join(said)}.")
+            raise DataError(f"The data cannot be used: {'; '.join(sentences)}.")
 
 
 class Reader:

@@ -149,8 +149,8 @@ def _covariates(
     """Name, estimate over all arms and estimates by arm of each covariate that varies and has a value everywhere."""
     for covariate in covariates:
         pooled = _estimate(whole, covariate)
-        by_arm = {arm: _estimate(of, covariate) for arm, of in moments.items()}
-        everywhere = all(by_arm[arm].value is not None for arm, of in moments.items() if of.n)
+        by_arm = {arm: _estimate(arm_moments, covariate) for arm, arm_moments in moments.items()}
+        everywhere = all(by_arm[arm].value is not None for arm, arm_moments in moments.items() if arm_moments.n)
         if pooled.value is None or pooled.variance is None or not everywhere:
             continue
         if pooled.variance * pooled.users > (ALIKE * pooled.value) ** 2:

@@ -97,7 +97,7 @@ def falling_root(function: Callable[[Floats], Floats], low: Floats, high: Floats
     at_low = function(low)
     near = unenclosed = (at_low <= 0) | (at_high >= 0)
     root = np.where(np.abs(at_low) < np.abs(at_high), low, high)
-    kept = np.zeros(len(low))  # which end the last step left where it was: -1 the low one, +1 the high one
+    side_kept = np.zeros(len(low))  # which end the last step left where it was: -1 the low one, +1 the high one
     done = unenclosed
     for _ in range(60):
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -109,10 +109,10 @@ def falling_root(function: Callable[[Floats], Floats], low: Floats, high: Floats
         near = near | (np.abs(value) < NEAR) | (high - low < NARROW)
         right = value > 0  # the root lies right of here
         at_low, at_high = (
-            np.where(right, value, at_low / np.where((kept == -1) & ~near, 2, 1)),
-            np.where(right, at_high / np.where((kept == 1) & ~near, 2, 1), value),
+            np.where(right, value, at_low / np.where((side_kept == -1) & ~near, 2, 1)),
+            np.where(right, at_high / np.where((side_kept == 1) & ~near, 2, 1), value),
         )
-        low, high, kept = np.where(right, root, low), np.where(right, high, root), np.where(right, 1, -1)
+        low, high, side_kept = np.where(right, root, low), np.where(right, high, root), np.where(right, 1, -1)
     return root
 
 

@@ -154,8 +154,8 @@ def pre_period(
     """
     reference = {column: mean_estimate(moments[control], column) for column in columns}
     return tuple(
-        _pre_period(arm, of, moments[control], reference, control, threshold, alpha)
-        for arm, of in moments.items()
+        _pre_period(arm, arm_moments, moments[control], reference, control, threshold, alpha)
+        for arm, arm_moments in moments.items()
         if arm != control
     )
 

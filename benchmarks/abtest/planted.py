@@ -234,8 +234,8 @@ def measure(
         events += state.counts["exposures"] + state.counts["feedback"]
 
     def rate(names: Sequence[str], make: Callable[[int], CollectorState]) -> float:
-        found = (analyse(make(each)) for each in range(seed, seed + planted_seeds))
-        return sum(any(check(report, name).level == "invalid" for name in names) for report in found) / max(
+        reports = (analyse(make(each)) for each in range(seed, seed + planted_seeds))
+        return sum(any(check(report, name).level == "invalid" for name in names) for report in reports) / max(
             planted_seeds, 1
         )
 
@@ -278,8 +278,8 @@ def main() -> None:
     parser.add_argument("--lift", type=float, default=LIFT)
     parser.add_argument("--planted-seeds", type=int, default=200, help="of each bad split and each bias")
     options = parser.parse_args()
-    found = measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds)
-    print(json.dumps(found, indent=2))  # noqa: T201
+    measured = measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds)
+    print(json.dumps(measured, indent=2))  # noqa: T201
 
 
 if __name__ == "__main__":
