@@ -16,20 +16,20 @@ def check(report, name):
 
 def events(before):
     """Users with habits of their own in the experiment; `before(user, treated)`: views of each the day before."""
-    found = []
+    events_of_all = []
     for user in range(1, USERS + 1):
         treated, habit = user % 2 == 1, 1 + (user * 37) % 23
         arm = "treatment" if treated else "control"
         for number in range(before(user, treated)):
             request = f"before-{user}-{number}"
             at = START - DAY_MS + number * MINUTE_MS
-            found += [exposure(user, "", at, request, experiment=""), feedback(user, at, request, play_ms=1000)]
+            events_of_all += [exposure(user, "", at, request, experiment=""), feedback(user, at, request, play_ms=1000)]
         at = START + user * MINUTE_MS
-        found.append(exposure(user, arm, at, f"{user}", items=tuple((item, "t2diff") for item in range(1, 40))))
+        events_of_all.append(exposure(user, arm, at, f"{user}", items=tuple((item, "t2diff") for item in range(1, 40))))
         for item in range(1, habit + 2):
             ev = (user + item) % 3 > 0
-            found.append(feedback(user, at + item, f"{user}", item, 1000 + 13 * (item % 7), ev, item % 9 == 0))
-    return found
+            events_of_all.append(feedback(user, at + item, f"{user}", item, 1000 + 13 * (item % 7), ev, item % 9 == 0))
+    return events_of_all
 
 
 def test_what_users_did_before_narrows_the_interval_and_moves_no_verdict():
@@ -66,17 +66,17 @@ def test_arms_that_differed_before_make_the_experiment_invalid():
 
 def test_a_sequential_mismatch_stays_one_although_later_days_even_it_out():
     days = [{"control": 1000, "treatment": 1400}, {"control": 1400, "treatment": 1000}]
-    found = split_so_far(sequential_split(days, EVEN), ["monday", "tuesday"])
-    assert found.level == "invalid"
-    assert found.numbers["since"] == "monday"
+    finding = split_so_far(sequential_split(days, EVEN), ["monday", "tuesday"])
+    assert finding.level == "invalid"
+    assert finding.numbers["since"] == "monday"
     assert split_so_far(sequential_split([{"control": 1000, "treatment": 1010}], EVEN), ["monday"]).level == "ok"
 
 
 def test_one_odd_day_is_a_warning_and_an_impossible_one_invalid():
     odd = {"monday": {"control": 500, "treatment": 500}, "tuesday": {"control": 430, "treatment": 570}}
-    found = split_by_day(splits(odd, EVEN))
-    assert found.level == "warning"
-    assert "tuesday" in found.said
+    finding = split_by_day(splits(odd, EVEN))
+    assert finding.level == "warning"
+    assert "tuesday" in finding.said
     impossible = {**odd, "tuesday": {"control": 300, "treatment": 700}}
     assert split_by_day(splits(impossible, EVEN)).level == "invalid"
     assert split_by_day(splits({}, EVEN)).level == "unknown"
@@ -84,9 +84,9 @@ def test_one_odd_day_is_a_warning_and_an_impossible_one_invalid():
 
 def test_a_replica_that_hardly_answers_an_arm_is_broken_and_one_that_is_busy_only_named():
     busy = {"a:1": {"control": 1000, "treatment": 1200}, "b:1": {"control": 1000, "treatment": 1000}}
-    found = split_by_replica(splits(busy, EVEN))
-    assert (found.level, found.said.startswith("a:1 did not answer")) == ("warning", True)
-    assert found.numbers["least_p_value"] > STRONG
+    finding = split_by_replica(splits(busy, EVEN))
+    assert (finding.level, finding.said.startswith("a:1 did not answer")) == ("warning", True)
+    assert finding.numbers["least_p_value"] > STRONG
     broken = {**busy, "b:1": {"control": 1000, "treatment": 100}}
     assert split_by_replica(splits(broken, EVEN)).level == "invalid"
 

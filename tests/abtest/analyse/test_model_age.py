@@ -13,8 +13,8 @@ def served(age_ms, versions=("v1", "v2"), users=80, days=2):
         arm = "treatment" if user % 2 else "control"
         for day in range(days):
             at, request = START + day * DAY_MS + HOUR_MS + user, f"{user}-{day}"
-            told = {"model_time_ms": at - age_ms(arm, user), "snapshot_version": versions[day % len(versions)]}
-            events.append(exposure(user, arm, at, request, **told))
+            model = {"model_time_ms": at - age_ms(arm, user), "snapshot_version": versions[day % len(versions)]}
+            events.append(exposure(user, arm, at, request, **model))
             for item in (1, 2):
                 ev = (user + day + item) % 5 < (4 if arm == "treatment" else 2)
                 events.append(feedback(user, at + item, request, item, ev=ev))
@@ -40,9 +40,9 @@ def test_an_arm_served_by_staler_models_is_named():
     report = analyse(
         observe(CollectorState(rules()), *served(lambda arm, user: (30 if arm == "control" else 10) * MINUTE_MS))
     )
-    found = check(report, "model_age:treatment")
-    assert found.level == "warning"
-    assert found.said.endswith("control was served by staler models.")
+    finding = check(report, "model_age:treatment")
+    assert finding.level == "warning"
+    assert finding.said.endswith("control was served by staler models.")
 
 
 def test_an_arm_without_a_new_snapshot_for_a_day_is_named():
@@ -67,9 +67,9 @@ def test_each_class_of_age_compares_what_models_of_that_age_showed():
     report = analyse(
         observe(CollectorState(rules()), *served(lambda arm, user: (1 if user % 4 < 2 else 60) * MINUTE_MS))
     )
-    found = slices(report, "age")
-    assert list(found) == ["under 5 min", "0.5 to 2 h"]
-    for each in found.values():
+    by_name = slices(report, "age")
+    assert list(by_name) == ["under 5 min", "0.5 to 2 h"]
+    for each in by_name.values():
         assert each.users == {"control": 20, "treatment": 20}
         assert [result.metric for result in each.metrics] == ["evr", "follow_rate"]
         assert each.metrics[0].effects[0].effect.relative > 0
@@ -79,12 +79,12 @@ def test_each_version_is_compared_with_the_control_on_its_days():
     report = analyse(
         observe(CollectorState(rules()), *served(lambda arm, user: HOUR_MS, versions=("v1", "v1+001", "v2"), days=3))
     )
-    found = slices(report, "version")
-    assert list(found) == ["treatment v1", "treatment v2"]
+    by_name = slices(report, "version")
+    assert list(by_name) == ["treatment v1", "treatment v2"]
     days = {day.day: day for day in report.days}
-    evr = found["treatment v2"].metrics[0]
+    evr = by_name["treatment v2"].metrics[0]
     alone = days[2].daily[0]
     assert [arm.value for arm in evr.arms] == pytest.approx([arm.value for arm in reversed(alone.arms)])
     assert evr.effects[0].effect.relative == pytest.approx(alone.effects[0].effect.relative)
     assert evr.effects[0].effect.ci_low == pytest.approx(alone.effects[0].effect.ci_low, rel=1e-6)
-    assert found["treatment v1"].note.startswith("1970-01-11 to 1970-01-12, ")
+    assert by_name["treatment v1"].note.startswith("1970-01-11 to 1970-01-12, ")

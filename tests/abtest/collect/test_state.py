@@ -92,7 +92,7 @@ def test_requests_are_told_apart_by_the_age_of_their_model_and_by_replica():
         exposure(request="unknown", at=START + HOUR_MS),
     ]
     user = folded(observe(CollectorState(rules()), *events, feedback(request="stale", at=START + HOUR_MS))).users[1]
-    assert {age: tally.recalls for age, tally in user.ages.items()} == {0: 1, 2: 1, -1: 1}
+    assert {age: sums.recalls for age, sums in user.ages.items()} == {0: 1, 2: 1, -1: 1}
     assert user.ages[2].effective_views == 1
     assert user.replicas == {"a:1", "b:1"}
     assert (user.days[0].timed, user.days[0].answer_us) == (2, 4000)
@@ -107,7 +107,7 @@ def test_feedback_of_another_experiment_is_no_view_here():
 def test_every_feedback_event_is_a_view_or_has_a_reason():
     events = [*week(12), *week(3), feedback(request="nowhere"), feedback(at=START - 1), feedback(item=9, request="1-0")]
     state = folded(observe(CollectorState(rules()), *events))
-    views = sum(tally.views for tally in state.arms.values())
+    views = sum(sums.views for sums in state.arms.values())
     unused = sum(state.counts[r] for r in Unused if "exposures" not in r)
     assert state.counts["feedback"] == views + unused
 

@@ -18,8 +18,8 @@ def test_a_plan_that_changed_after_the_collector_began_is_named(tmp_path):
     save(Saved(observe(CollectorState(rules()), *week(users=40))), path)
     assert plan_checks(analyse(load(path, rules()).state)) == []
     later = load(path, rules(analysis=AnalysisPlan(alpha=0.2), hypothesis="it was so all along")).state
-    (found,) = plan_checks(analyse(later))
-    assert (found.level, found.said) == (
+    (finding,) = plan_checks(analyse(later))
+    assert (finding.level, finding.said) == (
         "warning",
         "Hypothesis and analysis of the experiment’s file changed after the collector had begun.",
     )
@@ -34,9 +34,9 @@ def test_what_the_plan_was_outlasts_another_save(tmp_path):
 
 
 def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
-    told = exposure(at=START + 1, request="told", replica="a:1", answer_ms=2.0, model_time_ms=START)
+    full = exposure(at=START + 1, request="told", replica="a:1", answer_ms=2.0, model_time_ms=START)
     before = exposure(at=START - DAY_MS, request="before")
-    state = observe(CollectorState(rules()), *week(6), told, before, feedback(request="later"))
+    state = observe(CollectorState(rules()), *week(6), full, before, feedback(request="later"))
     close(state, START + DAY_MS)
     assert state.users[1].replicas
     assert state.users[1].pre.recalls

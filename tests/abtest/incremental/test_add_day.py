@@ -9,23 +9,23 @@ from abtest.read.engines import DataError
 from tests.abtest.incremental.incremental_cases import ARMS, COLUMNS, COVARIATES, WEEK, Crowd
 
 
-def assert_same(found, expected, rtol=1e-12):
-    assert (found.users, found.days) == (expected.users, expected.days)
+def assert_same(added, expected, rtol=1e-12):
+    assert (added.users, added.days) == (expected.users, expected.days)
     for arm in ARMS:
-        a, b = found.moments[arm], expected.moments[arm]
+        a, b = added.moments[arm], expected.moments[arm]
         assert a.columns == b.columns
         np.testing.assert_allclose(a.means, b.means, rtol=rtol)
         scale = np.sqrt(np.outer(b.products.diagonal(), b.products.diagonal()))
         assert (abs(a.products - b.products) <= rtol * (scale + 1e-3 * scale.max())).all()  # some are exactly 0
-        np.testing.assert_allclose(found.buckets[arm].sums, expected.buckets[arm].sums, rtol=1e-12, atol=1e-9)
-        np.testing.assert_array_equal(found.buckets[arm].counts, expected.buckets[arm].counts)
+        np.testing.assert_allclose(added.buckets[arm].sums, expected.buckets[arm].sums, rtol=1e-12, atol=1e-9)
+        np.testing.assert_array_equal(added.buckets[arm].counts, expected.buckets[arm].counts)
         for column, by_arm in expected.histograms.items():
-            np.testing.assert_array_equal(found.histograms[column][arm].counts, by_arm[arm].counts)
+            np.testing.assert_array_equal(added.histograms[column][arm].counts, by_arm[arm].counts)
         for segment, by_arm in expected.segments.items():
-            of, other = found.segments[segment][arm], by_arm[arm]
-            assert of.n == other.n
-            np.testing.assert_allclose(of.means, other.means, rtol=1e-11)
-            np.testing.assert_allclose(of.products, other.products, rtol=1e-9, atol=1e-6)
+            segment_moments, other = added.segments[segment][arm], by_arm[arm]
+            assert segment_moments.n == other.n
+            np.testing.assert_allclose(segment_moments.means, other.means, rtol=1e-11)
+            np.testing.assert_allclose(segment_moments.products, other.products, rtol=1e-9, atol=1e-6)
 
 
 def day_by_day(crowd, folder, days, pre=None):
@@ -38,16 +38,16 @@ def day_by_day(crowd, folder, days, pre=None):
 @pytest.mark.parametrize("days", [range(1), range(7), (0, 2, 3, 6), (2, 3)])
 def test_days_added_one_by_one_are_as_if_all_had_been_read_at_once(tmp_path, days):
     crowd = Crowd()
-    found = day_by_day(crowd, tmp_path, days).aggregate
-    assert_same(found, aggregate(crowd.table(days), spread=("play_s",)))
+    added = day_by_day(crowd, tmp_path, days).aggregate
+    assert_same(added, aggregate(crowd.table(days), spread=("play_s",)))
 
 
 def test_means_that_are_large_against_their_spread_lose_no_digits(tmp_path):
     crowd = Crowd(mean=1e6)
     crowd.seen[:] = True
-    found = day_by_day(crowd, tmp_path, range(4)).aggregate
-    assert_same(found, aggregate(crowd.table(range(4)), spread=("play_s",)), rtol=1e-8)
-    assert found.moments["control"].products[0, 0] == pytest.approx(
+    added = day_by_day(crowd, tmp_path, range(4)).aggregate
+    assert_same(added, aggregate(crowd.table(range(4)), spread=("play_s",)), rtol=1e-8)
+    assert added.moments["control"].products[0, 0] == pytest.approx(
         ((crowd.values[:, 0, 0] - crowd.values[crowd.arm[:, 0] == 0, 0, 0].mean()) ** 2)[crowd.arm[:, 0] == 0].sum(),
         rel=1e-9,
     )
@@ -55,8 +55,8 @@ def test_means_that_are_large_against_their_spread_lose_no_digits(tmp_path):
 
 def test_covariates_may_be_given_once_for_all_users(tmp_path):
     crowd = Crowd()
-    found = day_by_day(crowd, tmp_path, range(7), (crowd.ids, crowd.pre)).aggregate
-    assert_same(found, aggregate(crowd.table(range(7)), spread=("play_s",)))
+    added = day_by_day(crowd, tmp_path, range(7), (crowd.ids, crowd.pre)).aggregate
+    assert_same(added, aggregate(crowd.table(range(7)), spread=("play_s",)))
 
 
 def test_a_user_who_turns_up_in_the_other_arm_leaves_with_all_that_it_did(tmp_path):
@@ -64,18 +64,18 @@ def test_a_user_who_turns_up_in_the_other_arm_leaves_with_all_that_it_did(tmp_pa
     mixed = np.arange(600) % 50 == 0
     crowd.seen[mixed, 1], crowd.seen[mixed, 4] = True, True
     crowd.arm[mixed, 4:] = 1 - crowd.arm[mixed, 4:]
-    found = day_by_day(crowd, tmp_path, range(7)).aggregate
-    assert_same(found, aggregate(crowd.table(range(7), ~mixed), spread=("play_s",)), rtol=1e-11)
-    assert found.in_two_arms == mixed.sum()
+    added = day_by_day(crowd, tmp_path, range(7)).aggregate
+    assert_same(added, aggregate(crowd.table(range(7), ~mixed), spread=("play_s",)), rtol=1e-11)
+    assert added.in_two_arms == mixed.sum()
 
 
 def test_a_report_is_that_of_all_days_read_at_once(tmp_path):
     crowd = Crowd()
-    found = report(day_by_day(crowd, tmp_path, range(7)).aggregate, WEEK)
+    added = report(day_by_day(crowd, tmp_path, range(7)).aggregate, WEEK)
     expected = report(aggregate(crowd.table(range(7)), spread=("play_s",)), WEEK)
-    for a, b in zip(found.metrics, expected.metrics, strict=True):
+    for a, b in zip(added.metrics, expected.metrics, strict=True):
         assert a.effects[0].effect.p_value == pytest.approx(b.effects[0].effect.p_value, rel=1e-9)
-    assert found.courses[0].trend.slope == pytest.approx(expected.courses[0].trend.slope, rel=1e-9)
+    assert added.courses[0].trend.slope == pytest.approx(expected.courses[0].trend.slope, rel=1e-9)
 
 
 def test_a_crash_before_a_day_is_there_leaves_the_days_before(tmp_path, monkeypatch):
@@ -90,8 +90,8 @@ def test_a_crash_before_a_day_is_there_leaves_the_days_before(tmp_path, monkeypa
         with pytest.raises(OSError, match="disk full"):
             add_day(load(tmp_path, WEEK), crowd.table([3]))
     assert load(tmp_path, WEEK).aggregate.days == 3
-    found = add_day(load(tmp_path, WEEK), crowd.table([3])).aggregate
-    assert_same(found, aggregate(crowd.table(range(4)), spread=("play_s",)))
+    added = add_day(load(tmp_path, WEEK), crowd.table([3])).aggregate
+    assert_same(added, aggregate(crowd.table(range(4)), spread=("play_s",)))
 
 
 def test_days_come_in_order_each_once_and_alone(tmp_path):

@@ -33,9 +33,9 @@ def expected(crowd):
 
 def test_a_parquet_file_gives_the_aggregate_of_its_rows(tmp_path, crowd, expected):
     days, pre = crowd
-    found = read(opened(parquet(tmp_path, days)), WEEK, opened(parquet(tmp_path, pre, "pre.parquet")))
-    assert_same(found.aggregate, expected)
-    assert found.counts == {"rows": len(days), "pre_users_without_rows": len(pre) - sum(expected.users.values())}
+    counted = read(opened(parquet(tmp_path, days)), WEEK, opened(parquet(tmp_path, pre, "pre.parquet")))
+    assert_same(counted.aggregate, expected)
+    assert counted.counts == {"rows": len(days), "pre_users_without_rows": len(pre) - sum(expected.users.values())}
 
 
 def test_files_partitioned_by_day_and_a_glob_of_files_are_one_table(tmp_path, crowd, expected):
@@ -87,30 +87,30 @@ def test_the_same_query_gives_the_same_numbers_on_sqlite_and_on_duckdb(tmp_path,
         database.execute("CREATE TABLE days AS FROM days")
         database.execute("CREATE TABLE pre AS FROM pre")
     query = "SELECT user_id, arm, day, views, effective_views, play_s FROM days WHERE views > 0"
-    found = [
+    counted = [
         read(opened(url, query), WEEK, opened(url, "pre"))
         for url in (f"sqlite://{tmp_path}/days.sqlite", f"duckdb://{tmp_path}/days.duckdb")
     ]
-    assert found[0].counts == found[1].counts
-    for each in found:
+    assert counted[0].counts == counted[1].counts
+    for each in counted:
         assert_same(each.aggregate, expected)
 
 
 def test_how_the_rows_are_cut_into_pieces_changes_nothing(tmp_path, crowd, expected, monkeypatch):
     monkeypatch.setattr(rows, "GROUP", 30)
     days, pre = crowd
-    found = read(opened(parquet(tmp_path, days)), WEEK, opened(parquet(tmp_path, pre, "pre.parquet")))
-    assert_same(found.aggregate, expected)
+    counted = read(opened(parquet(tmp_path, days)), WEEK, opened(parquet(tmp_path, pre, "pre.parquet")))
+    assert_same(counted.aggregate, expected)
 
 
 def test_a_report_is_made_of_rows_as_of_events(tmp_path, crowd):
     days, pre = crowd
     counted = read(opened(parquet(tmp_path, days)), WEEK, opened(parquet(tmp_path, pre, "pre.parquet")))
-    found = report(counted.aggregate, WEEK)
+    reported = report(counted.aggregate, WEEK)
     play = days.groupby(["arm", "user_id"]).play_s.sum().groupby("arm").mean()
-    values = {arm.arm: arm.value for arm in found.metrics[1].arms}
+    values = {arm.arm: arm.value for arm in reported.metrics[1].arms}
     assert values == pytest.approx(play.to_dict(), rel=1e-12)
-    assert found.metrics[0].effects[0].adjusted is not None
+    assert reported.metrics[0].effects[0].adjusted is not None
 
 
 def test_what_is_left_out_or_missing_is_counted_by_name(tmp_path, crowd):
@@ -121,14 +121,14 @@ def test_what_is_left_out_or_missing_is_counted_by_name(tmp_path, crowd):
     other = days[days.user_id == mixed].iloc[:1].assign(arm="control", day=FIRST + timedelta(days=2))
     days = pd.concat([days, extra, other])
     testers = experiment(metrics=METRICS, overrides={"treatment": (int(tester),)})
-    found = read(
+    counted = read(
         opened(parquet(tmp_path, days[days.day != FIRST + timedelta(days=2)])),
         testers,
         opened(parquet(tmp_path, pre.iloc[:300], "pre.parquet")),
     )
     in_pre = set(pre.user_id.iloc[:300])
     kept = set(days.user_id) - {tester}
-    assert found.counts == {
+    assert counted.counts == {
         "rows": len(days) - 1,
         "rows_outside_days": 1,
         "rows_of_testers": int((days.user_id == tester).sum()),
@@ -137,7 +137,7 @@ def test_what_is_left_out_or_missing_is_counted_by_name(tmp_path, crowd):
         "days_without_rows": 1,
         "arms_without_users": 1,
     }
-    assert found.aggregate.in_two_arms == 0
+    assert counted.aggregate.in_two_arms == 0
     both = read(opened(parquet(tmp_path, days)), testers)
     assert (both.counts["users_in_two_arms"], both.aggregate.in_two_arms) == (1, 1)
     assert both.aggregate.users == {"control": 0, "treatment": len(kept) - 1}
@@ -146,9 +146,9 @@ def test_what_is_left_out_or_missing_is_counted_by_name(tmp_path, crowd):
 def test_a_table_without_rows_is_an_aggregate_of_nobody(tmp_path, crowd):
     path = tmp_path / "days.parquet"
     pq.write_table(pa.Table.from_pandas(crowd[0], preserve_index=False).slice(0, 0), path)
-    found = read(opened(path), WEEK)
-    assert found.aggregate.users == {"control": 0, "treatment": 0}
-    assert found.counts == {"arms_without_users": 2}
+    counted = read(opened(path), WEEK)
+    assert counted.aggregate.users == {"control": 0, "treatment": 0}
+    assert counted.counts == {"arms_without_users": 2}
 
 
 @pytest.mark.parametrize(
