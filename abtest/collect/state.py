@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from abtest.assignment.assign import active
 from abtest.collect.activity import Interval, join
+from abtest.collect.attribution import attributed, sums_by_source, sums_of
 from abtest.collect.records import (
     NOT_OURS_YET,
     NOTHING,
@@ -245,8 +246,8 @@ def live(state: CollectorState) -> dict[str, EventSums]:
     totals = {arm: state.arms.get(arm, EventSums()) for arm in state.rules.experiment.arms}
     for request in state.requests.values():
         if request.shown is not None and request.shown.arm:
-            views, _ = _attributed(state.rules, request.shown, request.responses.values())
-            totals[request.shown.arm] = totals[request.shown.arm].plus(_sums(request.shown, views))
+            views, _ = attributed(state.rules.attribution_window_ms, request.shown, request.responses.values())
+            totals[request.shown.arm] = totals[request.shown.arm].plus(sums_of(request.shown, views))
     return totals
 
 
@@ -294,62 +295,20 @@ def _add_sums(into: dict[_Key, EventSums], more: Mapping[_Key, EventSums]) -> No
         into[key] = into.get(key, EventSums()).plus(sums)
 
 
-def _attributed(
-    rules: Rules, exposure: ExposureRecord, responses: Iterable[Response]
-) -> tuple[list[Response], list[tuple[Unused, Response]]]:
-    """The responses that count for an exposure that counts, and the others with the reason."""
-    items = {item for item, _ in exposure.items}
-    views: list[Response] = []
-    unused: list[tuple[Unused, Response]] = []
-    for response in responses:
-        if response.user_id != exposure.user_id:
-            unused.append((Unused.OTHER_USER, response))
-        elif response.item_id not in items:
-            unused.append((Unused.NOT_SHOWN, response))
-        elif response.time_ms < exposure.time_ms:
-            unused.append((Unused.BEFORE_EXPOSURE, response))
-        elif response.time_ms > exposure.time_ms + rules.attribution_window_ms:
-            unused.append((Unused.TOO_LATE, response))
-        else:
-            views.append(response)
-    return views, unused
-
-
-def _sums(exposure: ExposureRecord, views: list[Response]) -> EventSums:
-    timed = exposure.answer_us >= 0
-    recall = EventSums(
-        1,
-        len(exposure.items),
-        timed=int(timed),
-        answer_us=exposure.answer_us if timed else 0,
-        age_ms=max(exposure.age_ms, 0),
-    )
-    return recall.plus(_of_views(views))
-
-
-def _of_views(views: list[Response]) -> EventSums:
-    return EventSums(
-        views=len(views),
-        effective_views=sum(view.effective_view for view in views),
-        follows=sum(view.follow for view in views),
-        play_ms=sum(view.play_ms for view in views),
-    )
-
-
 def _fold(state: CollectorState, exposure: ExposureRecord, responses: Iterable[Response]) -> None:
     if not exposure.arm and exposure.items:
-        views, _ = _attributed(state.rules, exposure, responses)
-        _add_user(state, exposure.user_id, UserRecord(pre=_sums(exposure, views)))
+        views, _ = attributed(state.rules.attribution_window_ms, exposure, responses)
+        _add_user(state, exposure.user_id, UserRecord(pre=sums_of(exposure, views)))
         state.counts["pre_period_exposures"] += 1
         return
     if not exposure.arm:
         state.counts[Unused.OTHER_EXPERIMENT] += 1
         state.counts[Unused.OUTSIDE_EXPERIMENT] += len(list(responses))
         return
-    views, unused = _attributed(state.rules, exposure, responses)
+    views, unused = attributed(state.rules.attribution_window_ms, exposure, responses)
     state.counts.update(str(reason) for reason, _ in unused)
     state.counts["simulated_events"] += exposure.simulated + sum(view.simulated for view in views)
-    sums = _sums(exposure, views)
+    sums = sums_of(exposure, views)
     state.recalls[exposure.arm, exposure.model, exposure.snapshot] += 1
     state.arms[exposure.arm] = state.arms.get(exposure.arm, EventSums()).plus(sums)
     version = exposure.arm, full_version(exposure.snapshot)
@@ -357,7 +316,7 @@ def _fold(state: CollectorState, exposure: ExposureRecord, responses: Iterable[R
     user = UserRecord(
         {exposure.arm},
         {state.rules.day(exposure.time_ms): sums},
-        _by_source(exposure, views),
+        sums_by_source(exposure, views),
         {age_class(exposure.age_ms): sums},
         {version: sums} if version[1] and _admitted(state, version, exposure.time_ms) else {},
         {exposure.replica} - {""},
@@ -396,16 +355,6 @@ def _let_go(state: CollectorState, arm: str) -> None:
 
 def _spanning(a: Interval, b: Interval) -> Interval:
     return min(a[0], b[0]), max(a[1], b[1])
-
-
-def _by_source(exposure: ExposureRecord, views: list[Response]) -> dict[str, EventSums]:
-    """Sums per source; a request counts as one recall of each source that it shows an item of."""
-    source_of = dict(reversed(exposure.items))  # an item shown twice belongs to its first place
-    sources: dict[str, list[Response]] = {source: [] for _, source in exposure.items}
-    for view in views:
-        sources[source_of[view.item_id]].append(view)
-    slots = Counter(source for _, source in exposure.items)
-    return {source: EventSums(1, slots[source]).plus(_of_views(responses)) for source, responses in sources.items()}
 
 
 def _times(request: OpenRequest) -> Iterator[int]:

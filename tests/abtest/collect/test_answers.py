@@ -23,7 +23,7 @@ def test_the_first_answer_of_each_version_counts_whether_its_request_is_open_or_
     assert first_answers(folded(state)) == expected
 
 
-def test_of_a_version_that_is_not_told_apart_no_late_answer_is_taken_for_the_first():
+def test_of_a_version_that_is_not_tracked_no_late_answer_is_taken_for_the_first():
     many = [f"v{i}" for i in range(VERSIONS + 5)]
     state = observe(CollectorState(rules()), *answers(*many, *many))
     close(state, START + (len(many) - 1) * MINUTE_MS)
