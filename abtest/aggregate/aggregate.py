@@ -1,8 +1,8 @@
 """All that a report is made of: moments over users, by arm. It merges, it is small, and it does not grow with users.
 
-Days are kept apart, and jointly: a column for each day, so that their covariance is known. For each day d they are
-``c@d`` (a user's sum of c on that day), ``exposed@d`` and ``first@d`` (0 or 1: seen on that day; first on it), and
-``pre.c@d`` (what those who are new on d did before the experiment). From these follow, without another look at a user,
+Days are kept apart, and jointly: a `Column` for each day, so that their covariance is known. For each day d they are
+c@d (a user's sum of c on that day), exposed@d and first@d (0 or 1: seen on that day; first on it), and pre.c@d (what
+those who are new on d did before the experiment). From these follow, without another look at a user,
 
     the users exposed on a day                c@d, within exposed@d                     `on`
     all users seen through a day              sums of c@i and pre.c@i over i <= d       `through`
@@ -19,7 +19,8 @@ import numpy as np
 
 from abtest.aggregate.sources import Votes
 from abtest.aggregate.user_days import Ints, Parts, Table
-from abtest.collect.records import Tally
+from abtest.collect.records import EventSums
+from abtest.stats.columns import AnyColumn, Column, on_days
 from abtest.stats.cumulative import FIRST
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
@@ -94,7 +95,7 @@ class Aggregate:
             },
             {arm: self.votes[arm] + other.votes[arm] for arm in self.votes},
             {
-                name: _sum(of.versions[name] for of in (self, other) if name in of.versions)
+                name: _sum(each.versions[name] for each in (self, other) if name in each.versions)
                 for name in sorted({*self.versions, *other.versions})
             },
         )
@@ -110,38 +111,41 @@ class Aggregate:
 
     def new_users(self, day: int) -> dict[str, int]:
         """Users whose first day it is, by arm."""
-        return {arm: round(of.total(f"{FIRST}@{day}")) for arm, of in self.moments.items()}
+        return {arm: round(moments.total(Column(FIRST, day))) for arm, moments in self.moments.items()}
 
     def on(self, day: int) -> dict[str, Moments]:
         """By arm, of `columns` over the users exposed on a day."""
         names = [*self.columns, EXPOSED]
-        return {arm: of.sums([(c, [f"{c}@{day}"]) for c in names]).within(EXPOSED) for arm, of in self.moments.items()}
+        wanted = [(c, [Column(c, day)]) for c in names]
+        return {arm: moments.sums(wanted).within(EXPOSED) for arm, moments in self.moments.items()}
 
     def through(self, day: int) -> dict[str, Moments]:
         """By arm, over the users seen by the end of a day: `columns` and `covariates` summed over the days up to it,
         and ``c@day`` and ``exposed@day`` of that day alone.
         """
         upto = range(day + 1)
-        wanted = [(c, [f"{c}@{i}" for i in upto]) for c in (*self.columns, *self.covariates)]
-        wanted += [(f"{c}@{day}", [f"{c}@{day}"]) for c in (*self.columns, EXPOSED)]
-        wanted += [(SEEN, [f"{FIRST}@{i}" for i in upto])]
-        return {arm: of.sums(wanted).within(SEEN) for arm, of in self.moments.items()}
+        wanted: list[tuple[AnyColumn, list[Column]]] = [
+            (c, on_days(c, upto)) for c in (*self.columns, *self.covariates)
+        ]
+        wanted += [(Column(c, day), [Column(c, day)]) for c in (*self.columns, EXPOSED)]
+        wanted += [(SEEN, on_days(FIRST, upto))]
+        return {arm: moments.sums(wanted).within(SEEN) for arm, moments in self.moments.items()}
 
     def looks(self, days: Sequence[int]) -> dict[str, Moments]:
         """By arm, over all users: ``c<=d`` for columns, covariates and `FIRST` at each of `days`, jointly."""
         names = (*self.columns, *self.covariates, FIRST)
-        wanted = [(f"{c}<={d}", [f"{c}@{i}" for i in range(d + 1)]) for d in days for c in names]
-        return {arm: of.sums(wanted) for arm, of in self.moments.items()}
+        wanted = [(Column(c, through=d), on_days(c, range(d + 1))) for d in days for c in names]
+        return {arm: moments.sums(wanted) for arm, moments in self.moments.items()}
 
 
-def layout(columns: Sequence[str], covariates: Sequence[str], days: int) -> tuple[str, ...]:
+def layout(columns: Sequence[str], covariates: Sequence[str], days: int) -> tuple[Column, ...]:
     """The columns of an arm's moments.
 
     >>> layout(["x"], ["pre.x"], 1)
-    ('x@0', 'exposed@0', 'first@0', 'pre.x@0')
+    (<x@0>, <exposed@0>, <first@0>, <pre.x@0>)
     """
-    daily = [f"{c}@{d}" for d in range(days) for c in (*columns, EXPOSED, FIRST)]
-    return (*daily, *(f"{c}@{d}" for d in range(days) for c in covariates))
+    daily = [Column(c, d) for d in range(days) for c in (*columns, EXPOSED, FIRST)]
+    return (*daily, *(Column(c, d) for d in range(days) for c in covariates))
 
 
 def aggregate(
@@ -160,16 +164,16 @@ def aggregate(
         KeyError: the table lacks a column.
 
     """
-    kept = tuple(table.columns if columns is None else columns)
-    places = [_place(table, column) for column in kept]
+    names = tuple(table.columns if columns is None else columns)
+    places = [_place(table, column) for column in names]
     seen = int(table.day[-1]) + 1 if len(table.day) else 0
     days = max(seen, days or 1)
-    wide = layout(kept, table.covariates, days)
-    names = (*kept, *table.covariates)
-    k, width = len(kept), len(names)
+    wide = layout(names, table.covariates, days)
+    all_names = (*names, *table.covariates)
+    k, width = len(names), len(all_names)
     moments = {arm: Moments.of(wide, np.zeros((0, len(wide)))) for arm in table.arms}
-    buckets = {arm: Buckets(kept, np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in table.arms}
-    segments = {name: {arm: Moments.of(names, np.zeros((0, width))) for arm in table.arms} for name in SEGMENTS}
+    buckets = {arm: Buckets(names, np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in table.arms}
+    segments = {name: {arm: Moments.of(all_names, np.zeros((0, width))) for arm in table.arms} for name in SEGMENTS}
     histograms = {column: {arm: Histogram.of(np.zeros(0)) for arm in table.arms} for column in spread}
     bounds = np.searchsorted(table.day, np.arange(days + 1))
     for arm, first, begin, end in _cohorts(table):
@@ -180,20 +184,20 @@ def aggregate(
         _lay_out(
             by_day.reshape(end - begin, days - first, k + 1, copy=False), table, places, bounds[first:], begin, end
         )
-        daily = tuple(f"{c}@{d}" for d in range(first, days) for c in (*kept, EXPOSED))
-        of = Moments.of((*daily, *(f"{c}@{first}" for c in table.covariates)), cohort).embedded(wide)
-        of.means[of.place(f"{FIRST}@{first}")] = 1.0
-        moments[arm] += of
+        daily = tuple(Column(c, d) for d in range(first, days) for c in (*names, EXPOSED))
+        of_cohort = Moments.of((*daily, *(Column(c, first) for c in table.covariates)), cohort).embedded(wide)
+        of_cohort.means[of_cohort.place(Column(FIRST, first))] = 1.0
+        moments[arm] += of_cohort
         totals = by_day @ np.tile(np.eye(k + 1, k), (days - first, 1))  # a sum over so few is quicker as a product
-        buckets[arm] += bucketed(kept, table.user_id[begin:end], totals)
+        buckets[arm] += bucketed(names, table.user_id[begin:end], totals)
         for column in spread:
-            histograms[column][arm] += Histogram.of(totals[:, kept.index(column)])
-        both, known = np.hstack((totals, pre)), pre.any(axis=1)
-        for name, inside in zip(SEGMENTS, (known, ~known), strict=True):
-            segments[name][arm] += Moments.of(names, both[inside])
+            histograms[column][arm] += Histogram.of(totals[:, names.index(column)])
+        both, is_known = np.hstack((totals, pre)), pre.any(axis=1)
+        for name, inside in zip(SEGMENTS, (is_known, ~is_known), strict=True):
+            segments[name][arm] += Moments.of(all_names, both[inside])
     return Aggregate(
         table.arms,
-        kept,
+        names,
         table.covariates,
         days,
         moments,
@@ -251,34 +255,34 @@ def bucket_of(user_id: Ints) -> Ints:
 
 def _parts(table: Table, parts: Parts) -> dict[str, Moments]:
     """By arm, moments of ``column@part``; a user without a row of a part did nothing with it."""
-    columns = [f"{column}@{name}" for name in parts.names for column in (*SOURCE_COLUMNS, MET)]
-    places = [Tally._fields.index(column) for column in SOURCE_COLUMNS]
-    found = {}
+    columns = [Column(column, part=name) for name in parts.names for column in (*SOURCE_COLUMNS, MET)]
+    places = [EventSums._fields.index(column) for column in SOURCE_COLUMNS]
+    moments = {}
     for i, arm in enumerate(table.arms):
         begin, end = np.searchsorted(table.arm, [i, i + 1])
         inside = (begin <= parts.user) & (parts.user < end)
         dense = np.zeros((end - begin, len(parts.names), len(places) + 1))
         dense[parts.user[inside] - begin, parts.part[inside], :-1] = parts.values[inside][:, places]
         dense[parts.user[inside] - begin, parts.part[inside], -1] = 1.0
-        found[arm] = Moments.of(columns, dense.reshape(end - begin, len(columns)))
-    return found
+        moments[arm] = Moments.of(columns, dense.reshape(end - begin, len(columns)))
+    return moments
 
 
 def _votes(table: Table) -> dict[str, Votes]:
     """By arm, whose items users gave more effective views."""
     if "source" not in table.parts:
         return {}
-    parts, found = table.parts["source"], {}
+    parts, votes = table.parts["source"], {}
     for i, arm in enumerate(table.arms):
         begin, end = np.searchsorted(table.arm, [i, i + 1])
         inside = (begin <= parts.user) & (parts.user < end)
         at = parts.user[inside] - begin, parts.part[inside]
         earned = np.zeros((end - begin, len(parts.names)))
-        earned[at] = parts.values[inside, Tally._fields.index("effective_views")]
+        earned[at] = parts.values[inside, EventSums._fields.index("effective_views")]
         seen = np.zeros(earned.shape, bool)
         seen[at] = True
-        found[arm] = Votes.of(parts.names, earned, seen)
-    return found
+        votes[arm] = Votes.of(parts.names, earned, seen)
+    return votes
 
 
 def _replicas(table: Table) -> dict[str, dict[str, int]]:
@@ -296,13 +300,14 @@ def _versions(table: Table) -> dict[str, dict[str, Moments]]:
     if "version" not in table.parts:
         return {}
     parts = table.parts["version"]
-    values = parts.values[:, [Tally._fields.index(column) for column in SOURCE_COLUMNS]]
-    arm = table.arm[parts.user]
+    values = parts.values[:, [EventSums._fields.index(column) for column in SOURCE_COLUMNS]]
+    arm_of = table.arm[parts.user]
     return {
-        name: {
-            of: Moments.of(SOURCE_COLUMNS, values[(parts.part == i) & (arm == j)]) for j, of in enumerate(table.arms)
+        version: {
+            arm: Moments.of(SOURCE_COLUMNS, values[(parts.part == i) & (arm_of == j)])
+            for j, arm in enumerate(table.arms)
         }
-        for i, name in enumerate(parts.names)
+        for i, version in enumerate(parts.names)
     }
 
 
@@ -312,13 +317,13 @@ def _sum(each: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
 
 
 def _joined(a: Aggregate, b: Aggregate, kind: str) -> dict[str, Moments]:
-    both = [of.parts[kind] for of in (a, b) if kind in of.parts]
-    wide = sorted({column for by_arm in both for of in by_arm.values() for column in of.columns})
+    both = [moments.parts[kind] for moments in (a, b) if kind in moments.parts]
+    wide = sorted({column for by_arm in both for moments in by_arm.values() for column in moments.columns})
     return {arm: reduce(add, (by_arm[arm].embedded(wide) for by_arm in both)) for arm in a.arms}
 
 
-def _count(of: Aggregate, replica: str, arm: str) -> int:
-    return of.replicas.get(replica, {}).get(arm, 0)
+def _count(aggregate: Aggregate, replica: str, arm: str) -> int:
+    return aggregate.replicas.get(replica, {}).get(arm, 0)
 
 
 def _place(table: Table, column: str) -> int:

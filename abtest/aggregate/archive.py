@@ -18,13 +18,14 @@ import numpy.typing as npt
 from abtest.aggregate.aggregate import Aggregate
 from abtest.aggregate.sources import Votes
 from abtest.collect.store import OF_NO_MATTER
+from abtest.stats.columns import AnyColumn, Column
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Moments
 from contracts.config.experiment import Experiment
 from contracts.runtime.durable import StateError, replace_file
 
-FORMAT = 1
+FORMAT = 2
 ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Moments, Votes)}
 
@@ -47,8 +48,8 @@ class Counted:
 
 def save(counted: Counted, experiment: Experiment, path: Path) -> None:
     """Write atomically: a reader, or a crash, meets the old file or the new one, whole."""
-    told = {"experiment": fingerprint(experiment), "counts": counted.counts}
-    write_archive({"aggregate": counted.aggregate}, told, path)
+    facts = {"experiment": fingerprint(experiment), "counts": counted.counts}
+    write_archive({"aggregate": counted.aggregate}, facts, path)
 
 
 def load(path: Path, experiment: Experiment) -> Counted:
@@ -58,16 +59,16 @@ def load(path: Path, experiment: Experiment) -> Counted:
         StateError: there is no such file, it is something else or damaged, or it is of another experiment or build.
 
     """
-    values, told = read_archive(path, experiment)
+    values, facts = read_archive(path, experiment)
     if "aggregate" not in values:
         raise _no_aggregate(path)
-    return Counted(values["aggregate"], told["counts"])
+    return Counted(values["aggregate"], facts["counts"])
 
 
-def write_archive(values: Mapping[str, Any], told: Mapping[str, Any], path: Path) -> None:
-    """`values`, made of `KINDS`, dictionaries, tuples and numbers, and `told`, plain JSON; written atomically."""
+def write_archive(values: Mapping[str, Any], facts: Mapping[str, Any], path: Path) -> None:
+    """`values`, made of `KINDS`, dictionaries, tuples and numbers, and `facts`, plain JSON; written atomically."""
     arrays: list[npt.NDArray[Any]] = []
-    header = {"format": FORMAT, "told": told, "values": _taken_apart(values, arrays)}
+    header = {"format": FORMAT, "told": facts, "values": _taken_apart(values, arrays)}
     buffer = io.BytesIO()
     named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
@@ -139,8 +140,12 @@ def _put_together(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
         columns, n, means, upper = parts
         products = np.zeros((len(columns), len(columns)))
         products[np.triu_indices(len(columns))] = arrays[str(upper)]
-        return Moments(tuple(columns), n, arrays[str(means)], products + np.triu(products, 1).T)
+        return Moments(tuple(map(_column, columns)), n, arrays[str(means)], products + np.triu(products, 1).T)
     return KINDS[kind](*(_put_together(part, arrays) for part in parts))
+
+
+def _column(saved: str | list[Any]) -> AnyColumn:
+    return saved if isinstance(saved, str) else Column(*saved)
 
 
 def _kept(array: npt.NDArray[Any], arrays: list[npt.NDArray[Any]]) -> int:

@@ -12,7 +12,7 @@ from abtest.stats.moments import Floats, Moments
 UNIT = 1000  # sums are hashed in thousandths: exact for counts and for seconds that were milliseconds
 
 
-def digest(of: Aggregate) -> str:
+def digest(aggregate: Aggregate) -> str:
     """SHA-256 of an aggregate's counts and sums, in hexadecimal.
 
     Users by arm, day and segment, every column's sum by arm, day, segment, part, snapshot version and bucket of users.
@@ -20,30 +20,30 @@ def digest(of: Aggregate) -> str:
     do not, and are left out.
     """
     content: dict[str, Any] = {
-        "arms": of.arms,
-        "columns": of.columns,
-        "covariates": of.covariates,
-        "days": of.days,
-        "in_two_arms": of.in_two_arms,
-        "moments": _sums(of.moments),
-        "segments": {name: _sums(by_arm) for name, by_arm in of.segments.items()},
-        "versions": {version: _sums(by_arm) for version, by_arm in of.versions.items()},
-        "parts": {kind: _sums(by_arm) for kind, by_arm in of.parts.items()},
-        "buckets": {arm: _buckets(found) for arm, found in of.buckets.items()},
-        "replicas": of.replicas,
+        "arms": aggregate.arms,
+        "columns": aggregate.columns,
+        "covariates": aggregate.covariates,
+        "days": aggregate.days,
+        "in_two_arms": aggregate.in_two_arms,
+        "moments": _sums(aggregate.moments),
+        "segments": {name: _sums(by_arm) for name, by_arm in aggregate.segments.items()},
+        "versions": {version: _sums(by_arm) for version, by_arm in aggregate.versions.items()},
+        "parts": {kind: _sums(by_arm) for kind, by_arm in aggregate.parts.items()},
+        "buckets": {arm: _buckets(hashed) for arm, hashed in aggregate.buckets.items()},
+        "replicas": aggregate.replicas,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _sums(by_arm: dict[str, Moments]) -> dict[str, Any]:
     return {
-        arm: [found.n, sorted(zip(found.columns, _whole(found.means * found.n), strict=True))]
-        for arm, found in by_arm.items()
+        arm: [sums.n, sorted(zip(sums.columns, _whole(sums.means * sums.n), strict=True))]
+        for arm, sums in by_arm.items()
     }
 
 
-def _buckets(found: Buckets) -> list[Any]:
-    return [found.counts.tolist(), [_whole(row) for row in found.sums]]
+def _buckets(buckets: Buckets) -> list[Any]:
+    return [buckets.counts.tolist(), [_whole(row) for row in buckets.sums]]
 
 
 def _whole(values: Floats) -> list[int]:

@@ -1,8 +1,8 @@
 """Candidate sources of one arm beside each other, such as T2Diff, DiffuRec and the two-tower model: Table 5 of [W25].
 
-Made of moments of columns such as ``views@t2diff`` over all users of the arm, 0 where a source showed a user nothing
-(an aggregate's part "source"), and of counts of whose items a user gave more (`Votes`). The sources share their users,
-and a choosy user is choosy with all of them: the difference between two is told by their joint covariance.
+Made of moments of columns by source, such as views@t2diff, over all users of the arm, 0 where a source showed a user
+nothing (an aggregate's part "source"), and of counts of whose items a user gave more (`Votes`). The sources share their
+users, and a choosy user is choosy with all of them: the difference between two is told by their joint covariance.
 
 No chance decided which item came from which source. A difference says how the items that a source contributed did, not
 what the arm would be without it.
@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from abtest.stats.columns import Column, parts_of
 from abtest.stats.effects import ALPHA, LARGEST_LOG, Effect, minimum_detectable, quantile, two_sided
 from abtest.stats.estimates import Estimate, covariance, ratio_estimate
 from abtest.stats.interleaving import Preference, preference_of_votes
@@ -57,7 +58,7 @@ class Votes:
         (1, 1, 0)
 
         """
-        votes, met = (np.pad(of, ((0, 0), (0, 1))) for of in (earned, seen))
+        votes, met = (np.pad(matrix, ((0, 0), (0, 1))) for matrix in (earned, seen))
         return cls(
             tuple(sources),
             np.array([(one[:, None] > votes).sum(axis=0) for one in votes.T], np.int64),
@@ -68,7 +69,8 @@ class Votes:
         """As if all users had been in one; a source that one of the two does not know showed nothing there."""
         names = tuple(sorted({*self.sources, *other.sources}))
         a, b = (
-            np.array([of.sources.index(n) if n in of.sources else -1 for n in (*names, "")]) for of in (self, other)
+            np.array([votes.sources.index(n) if n in votes.sources else -1 for n in (*names, "")])
+            for votes in (self, other)
         )
         return Votes(
             names,
@@ -114,7 +116,7 @@ def compare_sources(
     """Every source of an arm, and its difference to the `reference`, with intervals clustered on the user.
 
     Args:
-        moments: over the arm's users, of ``views@source`` and the like for every source.
+        moments: over the arm's users, of views and the like, as a `Column` for every source.
         reference: name of the source that the others are compared with.
         votes: of the same users.
         alpha: the intervals miss the truth with this probability.
@@ -123,14 +125,14 @@ def compare_sources(
         ValueError: no source has the reference's name.
 
     >>> earned = ("views", "effective_views", "follows", "play_ms")
-    >>> columns = [f"{column}@{source}" for source in ("new", "old") for column in earned]
+    >>> columns = [Column(column, part=source) for source in ("new", "old") for column in earned]
     >>> of = Moments.of(columns, np.array([[4.0, 2, 0, 60, 5, 1, 1, 40], [6.0, 3, 1, 70, 4, 1, 0, 50]]))
     >>> new, _ = compare_sources(of, "old")
     >>> new.values["evr"].estimate.value, round(new.values["evr"].against.relative, 2)
     (0.5, 1.25)
 
     """
-    sources = [column.removeprefix(f"{VIEWS}@") for column in moments.columns if column.startswith(f"{VIEWS}@")]
+    sources = parts_of(moments.columns)
     if reference not in sources:
         raise ValueError(f"there is no source {reference!r}; there are {', '.join(sources) or 'none'}")
     base = {name: _ratio(moments, name, reference) for name in RATIOS}
@@ -138,14 +140,14 @@ def compare_sources(
     for source in sources:
         values = {}
         for name in RATIOS:
-            found = base[name] if source == reference else _ratio(moments, name, source)
-            low, high = _interval(found, quantile(alpha / 2))
+            estimate = base[name] if source == reference else _ratio(moments, name, source)
+            low, high = _interval(estimate, quantile(alpha / 2))
             paired = source != reference
             names = (source, reference)
-            against = compare_paired(moments, found, base[name], names, alpha) if paired else None
-            values[name] = SourceValue(found, low, high, against)
-        known = votes is not None and source != reference and {source, reference} <= {*votes.sources}
-        preference = preference_of_votes(*votes.between(source, reference), alpha) if votes and known else None
+            against = compare_paired(moments, estimate, base[name], names, alpha) if paired else None
+            values[name] = SourceValue(estimate, low, high, against)
+        have_votes = votes is not None and source != reference and {source, reference} <= {*votes.sources}
+        preference = preference_of_votes(*votes.between(source, reference), alpha) if votes and have_votes else None
         results.append(SourceResult(source, values, preference))
     return tuple(results)
 
@@ -162,33 +164,33 @@ def compare_paired(
         if estimate.value is None:
             return Effect(reason=f"{estimate.reason} of source {name}", alpha=alpha)
     a, b = first.value or 0.0, second.value or 0.0
-    found = Effect(a - b, relative=a / b - 1 if b > 0 else None, fieller_reason="two of the same users", alpha=alpha)
+    effect = Effect(a - b, relative=a / b - 1 if b > 0 else None, fieller_reason="two of the same users", alpha=alpha)
     if first.variance is None or second.variance is None:
-        return replace(found, reason=f"not estimable: {first.reason or second.reason}")
+        return replace(effect, reason=f"not estimable: {first.reason or second.reason}")
     joint = covariance(moments, first, second)
     z = quantile(alpha / 2)
     error = math.sqrt(max(first.variance + second.variance - 2 * joint, 0.0))
-    found = replace(found, difference_std_error=error)
+    effect = replace(effect, difference_std_error=error)
     if error:
         p_value, log10_p = two_sided((a - b) / error)
-        found = replace(
-            found,
+        effect = replace(
+            effect,
             difference_low=a - b - z * error,
             difference_high=a - b + z * error,
             difference_p_value=p_value,
             difference_log10_p=log10_p,
         )
     if min(a, b) <= 0:
-        return replace(found, reason=f"not estimable: the value is 0 of source {names[0] if a <= 0 else names[1]}")
+        return replace(effect, reason=f"not estimable: the value is 0 of source {names[0] if a <= 0 else names[1]}")
     log_error = math.sqrt(max(first.variance / a**2 + second.variance / b**2 - 2 * joint / (a * b), 0.0))
     ratio = math.log(a / b)
     if not log_error:
-        return replace(found, reason="not estimable: all users alike, no variance")
+        return replace(effect, reason="not estimable: all users alike, no variance")
     if abs(ratio) + (z + 1) * log_error > LARGEST_LOG:
-        return replace(found, reason="not estimable: the values are too near 0 for their errors")
+        return replace(effect, reason="not estimable: the values are too near 0 for their errors")
     p_value, log10_p = two_sided(ratio / log_error)
     return replace(
-        found,
+        effect,
         ci_low=math.expm1(ratio - z * log_error),
         ci_high=math.expm1(ratio + z * log_error),
         p_value=p_value,
@@ -199,11 +201,11 @@ def compare_paired(
 
 def _ratio(moments: Moments, name: str, source: str) -> Estimate:
     above, unit = RATIOS[name]
-    found = ratio_estimate(moments, f"{above}@{source}", f"{VIEWS}@{source}")
-    if found.value is None or found.influence is None:
-        return replace(found, reason="no views" if found.users else found.reason)
-    variance = None if found.variance is None else unit**2 * found.variance
-    return replace(found, value=unit * found.value, variance=variance, influence=unit * found.influence)
+    estimate = ratio_estimate(moments, Column(above, part=source), Column(VIEWS, part=source))
+    if estimate.value is None or estimate.influence is None:
+        return replace(estimate, reason="no views" if estimate.users else estimate.reason)
+    variance = None if estimate.variance is None else unit**2 * estimate.variance
+    return replace(estimate, value=unit * estimate.value, variance=variance, influence=unit * estimate.influence)
 
 
 def _interval(estimate: Estimate, z: float) -> tuple[float | None, float | None]:

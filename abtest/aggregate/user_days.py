@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from abtest.collect.activity import Interval
-from abtest.collect.records import Tally
-from abtest.collect.state import State, User
+from abtest.collect.records import EventSums
+from abtest.collect.state import CollectorState, UserRecord
 from abtest.stats.metrics import STREAMED
 from abtest.stats.moments import Floats
 from contracts.runtime.clock import SECOND_MS
@@ -26,7 +26,7 @@ class Parts:
     names: tuple[str, ...]
     part: Ints  # (R,) index into `names`
     user: Ints  # (R,) index into the table's users
-    values: Floats  # (R, len(Tally._fields))
+    values: Floats  # (R, len(EventSums._fields))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _by_day(day: Ints, user: Ints, users: int) -> Ints:
     return row[row >= 0]
 
 
-def table(state: State) -> Table:
+def table(state: CollectorState) -> Table:
     """Columns of a state in which every request has been folded."""
     arms = tuple(state.rules.experiment.arms)
     met = {user_id: user for user_id, user in state.users.items() if user.arms}  # others were seen before the start
@@ -122,7 +122,7 @@ def table(state: State) -> Table:
     rows: list[tuple[float, ...]] = []
     for i, user in enumerate(users.values()):
         usage = _usage_ms(user.days.keys(), user.sessions, state)
-        rows.extend((day, i, *_day(tally, usage[day])) for day, tally in user.days.items())
+        rows.extend((day, i, *_day(sums, usage[day])) for day, sums in user.days.items())
     days = np.array(rows, np.float64).reshape(-1, 2 + len(STREAMED))
     return arranged(
         arms,
@@ -137,49 +137,49 @@ def table(state: State) -> Table:
         in_two_arms=len(met) - len(users),
         parts={
             "source": _parts([user.sources for user in users.values()]),
-            "age": _parts([{str(age): tally for age, tally in user.ages.items()} for user in users.values()]),
+            "age": _parts([{str(age): sums for age, sums in user.ages.items()} for user in users.values()]),
             "version": _parts([_versions(user) for user in users.values()]),
-            "replica": _parts([dict.fromkeys(user.replicas, Tally(1)) for user in users.values()]),
+            "replica": _parts([dict.fromkeys(user.replicas, EventSums(1)) for user in users.values()]),
         },
     )
 
 
-def earlier(state: State) -> Floats:
+def earlier(state: CollectorState) -> Floats:
     """(users, len(PRE)) what everyone did before the experiment who did something then, in it or not."""
     seen = [user.pre for user in state.users.values() if user.pre.recalls]
     return np.array([_before(pre) for pre in seen], np.float64).reshape(-1, len(PRE))
 
 
-def _versions(user: User) -> dict[str, Tally]:
-    return {version: tally for (_, version), tally in user.versions.items()}
+def _versions(user: UserRecord) -> dict[str, EventSums]:
+    return {version: sums for (_, version), sums in user.versions.items()}
 
 
-def _parts(tallies: Sequence[Mapping[str, Tally]]) -> Parts:
-    names = tuple(sorted({name for of in tallies for name in of}))
+def _parts(sums_by_part: Sequence[Mapping[str, EventSums]]) -> Parts:
+    names = tuple(sorted({name for by_part in sums_by_part for name in by_part}))
     place = {name: i for i, name in enumerate(names)}
-    rows = [(place[name], i, *tally) for i, of in enumerate(tallies) for name, tally in of.items()]
-    found = np.array(rows, np.float64).reshape(-1, 2 + len(Tally._fields))
-    return Parts(names, found[:, 0].astype(np.int64), found[:, 1].astype(np.int64), found[:, 2:])
+    rows = [(place[name], i, *sums) for i, by_part in enumerate(sums_by_part) for name, sums in by_part.items()]
+    columns = np.array(rows, np.float64).reshape(-1, 2 + len(EventSums._fields))
+    return Parts(names, columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2:])
 
 
-def _day(tally: Tally, usage_ms: int) -> tuple[float, ...]:
+def _day(sums: EventSums, usage_ms: int) -> tuple[float, ...]:
     return (
-        tally.recalls,
-        tally.views,
-        tally.effective_views,
-        tally.follows,
-        tally.play_ms / SECOND_MS,
+        sums.recalls,
+        sums.views,
+        sums.effective_views,
+        sums.follows,
+        sums.play_ms / SECOND_MS,
         usage_ms / SECOND_MS,
-        tally.timed,
-        tally.answer_us / 1000,
+        sums.timed,
+        sums.answer_us / 1000,
     )
 
 
-def _before(pre: Tally) -> tuple[float, ...]:
+def _before(pre: EventSums) -> tuple[float, ...]:
     return pre.recalls, pre.views, pre.effective_views, pre.follows, pre.play_ms / SECOND_MS
 
 
-def _usage_ms(days: Iterable[int], sessions: Iterable[Interval], state: State) -> dict[int, int]:
+def _usage_ms(days: Iterable[int], sessions: Iterable[Interval], state: CollectorState) -> dict[int, int]:
     """Length of a user's sessions by the day they start on.
 
     A session that starts on a day without an exposure (feedback long after one) counts on the last day before with

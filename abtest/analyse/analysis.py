@@ -26,7 +26,8 @@ from abtest.analyse.results import (
 )
 from abtest.analyse.verdict import decide
 from abtest.collect.observed import Observed
-from abtest.collect.state import State, folded, plan_of
+from abtest.collect.state import CollectorState, folded, plan_of
+from abtest.stats.columns import Column, parts_of
 from abtest.stats.cuped import Adjustment
 from abtest.stats.effects import ALPHA, compare
 from abtest.stats.estimates import Estimate
@@ -39,27 +40,27 @@ from abtest.stats.split import split_check
 from contracts.config.experiment import Experiment
 
 
-def analyse(state: State, models: Sequence[ModelFacts] = ()) -> Report:
+def analyse(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     """The report on everything a collector's `state` has seen; `state` is not changed."""
     complete = folded(state)
     experiment = complete.rules.experiment
     metrics = of_experiment(experiment, STREAMED)
-    columns = needed(["recalls", *(column for metric in metrics for column in metric.columns)])
+    columns = needed(["recalls", *(str(column) for metric in metrics for column in metric.columns)])
     spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
-    of = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
+    aggregated = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
     now = plan_of(experiment)
     changed = tuple(name for name in now if state.plan.get(name) != now[name])
     observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed)
-    return report(of, experiment, observed, models)
+    return report(aggregated, experiment, observed, models)
 
 
 def report(
-    of: Aggregate, experiment: Experiment, observed: Observed | None = None, models: Sequence[ModelFacts] = ()
+    aggregate: Aggregate, experiment: Experiment, observed: Observed | None = None, models: Sequence[ModelFacts] = ()
 ) -> Report:
     """The report on an aggregate.
 
     Args:
-        of: of the experiment's users.
+        aggregate: of the experiment's users.
         experiment: its file.
         observed: what was counted beside.
         models: what is known of the arms' models.
@@ -69,28 +70,28 @@ def report(
 
     """
     observed = observed or Observed()
-    metrics = of_experiment(experiment, of.columns)
+    metrics = of_experiment(experiment, aggregate.columns)
     estimable = [metric for metric in metrics if not isinstance(metric, Quantile)]
     control, plan = experiment.control, experiment.analysis
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
-    split = split_check(of.users, weights)
+    split = split_check(aggregate.users, weights)
     alpha = plan.alpha
-    everyone = of.through(of.days - 1)
-    alike = pre_period(everyone, of.covariates, control)
-    days = tuple(_days(of, estimable, experiment))
-    over = days_over(experiment, observed.newest_ms, of.days)
-    courses = tuple(courses_of(of, estimable, experiment, over))
-    whole = planned((*_whole(of, metrics, everyone, control, alpha),), courses, plan)
-    checks = checks_of(of, experiment, split, alike, models, observed, whole)
+    everyone = aggregate.through(aggregate.days - 1)
+    alike = pre_period(everyone, aggregate.covariates, control)
+    days = tuple(_days(aggregate, estimable, experiment))
+    over = days_over(experiment, observed.newest_ms, aggregate.days)
+    courses = tuple(courses_of(aggregate, estimable, experiment, over))
+    results = planned((*_whole(aggregate, metrics, everyone, control, alpha),), courses, plan)
+    checks = checks_of(aggregate, experiment, split, alike, models, observed, results)
     interference = any(model.interferes for model in models)
-    treatments = [arm for arm in of.arms if arm != control]
+    treatments = [arm for arm in aggregate.arms if arm != control]
     return Report(
         schema_version=SCHEMA_VERSION,
         experiment=experiment.name,
         hypothesis=experiment.hypothesis,
         owner=experiment.owner,
         control=control,
-        arms=of.arms,
+        arms=aggregate.arms,
         models={arm: spec.model for arm, spec in experiment.arms.items()},
         start_ms=experiment.start_ms,
         end_ms=experiment.end_ms,
@@ -101,7 +102,7 @@ def report(
         verdicts=tuple(
             decide(
                 arm,
-                whole,
+                results,
                 checks,
                 plan,
                 ended=over >= experiment.days,
@@ -112,35 +113,35 @@ def report(
         checks=checks,
         split=split,
         pre_period=alike,
-        users_in_two_arms=of.in_two_arms,
-        metrics=whole,
+        users_in_two_arms=aggregate.in_two_arms,
+        metrics=results,
         days=days,
         courses=courses,
-        slices=tuple(_slices(of, estimable, experiment, observed)),
-        sources=tuple(_sources(of, experiment)),
+        slices=tuple(_slices(aggregate, estimable, experiment, observed)),
+        sources=tuple(_sources(aggregate, experiment)),
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
-        data_hash=digest(of),
+        data_hash=digest(aggregate),
     )
 
 
-def summary(found: Report) -> dict[str, Any]:
+def summary(report: Report) -> dict[str, Any]:
     """Per metric and treatment arm what a summary shows: both values, relative difference, interval, p-value, users.
 
     ``{metric: {arm: {treatment, control, relative, ci_low, ci_high, p_value, users: {arm: n}, reason}}}``
     """
     lines: dict[str, Any] = {}
-    for result in found.metrics:
+    for result in report.metrics:
         values = {arm.arm: arm for arm in result.arms}
         lines[result.metric] = {
             line.arm: {
                 "treatment": values[line.arm].value,
-                "control": values[found.control].value,
+                "control": values[report.control].value,
                 "relative": line.effect.relative,
                 "ci_low": line.effect.ci_low,
                 "ci_high": line.effect.ci_high,
                 "p_value": line.effect.p_value,
-                "users": {name: values[name].users for name in (line.arm, found.control)},
+                "users": {name: values[name].users for name in (line.arm, report.control)},
                 "reason": line.effect.reason,
             }
             for line in result.effects
@@ -171,23 +172,23 @@ def _plain(metric: Metric, moments: Mapping[str, Moments], control: str, alpha: 
     return _compared(metric, estimates, cautions, control, alpha)
 
 
-def _by_cuped(found: MetricResult, metric: Metric, cuped: Adjustment, control: str, alpha: float) -> MetricResult:
-    """`found` with `metric` by CUPED beside it, if anything is known from before."""
+def _by_cuped(result: MetricResult, metric: Metric, cuped: Adjustment, control: str, alpha: float) -> MetricResult:
+    """`result` with `metric` by CUPED beside it, if anything is known from before."""
     if not cuped.used:
-        return found
+        return result
     by_cuped = cuped.of_metric(metric)
     if not by_cuped.covariates:
-        return found
+        return result
     adjusted = by_cuped.estimates
     return replace(
-        found,
+        result,
         effects=tuple(
             replace(
                 line,
                 adjusted=compare(adjusted[line.arm], adjusted[control], (line.arm, control), alpha),
                 variance_removed=by_cuped.variance_removed,
             )
-            for line in found.effects
+            for line in result.effects
         ),
     )
 
@@ -221,36 +222,36 @@ def _compared(
 
 
 def _whole(
-    of: Aggregate, metrics: Sequence[Declared], everyone: Mapping[str, Moments], control: str, alpha: float
+    aggregate: Aggregate, metrics: Sequence[Declared], everyone: Mapping[str, Moments], control: str, alpha: float
 ) -> Iterator[MetricResult]:
     """Over all days, with jackknife errors beside; quantiles from histograms."""
-    cuped = Adjustment.of(everyone, of.covariates)
+    cuped, buckets = Adjustment.of(everyone, aggregate.covariates), aggregate.buckets
     for metric in metrics:
         if isinstance(metric, Quantile):
-            spread = of.histograms[metric.column]
+            spread = aggregate.histograms[metric.column]
             estimates = {arm: quantile_estimate(histogram, metric.q) for arm, histogram in spread.items()}
             yield _compared(metric, estimates, dict.fromkeys(estimates), control, alpha)
             continue
-        found = _by_cuped(_plain(metric, everyone, control, alpha), metric, cuped, control, alpha)
+        result = _by_cuped(_plain(metric, everyone, control, alpha), metric, cuped, control, alpha)
         yield replace(
-            found,
+            result,
             effects=tuple(
-                replace(line, jackknife=jackknife(metric, of.buckets[line.arm], of.buckets[control], alpha))
-                for line in found.effects
+                replace(line, jackknife=jackknife(metric, buckets[line.arm], buckets[control], alpha))
+                for line in result.effects
             ),
         )
 
 
-def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Day]:
+def _days(aggregate: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment) -> Iterator[Day]:
     """Day by day up to the last one seen; a day without a single event is there too, and says so."""
     control, alpha = experiment.control, experiment.analysis.alpha
-    for day in range(of.days):
-        through, on = of.through(day), of.on(day)
-        cuped = Adjustment.of(through, of.covariates)
+    for day in range(aggregate.days):
+        through, on = aggregate.through(day), aggregate.on(day)
+        cuped = Adjustment.of(through, aggregate.covariates)
         yield Day(
             day,
             date_of(experiment, day),
-            of.new_users(day),
+            aggregate.new_users(day),
             # CUPED goes by all users seen so far: who comes back may be an effect itself, who was there before is not
             tuple(_by_cuped(_plain(m, on, control, alpha), on_day(m, day), cuped, control, alpha) for m in metrics),
             tuple(_by_cuped(_plain(m, through, control, alpha), m, cuped, control, alpha) for m in metrics),
@@ -258,47 +259,50 @@ def _days(of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment
 
 
 def _slices(
-    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
+    aggregate: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
 ) -> Iterator[Slice]:
     """Segments of users by what was known of them before the start; classes of model age; snapshot versions."""
     control, alpha = experiment.control, experiment.analysis.alpha
-    for name, moments in of.segments.items():
+    for name, moments in aggregate.segments.items():
         users = {arm: m.n for arm, m in moments.items()}
         if all(users.values()):
             yield Slice("segment", name, users, compare_arms(metrics, moments, control, alpha=alpha))
     ratios = comparable(metrics)
-    for cut in (*by_age(of, ratios, control), *by_version(of, ratios, experiment, observed)):
+    for cut in (*by_age(aggregate, ratios, control), *by_version(aggregate, ratios, experiment, observed)):
         results = compare_arms(ratios, cut.moments, control, alpha=alpha)
         yield Slice(cut.kind, cut.name, cut.users, results, cut.note)
 
 
-def _sources(of: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
+def _sources(aggregate: Aggregate, experiment: Experiment) -> Iterator[SourceRow]:
     """A row per arm and source that showed something, each against the one of the arm that the control also has."""
-    for arm, moments in of.parts.get("source", {}).items():
-        names = list(dict.fromkeys(column.partition("@")[2] for column in moments.columns))
-        shown = {name: moments.total(f"shown@{name}") for name in names}
+    for arm, moments in aggregate.parts.get("source", {}).items():
+        names = parts_of(moments.columns)
+        shown = {name: moments.total(Column("shown", part=name)) for name in names}
         if not any(shown.values()):
             continue
         base = _reference(experiment, arm, [name for name in names if shown[name]])
         drafted = experiment.arms[arm].blend == "team-draft"  # else a source with more places would win more votes
-        votes = of.votes.get(arm) if drafted else None
-        for found in compare_sources(moments, base, votes, experiment.analysis.alpha):
-            source, evr = found.source, found.values["evr"]
-            total = {c: round(moments.total(f"{c}@{source}")) for c in ("shown", "views", "effective_views", "follows")}
+        votes = aggregate.votes.get(arm) if drafted else None
+        for result in compare_sources(moments, base, votes, experiment.analysis.alpha):
+            source, evr = result.source, result.values["evr"]
+            total = {
+                column: round(moments.total(Column(column, part=source)))
+                for column in ("shown", "views", "effective_views", "follows")
+            }
             if not total["shown"]:
                 continue
             yield SourceRow(
                 arm,
                 source,
-                users=round(moments.total(f"{MET}@{source}")),
+                users=round(moments.total(Column(MET, part=source))),
                 **total,
                 evr=evr.estimate.value,
                 evr_std_error=evr.estimate.std_error,
-                follow_rate=found.values["follow_rate"].estimate.value,
-                play_s_per_view=found.values["play_s_per_view"].estimate.value,
+                follow_rate=result.values["follow_rate"].estimate.value,
+                play_s_per_view=result.values["play_s_per_view"].estimate.value,
                 against="" if source == base else base,
                 evr_effect=evr.against,
-                preference=found.preference,
+                preference=result.preference,
             )
 
 

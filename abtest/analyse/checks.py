@@ -54,7 +54,7 @@ class ModelFacts:
 
 
 def checks_of(
-    of: Aggregate,
+    aggregate: Aggregate,
     experiment: Experiment,
     split: Split,
     alike: Sequence[PrePeriod],
@@ -64,93 +64,93 @@ def checks_of(
 ) -> tuple[Check, ...]:
     """Every check, the gravest kind first in the order that a reader would ask."""
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
-    new_users = {day: of.new_users(day) for day in range(of.days)}
+    new_users = {day: aggregate.new_users(day) for day in range(aggregate.days)}
     by_day = {date_of(experiment, day): users for day, users in new_users.items() if any(users.values())}
     return (
         _split(split),
         split_so_far(sequential_split([*new_users.values()], weights), [date_of(experiment, day) for day in new_users]),
         split_by_day(splits(by_day, weights)),
-        *([split_by_replica(splits(of.replicas, weights))] if of.replicas else []),
+        *([split_by_replica(splits(aggregate.replicas, weights))] if aggregate.replicas else []),
         *(_pre_period(was, experiment.control) for was in alike),
         *_plan(observed.changed),
-        _contamination(of),
+        _contamination(aggregate),
         *(_interference(model, pooled=experiment.analysis.pooled_training) for model in models),
-        *freshness_of(of, experiment.control),
-        *quality_of(of, experiment, observed, metrics),
+        *freshness_of(aggregate, experiment.control),
+        *quality_of(aggregate, experiment, observed, metrics),
     )
 
 
-def split_so_far(found: SequentialSplit, dates: Sequence[str]) -> Check:
+def split_so_far(split: SequentialSplit, dates: Sequence[str]) -> Check:
     """The split by a test that may be looked at every day: once it has called a mismatch, later days do not mend it."""
-    name, title, numbers = "split_so_far", "Traffic split, day by day", {"p_value": found.p_value}
-    if not found.mismatch or found.since is None:
-        said = f"As planned on every day so far, always-valid {p_value(found.p_value)}."
-        return Check(name, title, "ok", said, numbers)
-    said = f"Up to {dates[found.since]} users did not fall into the arms as planned (always-valid "
-    return Check(name, title, "invalid", f"{said}{p_value(found.p_value)}).", {**numbers, "since": dates[found.since]})
+    name, title, numbers = "split_so_far", "Traffic split, day by day", {"p_value": split.p_value}
+    if not split.mismatch or split.since is None:
+        text = f"As planned on every day so far, always-valid {p_value(split.p_value)}."
+        return Check(name, title, "ok", text, numbers)
+    text = f"Up to {dates[split.since]} users did not fall into the arms as planned (always-valid "
+    return Check(name, title, "invalid", f"{text}{p_value(split.p_value)}).", {**numbers, "since": dates[split.since]})
 
 
-def split_by_day(found: Splits[str]) -> Check:
+def split_by_day(splits: Splits[str]) -> Check:
     """The users first seen on each day. What an arm does to people cannot move who comes for the first time."""
     name, title = "split_by_day", "Traffic split of each day’s new users"
-    if not found.mismatches:
-        return _parts_agree(name, title, found, "day")
-    worst = _worst(found)
-    level: Level = "invalid" if _adjusted(found, worst) < STRONG else "warning"
-    said = f"New users of {', '.join(found.mismatches)} did not fall into the arms as planned"
-    return Check(name, title, level, f"{said} ({p_value(_adjusted(found, worst))}, corrected).", _numbers(found))
+    if not splits.mismatches:
+        return _parts_agree(name, title, splits, "day")
+    worst = _worst(splits)
+    level: Level = "invalid" if _adjusted(splits, worst) < STRONG else "warning"
+    text = f"New users of {', '.join(splits.mismatches)} did not fall into the arms as planned"
+    return Check(name, title, level, f"{text} ({p_value(_adjusted(splits, worst))}, corrected).", _numbers(splits))
 
 
-def split_by_replica(found: Splits[str]) -> Check:
+def split_by_replica(splits: Splits[str]) -> Check:
     """The users whom each replica answered.
 
     Balancing is by request, so an arm whose users come more often shows more of them to every replica: a mismatch at
     replicas alone is a warning. A replica that hardly answers an arm is a broken one; its users are lost to the arm.
     """
     name, title = "split_by_replica", "Traffic split at each replica"
-    if not found.mismatches:
-        return _parts_agree(name, title, found, "replica")
-    worst = _worst(found)
+    if not splits.mismatches:
+        return _parts_agree(name, title, splits, "replica")
+    worst = _worst(splits)
     broken = any(
-        _adjusted(found, key) < STRONG
-        and any(n < HARDLY * found.parts[key].expected[arm] for arm, n in found.parts[key].users.items())
-        for key in found.mismatches
+        _adjusted(splits, key) < STRONG
+        and any(n < HARDLY * splits.parts[key].expected[arm] for arm, n in splits.parts[key].users.items())
+        for key in splits.mismatches
     )
-    users = ", ".join(f"{number(n)} of {arm}" for arm, n in found.parts[worst].users.items())
-    said = f"{', '.join(found.mismatches)} did not answer the arms’ users as planned; {worst}: {users} "
-    said += f"({p_value(_adjusted(found, worst))}, corrected)."
-    return Check(name, title, "invalid" if broken else "warning", said, _numbers(found))
+    users = ", ".join(f"{number(n)} of {arm}" for arm, n in splits.parts[worst].users.items())
+    text = f"{', '.join(splits.mismatches)} did not answer the arms’ users as planned; {worst}: {users} "
+    text += f"({p_value(_adjusted(splits, worst))}, corrected)."
+    return Check(name, title, "invalid" if broken else "warning", text, _numbers(splits))
 
 
-def _parts_agree(name: str, title: str, found: Splits[str], what: str) -> Check:
-    if all(p is None for p in found.adjusted.values()):
+def _parts_agree(name: str, title: str, splits: Splits[str], what: str) -> Check:
+    if all(p is None for p in splits.adjusted.values()):
         return Check(name, title, "unknown", "No users to test.")
-    least = p_value(_adjusted(found, _worst(found)))
-    said = f"As planned at every {what} of {len(found.parts)}; the least likely {least}, corrected."
-    return Check(name, title, "ok", said, _numbers(found))
+    least = p_value(_adjusted(splits, _worst(splits)))
+    text = f"As planned at every {what} of {len(splits.parts)}; the least likely {least}, corrected."
+    return Check(name, title, "ok", text, _numbers(splits))
 
 
-def _worst(found: Splits[Key]) -> Key:
-    return min(found.adjusted, key=lambda key: _adjusted(found, key))
+def _worst(splits: Splits[Key]) -> Key:
+    return min(splits.adjusted, key=lambda key: _adjusted(splits, key))
 
 
-def _adjusted(found: Splits[Key], key: Key) -> float:
-    p = found.adjusted[key]
+def _adjusted(splits: Splits[Key], key: Key) -> float:
+    p = splits.adjusted[key]
     return 1.0 if p is None else p
 
 
-def _numbers(found: Splits[str]) -> dict[str, float | int | str | None]:
-    return {"least_p_value": _adjusted(found, _worst(found)), "parts": len(found.parts)}
+def _numbers(splits: Splits[str]) -> dict[str, float | int | str | None]:
+    return {"least_p_value": _adjusted(splits, _worst(splits)), "parts": len(splits.parts)}
 
 
 def _split(split: Split) -> Check:
     if split.p_value is None:
         return Check("split", "Traffic split", "unknown", f"Not tested: {split.reason}.")
     if split.mismatch:
-        said = f"Users did not fall into the arms as planned (χ² {p_value(split.p_value)})."
-        return Check("split", "Traffic split", "invalid", said, {"p_value": split.p_value})
-    said = f"As planned, χ² {p_value(split.p_value)}; a mismatch is called at {threshold(SRM_ALPHA)}."
-    return Check("split", "Traffic split", "ok", said, {"p_value": split.p_value})
+        text = f"Users did not fall into the arms as planned (χ² {p_value(split.p_value)})."
+        return Check("split", "Traffic split", "invalid", text, {"p_value": split.p_value})
+    text = f"As planned, χ² {p_value(split.p_value)}; a mismatch is called at {threshold(SRM_ALPHA)}."
+    return Check("split", "Traffic split", "ok", text, {"p_value": split.p_value})
 
 
 def _pre_period(was: PrePeriod, control: str) -> Check:
@@ -158,25 +158,25 @@ def _pre_period(was: PrePeriod, control: str) -> Check:
     if was.p_value is None:
         return Check(name, title, "unknown", f"It could not be compared with {control}: {was.reason}.")
     if was.biased:
-        said = f"{was.arm} and {control} differed before the start (Wald’s test {p_value(was.p_value)})."
-        return Check(name, title, "invalid", said, {"p_value": was.p_value})
-    said = f"Like {control}, Wald’s test {p_value(was.p_value)}; a difference is called at {threshold(BIAS_ALPHA)}."
-    return Check(name, title, "ok", said, {"p_value": was.p_value})
+        text = f"{was.arm} and {control} differed before the start (Wald’s test {p_value(was.p_value)})."
+        return Check(name, title, "invalid", text, {"p_value": was.p_value})
+    text = f"Like {control}, Wald’s test {p_value(was.p_value)}; a difference is called at {threshold(BIAS_ALPHA)}."
+    return Check(name, title, "ok", text, {"p_value": was.p_value})
 
 
 def _plan(changed: Sequence[str]) -> Iterator[Check]:
     """A plan is one only if it was there before the data."""
     if changed:
-        said = f"{listed(changed).capitalize()} of the experiment’s file changed after the collector had begun."
-        yield Check("plan", "The plan", "warning", said, {"changed": len(changed)})
+        text = f"{listed(changed).capitalize()} of the experiment’s file changed after the collector had begun."
+        yield Check("plan", "The plan", "warning", text, {"changed": len(changed)})
 
 
-def _contamination(of: Aggregate) -> Check:
-    users = sum(of.users.values()) + of.in_two_arms
-    part = of.in_two_arms / users if users else 0.0
-    said = f"{number(of.in_two_arms)} users were seen in two arms ({share(part, 2)}); no figure has them."
+def _contamination(aggregate: Aggregate) -> Check:
+    users = sum(aggregate.users.values()) + aggregate.in_two_arms
+    part = aggregate.in_two_arms / users if users else 0.0
+    text = f"{number(aggregate.in_two_arms)} users were seen in two arms ({share(part, 2)}); no figure has them."
     level: Level = "invalid" if part > CONTAMINATION else "warning" if part > CONTAMINATION_NOTICED else "ok"
-    return Check("contamination", "Users in two arms", level, said, {"users": of.in_two_arms, "share": part})
+    return Check("contamination", "Users in two arms", level, text, {"users": aggregate.in_two_arms, "share": part})
 
 
 def _interference(model: ModelFacts, *, pooled: bool) -> Check:
@@ -184,9 +184,9 @@ def _interference(model: ModelFacts, *, pooled: bool) -> Check:
     part = model.interference
     if part is None:
         return Check(name, title, "unknown", f"{model.model} has learned from no arm yet.")
-    said = f"{model.model} learned {share(part)} of what it learned in the experiment from other arms’ users"
+    text = f"{model.model} learned {share(part)} of what it learned in the experiment from other arms’ users"
     if not model.interferes:
-        return Check(name, title, "ok", f"{said}.", {"share": part})
+        return Check(name, title, "ok", f"{text}.", {"share": part})
     if pooled:
-        return Check(name, title, "ok", f"{said}, as the plan says.", {"share": part})
-    return Check(name, title, "warning", f"{said}: its difference is not its own alone.", {"share": part})
+        return Check(name, title, "ok", f"{text}, as the plan says.", {"share": part})
+    return Check(name, title, "warning", f"{text}: its difference is not its own alone.", {"share": part})

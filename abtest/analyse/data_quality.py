@@ -12,6 +12,7 @@ from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.format import number, share, words
+from abtest.stats.columns import Column
 from abtest.stats.split import SRM_ALPHA
 from contracts.config.experiment import Experiment
 from contracts.messages.events import Reason
@@ -28,24 +29,24 @@ IMPLAUSIBLE = 0.2  # a fifth: a change of recall that moves a metric by more wou
 
 
 def quality_of(
-    of: Aggregate, experiment: Experiment, observed: Observed, metrics: Sequence[MetricResult]
+    aggregate: Aggregate, experiment: Experiment, observed: Observed, metrics: Sequence[MetricResult]
 ) -> tuple[Check, ...]:
     """Every check of the data.
 
     Args:
-        of: of the experiment's users.
+        aggregate: of the experiment's users.
         experiment: its file.
         observed: what was counted beside; nothing is said of events where no event was counted.
         metrics: over the whole experiment.
 
     """
     return (
-        empty_arms(of.users, experiment),
-        missing_days(of, experiment, observed.newest_ms),
+        empty_arms(aggregate.users, experiment),
+        missing_days(aggregate, experiment, observed.newest_ms),
         *last_day(experiment, observed.newest_ms),
         *events(observed.counts),
-        *rows(observed.counts, sum(of.users.values())),
-        *(check for found in (estimable(metrics), power(metrics)) for check in found),
+        *rows(observed.counts, sum(aggregate.users.values())),
+        *(check for checks in (estimable(metrics), power(metrics)) for check in checks),
     )
 
 
@@ -62,11 +63,11 @@ def empty_arms(users: Mapping[str, int], experiment: Experiment) -> Check:
         return Check(name, title, "ok", f"None: each of {len(users)} arms has users.", users)
     if not n:
         return Check(name, title, "unknown", "No user has been seen in any arm.", users)
-    said = f"No user has been seen in {_listed(empty)}, {number(n)} in the other arms."
-    return Check(name, title, _by_chance(empty, n, experiment), said, users)
+    text = f"No user has been seen in {_listed(empty)}, {number(n)} in the other arms."
+    return Check(name, title, _by_chance(empty, n, experiment), text, users)
 
 
-def missing_days(of: Aggregate, experiment: Experiment, newest_ms: int = 0) -> Check:
+def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 0) -> Check:
     """Whether each day up to the last one seen has exposures in every arm. Before a ramp's first step none has to.
 
     A day that one arm lacks makes the arms incomparable: their users have had different days.
@@ -74,23 +75,26 @@ def missing_days(of: Aggregate, experiment: Experiment, newest_ms: int = 0) -> C
     name, title = "missing_days", "Days without exposures"
     begin = next((step.from_ms for step in experiment.ramp if step.share), experiment.start_ms)
     last_ms = min(max(newest_ms, experiment.start_ms), experiment.end_ms - 1)
-    days = range(day_of(experiment, begin), max(of.days, day_of(experiment, last_ms) + 1))
+    days = range(day_of(experiment, begin), max(aggregate.days, day_of(experiment, last_ms) + 1))
     seen = {
-        day: {arm: round(m.total(f"{EXPOSED}@{day}")) if day < of.days else 0 for arm, m in of.moments.items()}
+        day: {
+            arm: round(m.total(Column(EXPOSED, day))) if day < aggregate.days else 0
+            for arm, m in aggregate.moments.items()
+        }
         for day in days
     }
     none = [day for day, users in seen.items() if not any(users.values())]
     part = {day: [arm for arm, n in users.items() if not n] for day, users in seen.items() if day not in none}
     part = {day: arms for day, arms in part.items() if arms}
     numbers = {"days": len(days), "without_exposures": len(none), "without_exposures_in_an_arm": len(part)}
-    if not sum(of.users.values()):
+    if not sum(aggregate.users.values()):
         return Check(name, title, "unknown", "No exposure has been seen on any day.", numbers)
     if not none and not part:
         return Check(name, title, "ok", f"None of {len(days)} days: every arm was shown on each.", numbers)
     levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in part.items()}
-    said = [f"Nothing was seen on {_listed([date_of(experiment, day) for day in none])}"] if none else []
-    said += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in part.items()]
-    text = "; ".join(said)
+    clauses = [f"Nothing was seen on {_listed([date_of(experiment, day) for day in none])}"] if none else []
+    clauses += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in part.items()]
+    text = "; ".join(clauses)
     return Check(name, title, "invalid" if "invalid" in levels else "warning", f"{text[0].upper()}{text[1:]}.", numbers)
 
 
@@ -107,8 +111,8 @@ def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
         yield Check(name, title, "ok", f"{date} is whole.", numbers)
         return
     until = datetime.fromtimestamp((newest_ms + offset) / 1000, UTC).strftime("%H:%M")
-    said = f"{date} is not whole: events go up to {until}. Compare its arms, not it with other days."
-    yield Check(name, title, "warning", said, numbers)
+    text = f"{date} is not whole: events go up to {until}. Compare its arms, not it with other days."
+    yield Check(name, title, "warning", text, numbers)
 
 
 def days_over(experiment: Experiment, newest_ms: int, seen: int) -> int:
@@ -136,46 +140,46 @@ def events(counts: Mapping[str, int]) -> Iterator[Check]:
     if not everything:
         return
     why = f": {', '.join(f'{number(n)} {words(reason)}' for reason, n in bad.items())}" if bad else ""
-    said = f"{_of(unreadable, everything)} events could not be read{why}"
-    yield _graded("unreadable", "Events that could not be read", unreadable, everything, said, UNREADABLE, VOID, bad)
+    text = f"{_of(unreadable, everything)} events could not be read{why}"
+    yield _graded("unreadable", "Events that could not be read", unreadable, everything, text, UNREADABLE, VOID, bad)
 
     outside = counts.get(NOT_OURS_YET, 0)
     skewed = future + outside
-    said = f"{_of(skewed, everything)} events have a wrong time: {number(future)} later than they were received, "
-    said += f"{number(outside)} exposures outside the period of the experiment that they name"
-    told = {"future": future, NOT_OURS_YET: outside}
-    yield _graded("clock", "Clocks", skewed, everything, said, SKEWED, VOID, told)
+    text = f"{_of(skewed, everything)} events have a wrong time: {number(future)} later than they were received, "
+    text += f"{number(outside)} exposures outside the period of the experiment that they name"
+    numbers = {"future": future, NOT_OURS_YET: outside}
+    yield _graded("clock", "Clocks", skewed, everything, text, SKEWED, VOID, numbers)
 
-    told = {str(name): counts.get(name, 0) for name in (Unused.DUPLICATE_EXPOSURE, Unused.DUPLICATE_FEEDBACK)}
-    repeated = sum(told.values())
-    said = f"{_of(repeated, exposures + feedback)} events were repeats; each event counts once, so no figure has them"
-    yield _graded("duplicates", "Repeated events", repeated, exposures + feedback, said, REPEATED, None, told)
+    numbers = {str(name): counts.get(name, 0) for name in (Unused.DUPLICATE_EXPOSURE, Unused.DUPLICATE_FEEDBACK)}
+    repeated = sum(numbers.values())
+    text = f"{_of(repeated, exposures + feedback)} events were repeats; each event counts once, so no figure has them"
+    yield _graded("duplicates", "Repeated events", repeated, exposures + feedback, text, REPEATED, None, numbers)
 
     responses = feedback - counts.get(Unused.DUPLICATE_FEEDBACK, 0)
     if responses:
         early = counts.get(Unused.BEFORE_EXPOSURE, 0)
-        said = f"{_of(early, responses)} feedback events are from before their exposure; no figure has them"
+        text = f"{_of(early, responses)} feedback events are from before their exposure; no figure has them"
         title = "Feedback before its exposure"
-        yield _graded(str(Unused.BEFORE_EXPOSURE), title, early, responses, said, SKEWED, VOID)
+        yield _graded(str(Unused.BEFORE_EXPOSURE), title, early, responses, text, SKEWED, VOID)
 
         lost = counts.get(Unused.NO_EXPOSURE, 0)
-        said = f"{_of(lost, responses)} feedback events had no exposure, or came after all was counted for it"
-        yield _graded(str(Unused.NO_EXPOSURE), "Feedback without exposure", lost, responses, said, LOST)
+        text = f"{_of(lost, responses)} feedback events had no exposure, or came after all was counted for it"
+        yield _graded(str(Unused.NO_EXPOSURE), "Feedback without exposure", lost, responses, text, LOST)
 
         wrong = {str(name): counts.get(name, 0) for name in (Unused.NOT_SHOWN, Unused.OTHER_USER)}
-        said = (
+        text = (
             f"{_of(sum(wrong.values()), responses)} feedback events name an item or a user that their exposure has not"
         )
         title = "Feedback that does not match"
-        yield _graded("mismatched_feedback", title, sum(wrong.values()), responses, said, UNREADABLE, VOID, wrong)
+        yield _graded("mismatched_feedback", title, sum(wrong.values()), responses, text, UNREADABLE, VOID, wrong)
     late = {str(name): counts.get(name, 0) for name in (Unused.TOO_LATE, Unused.LATE_EXPOSURE)}
-    said = f"{number(late[Unused.TOO_LATE])} feedback events came after the attribution window, "
-    said += f"{number(late[Unused.LATE_EXPOSURE])} exposures after their time had been counted; no figure has them"
+    text = f"{number(late[Unused.TOO_LATE])} feedback events came after the attribution window, "
+    text += f"{number(late[Unused.LATE_EXPOSURE])} exposures after their time had been counted; no figure has them"
     worst = max(
         (late[Unused.TOO_LATE] / responses if responses else 0.0) / LATE,
         (late[Unused.LATE_EXPOSURE] / exposures if exposures else 0.0) / LOST,
     )
-    yield Check("late", "Late events", "ok" if worst <= 1 else "warning", f"{said}.", late)
+    yield Check("late", "Late events", "ok" if worst <= 1 else "warning", f"{text}.", late)
 
 
 def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
@@ -184,19 +188,19 @@ def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
     if not read:
         return
     outside, testers = counts.get("rows_outside_days", 0), counts.get("rows_of_testers", 0)
-    said = f"{_of(outside, read)} rows are on days that the experiment does not have, {number(testers)} of testers; "
-    told = {"rows_of_testers": testers}
-    yield _graded("rows", "Rows left out", outside, read, f"{said}no figure has them", SKEWED, VOID, told)
+    text = f"{_of(outside, read)} rows are on days that the experiment does not have, {number(testers)} of testers; "
+    numbers = {"rows_of_testers": testers}
+    yield _graded("rows", "Rows left out", outside, read, f"{text}no figure has them", SKEWED, VOID, numbers)
     late = counts.get("rows_late", 0)
     if late:
-        said = f"{_of(late, read + late)} rows came after their day had been kept; no figure has them"
-        yield _graded("rows_late", "Late rows", late, read + late, said, SKEWED, VOID, {})
+        text = f"{_of(late, read + late)} rows came after their day had been kept; no figure has them"
+        yield _graded("rows_late", "Late rows", late, read + late, text, SKEWED, VOID, {})
     unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
     if unknown or strangers:
-        said = f"Of {_of(unknown, users)} users nothing is known from before, which counts as 0; "
-        said += f"{number(strangers)} users known from before were not seen."
-        told = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
-        yield Check("covariates", "Users without a past", "ok", said, told)
+        text = f"Of {_of(unknown, users)} users nothing is known from before, which counts as 0; "
+        text += f"{number(strangers)} users known from before were not seen."
+        numbers = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
+        yield Check("covariates", "Users without a past", "ok", text, numbers)
 
 
 def estimable(metrics: Sequence[MetricResult]) -> Iterator[Check]:
@@ -204,9 +208,9 @@ def estimable(metrics: Sequence[MetricResult]) -> Iterator[Check]:
     if not metrics:
         return
     why = {
-        f"{found.metric}:{line.arm}": f"{found.label}: {line.effect.reason}"
-        for found in metrics
-        for line in found.effects
+        f"{result.metric}:{line.arm}": f"{result.label}: {line.effect.reason}"
+        for result in metrics
+        for line in result.effects
         if line.effect.reason
     }
     title = "Metrics that can be estimated"
@@ -221,22 +225,22 @@ def power(metrics: Sequence[MetricResult]) -> Iterator[Check]:
 
     A metric's minimum detectable effect is what the experiment would have found with the stated power.
     """
-    told = [(found, line, _detectable(line)) for found in metrics for line in found.effects]
-    known = [(found, line, least) for found, line, least in told if least is not None]
-    if not known:
+    lines = [(result, line, _detectable(line)) for result in metrics for line in result.effects]
+    estimable = [(result, line, least) for result, line, least in lines if least is not None]
+    if not estimable:
         return
     blind: dict[str, float] = {}
-    said = []
-    for found, line, least in known:
-        wanted = min(found.minimum_effect or IMPLAUSIBLE, IMPLAUSIBLE)
+    clauses = []
+    for result, line, least in estimable:
+        wanted = min(result.minimum_effect or IMPLAUSIBLE, IMPLAUSIBLE)
         if least > wanted:
-            blind[f"{found.metric}:{line.arm}"] = least
-            said.append(f"{found.label} of {line.arm} from ±{share(least)} only ({share(wanted)} would matter)")
+            blind[f"{result.metric}:{line.arm}"] = least
+            clauses.append(f"{result.label} of {line.arm} from ±{share(least)} only ({share(wanted)} would matter)")
     title = "Differences that would be found"
     if not blind:
         yield Check("power", title, "ok", f"All metrics would show {share(IMPLAUSIBLE, 0)} or less.")
         return
-    text = f"{'; '.join(said)}. Where no difference shows there may still be one."
+    text = f"{'; '.join(clauses)}. Where no difference shows there may still be one."
     yield Check("power", title, "unknown", text, blind)
 
 
@@ -264,14 +268,14 @@ def _graded(
     title: str,
     count: int,
     total: int,
-    said: str,
+    text: str,
     warns: float,
     voids: float | None = None,
     numbers: Mapping[str, int] | None = None,
 ) -> Check:
     part = count / total if total else 0.0
     level: Level = "ok" if part <= warns else "warning" if voids is None or part <= voids else "invalid"
-    return Check(name, title, level, f"{said}.", {"events": count, "share": part, **(numbers or {})})
+    return Check(name, title, level, f"{text}.", {"events": count, "share": part, **(numbers or {})})
 
 
 def _of(count: int, total: int) -> str:

@@ -11,7 +11,7 @@ from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
 from abtest.analyse.data_quality import days_over
 from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, Report, Verdict
-from abtest.collect.state import State, plan_of
+from abtest.collect.state import CollectorState, plan_of
 from abtest.format import instant
 from abtest.stats.effects import Effect
 from contracts.config.experiment import AnalysisPlan
@@ -21,19 +21,19 @@ MAKE = "driftline experiment report"
 Looks = Mapping[tuple[str, str, int], Look]
 
 
-def live_report(state: State, models: Sequence[ModelFacts] = ()) -> Report:
+def live_report(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     """The report on a state so far, by confidence sequences; `state` is not changed."""
     experiment = state.rules.experiment
     plan = experiment.analysis
     always = plan.model_copy(update={"kind": "confidence-sequence", "looks": ()})
     watched = state.rules._replace(experiment=experiment.model_copy(update={"analysis": always}))
-    found = analyse(replace(state, rules=watched, plan=plan_of(watched.experiment)), models)
-    return always_valid_only(found, plan, ended=ended(state, found))
+    report = analyse(replace(state, rules=watched, plan=plan_of(watched.experiment)), models)
+    return always_valid_only(report, plan, ended=ended(state, report))
 
 
-def ended(state: State, found: Report) -> bool:
+def ended(state: CollectorState, report: Report) -> bool:
     """Whether all days are in, as the report counts them: by the newest event, not by the clock."""
-    return days_over(state.rules.experiment, state.newest_ms, len(found.days)) >= found.days_planned
+    return days_over(state.rules.experiment, state.newest_ms, len(report.days)) >= report.days_planned
 
 
 def decided_elsewhere(plan: AnalysisPlan) -> bool:
@@ -41,27 +41,27 @@ def decided_elsewhere(plan: AnalysisPlan) -> bool:
     return plan.kind != "confidence-sequence"
 
 
-def always_valid_only(found: Report, plan: AnalysisPlan, *, ended: bool = False) -> Report:
+def always_valid_only(report: Report, plan: AnalysisPlan, *, ended: bool = False) -> Report:
     """A report by confidence sequences, without any interval or p-value of another kind.
 
     Args:
-        found: made as if the plan were confidence sequences.
+        report: made as if the plan were confidence sequences.
         plan: what the experiment's own plan is; where it is another one, a verdict waits for it.
         ended: whether all days are in, so that the verdict waits no longer: it is in the report.
 
     """
-    looks = {(course.metric, course.arm, look.day): look for course in found.courses for look in course.looks}
+    looks = {(course.metric, course.arm, look.day): look for course in report.courses for look in course.looks}
     return replace(
-        found,
+        report,
         plan=plan.model_dump(mode="json"),
         verdicts=tuple(
-            _verdict(verdict, plan, instant(found.end_ms, found.day_offset_ms), ended) for verdict in found.verdicts
+            _verdict(verdict, plan, instant(report.end_ms, report.day_offset_ms), ended) for verdict in report.verdicts
         ),
-        metrics=tuple(_stripped(result) for result in found.metrics),
-        days=tuple(_day(day, looks) for day in found.days),
-        courses=tuple(_course(course) for course in found.courses),
+        metrics=tuple(_stripped(result) for result in report.metrics),
+        days=tuple(_day(day, looks) for day in report.days),
+        courses=tuple(_course(course) for course in report.courses),
         slices=(),
-        sources=tuple(replace(row, evr_std_error=None, evr_effect=None) for row in found.sources),
+        sources=tuple(replace(row, evr_std_error=None, evr_effect=None) for row in report.sources),
     )
 
 
@@ -69,10 +69,10 @@ def _verdict(verdict: Verdict, plan: AnalysisPlan, end: str, ended: bool) -> Ver
     if verdict.decision == "invalid" or not decided_elsewhere(plan):
         return verdict
     when = "at its looks" if plan.kind == "group-sequential" else "after the last day"
-    said = f"The experiment is being watched; its plan decides {when}, in the report ({MAKE})."
+    text = f"The experiment is being watched; its plan decides {when}, in the report ({MAKE})."
     if ended:
-        said = f"The experiment has ended at {end}; the verdict by its plan is in the report ({MAKE})."
-    return Verdict(verdict.arm, "inconclusive", said, verdict.broken)
+        text = f"The experiment has ended at {end}; the verdict by its plan is in the report ({MAKE})."
+    return Verdict(verdict.arm, "inconclusive", text, verdict.broken)
 
 
 def _stripped(result: MetricResult) -> MetricResult:

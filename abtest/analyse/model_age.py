@@ -12,6 +12,7 @@ from abtest.analyse.results import Check
 from abtest.collect.observed import Observed
 from abtest.collect.records import AGES_MS
 from abtest.format import number, share
+from abtest.stats.columns import Column, on_days, parts_of
 from abtest.stats.cumulative import FIRST
 from abtest.stats.metrics import Mean, Ratio
 from abtest.stats.moments import Moments
@@ -36,13 +37,13 @@ class Cut:
     note: str
 
 
-def freshness_of(of: Aggregate, control: str) -> Iterator[Check]:
+def freshness_of(aggregate: Aggregate, control: str) -> Iterator[Check]:
     """Whether each arm was served by models as fresh as the control's, and by none of a day or older."""
-    if not any(_ages(by_arm) for by_arm in of.parts.get("age", {}).values()):
+    if not any(_ages(by_arm) for by_arm in aggregate.parts.get("age", {}).values()):
         return
-    ages = {arm: _ages(moments) for arm, moments in of.parts["age"].items()}
+    ages = {arm: _ages(moments) for arm, moments in aggregate.parts["age"].items()}
     mean = {arm: _mean_ms(classes) for arm, classes in ages.items()}
-    for arm in of.arms:
+    for arm in aggregate.arms:
         if arm != control:
             yield lag(arm, mean[arm], control, mean[control])
     for arm, classes in ages.items():
@@ -61,40 +62,43 @@ def lag(arm: str, age_ms: float | None, control: str, against_ms: float | None) 
         return Check(name, title, "unknown", f"Exposures of {arm if age_ms is None else control} do not tell.", numbers)
     younger, older = sorted((age_ms, against_ms))
     apart = older > LAG_RATIO * younger and older - younger > LAG_MS
-    said = f"{_minutes(age_ms)} on average when they answered, {control}’s {_minutes(against_ms)}"
+    text = f"{_minutes(age_ms)} on average when they answered, {control}’s {_minutes(against_ms)}"
     if not apart:
-        return Check(name, title, "ok", f"{said}.", numbers)
+        return Check(name, title, "ok", f"{text}.", numbers)
     staler = arm if age_ms > against_ms else control
-    return Check(name, title, "warning", f"{said}: {staler} was served by staler models.", numbers)
+    return Check(name, title, "warning", f"{text}: {staler} was served by staler models.", numbers)
 
 
 def stale(arm: str, classes: Mapping[str, tuple[float, float]]) -> Check:
     """Whether an arm went on without a new snapshot for a day. `classes`: recalls and summed age by class of age."""
     name, title = f"stale:{arm}", f"Snapshots of {arm}"
-    known = sum(recalls for recalls, _ in classes.values())
+    recalls_known = sum(recalls for recalls, _ in classes.values())
     old = classes.get(str(len(AGES_MS)), (0.0, 0.0))[0]
-    if not known:
+    if not recalls_known:
         return Check(name, title, "unknown", "Exposures do not tell the age of their model.")
-    part = old / known
-    said = f"{number(old)} of {number(known)} recalls ({share(part)}) were answered by a model that had learned nothing"
-    said += " for a day or longer."
-    return Check(name, title, "warning" if part > STALE else "ok", said, {"recalls": round(old), "share": part})
+    part = old / recalls_known
+    text = (
+        f"{number(old)} of {number(recalls_known)} recalls ({share(part)}) were answered by a model that had learned "
+    )
+    text += "nothing for a day or longer."
+    return Check(name, title, "warning" if part > STALE else "ok", text, {"recalls": round(old), "share": part})
 
 
-def by_age(of: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iterator[Cut]:
+def by_age(aggregate: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iterator[Cut]:
     """Each class of age: what both arms' users did with what models of that age showed them.
 
     Ages are not dealt out by chance: models are oldest when traffic is low, or after a fault. Where both arms publish
     at like intervals, a class holds like hours of both, and that is as far as the comparison goes. Only ratios are
     compared: sums per user grow with how long a class lasted.
     """
-    parts = of.parts.get("age", {})
+    parts = aggregate.parts.get("age", {})
     if not _ratios(metrics) or not any(_ages(moments) for moments in parts.values()):
         return
-    names = sorted({column.partition("@")[2] for moments in parts.values() for column in moments.columns}, key=int)
+    names = sorted({name for moments in parts.values() for name in parts_of(moments.columns)}, key=int)
     for name in names:
         moments = {
-            arm: m.sums([(c, [f"{c}@{name}"]) for c in (*SOURCE_COLUMNS, MET)]).within(MET) for arm, m in parts.items()
+            arm: m.sums([(c, [Column(c, part=name)]) for c in (*SOURCE_COLUMNS, MET)]).within(MET)
+            for arm, m in parts.items()
         }
         users = {arm: m.n for arm, m in moments.items()}
         if all(users.values()):
@@ -103,7 +107,7 @@ def by_age(of: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iter
 
 
 def by_version(
-    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
+    aggregate: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, observed: Observed
 ) -> Iterator[Cut]:
     """Each full snapshot of each treatment arm against the control on the days on which it answered, oldest first.
 
@@ -113,18 +117,17 @@ def by_version(
     control all users seen by then count; who was away on those days adds nothing to a ratio.
     """
     control, ratios = experiment.control, _ratios(metrics)
-    columns = tuple(dict.fromkeys(column for metric in ratios for column in metric.columns))
+    columns = tuple(dict.fromkeys(str(column) for metric in ratios for column in metric.columns))
     if not columns:
         return
     for (arm, version), (first_ms, last_ms) in sorted(observed.spans.items(), key=lambda each: (each[1], each[0])):
-        mine = of.versions.get(version, {}).get(arm)
+        mine = aggregate.versions.get(version, {}).get(arm)
         if arm == control or mine is None or not mine.n:
             continue
-        days = range(day_of(experiment, first_ms), min(day_of(experiment, last_ms) + 1, of.days))
-        wanted = [(c, [f"{c}@{day}" for day in days]) for c in columns]
-        wanted += [(SEEN, [f"{FIRST}@{day}" for day in range(days.stop)])]
+        days = range(day_of(experiment, first_ms), min(day_of(experiment, last_ms) + 1, aggregate.days))
+        wanted = [(c, on_days(c, days)) for c in columns] + [(SEEN, on_days(FIRST, range(days.stop)))]
         same = [(c, [c]) for c in columns]
-        mine, other = mine.sums(same), of.moments[control].sums(wanted).within(SEEN).sums(same)
+        mine, other = mine.sums(same), aggregate.moments[control].sums(wanted).within(SEEN).sums(same)
         if other.n:
             dates = " to ".join(dict.fromkeys(date_of(experiment, day) for day in (days[0], days[-1])))
             note = f"{dates}, against all of {control} on these days; versions are not dealt out by chance."
@@ -136,15 +139,15 @@ def comparable(metrics: Sequence[Mean | Ratio]) -> list[Mean | Ratio]:
     return [metric for metric in _ratios(metrics) if metric.role != "diagnostic"]
 
 
-def age_name(of: int) -> str:
+def age_name(age_class: int) -> str:
     """A class of model age as text.
 
-    >>> [age_name(of) for of in (-1, 0, 1, 3, 5)]
+    >>> [age_name(age_class) for age_class in (-1, 0, 1, 3, 5)]
     ['unknown', 'under 5 min', '5 to 30 min', '2 to 12 h', '24 h and more']
     """
-    if of < 0:
+    if age_class < 0:
         return "unknown"
-    low, high = (AGES_MS[i] if 0 <= i < len(AGES_MS) else None for i in (of - 1, of))
+    low, high = (AGES_MS[i] if 0 <= i < len(AGES_MS) else None for i in (age_class - 1, age_class))
     unit, ms = ("min", 60_000) if (high or AGES_MS[-1]) < 3_600_000 else ("h", 3_600_000)
     if high is None:
         return f"{AGES_MS[-1] / ms:g} h and more"
@@ -157,9 +160,11 @@ def _ratios(metrics: Sequence[Mean | Ratio]) -> list[Ratio]:
 
 def _ages(moments: Moments) -> dict[str, tuple[float, float]]:
     """By class of known age, recalls and the sum of their models' ages."""
-    names = dict.fromkeys(column.partition("@")[2] for column in moments.columns)
-    found = {name: (moments.total(f"recalls@{name}"), moments.total(f"age_ms@{name}")) for name in names}
-    return {name: both for name, both in found.items() if name != UNKNOWN and both[0]}
+    sums = {
+        name: (moments.total(Column("recalls", part=name)), moments.total(Column("age_ms", part=name)))
+        for name in parts_of(moments.columns)
+    }
+    return {name: both for name, both in sums.items() if name != UNKNOWN and both[0]}
 
 
 def _mean_ms(classes: Mapping[str, tuple[float, float]]) -> float | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.analyse.results import Course, Look
+from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import always_valid
 from abtest.stats.cumulative import so_far
 from abtest.stats.cuped import Adjustment
@@ -32,48 +33,51 @@ class _Drawn:
 
 
 def courses_of(
-    of: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, days_over: int
+    aggregate: Aggregate, metrics: Sequence[Mean | Ratio], experiment: Experiment, days_over: int
 ) -> Iterator[Course]:
     """One for each metric and treatment arm. A look is after a day that is among the first `days_over`."""
     plan = experiment.analysis
-    at = _looks(plan, experiment.days, of.days, days_over)
-    drawn = list(_drawn(of, metrics, experiment.control, at, by_cuped=plan.cuped))
+    at = _looks(plan, experiment.days, aggregate.days, days_over)
+    all_drawn = list(_drawn(aggregate, metrics, experiment.control, at, by_cuped=plan.cuped))
     around = bands(
-        [(curve.effects, curve.covariance) for one in drawn for curve in (one.daily, one.cumulative)], plan.alpha
+        [(effects.effects, effects.covariance) for drawn in all_drawn for effects in (drawn.daily, drawn.cumulative)],
+        plan.alpha,
     )
-    bounds = _bounds([one.looked for one in drawn], at, experiment) if plan.kind == "group-sequential" else []
-    for place, one in enumerate(drawn):
-        found = Course(
-            one.metric.name,
-            one.arm,
-            _band(one.daily, around[2 * place], of.days),
-            _band(one.cumulative, around[2 * place + 1], of.days),
-            trend(one.daily),
-            by_cuped=plan.cuped and bool(of.covariates),
+    bounds = _bounds([drawn.looked for drawn in all_drawn], at, experiment) if plan.kind == "group-sequential" else []
+    for place, drawn in enumerate(all_drawn):
+        curve = Course(
+            drawn.metric.name,
+            drawn.arm,
+            _band(drawn.daily, around[2 * place], aggregate.days),
+            _band(drawn.cumulative, around[2 * place + 1], aggregate.days),
+            trend(drawn.daily),
+            by_cuped=plan.cuped and bool(aggregate.covariates),
         )
         if plan.kind == "group-sequential":
-            found = _group_sequential(found, one.looked, at, bounds[place], experiment, one.metric.role == "primary")
+            curve = _group_sequential(
+                curve, drawn.looked, at, bounds[place], experiment, drawn.metric.role == "primary"
+            )
         elif plan.kind == "confidence-sequence":
-            found = _confidence_sequence(found, one.looked, at, of, plan)
-        yield found
+            curve = _confidence_sequence(curve, drawn.looked, at, aggregate, plan)
+        yield curve
 
 
 def _drawn(
-    of: Aggregate, metrics: Sequence[Mean | Ratio], control: str, at: Sequence[int], *, by_cuped: bool
+    aggregate: Aggregate, metrics: Sequence[Mean | Ratio], control: str, at: Sequence[int], *, by_cuped: bool
 ) -> Iterator[_Drawn]:
-    days = range(of.days)
-    jointly = of.looks(days)
-    cuped = [_adjustment(of, jointly, day) for day in at] if by_cuped else []
+    days = range(aggregate.days)
+    jointly = aggregate.looks(days)
+    cuped = [_adjustment(aggregate, jointly, day) for day in at] if by_cuped else []
     for metric in metrics:
-        daily, whole = [on_day(metric, day) for day in days], [so_far(metric, day) for day in days]
+        daily, so_far_by_day = [on_day(metric, day) for day in days], [so_far(metric, day) for day in days]
         judged = _estimates(jointly, [so_far(metric, day) for day in at], cuped)
-        for arm in of.arms:
+        for arm in aggregate.arms:
             if arm != control:
                 yield _Drawn(
                     metric,
                     arm,
-                    course(daily, of.moments[arm], of.moments[control]),
-                    course(whole, jointly[arm], jointly[control]),
+                    course(daily, aggregate.moments[arm], aggregate.moments[control]),
+                    course(so_far_by_day, jointly[arm], jointly[control]),
                     course_of([(e[arm], e[control]) for e in judged], jointly[arm], jointly[control]),
                 )
 
@@ -87,9 +91,9 @@ def _looks(plan: AnalysisPlan, planned: int, seen: int, over: int) -> Sequence[i
     return [day for day in [look - 1 for look in plan.looks] or range(planned) if day < over]
 
 
-def _adjustment(of: Aggregate, jointly: Mapping[str, Moments], day: int) -> Adjustment:
+def _adjustment(aggregate: Aggregate, jointly: Mapping[str, Moments], day: int) -> Adjustment:
     """By what the users seen by the end of a day did before."""
-    return Adjustment.of(jointly, [so_far(Mean(c, c, "", "", c), day) for c in of.covariates])
+    return Adjustment.of(jointly, [so_far(Mean(c, c, "", "", c), day) for c in aggregate.covariates])
 
 
 def _estimates(
@@ -103,10 +107,10 @@ def _estimates(
 
 def _band(effects: Effects, around: Band, days: int) -> tuple[tuple[float, float] | None, ...]:
     """Of each day; None where it has no effect."""
-    found: list[tuple[float, float] | None] = [None] * days
+    band: list[tuple[float, float] | None] = [None] * days
     for day, low, high in zip(effects.days, around.ci_low.tolist(), around.ci_high.tolist(), strict=True):
-        found[int(day)] = (low, high)
-    return tuple(found)
+        band[int(day)] = (low, high)
+    return tuple(band)
 
 
 def _days(effects: Effects, at: Sequence[int]) -> tuple[int, ...]:
@@ -116,19 +120,19 @@ def _days(effects: Effects, at: Sequence[int]) -> tuple[int, ...]:
 
 def _bounds(each: Sequence[Effects], at: Sequence[int], experiment: Experiment) -> list[Floats]:
     """Critical values at the looks of each; those with the same looks are solved together."""
-    found = [np.empty(0)] * len(each)
+    bounds = [np.empty(0)] * len(each)
     alpha, looks = experiment.analysis.alpha, [_days(effects, at) for effects in each]
     for days in sorted({*looks} - {()}):
         alike = [place for place, theirs in enumerate(looks) if theirs == days]
         covariances = np.stack([each[place].covariance for place in alike])
         solved = boundaries(covariances, fractions(days, experiment.days), alpha)
         for place, critical in zip(alike, solved, strict=True):
-            found[place] = critical
-    return found
+            bounds[place] = critical
+    return bounds
 
 
 def _group_sequential(
-    found: Course, effects: Effects, at: Sequence[int], critical: Floats, experiment: Experiment, primary: bool
+    curve: Course, effects: Effects, at: Sequence[int], critical: Floats, experiment: Experiment, primary: bool
 ) -> Course:
     """The looks that have an effect, judged together by their bounds.
 
@@ -137,7 +141,7 @@ def _group_sequential(
     """
     days = _days(effects, at)
     if not days:
-        return replace(found, reason="no look so far could estimate it" if at else "the plan has not looked yet")
+        return replace(curve, reason="no look so far could estimate it" if at else "the plan has not looked yet")
     alpha = experiment.analysis.alpha
     judged = group_sequential(days, effects.effects, effects.covariance, experiment.days, alpha, critical=critical)
     looks = tuple(
@@ -151,11 +155,11 @@ def _group_sequential(
         z = effects.effects / np.sqrt(np.diag(effects.covariance))
         p_value = sequential_p_value(z, effects.covariance, fractions(days, experiment.days))
     stopped = None if judged.stopped_at is None else judged.stopped_at - 1
-    return replace(found, looks=looks, p_value=p_value, stopped_on=stopped)
+    return replace(curve, looks=looks, p_value=p_value, stopped_on=stopped)
 
 
 def _confidence_sequence(
-    found: Course, effects: Effects, at: Sequence[int], of: Aggregate, plan: AnalysisPlan
+    curve: Course, effects: Effects, at: Sequence[int], aggregate: Aggregate, plan: AnalysisPlan
 ) -> Course:
     """Every day's interval. What is counted are recalls, or days on which users came where recalls are not known."""
     looks = []
@@ -163,15 +167,15 @@ def _confidence_sequence(
     errors = np.sqrt(np.diag(effects.covariance))
     for place, effect, error in zip(effects.days, effects.effects.tolist(), errors.tolist(), strict=True):
         day = at[int(place)]
-        valid = always_valid(effect, error, _visits(of, day), plan.alpha, plan.tuned_at)
+        valid = always_valid(effect, error, _visits(aggregate, day), plan.alpha, plan.tuned_at)
         crossed = valid.p_value is not None and valid.p_value <= plan.alpha
         looks.append(Look(day, valid.relative, valid.ci_low, valid.ci_high, valid.critical, crossed))
         p_value = valid.p_value
     stopped = next((look.day for look in looks if look.crossed), None)
     reason = None if looks else "no day yet has an effect"
-    return replace(found, looks=tuple(looks), p_value=p_value, stopped_on=stopped, reason=reason)
+    return replace(curve, looks=tuple(looks), p_value=p_value, stopped_on=stopped, reason=reason)
 
 
-def _visits(of: Aggregate, day: int) -> float:
-    column = "recalls" if "recalls" in of.columns else EXPOSED
-    return sum(moments.total(f"{column}@{i}") for moments in of.moments.values() for i in range(day + 1))
+def _visits(aggregate: Aggregate, day: int) -> float:
+    column = "recalls" if "recalls" in aggregate.columns else EXPOSED
+    return sum(moments.total(Column(column, i)) for moments in aggregate.moments.values() for i in range(day + 1))

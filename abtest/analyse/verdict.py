@@ -41,18 +41,18 @@ def decide(
     if invalid:
         return Verdict(arm, "invalid", f"{invalid[0].said} The arms cannot be compared.")
     lines = [(result, next(line for line in result.effects if line.arm == arm)) for result in metrics]
-    broken = tuple(found.label for found, line in lines if found.role == "guardrail" and _broken(found, line))
+    broken = tuple(result.label for result, line in lines if result.role == "guardrail" and _broken(result, line))
     lost = f"{', '.join(broken)}: lost more than the plan allows"
     if plan.kind == "fixed" and not ended:
-        said = "The experiment has not ended; its plan has one look, after the last day."
-        return Verdict(arm, "inconclusive", f"{said} {lost}, so far." if broken else said, broken)
+        text = "The experiment has not ended; its plan has one look, after the last day."
+        return Verdict(arm, "inconclusive", f"{text} {lost}, so far." if broken else text, broken)
     if broken:
         return Verdict(arm, "hold", f"{lost}.", broken)
-    primary, line = next(found for found in lines if found[0].role == "primary")
-    decision, said = _of_primary(primary, line)
+    primary, line = next(result for result in lines if result[0].role == "primary")
+    decision, text = _of_primary(primary, line)
     if decision == "ship" and interference and not plan.pooled_training:
-        return Verdict(arm, "inconclusive", f"{said}, but the arms' models learned from each other's users.")
-    return Verdict(arm, decision, f"{said}.")
+        return Verdict(arm, "inconclusive", f"{text}, but the arms' models learned from each other's users.")
+    return Verdict(arm, decision, f"{text}.")
 
 
 def _of_primary(result: MetricResult, line: ArmEffect) -> tuple[Decision, str]:

@@ -116,9 +116,9 @@ def assign_many(experiment: Experiment, user_ids: npt.NDArray[np.int64], time_ms
     [0, 1, 0, 1]
     """
     user_ids = np.asarray(user_ids, np.int64)
-    found = np.full(len(user_ids), -1, np.int8)
+    arms = np.full(len(user_ids), -1, np.int8)
     if not active(experiment, time_ms):
-        return found
+        return arms
     # Each step hashes only those whom the steps before it have left in.
     inside = np.arange(len(user_ids))
     holdout, (low, high), share = experiment.holdout, experiment.slots, ramp_share(experiment, time_ms)
@@ -131,11 +131,11 @@ def assign_many(experiment: Experiment, user_ids: npt.NDArray[np.int64], time_ms
         inside = inside[buckets("ramp:" + experiment.salt, user_ids[inside]) < share]
     edges = list(accumulate(arm.weight for arm in experiment.arms.values()))
     places = buckets(experiment.salt, user_ids[inside]) * edges[-1]
-    found[inside] = np.minimum(np.searchsorted(edges, places, side="right"), len(edges) - 1)
+    arms[inside] = np.minimum(np.searchsorted(edges, places, side="right"), len(edges) - 1)
     for number, arm in enumerate(experiment.arms):
         if testers := experiment.overrides.get(arm):
-            found[np.isin(user_ids, testers)] = number
-    return found
+            arms[np.isin(user_ids, testers)] = number
+    return arms
 
 
 def ramp_share(experiment: Experiment, time_ms: int) -> float:

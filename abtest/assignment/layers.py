@@ -17,14 +17,14 @@ def files(paths: Sequence[Path]) -> list[Path]:
         SettingsError: a folder holds none.
 
     """
-    found: dict[Path, Path] = {}  # by what it is, however it was written
+    by_resolved_path: dict[Path, Path] = {}  # by what it is, however it was written
     for path in paths:
         inside = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES) if path.is_dir() else [path]
         if not inside:
             raise SettingsError(f"There is no experiment file ({', '.join(SUFFIXES)}) in {path}.")
         for each in inside:
-            found.setdefault(each.resolve(), each)
-    return list(found.values())
+            by_resolved_path.setdefault(each.resolve(), each)
+    return list(by_resolved_path.values())
 
 
 def read(paths: Sequence[Path]) -> tuple[dict[Path, Experiment], list[str]]:

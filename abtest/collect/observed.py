@@ -11,7 +11,7 @@ class Observed:
     """Data that did not come through the stream has none of it.
 
     `recalls`: by arm, model and snapshot. `counts`: events by what became of them. `spans`: first and last answer of
-    the full snapshots that are told apart, by arm and version. `newest_ms`: of all events read, 0 where none was.
+    the tracked full snapshots, by arm and version. `newest_ms`: of all events read, 0 where none was.
     `changed`: parts of the plan that are no longer what they were when the collector began.
     """
 

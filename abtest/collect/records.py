@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 AGES_MS = tuple(1000 * seconds for seconds in (300, 1_800, 7_200, 43_200, 86_400))  # upper ends of classes of model age
-VERSIONS = 20  # snapshots of an arm that are told apart by user; the others are in no figure by version
+VERSIONS = 20  # snapshots of an arm that are tracked by user; the others are in no figure by version
 NOT_OURS_YET = "labelled_outside_period"  # exposures that name the experiment, before its start or after its end
 
 
@@ -28,7 +28,7 @@ class Unused(StrEnum):
     TOO_LATE = "feedback_after_attribution_window"
 
 
-class Shown(NamedTuple):
+class ExposureRecord(NamedTuple):
     """An exposure. `arm` is empty where it is not of the experiment; `items` too, where it is of no use at all."""
 
     event_id: str
@@ -57,7 +57,7 @@ class Response(NamedTuple):
     simulated: bool
 
 
-class Tally(NamedTuple):
+class EventSums(NamedTuple):
     """Sums. `shown` counts items, `views` those that got feedback."""
 
     recalls: int = 0
@@ -70,16 +70,16 @@ class Tally(NamedTuple):
     answer_us: int = 0
     age_ms: int = 0  # of the models that answered, summed; one of unknown age adds none
 
-    def plus(self, other: "Tally") -> "Tally":
+    def plus(self, other: "EventSums") -> "EventSums":
         """The sum, field by field.
 
-        >>> Tally(1, 2).plus(Tally(3, 4)).shown
+        >>> EventSums(1, 2).plus(EventSums(3, 4)).shown
         6
         """
-        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
+        return EventSums(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-NOTHING = Tally()
+NOTHING = EventSums()
 
 
 def age_class(age_ms: int) -> int:
@@ -100,13 +100,13 @@ def full_version(snapshot: str) -> str:
     return snapshot.partition("+")[0]
 
 
-def told_apart(versions: Iterable[str]) -> set[str]:
+def tracked_versions(versions: Iterable[str]) -> set[str]:
     """At most `VERSIONS` of an arm's versions: those with the smallest hashes, so as good as drawn by lot.
 
     A version that is let go once is never taken back, whatever others come, in any order: there are `VERSIONS` with
     smaller hashes already. What is known of a version that is kept is therefore complete.
 
-    >>> told_apart(["v2", "v1"]) == {"v1", "v2"}, len(told_apart(f"v{i}" for i in range(100)))
+    >>> tracked_versions(["v2", "v1"]) == {"v1", "v2"}, len(tracked_versions(f"v{i}" for i in range(100)))
     (True, 20)
     """
     return set(sorted(set(versions), key=_lot)[:VERSIONS])

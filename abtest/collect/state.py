@@ -12,10 +12,10 @@ Which events count:
     window before it. It counts on its exposure's day.
     Everything else is counted by reason (`Unused`).
 
-How much it holds: an open request until it is folded; of a user a tally a day, source and class of model age, an
-interval a session, and a tally for each of at most `VERSIONS` full snapshots of an arm. An arm that has had more has a
-sample of them, drawn by lot (`told_apart`), so that a trainer that publishes every few minutes does not make users
-larger.
+How much it holds: an open request until it is folded; of a user `EventSums` a day, source and class of model age, an
+interval a session, and one for each of at most `VERSIONS` full snapshots of an arm. An arm that has had more has a
+sample of them, drawn by lot (`tracked_versions`), so that a trainer that publishes every few minutes does not make
+users larger.
 
 No clock and no I/O in here. Events change the state in place: to copy a hundred thousand users per event is no option.
 """
@@ -27,16 +27,17 @@ from typing import Any, NamedTuple, TypeVar
 
 from abtest.assignment.assign import active
 from abtest.collect.activity import Interval, join
+from abtest.collect.attribution import attributed, sums_by_source, sums_of
 from abtest.collect.records import (
     NOT_OURS_YET,
     NOTHING,
+    EventSums,
+    ExposureRecord,
     Response,
-    Shown,
-    Tally,
     Unused,
     age_class,
     full_version,
-    told_apart,
+    tracked_versions,
 )
 from contracts.config.settings import Experiment, Settings
 from contracts.runtime.clock import DAY_MS
@@ -73,37 +74,39 @@ class Rules(NamedTuple):
 
 
 @dataclass
-class Request:
+class OpenRequest:
     """What is known of one request so far."""
 
-    shown: Shown | None = None
+    shown: ExposureRecord | None = None
     responses: dict[str, Response] = field(default_factory=dict)
 
 
 @dataclass
-class User:
+class UserRecord:
     """One user's folded requests."""
 
     arms: set[str] = field(default_factory=set)
-    days: dict[int, Tally] = field(default_factory=dict)
-    sources: dict[str, Tally] = field(default_factory=dict)
-    ages: dict[int, Tally] = field(default_factory=dict)  # by class of model age
-    versions: dict[tuple[str, str], Tally] = field(default_factory=dict)  # by arm and full snapshot; see `State.spans`
+    days: dict[int, EventSums] = field(default_factory=dict)
+    sources: dict[str, EventSums] = field(default_factory=dict)
+    ages: dict[int, EventSums] = field(default_factory=dict)  # by class of model age
+    versions: dict[tuple[str, str], EventSums] = field(
+        default_factory=dict
+    )  # by arm and full snapshot; see `CollectorState`
     replicas: set[str] = field(default_factory=set)  # that answered
-    pre: Tally = NOTHING  # of the days before the experiment
+    pre: EventSums = NOTHING  # of the days before the experiment
     sessions: list[Interval] = field(default_factory=list)  # activity, joined
 
 
 @dataclass
-class State:
+class CollectorState:
     """See the module. `plan`: what the experiment's file said would be done with it when the state began."""
 
     rules: Rules
-    requests: dict[str, Request] = field(default_factory=dict)
-    users: dict[int, User] = field(default_factory=dict)
-    arms: dict[str, Tally] = field(default_factory=dict)  # of folded requests, users in two arms included
+    requests: dict[str, OpenRequest] = field(default_factory=dict)
+    users: dict[int, UserRecord] = field(default_factory=dict)
+    arms: dict[str, EventSums] = field(default_factory=dict)  # of folded requests, users in two arms included
     recalls: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by arm, model, snapshot version
-    spans: dict[tuple[str, str], Interval] = field(default_factory=dict)  # first and last answer of versions told apart
+    spans: dict[tuple[str, str], Interval] = field(default_factory=dict)  # first and last answer of tracked versions
     counts: Counter[str] = field(default_factory=Counter)
     closed_ms: int = 0  # what was shown at or before this time has been folded
     newest_ms: int = 0  # newest event time read, of whatever event
@@ -118,7 +121,7 @@ def plan_of(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json", include={"hypothesis", "metrics", "analysis"})
 
 
-def observe_exposure(state: State, exposure: Exposure) -> None:
+def observe_exposure(state: CollectorState, exposure: Exposure) -> None:
     """Take an exposure in."""
     state.counts["exposures"] += 1
     state.newest_ms = max(state.newest_ms, exposure.time_ms)
@@ -135,7 +138,7 @@ def observe_exposure(state: State, exposure: Exposure) -> None:
     if not ours and not _may_have_feedback(state.rules, exposure.time_ms):
         state.counts[Unused.OTHER_EXPERIMENT] += 1
         return
-    shown = Shown(
+    record = ExposureRecord(
         exposure.event_id,
         exposure.time_ms,
         exposure.user_id,
@@ -148,11 +151,11 @@ def observe_exposure(state: State, exposure: Exposure) -> None:
         round(1000 * exposure.answer_ms) if exposure.HasField("answer_ms") else -1,
         max(exposure.time_ms - exposure.model_time_ms, 0) if exposure.model_time_ms else -1,
     )
-    request = state.requests.setdefault(exposure.request_id, Request())
-    _add_shown(state, request, shown)
+    request = state.requests.setdefault(exposure.request_id, OpenRequest())
+    _add_exposure(state, request, record)
 
 
-def observe_feedback(state: State, feedback: Feedback) -> None:
+def observe_feedback(state: CollectorState, feedback: Feedback) -> None:
     """Take a feedback event in; its exposure may come later."""
     state.counts["feedback"] += 1
     state.newest_ms = max(state.newest_ms, feedback.time_ms)
@@ -172,16 +175,16 @@ def observe_feedback(state: State, feedback: Feedback) -> None:
         feedback.follow,
         feedback.simulated,
     )
-    request = state.requests.setdefault(feedback.request_id, Request())
+    request = state.requests.setdefault(feedback.request_id, OpenRequest())
     _add_response(state, request, response)
 
 
-def observe_bad(state: State, reason: str) -> None:
+def observe_bad(state: CollectorState, reason: str) -> None:
     """Count an event that could not be read."""
     state.counts[f"bad_{reason}"] += 1
 
 
-def close(state: State, through_ms: int) -> None:
+def close(state: CollectorState, through_ms: int) -> None:
     """Fold every request that was shown at or before `through_ms` (event time).
 
     Call it only when nothing more can come for those: `through_ms` = watermark − attribution window − lateness.
@@ -201,7 +204,7 @@ def close(state: State, through_ms: int) -> None:
     state.closed_ms = max(state.closed_ms, through_ms)
 
 
-def merge(a: State, b: State) -> State:
+def merge(a: CollectorState, b: CollectorState) -> CollectorState:
     """As if one state had taken in what both did. Neither is changed.
 
     The two must not have folded the same request: split events by user (Kafka's partitions are), or merge before
@@ -210,20 +213,20 @@ def merge(a: State, b: State) -> State:
     if a.rules != b.rules:
         raise ValueError("states of different experiments or settings do not merge")
     closed_ms, newest_ms = max(a.closed_ms, b.closed_ms), max(a.newest_ms, b.newest_ms)
-    merged = State(a.rules, plan=a.plan, closed_ms=closed_ms, newest_ms=newest_ms)
+    merged = CollectorState(a.rules, plan=a.plan, closed_ms=closed_ms, newest_ms=newest_ms)
     for state in (a, b):
         merged.counts.update(state.counts)
         merged.recalls.update(state.recalls)
-        for arm, tally in state.arms.items():
-            merged.arms[arm] = merged.arms.get(arm, Tally()).plus(tally)
+        for arm, sums in state.arms.items():
+            merged.arms[arm] = merged.arms.get(arm, EventSums()).plus(sums)
         for user_id, user in state.users.items():
             _add_user(merged, user_id, user)
         for version, span in state.spans.items():
             merged.spans[version] = _spanning(merged.spans.get(version, span), span)
         for request_id, request in state.requests.items():
-            into = merged.requests.setdefault(request_id, Request())
+            into = merged.requests.setdefault(request_id, OpenRequest())
             if request.shown is not None:
-                _add_shown(merged, into, request.shown)
+                _add_exposure(merged, into, request.shown)
             for response in request.responses.values():
                 _add_response(merged, into, response)
     for arm in a.rules.experiment.arms:
@@ -231,25 +234,25 @@ def merge(a: State, b: State) -> State:
     return merged
 
 
-def folded(state: State) -> State:
+def folded(state: CollectorState) -> CollectorState:
     """The state with every request folded, as a report needs it; `state` itself goes on unchanged."""
-    complete = merge(state, State(state.rules))
+    complete = merge(state, CollectorState(state.rules))
     times = [time for request in complete.requests.values() for time in _times(request)]
     close(complete, max(times, default=complete.closed_ms))
     return complete
 
 
-def live(state: State) -> dict[str, Tally]:
+def live(state: CollectorState) -> dict[str, EventSums]:
     """Sums per arm so far, open requests included; users in two arms are still in. Cheap enough for every second."""
-    totals = {arm: state.arms.get(arm, Tally()) for arm in state.rules.experiment.arms}
+    totals = {arm: state.arms.get(arm, EventSums()) for arm in state.rules.experiment.arms}
     for request in state.requests.values():
         if request.shown is not None and request.shown.arm:
-            views, _ = _attributed(state.rules, request.shown, request.responses.values())
-            totals[request.shown.arm] = totals[request.shown.arm].plus(_tally(request.shown, views))
+            views, _ = attributed(state.rules.attribution_window_ms, request.shown, request.responses.values())
+            totals[request.shown.arm] = totals[request.shown.arm].plus(sums_of(request.shown, views))
     return totals
 
 
-def users_per_arm(state: State) -> Counter[str]:
+def users_per_arm(state: CollectorState) -> Counter[str]:
     """Distinct users seen in each arm so far; a user seen in two arms is in both."""
     seen = {(user_id, arm) for user_id, user in state.users.items() for arm in user.arms}
     seen |= {(r.shown.user_id, r.shown.arm) for r in state.requests.values() if r.shown is not None and r.shown.arm}
@@ -260,126 +263,90 @@ def _may_have_feedback(rules: Rules, time_ms: int) -> bool:
     return rules.begin_ms <= time_ms < rules.experiment.end_ms + rules.attribution_window_ms
 
 
-def _add_shown(state: State, request: Request, shown: Shown) -> None:
+def _add_exposure(state: CollectorState, request: OpenRequest, exposure: ExposureRecord) -> None:
     if request.shown is None:
-        request.shown = shown
+        request.shown = exposure
         return
     state.counts[Unused.DUPLICATE_EXPOSURE] += 1
-    request.shown = min(request.shown, shown)  # two that differ are a fault upstream; any fixed choice is order-free
+    request.shown = min(request.shown, exposure)  # two that differ are a fault upstream; any fixed choice is order-free
 
 
-def _add_response(state: State, request: Request, response: Response) -> None:
-    known = request.responses.get(response.event_id)
-    if known is not None:
+def _add_response(state: CollectorState, request: OpenRequest, response: Response) -> None:
+    before = request.responses.get(response.event_id)
+    if before is not None:
         state.counts[Unused.DUPLICATE_FEEDBACK] += 1
-        response = min(known, response)
+        response = min(before, response)
     request.responses[response.event_id] = response
 
 
-def _add_user(state: State, user_id: int, user: User) -> None:
-    into = state.users.setdefault(user_id, User())
+def _add_user(state: CollectorState, user_id: int, user: UserRecord) -> None:
+    into = state.users.setdefault(user_id, UserRecord())
     into.arms |= user.arms
     into.replicas |= user.replicas
     into.pre = into.pre.plus(user.pre)
-    _add_tallies(into.days, user.days)
-    _add_tallies(into.sources, user.sources)
-    _add_tallies(into.ages, user.ages)
-    _add_tallies(into.versions, user.versions)
+    _add_sums(into.days, user.days)
+    _add_sums(into.sources, user.sources)
+    _add_sums(into.ages, user.ages)
+    _add_sums(into.versions, user.versions)
     into.sessions = join([*into.sessions, *user.sessions], state.rules.session_gap_ms)
 
 
-def _add_tallies(into: dict[_Key, Tally], more: Mapping[_Key, Tally]) -> None:
-    for key, tally in more.items():
-        into[key] = into.get(key, Tally()).plus(tally)
+def _add_sums(into: dict[_Key, EventSums], more: Mapping[_Key, EventSums]) -> None:
+    for key, sums in more.items():
+        into[key] = into.get(key, EventSums()).plus(sums)
 
 
-def _attributed(
-    rules: Rules, shown: Shown, responses: Iterable[Response]
-) -> tuple[list[Response], list[tuple[Unused, Response]]]:
-    """The responses that count for an exposure that counts, and the others with the reason."""
-    items = {item for item, _ in shown.items}
-    views: list[Response] = []
-    unused: list[tuple[Unused, Response]] = []
-    for response in responses:
-        if response.user_id != shown.user_id:
-            unused.append((Unused.OTHER_USER, response))
-        elif response.item_id not in items:
-            unused.append((Unused.NOT_SHOWN, response))
-        elif response.time_ms < shown.time_ms:
-            unused.append((Unused.BEFORE_EXPOSURE, response))
-        elif response.time_ms > shown.time_ms + rules.attribution_window_ms:
-            unused.append((Unused.TOO_LATE, response))
-        else:
-            views.append(response)
-    return views, unused
-
-
-def _tally(shown: Shown, views: list[Response]) -> Tally:
-    timed = shown.answer_us >= 0
-    recall = Tally(
-        1, len(shown.items), timed=int(timed), answer_us=shown.answer_us if timed else 0, age_ms=max(shown.age_ms, 0)
-    )
-    return recall.plus(_of_views(views))
-
-
-def _of_views(views: list[Response]) -> Tally:
-    return Tally(
-        views=len(views),
-        effective_views=sum(view.effective_view for view in views),
-        follows=sum(view.follow for view in views),
-        play_ms=sum(view.play_ms for view in views),
-    )
-
-
-def _fold(state: State, shown: Shown, responses: Iterable[Response]) -> None:
-    if not shown.arm and shown.items:
-        views, _ = _attributed(state.rules, shown, responses)
-        _add_user(state, shown.user_id, User(pre=_tally(shown, views)))
+def _fold(state: CollectorState, exposure: ExposureRecord, responses: Iterable[Response]) -> None:
+    if not exposure.arm and exposure.items:
+        views, _ = attributed(state.rules.attribution_window_ms, exposure, responses)
+        _add_user(state, exposure.user_id, UserRecord(pre=sums_of(exposure, views)))
         state.counts["pre_period_exposures"] += 1
         return
-    if not shown.arm:
+    if not exposure.arm:
         state.counts[Unused.OTHER_EXPERIMENT] += 1
         state.counts[Unused.OUTSIDE_EXPERIMENT] += len(list(responses))
         return
-    views, unused = _attributed(state.rules, shown, responses)
+    views, unused = attributed(state.rules.attribution_window_ms, exposure, responses)
     state.counts.update(str(reason) for reason, _ in unused)
-    state.counts["simulated_events"] += shown.simulated + sum(view.simulated for view in views)
-    tally = _tally(shown, views)
-    state.recalls[shown.arm, shown.model, shown.snapshot] += 1
-    state.arms[shown.arm] = state.arms.get(shown.arm, Tally()).plus(tally)
-    version = shown.arm, full_version(shown.snapshot)
-    active_in = [(shown.time_ms, shown.time_ms), *((v.time_ms, v.time_ms + v.play_ms) for v in views)]
-    user = User(
-        {shown.arm},
-        {state.rules.day(shown.time_ms): tally},
-        _by_source(shown, views),
-        {age_class(shown.age_ms): tally},
-        {version: tally} if version[1] and _admitted(state, version, shown.time_ms) else {},
-        {shown.replica} - {""},
+    state.counts["simulated_events"] += exposure.simulated + sum(view.simulated for view in views)
+    sums = sums_of(exposure, views)
+    state.recalls[exposure.arm, exposure.model, exposure.snapshot] += 1
+    state.arms[exposure.arm] = state.arms.get(exposure.arm, EventSums()).plus(sums)
+    version = exposure.arm, full_version(exposure.snapshot)
+    active_in = [(exposure.time_ms, exposure.time_ms), *((v.time_ms, v.time_ms + v.play_ms) for v in views)]
+    user = UserRecord(
+        {exposure.arm},
+        {state.rules.day(exposure.time_ms): sums},
+        sums_by_source(exposure, views),
+        {age_class(exposure.age_ms): sums},
+        {version: sums} if version[1] and _admitted(state, version, exposure.time_ms) else {},
+        {exposure.replica} - {""},
         sessions=active_in,
     )
-    _add_user(state, shown.user_id, user)
+    _add_user(state, exposure.user_id, user)
 
 
-def _admitted(state: State, version: tuple[str, str], time_ms: int) -> bool:
-    """Whether a version that answers is told apart; another one may have to make room."""
+def _admitted(state: CollectorState, version: tuple[str, str], time_ms: int) -> bool:
+    """Whether a version that answers is tracked; another one may have to make room."""
     span = time_ms, time_ms
-    known = state.spans.get(version)
-    if known is None:
+    before = state.spans.get(version)
+    if before is None:
         arm, name = version
-        if name not in told_apart([name, *(other for of, other in state.spans if of == arm)]):
+        if name not in tracked_versions(
+            [name, *(other_name for other_arm, other_name in state.spans if other_arm == arm)]
+        ):
             return False
         state.spans[version] = span
         _let_go(state, arm)
     else:
-        state.spans[version] = _spanning(known, span)
+        state.spans[version] = _spanning(before, span)
     return True
 
 
-def _let_go(state: State, arm: str) -> None:
+def _let_go(state: CollectorState, arm: str) -> None:
     """Forget by user the versions of an arm that are too many."""
-    mine = {version for of, version in state.spans if of == arm}
-    gone = {(arm, version) for version in mine - told_apart(mine)}
+    mine = {version for other_arm, version in state.spans if other_arm == arm}
+    gone = {(arm, version) for version in mine - tracked_versions(mine)}
     for version in gone:
         del state.spans[version]
     for user in state.users.values() if gone else ():
@@ -391,17 +358,7 @@ def _spanning(a: Interval, b: Interval) -> Interval:
     return min(a[0], b[0]), max(a[1], b[1])
 
 
-def _by_source(shown: Shown, views: list[Response]) -> dict[str, Tally]:
-    """Tallies per source; a request counts as one recall of each source that it shows an item of."""
-    source_of = dict(reversed(shown.items))  # an item shown twice belongs to its first place
-    sources: dict[str, list[Response]] = {source: [] for _, source in shown.items}
-    for view in views:
-        sources[source_of[view.item_id]].append(view)
-    slots = Counter(source for _, source in shown.items)
-    return {source: Tally(1, slots[source]).plus(_of_views(of)) for source, of in sources.items()}
-
-
-def _times(request: Request) -> Iterator[int]:
+def _times(request: OpenRequest) -> Iterator[int]:
     if request.shown is not None:
         yield request.shown.time_ms
     yield from (response.time_ms for response in request.responses.values())

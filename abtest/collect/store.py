@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from abtest.collect.records import Response, Shown, Tally
-from abtest.collect.state import Request, Rules, State, User
+from abtest.collect.records import EventSums, ExposureRecord, Response
+from abtest.collect.state import CollectorState, OpenRequest, Rules, UserRecord
 from contracts.config.settings import Settings
 from contracts.runtime.durable import StateError, replace_file
 
 FORMAT = 3
 OF_NO_MATTER = {"hypothesis", "owner", "ramp", "metrics", "analysis"}  # to what a state holds
-TALLY = len(Tally._fields)
+SUMS = len(EventSums._fields)
 
 
 @dataclass
 class Saved:
     """A state with its place in the log. Keys are ``"topic:partition"``."""
 
-    state: State
+    state: CollectorState
     offsets: dict[str, int] = field(default_factory=dict)  # of the next record to read
     newest_ms: dict[str, int] = field(default_factory=dict)  # newest event time read
 
@@ -40,7 +40,7 @@ def path_of(settings: Settings) -> Path:
     return settings.state / "abtest.npz"
 
 
-def load_state(settings: Settings) -> State:
+def load_state(settings: Settings) -> CollectorState:
     """The state that the worker saved; an empty one where it has saved none.
 
     Raises:
@@ -84,14 +84,12 @@ def save(saved: Saved, path: Path) -> None:
         buffer,
         header=np.frombuffer(json.dumps(header).encode(), np.uint8),
         arms=_table([(i, arms.index(arm)) for i, user in users for arm in sorted(user.arms)], 2),
-        pre=_table([(i, *user.pre) for i, user in users], 1 + TALLY),
-        days=_table([(i, day, *tally) for i, user in users for day, tally in user.days.items()], 2 + TALLY),
-        sources=_table(
-            [(i, place[name], *tally) for i, user in users for name, tally in user.sources.items()], 2 + TALLY
-        ),
-        ages=_table([(i, age, *tally) for i, user in users for age, tally in user.ages.items()], 2 + TALLY),
+        pre=_table([(i, *user.pre) for i, user in users], 1 + SUMS),
+        days=_table([(i, day, *sums) for i, user in users for day, sums in user.days.items()], 2 + SUMS),
+        sources=_table([(i, place[name], *sums) for i, user in users for name, sums in user.sources.items()], 2 + SUMS),
+        ages=_table([(i, age, *sums) for i, user in users for age, sums in user.ages.items()], 2 + SUMS),
         versions=_table(
-            [(i, version[name], *tally) for i, user in users for name, tally in user.versions.items()], 2 + TALLY
+            [(i, version[name], *sums) for i, user in users for name, sums in user.versions.items()], 2 + SUMS
         ),
         replicas=_table([(i, replica[name]) for i, user in users for name in sorted(user.replicas)], 2),
         sessions=_table([(i, start, end) for i, user in users for start, end in user.sessions], 3),
@@ -108,7 +106,7 @@ def load(path: Path, rules: Rules) -> Saved:
 
     """
     if not path.exists():
-        return Saved(State(rules))
+        return Saved(CollectorState(rules))
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             tables = {name: archive[name] for name in archive.files}
@@ -122,11 +120,11 @@ def load(path: Path, rules: Rules) -> Saved:
             f"{path} was written for another experiment or other settings (arms, weights, salt, period, windows); "
             "read it with those. To collect anew, move it away."
         )
-    state = State(
+    state = CollectorState(
         rules,
         requests={request_id: _request(*pair) for request_id, pair in header["requests"].items()},
         users=_users(tables, list(rules.experiment.arms), header),
-        arms={arm: Tally(*tally) for arm, tally in header["arms"].items()},
+        arms={arm: EventSums(*sums) for arm, sums in header["arms"].items()},
         recalls=Counter({(arm, model, version): count for arm, model, version, count in header["recalls"]}),
         counts=Counter(header["counts"]),
         closed_ms=header["closed_ms"],
@@ -137,20 +135,22 @@ def load(path: Path, rules: Rules) -> Saved:
     return Saved(state, header["offsets"], header["newest_ms"])
 
 
-def _users(tables: Mapping[str, npt.NDArray[np.int64]], arms: list[str], header: Mapping[str, Any]) -> dict[int, User]:
+def _users(
+    tables: Mapping[str, npt.NDArray[np.int64]], arms: list[str], header: Mapping[str, Any]
+) -> dict[int, UserRecord]:
     sources, replicas = header["sources"], header["replicas"]
     versions = [(arm, version) for arm, version, *_ in header["spans"]]
-    users = {user_id: User(pre=Tally(*tally)) for user_id, *tally in tables["pre"].tolist()}
+    users = {user_id: UserRecord(pre=EventSums(*sums)) for user_id, *sums in tables["pre"].tolist()}
     for user_id, arm in tables["arms"].tolist():
         users[user_id].arms.add(arms[arm])
-    for user_id, day, *tally in tables["days"].tolist():
-        users[user_id].days[day] = Tally(*tally)
-    for user_id, source, *tally in tables["sources"].tolist():
-        users[user_id].sources[sources[source]] = Tally(*tally)
-    for user_id, age, *tally in tables["ages"].tolist():
-        users[user_id].ages[age] = Tally(*tally)
-    for user_id, version, *tally in tables["versions"].tolist():
-        users[user_id].versions[versions[version]] = Tally(*tally)
+    for user_id, day, *sums in tables["days"].tolist():
+        users[user_id].days[day] = EventSums(*sums)
+    for user_id, source, *sums in tables["sources"].tolist():
+        users[user_id].sources[sources[source]] = EventSums(*sums)
+    for user_id, age, *sums in tables["ages"].tolist():
+        users[user_id].ages[age] = EventSums(*sums)
+    for user_id, version, *sums in tables["versions"].tolist():
+        users[user_id].versions[versions[version]] = EventSums(*sums)
     for user_id, name in tables["replicas"].tolist():
         users[user_id].replicas.add(replicas[name])
     for user_id, start, end in tables["sessions"].tolist():
@@ -158,12 +158,12 @@ def _users(tables: Mapping[str, npt.NDArray[np.int64]], arms: list[str], header:
     return users
 
 
-def _request(shown: list[Any] | None, responses: list[list[Any]]) -> Request:
+def _request(exposure: list[Any] | None, responses: list[list[Any]]) -> OpenRequest:
     read = {response.event_id: response for response in (Response(*fields) for fields in responses)}
-    if shown is None:
-        return Request(None, read)
-    exposure = Shown(*shown)
-    return Request(exposure._replace(items=tuple((item, source) for item, source in exposure.items)), read)
+    if exposure is None:
+        return OpenRequest(None, read)
+    record = ExposureRecord(*exposure)
+    return OpenRequest(record._replace(items=tuple((item, source) for item, source in record.items)), read)
 
 
 def _fingerprint(rules: Rules) -> list[Any]:

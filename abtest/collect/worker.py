@@ -46,12 +46,12 @@ class Meters:
     def show(self, saved: Saved) -> None:
         """Bring the gauges up to date. An arm without views has no EVR, and shows none."""
         users = users_per_arm(saved.state)
-        for arm, tally in live(saved.state).items():
+        for arm, sums in live(saved.state).items():
             self.users.labels(arm).set(users[arm])
-            self.views.labels(arm).set(tally.views)
-            self.recalls.labels(arm).set(tally.recalls)
-            if tally.views:
-                self.evr.labels(arm).set(tally.effective_views / tally.views)
+            self.views.labels(arm).set(sums.views)
+            self.recalls.labels(arm).set(sums.recalls)
+            if sums.views:
+                self.evr.labels(arm).set(sums.effective_views / sums.views)
         self.open.set(len(saved.state.requests))
 
 

@@ -1,35 +1,43 @@
 """An experiment to which a day can be added without reading the days before again: the users' days, kept on disk.
 
 A new day's covariance with every day before it needs what its users did on those days. So a folder keeps, besides the
-aggregate, the users in the order in which they came (by first day, arm and whether they are known from before, then by
-id: runs of one kind), and for each day who came and their columns, sorted by that order. To add a day, its rows are
-sorted once, and then every kept day is read once, in order, beside them.
+aggregate, the users in the order in which they came, and for each day who came and their columns, sorted by that order
+(see `abtest.incremental.store`). To add a day, its rows are sorted once, and then every kept day is read once, in
+order, beside them.
 
 Sums of products are taken about the days' means, so that no digits are lost where a mean is large against its spread.
-A day is there when `kept.npz` says so, which is replaced last: a crash before that leaves the days before.
+A day is there when the manifest says so, which is replaced last: a crash before that leaves the days before.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from abtest.aggregate.aggregate import SEGMENTS, aggregate, bucketed
 from abtest.aggregate.user_days import Ints, Table, arranged
-from abtest.incremental.cross_day_moments import about, moments_with
-from abtest.incremental.store import COVARIATES, Day, Kept, begun, commit, opened, roster, write
+from abtest.incremental.cross_day_moments import DayRows, moments_with, summarised
+from abtest.incremental.store import COVARIATES, Kept, RunKey, commit, load_roster, write_day, write_roster
 from abtest.read.engines import DataError
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
 
-__all__ = ["Kept", "begun", "opened", "with_day"]
+
+class _Newcomers(NamedTuple):
+    """Users of a table whose first day it is, sorted by run and id."""
+
+    users: Ints  # (N,) index into the table's users
+    pre: Floats  # (N, P)
+    runs: dict[RunKey, slice]  # their places
+    without_pre: int  # users whose covariates, given once for all users, are not known
 
 
-def with_day(kept: Kept, table: Table, counts: Mapping[str, int] | None = None) -> Kept:
+def add_day(kept: Kept, table: Table, counts: Mapping[str, int] | None = None) -> Kept:
     """One more day, which is kept.
 
     Args:
@@ -49,151 +57,183 @@ def with_day(kept: Kept, table: Table, counts: Mapping[str, int] | None = None) 
             f"Day {day} comes after day {kept.days[-1].day}, which is kept already; days are added in order."
         )
     with threadpool_limits(1, "blas"):  # the pool below has the processors
-        return _with_day(kept, table, day, Counter(counts or {}))
+        return _add_day(kept, table, day, Counter(counts or {}))
 
 
-def _with_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
-    old = roster(kept)
-    place = _places(old["ids"], old["places"], table.user_id)
-    met = place >= 0
+def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
+    roster = load_roster(kept)
+    place = places_of(roster["ids"], roster["places"], table.user_id)
+    came_before = place >= 0
     gone = np.zeros(len(place), bool)
-    gone[met] = old["gone"][place[met]]
-    run = np.searchsorted(kept.starts, place, side="right") - 1
-    mixed = met & ~gone & (run % len(kept.kinds) // len(SEGMENTS) != table.arm)
-    if mixed.any():
-        kept = _without_users(kept, table.user_id[mixed], place[mixed])
-        old["gone"][place[mixed]] = True
-    before = np.flatnonzero(met & ~gone & ~mixed)
-    before = before[np.argsort(place[before])]
-    new, pre, sizes, unknown = _newcomers(kept, table, np.flatnonzero(~met))
-    rows = counts["rows"] or len(table.day)
+    gone[came_before] = roster["gone"][place[came_before]]
+    in_two_arms = came_before & ~gone
+    in_two_arms[in_two_arms] = _arms_at(kept, place[in_two_arms]) != table.arm[in_two_arms]
+    if in_two_arms.any():
+        kept = _without_users(kept, table.user_id[in_two_arms], place[in_two_arms])
+        roster["gone"][place[in_two_arms]] = True
+    returning = np.flatnonzero(came_before & ~gone & ~in_two_arms)
+    returning = returning[np.argsort(place[returning])]
+    new = _newcomers(kept, table, day, np.flatnonzero(~came_before))
+    row_count = counts["rows"] or len(table.day)
     counts.update(kept.counts)
-    if (kept.folder / COVARIATES).exists():
-        counts["users_without_pre"] += unknown
-        counts["pre_users_without_rows"] -= len(new) - unknown
-    users = np.concatenate([before, new])
-    place = np.concatenate([place[before], kept.starts[-1] + np.arange(len(new))])
-    starts = (*kept.starts, *(kept.starts[-1] + np.cumsum(sizes)).tolist())
-    values = table.values[users]
-    bounds = np.searchsorted(place, starts).tolist()
-    means = about(len(kept.kinds), bounds, values, pre)
-    added = Day(day, tuple(bounds), means, np.zeros_like(means), rows)
-    found = replace(kept, starts=starts, days=(*kept.days, added))
+    if kept.has_covariates_of_their_own:
+        counts["users_without_pre"] += new.without_pre
+        counts["pre_users_without_rows"] -= len(new.users) - new.without_pre
+    users = np.concatenate([returning, new.users])
+    newcomers = slice(kept.places, kept.places + len(new.users))
+    rows = DayRows(
+        np.concatenate([place[returning], np.arange(newcomers.start, newcomers.stop)]), table.values[users], new.pre
+    )
+    runs = {**kept.runs, **new.runs}
+    added = summarised(kept, day, newcomers, _rows_of_runs(runs, rows.places), rows, row_count)
+    before, kept = kept, replace(kept, runs=runs, days=(*kept.days, added))
     with ThreadPoolExecutor(1) as pool:  # the disk has its time meanwhile
-        written = pool.submit(write, kept.folder, str(day), rows=place.astype(np.int32), values=values, pre=pre)
-        moments = moments_with(found, place, values, pre)
+        written = pool.submit(
+            write_day, kept.folder, day, rows=rows.places.astype(np.int32), values=rows.values, pre=rows.pre
+        )
+        moments = moments_with(kept, rows)
         written.result()
     arm = table.arm[users]
-    found = replace(
-        found,
+    kept = replace(
+        kept,
         moments=moments,
-        buckets=_buckets(found, table.user_id[users], arm, values, len(before)),
-        histograms=_histograms(found, old["totals"], place, arm, values, len(before)),
+        buckets=_buckets(before, table.user_id[users], arm, rows),
+        histograms=_histograms(before, roster["totals"], arm, rows),
         counts=dict(counts),
     )
-    ids = np.concatenate([old["ids"], table.user_id[new]])
+    ids = np.concatenate([roster["ids"], table.user_id[new.users]])
     order = np.argsort(ids, kind="stable")  # two sorted runs or so: merged
-    places = np.concatenate([old["places"], place[len(before) :]])
-    write(
-        kept.folder,
-        str(day),
+    write_roster(
+        kept,
         ids=ids[order],
-        places=places[order],
-        gone=np.concatenate([old["gone"], np.zeros(len(new), bool)]),
-        totals=_totals(found, old["totals"], place, values, len(new)),
+        places=np.concatenate([roster["places"], rows.places[rows.returning :]])[order],
+        gone=np.concatenate([roster["gone"], np.zeros(len(new.users), bool)]),
+        totals=_totals(kept, roster["totals"], rows),
     )
-    commit(found)
-    return found
+    commit(kept)
+    return kept
 
 
-def _places(ids: Ints, places: Ints, wanted: Ints) -> Ints:
-    """Where users stand; -1 for those who are new. `ids` are sorted."""
+def places_of(ids: Ints, places: Ints, wanted: Ints) -> Ints:
+    """The places of users `wanted`; -1 for those who are not among `ids`, which are sorted.
+
+    >>> places_of(np.array([3, 7]), np.array([1, 0]), np.array([7, 5, 3])).tolist()
+    [0, -1, 1]
+    """
     order = np.argsort(wanted)
     at = np.searchsorted(ids, wanted[order])
-    found = np.full(len(wanted), -1)
+    wanted_places = np.full(len(wanted), -1)
     inside = np.flatnonzero(at < len(ids))
     inside = inside[ids[at[inside]] == wanted[order[inside]]]
-    found[order[inside]] = places[at[inside]]
-    return found
+    wanted_places[order[inside]] = places[at[inside]]
+    return wanted_places
 
 
-def _newcomers(kept: Kept, table: Table, new: Ints) -> tuple[Ints, Floats, Ints, int]:
-    """Those of `table` who are new, in the order in which they are kept; their covariates; how many of each kind.
+def _keys_at(kept: Kept, places: Ints) -> tuple[list[RunKey], Ints]:
+    """All runs, and which of them each user is in."""
+    stops = np.array([run.stop for run in kept.runs.values()], np.int64)
+    return list(kept.runs), np.searchsorted(stops, places, side="right")
 
-    And of how many the covariates are not known, where they are given once for all users.
-    """
-    pre, unknown = table.pre[new], 0
-    if (kept.folder / COVARIATES).exists():
+
+def _arms_at(kept: Kept, places: Ints) -> Ints:
+    """Each user's arm, as an index into the experiment's arms."""
+    arms = tuple(kept.experiment.arms)
+    keys, which = _keys_at(kept, places)
+    return np.array([arms.index(key.arm) for key in keys], np.int64)[which]
+
+
+def _rows_of_runs(runs: Mapping[RunKey, slice], places: Ints) -> dict[RunKey, slice]:
+    """Which of a day's rows, sorted by place, are of each run."""
+    begins, ends = (
+        np.searchsorted(places, edge).tolist()
+        for edge in ([run.start for run in runs.values()], [run.stop for run in runs.values()])
+    )
+    return {key: slice(begin, end) for key, begin, end in zip(runs, begins, ends, strict=True) if begin < end}
+
+
+def _newcomers(kept: Kept, table: Table, day: int, users: Ints) -> _Newcomers:
+    pre, without_pre = table.pre[users], 0
+    if kept.has_covariates_of_their_own:
         ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
-        known = _places(ids, np.arange(len(ids)), table.user_id[new])
-        pre = np.zeros((len(new), len(kept.covariates)))
-        pre[known >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[known[known >= 0]]
-        unknown = int((known < 0).sum())
-    kind = len(SEGMENTS) * table.arm[new] + ~pre.any(axis=1)
-    order = np.lexsort((table.user_id[new], kind))
-    return new[order], pre[order], np.bincount(kind, minlength=len(kept.kinds)), unknown
+        at = places_of(ids, np.arange(len(ids)), table.user_id[users])
+        pre = np.zeros((len(users), len(kept.covariates)))
+        pre[at >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
+        without_pre = int((at < 0).sum())
+    arm, is_new = table.arm[users], ~pre.any(axis=1)
+    order = np.lexsort((table.user_id[users], is_new, arm))
+    runs, end = {}, kept.places
+    for i, name in enumerate(kept.experiment.arms):
+        for segment, inside in zip(SEGMENTS, (~is_new, is_new), strict=True):
+            begin, end = end, end + int(((arm == i) & inside).sum())
+            if begin < end:
+                runs[RunKey(day, name, segment)] = slice(begin, end)
+    return _Newcomers(users[order], pre[order], runs, without_pre)
 
 
-def _buckets(kept: Kept, ids: Ints, arm: Ints, values: Floats, before: int) -> dict[str, Buckets]:
-    found = {}
+def _buckets(kept: Kept, ids: Ints, arm: Ints, rows: DayRows) -> dict[str, Buckets]:
+    """With a day's rows; only newcomers are counted."""
+    buckets = {}
     for i, name in enumerate(kept.experiment.arms):
         inside = arm == i
-        added = bucketed(kept.columns, ids[inside], values[inside])
-        new = bucketed(kept.columns, ids[before:][inside[before:]], values[before:][inside[before:]])
-        found[name] = kept.buckets[name] + Buckets(kept.columns, added.sums, new.counts)
-    return found
+        new = inside.copy()
+        new[: rows.returning] = False
+        added = bucketed(kept.columns, ids[inside], rows.values[inside])
+        counts = bucketed(kept.columns, ids[new], rows.values[new]).counts
+        buckets[name] = kept.buckets[name] + Buckets(kept.columns, added.sums, counts)
+    return buckets
 
 
-def _histograms(
-    kept: Kept, totals: Floats, place: Ints, arm: Ints, values: Floats, before: int
-) -> dict[str, dict[str, Histogram]]:
-    """Users who came before change their cell."""
-    found: dict[str, dict[str, Histogram]] = {}
+def _histograms(kept: Kept, totals: Floats, arm: Ints, rows: DayRows) -> dict[str, dict[str, Histogram]]:
+    """With a day's rows; users who came before change their cell."""
+    histograms: dict[str, dict[str, Histogram]] = {}
     for i, column in enumerate(kept.spread):
-        own = values[:, kept.columns.index(column)]
-        had = np.concatenate([totals[place[:before], i], np.zeros(len(own) - before)])
-        found[column] = {}
+        values = rows.values[:, kept.columns.index(column)]
+        had = totals[rows.places[: rows.returning], i]
+        total = values.copy()
+        total[: rows.returning] += had
+        histograms[column] = {}
         for j, name in enumerate(kept.experiment.arms):
-            left = Histogram.of(had[:before][arm[:before] == j])
-            found[column][name] = _less(kept.histograms[column][name] + Histogram.of((had + own)[arm == j]), left)
-    return found
+            left = Histogram.of(had[arm[: rows.returning] == j])
+            histograms[column][name] = _less(kept.histograms[column][name] + Histogram.of(total[arm == j]), left)
+    return histograms
 
 
 def _less(whole: Histogram, part: Histogram) -> Histogram:
     return Histogram((whole.counts.astype(np.int64) - part.counts).astype(np.uint32))
 
 
-def _totals(kept: Kept, totals: Floats, place: Ints, values: Floats, new: int) -> Floats:
+def _totals(kept: Kept, totals: Floats, rows: DayRows) -> Floats:
     """Users' sums over all days of the columns of histograms."""
-    found = np.concatenate([totals, np.zeros((new, totals.shape[1]))])
+    longer = np.concatenate([totals, np.zeros((len(rows.pre), totals.shape[1]))])
     for i, column in enumerate(kept.spread):
-        found[place, i] += values[:, kept.columns.index(column)]
-    return found
+        longer[rows.places, i] += rows.values[:, kept.columns.index(column)]
+    return longer
 
 
-def _without_users(kept: Kept, ids: Ints, place: Ints) -> Kept:
+def _without_users(kept: Kept, ids: Ints, places: Ints) -> Kept:
     """Users who turn out to be in two arms leave, with all that they did."""
-    order = np.argsort(place)
-    ids, place = ids[order], place[order]
-    arms, size = tuple(kept.experiment.arms), len(kept.kinds)
-    run = np.searchsorted(kept.starts, place, side="right") - 1
+    order = np.argsort(places)
+    ids, places = ids[order], places[order]
+    keys, which = _keys_at(kept, places)
+    first = np.array([key.day for key in keys])[which]
     pre = np.zeros((len(ids), len(kept.covariates)))
     rows: list[tuple[Ints, Ints, Floats]] = []
-    for which, day in enumerate(kept.days):
-        came = np.load(kept.folder / f"rows-{day.day}.npy", mmap_mode="r")
-        at = np.searchsorted(came, place)
+    for day in kept.days:
+        came = kept.array("rows", day.day)
+        at = np.searchsorted(came, places)
         user = np.flatnonzero(at < len(came))
-        user = user[came[at[user]] == place[user]]
-        values = np.load(kept.folder / f"values-{day.day}.npy", mmap_mode="r")[at[user]]
-        rows.append((np.full(len(user), day.day), user, values))
-        own = run // size == which
-        pre[own] = np.load(kept.folder / f"pre-{day.day}.npy", mmap_mode="r")[place[own] - kept.starts[which * size]]
-    days = tuple(_without_rows(kept, day, *rows[which], run, pre) for which, day in enumerate(kept.days))
+        user = user[came[at[user]] == places[user]]
+        rows.append((np.full(len(user), day.day), user, kept.array("values", day.day)[at[user]]))
+        new = first == day.day
+        pre[new] = kept.array("pre", day.day)[places[new] - day.newcomers.start]
+    segment_of = np.array([key.segment for key in keys])[which]
     day_of, user, values = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     moments: dict[str, dict[str, Moments]] = {}
-    buckets, histograms = dict(kept.buckets), {column: dict(found) for column, found in kept.histograms.items()}
-    for i, segment in enumerate(SEGMENTS):
-        inside = run % len(SEGMENTS) == i
+    buckets = dict(kept.buckets)
+    histograms = {column: dict(by_arm) for column, by_arm in kept.histograms.items()}
+    arms, arm_of = tuple(kept.experiment.arms), _arms_at(kept, places)
+    for segment in SEGMENTS:
+        inside = segment_of == segment
         mine, number = inside[user], np.cumsum(inside) - 1
         left = aggregate(
             arranged(
@@ -201,7 +241,7 @@ def _without_users(kept: Kept, ids: Ints, place: Ints) -> Kept:
                 kept.columns,
                 kept.covariates,
                 ids[inside],
-                (run % size // len(SEGMENTS))[inside],
+                arm_of[inside],
                 pre[inside],
                 day_of[mine],
                 number[user[mine]],
@@ -216,26 +256,30 @@ def _without_users(kept: Kept, ids: Ints, place: Ints) -> Kept:
             buckets[arm] = buckets[arm] + Buckets(gone.columns, -gone.sums, -gone.counts)
             for column in kept.spread:
                 histograms[column][arm] = _less(histograms[column][arm], left.histograms[column][arm])
+    days = []
+    for day, (_, user, values) in zip(kept.days, rows, strict=True):
+        sums = dict(day.sums)
+        for group in kept.groups:
+            inside = (arm_of == arms.index(group.arm)) & (segment_of == group.segment)
+            new = inside & (first == day.day)
+            sums[group] = sums[group] - _sums_about(day.about[group], values[inside[user]], pre[new])
+        days.append(replace(day, sums=sums))
     return replace(
         kept,
         moments=moments,
         buckets=buckets,
         histograms=histograms,
-        days=days,
+        days=tuple(days),
         in_two_arms=kept.in_two_arms + len(ids),
     )
 
 
-def _without_rows(kept: Kept, day: Day, _: Ints, user: Ints, values: Floats, run: Ints, pre: Floats) -> Day:
-    """A day's `sums` without some users, whose `run` and `pre` are given."""
-    size, k, sums = len(kept.kinds), len(kept.columns), day.sums.copy()
-    which = next(place for place, of in enumerate(kept.days) if of.day == day.day)
-    for kind in range(size):
-        came, new = run[user] % size == kind, run == which * size + kind
-        sums[kind, :k] -= (values[came] - day.about[kind, :k]).sum(axis=0)
-        sums[kind, k : k + 2] -= came.sum(), new.sum()
-        sums[kind, k + 2 :] -= (pre[new] - day.about[kind, k + 2 :]).sum(axis=0)
-    return replace(day, sums=sums)
+def _sums_about(about: Floats, values: Floats, pre: Floats) -> Floats:
+    """Sums (q,) as `KeptDay.sums` has them: over rows of a day, and over those of its users who were new."""
+    k = values.shape[1]
+    return np.concatenate(
+        [(values - about[:k]).sum(axis=0), [len(values), len(pre)], (pre - about[k + 2 :]).sum(axis=0)]
+    )
 
 
 def _less_moments(whole: Moments, part: Moments) -> Moments:

@@ -5,11 +5,11 @@ What `abtest.read.rows.read` gives of all days, by `abtest.incremental.add_day` 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from abtest.aggregate.archive import Counted
-from abtest.incremental.add_day import Kept, begun, opened, with_day
-from abtest.incremental.store import COVARIATES, MANIFEST
+from abtest.incremental.add_day import add_day
+from abtest.incremental.store import MANIFEST, Kept, create, load
 from abtest.read.checks import DAY, day_of, first_day
 from abtest.read.engines import DataError, batches
 from abtest.read.rows import before, gaps, one_day, wanted
@@ -17,6 +17,13 @@ from contracts.config.experiment import Experiment
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+
+
+class DayOfTable(NamedTuple):
+    """What a table calls a day, and how many rows it has of it."""
+
+    value: Any
+    rows: int
 
 
 def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = None) -> Counted:
@@ -39,7 +46,7 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     """
     columns, spread, inside = wanted(table, experiment)
     if (folder / MANIFEST).exists():
-        kept = opened(folder, experiment)
+        kept = load(folder, experiment)
         _require(kept, columns, spread, inside, pre is not None)
     elif folder.exists() and any(path.suffix != ".npy" for path in folder.iterdir()):
         raise DataError(f"{folder} has other files in it; days are kept in a folder of their own.")
@@ -47,24 +54,23 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
     elif pre is not None:
         covariates, ids, values = before(pre, experiment)
-        kept = begun(folder, experiment, columns, covariates, (ids, values), spread)
+        kept = create(folder, experiment, columns, covariates, (ids, values), spread)
     else:
-        kept = begun(folder, experiment, columns, inside, spread=spread)
+        kept = create(folder, experiment, columns, inside, spread=spread)
     days = _days(table, experiment)
     _require_order(kept, days)
-    for day in sorted(days):
-        if not kept.days or day > kept.days[-1].day:
-            value, _ = days[day]
-            kept = with_day(kept, *one_day(table.filter(table[DAY] == value), experiment, kept.columns))
-    of = kept.aggregate
-    counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(of)}
-    return Counted(of, {name: count for name, count in counts.items() if count})
+    for number in sorted(days):
+        if not kept.days or number > kept.days[-1].day:
+            rows = table.filter(table[DAY] == days[number].value)
+            kept = add_day(kept, *one_day(rows, experiment, kept.columns))
+    whole = kept.aggregate
+    counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(whole)}
+    return Counted(whole, {name: count for name, count in counts.items() if count})
 
 
 def _require(kept: Kept, columns: Sequence[str], spread: Sequence[str], inside: Sequence[str], more: bool) -> None:
     """`inside`: covariates that the table has; `more`: there is a table of them too."""
-    of_their_own = (kept.folder / COVARIATES).exists()
-    if not of_their_own and (more or tuple(inside) != kept.covariates):
+    if not kept.has_covariates_of_their_own and (more or tuple(inside) != kept.covariates):
         had = ", ".join(kept.covariates) or "no covariates"
         raise DataError(
             f"{kept.folder} was begun with {had} in the table of days; give the same, or begin another folder."
@@ -77,28 +83,29 @@ def _require(kept: Kept, columns: Sequence[str], spread: Sequence[str], inside: 
         )
 
 
-def _require_order(kept: Kept, days: Mapping[int, tuple[Any, int]]) -> None:
+def _require_order(kept: Kept, days: Mapping[int, DayOfTable]) -> None:
     had = [day.day for day in kept.days]
     behind = [day for day in sorted(days) if day not in had and had and day < had[-1]]
     if behind:
         raise DataError(
-            f"Day {days[behind[0]][0]} came after a later one was kept in {kept.folder}, and days are added in order; "
-            f"to have it, begin another folder."
+            f"Day {days[behind[0]].value} came after a later one was kept in {kept.folder}, and days are added in "
+            f"order; to have it, begin another folder."
         )
 
 
-def _late(kept: Kept, days: Mapping[int, tuple[Any, int]]) -> int:
+def _late(kept: Kept, days: Mapping[int, DayOfTable]) -> int:
     """How many rows the days kept have now that they did not have when they were read."""
-    return sum(max(days[day.day][1] - day.rows, 0) for day in kept.days if day.day in days)
+    return sum(max(days[day.day].rows - day.row_count, 0) for day in kept.days if day.day in days)
 
 
-def _days(table: "ir.Table", experiment: Experiment) -> dict[int, tuple[Any, int]]:
-    """By day of the experiment: what the table calls it, and how many rows it has."""
-    found: dict[int, tuple[Any, int]] = {}
+def _days(table: "ir.Table", experiment: Experiment) -> dict[int, DayOfTable]:
+    """The table's days by day of the experiment; those outside it are left out."""
+    days: dict[int, DayOfTable] = {}
     for batch in batches(table.group_by(DAY).aggregate(rows=table.count()), [DAY, "rows"]):
-        days = batch.column(DAY)
-        if days.null_count:
+        values = batch.column(DAY)
+        if values.null_count:
             raise DataError(f"The data cannot be used: column '{DAY}' has missing values.")
-        numbers = day_of(days, first_day(experiment)).tolist()
-        found |= zip(numbers, zip(days.to_pylist(), batch.column("rows").to_pylist(), strict=True), strict=True)
-    return {day: of for day, of in found.items() if 0 <= day < experiment.days}
+        numbers = day_of(values, first_day(experiment)).tolist()
+        each = map(DayOfTable, values.to_pylist(), batch.column("rows").to_pylist())
+        days |= zip(numbers, each, strict=True)
+    return {number: day for number, day in days.items() if 0 <= number < experiment.days}

@@ -1,46 +1,84 @@
-"""What is kept of an experiment to which days are added, and its folder (see `abtest.incremental.add_day`)."""
+"""What is kept of an experiment to which days are added, and the folder that holds it (see `add_day`).
 
-from collections.abc import Sequence
+Users stand in the order in which they came, in runs of users who came alike (`RunKey`); a user's place in that order is
+its number in every file. The folder has
+
+    kept.npz                the manifest: the aggregate's parts, and which places and rows each run has
+    ids-D, places-D, gone-D, totals-D    the roster after day D, sorted by id: only the last day's is there
+    rows-D, values-D        the places of the users who came on day D, sorted, and their columns
+    pre-D                   the covariates of those of them who were new
+    pre-ids, pre            ids and covariates of all users, where they are given once and not with the days
+
+A file counts only once the manifest names its day. Every file, and then the folder, is synced before the manifest is
+replaced, so a crash or a power cut leaves the days before.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from abtest.aggregate.aggregate import BUCKETS, SEGMENTS, Aggregate, layout
 from abtest.aggregate.archive import fingerprint, read_archive, write_archive
 from abtest.aggregate.user_days import Ints
+from abtest.stats.columns import on_days
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import Experiment
-from contracts.runtime.durable import StateError
+from contracts.runtime.durable import StateError, sync_directory, sync_file
 
 MANIFEST = "kept.npz"
 COVARIATES = "pre.npy"  # where they are given once for all users
 ROSTER = ("ids", "places", "gone", "totals")
+DAY_FILES = ("rows", "values", "pre")
+
+
+class Group(NamedTuple):
+    """Users of one arm and one of `SEGMENTS`."""
+
+    arm: str
+    segment: str
+
+
+class RunKey(NamedTuple):
+    """Users who came alike: first seen on one day, in one arm, of one of `SEGMENTS`. They stand side by side."""
+
+    day: int
+    arm: str
+    segment: str
+
+    @property
+    def group(self) -> Group:
+        return Group(self.arm, self.segment)
 
 
 @dataclass(frozen=True)
-class Day:
-    """A kept day: where each run of users begins and ends among its rows, and what products are taken about.
+class KeptDay:
+    """A day that was added.
 
-    `about` (kinds, q): of each kind the means of the day's columns, 0, 0, and those of the covariates of who is new.
-    `sums` (kinds, q): of columns, exposed, first and covariates, about those, over the users who are still there.
+    `runs`: which of the day's rows are of which run; runs without a row are left out. `newcomers`: the places of those
+    whose first day it is. `about` (q,): by group the means of the day's columns, 0, 0, and the means of the newcomers'
+    covariates; products are taken about them. `sums` (q,): by group the sums of columns, exposed, first and covariates
+    about those, over the users who are still there. `row_count`: rows of the day's table, whatever became of them.
     """
 
     day: int
-    bounds: tuple[int, ...]
-    about: Floats
-    sums: Floats
-    rows: int = 0  # that its table had, whatever became of them
+    runs: Mapping[RunKey, slice]
+    newcomers: slice
+    about: Mapping[Group, Floats]
+    sums: Mapping[Group, Floats]
+    row_count: int = 0
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An experiment so far. `starts`: where each run of users begins, and where the last ends.
+    """An experiment so far.
 
-    `moments`: by segment and arm, of all days' columns jointly. `days`: those added, in order.
+    `moments`: by segment and arm, of all days' columns jointly. `runs`: the places of each run that has users, in
+    order. `days`: those added, in order. `counts`: see `abtest.aggregate.archive.Counted`.
     """
 
     folder: Path
@@ -51,17 +89,17 @@ class Kept:
     moments: dict[str, dict[str, Moments]]
     buckets: dict[str, Buckets]
     histograms: dict[str, dict[str, Histogram]]
-    starts: tuple[int, ...] = (0,)
-    days: tuple[Day, ...] = ()
+    runs: Mapping[RunKey, slice] = field(default_factory=dict)
+    days: tuple[KeptDay, ...] = ()
     in_two_arms: int = 0
-    counts: dict[str, int] = field(default_factory=dict)  # of the days' rows, see `abtest.aggregate.archive.Counted`
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def aggregate(self) -> Aggregate:
         """Of all days added."""
         days = self.days[-1].day + 1 if self.days else 1
         names = (*self.columns, *self.covariates)
-        totals = [(name, [f"{name}@{day}" for day in range(days)]) for name in names]
+        totals = [(name, on_days(name, range(days))) for name in names]
         known, new = (self.moments[segment] for segment in SEGMENTS)
         return Aggregate(
             tuple(self.experiment.arms),
@@ -70,18 +108,34 @@ class Kept:
             days,
             {arm: known[arm] + new[arm] for arm in known},
             self.buckets,
-            {segment: {arm: of.sums(totals) for arm, of in self.moments[segment].items()} for segment in SEGMENTS},
+            {
+                segment: {arm: moments.sums(totals) for arm, moments in self.moments[segment].items()}
+                for segment in SEGMENTS
+            },
             in_two_arms=self.in_two_arms,
             histograms=self.histograms,
         )
 
     @property
-    def kinds(self) -> list[tuple[str, str]]:
-        """Arm and segment of each run of a day."""
-        return [(arm, segment) for arm in self.experiment.arms for segment in SEGMENTS]
+    def groups(self) -> list[Group]:
+        return [Group(arm, segment) for arm in self.experiment.arms for segment in SEGMENTS]
+
+    @property
+    def places(self) -> int:
+        """How many users have a place, those who left among them."""
+        return max((places.stop for places in self.runs.values()), default=0)
+
+    @property
+    def has_covariates_of_their_own(self) -> bool:
+        """Whether covariates were given once for all users, not with the days."""
+        return (self.folder / COVARIATES).exists()
+
+    def array(self, what: str, day: int) -> Any:
+        """One of `DAY_FILES`, mapped into memory."""
+        return np.load(self.folder / f"{what}-{day}.npy", mmap_mode="r")
 
 
-def begun(
+def create(
     folder: Path,
     experiment: Experiment,
     columns: Sequence[str],
@@ -104,11 +158,11 @@ def begun(
     (folder / COVARIATES).unlink(missing_ok=True)  # of a beginning that did not get far
     if pre is not None:
         order = np.argsort(pre[0])
-        np.save(folder / "pre-ids.npy", pre[0][order])
-        np.save(folder / COVARIATES, pre[1][order])
+        _save(folder / "pre-ids.npy", pre[0][order])
+        _save(folder / COVARIATES, pre[1][order])
     arms, wide, k = tuple(experiment.arms), layout(columns, covariates, 1), len(columns)
     nobody = Moments.of(wide, np.zeros((0, len(wide))))
-    found = Kept(
+    kept = Kept(
         folder,
         experiment,
         tuple(columns),
@@ -119,47 +173,108 @@ def begun(
         {column: {arm: Histogram.of(np.zeros(0)) for arm in arms} for column in spread},
         counts={} if pre is None else {"pre_users_without_rows": len(pre[0])},
     )
-    none = np.zeros(0, np.int64)
-    write(folder, "none", ids=none, places=none, gone=np.zeros(0, bool), totals=np.zeros((0, len(spread))))
-    commit(found)
-    return found
+    empty = np.zeros(0, np.int64)
+    write_roster(kept, ids=empty, places=empty, gone=np.zeros(0, bool), totals=np.zeros((0, len(spread))))
+    commit(kept)
+    return kept
 
 
-def opened(folder: Path, experiment: Experiment) -> Kept:
+def load(folder: Path, experiment: Experiment) -> Kept:
     """What was kept.
 
     Raises:
-        StateError: there is nothing, it is damaged, or it is of another experiment.
+        StateError: there is nothing, it is damaged, or it is of another experiment or build.
 
     """
-    values, told = read_archive(folder / MANIFEST, experiment)
-    kept = values["days"]
+    values, facts = read_archive(folder / MANIFEST, experiment)
+    groups = [Group(*names) for names in facts["groups"]]
     days = tuple(
-        Day(day, tuple(bounds), kept[str(day)]["about"], kept[str(day)]["sums"], rows)
-        for day, bounds, rows in told["days"]
+        KeptDay(
+            day["day"],
+            _runs(day["runs"]),
+            slice(*day["newcomers"]),
+            dict(zip(groups, values["about"][str(day["day"])], strict=True)),
+            dict(zip(groups, values["sums"][str(day["day"])], strict=True)),
+            day["row_count"],
+        )
+        for day in facts["days"]
     )
-    found = Kept(
+    kept = Kept(
         folder,
         experiment,
-        tuple(told["columns"]),
-        tuple(told["covariates"]),
-        tuple(told["spread"]),
+        tuple(facts["columns"]),
+        tuple(facts["covariates"]),
+        tuple(facts["spread"]),
         values["moments"],
         values["buckets"],
         values["histograms"],
-        tuple(told["starts"]),
+        _runs(facts["runs"]),
         days,
-        told["in_two_arms"],
-        told["counts"],
+        facts["in_two_arms"],
+        facts["counts"],
     )
-    _verify(found)
-    return found
+    _verify(kept)
+    return kept
+
+
+def load_roster(kept: Kept) -> dict[str, Any]:
+    """`ids` of all users who ever came, sorted; their `places`; and by place, whether `gone` and `totals`."""
+    return {what: np.load(kept.folder / f"{what}-{_last(kept)}.npy") for what in ROSTER}
+
+
+def write_roster(kept: Kept, **arrays: Any) -> None:
+    """The roster after the last day; see `load_roster`."""
+    for what, array in arrays.items():
+        _save(kept.folder / f"{what}-{_last(kept)}.npy", array)
+
+
+def write_day(folder: Path, day: int, **arrays: Any) -> None:
+    """The day's rows; `arrays` are named as in `DAY_FILES`."""
+    for what, array in arrays.items():
+        _save(folder / f"{what}-{day}.npy", array)
+
+
+def commit(kept: Kept) -> None:
+    """From here on the folder holds `kept`, whose files are written; the roster before is removed."""
+    sync_directory(kept.folder)  # the names of files that the manifest speaks of have to last before it does
+    groups = kept.groups
+    values = {
+        "moments": kept.moments,
+        "buckets": kept.buckets,
+        "histograms": kept.histograms,
+        "about": {str(day.day): np.stack([day.about[group] for group in groups]) for day in kept.days},
+        "sums": {str(day.day): np.stack([day.sums[group] for group in groups]) for day in kept.days},
+    }
+    facts = {
+        "experiment": fingerprint(kept.experiment),
+        "columns": kept.columns,
+        "covariates": kept.covariates,
+        "spread": kept.spread,
+        "groups": groups,
+        "runs": _listed(kept.runs),
+        "days": [
+            {
+                "day": day.day,
+                "runs": _listed(day.runs),
+                "newcomers": [day.newcomers.start, day.newcomers.stop],
+                "row_count": day.row_count,
+            }
+            for day in kept.days
+        ],
+        "in_two_arms": kept.in_two_arms,
+        "counts": kept.counts,
+    }
+    write_archive(values, facts, kept.folder / MANIFEST)
+    for what in ROSTER:
+        for path in kept.folder.glob(f"{what}-*.npy"):
+            if path.name != f"{what}-{_last(kept)}.npy":
+                path.unlink()
 
 
 def _verify(kept: Kept) -> None:
     """That all files are there and as long as they say."""
-    names = [f"{what}-{day.day}" for day in kept.days for what in ("rows", "values", "pre")]
-    names += [f"{what}-{kept.days[-1].day if kept.days else 'none'}" for what in ROSTER]
+    names = [f"{what}-{day.day}" for day in kept.days for what in DAY_FILES]
+    names += [f"{what}-{_last(kept)}" for what in ROSTER]
     for name in names:
         path = kept.folder / f"{name}.npy"
         try:
@@ -169,36 +284,19 @@ def _verify(kept: Kept) -> None:
             raise StateError(f"{path} {why}; begin another folder.") from error
 
 
-def roster(kept: Kept) -> dict[str, Any]:
-    name = str(kept.days[-1].day) if kept.days else "none"
-    return {what: np.load(kept.folder / f"{what}-{name}.npy") for what in ROSTER}
+def _last(kept: Kept) -> str:
+    return str(kept.days[-1].day) if kept.days else "none"
 
 
-def write(folder: Path, name: str, **arrays: Any) -> None:
-    for what, array in arrays.items():
-        np.save(folder / f"{what}-{name}.npy", array)
+def _save(path: Path, array: Any) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+        sync_file(file)
 
 
-def commit(kept: Kept) -> None:
-    values = {
-        "moments": kept.moments,
-        "buckets": kept.buckets,
-        "histograms": kept.histograms,
-        "days": {str(of.day): {"about": of.about, "sums": of.sums} for of in kept.days},
-    }
-    told = {
-        "experiment": fingerprint(kept.experiment),
-        "columns": kept.columns,
-        "covariates": kept.covariates,
-        "spread": kept.spread,
-        "starts": kept.starts,
-        "days": [(of.day, of.bounds, of.rows) for of in kept.days],
-        "in_two_arms": kept.in_two_arms,
-        "counts": kept.counts,
-    }
-    write_archive(values, told, kept.folder / MANIFEST)
-    now = {f"{what}-{kept.days[-1].day if kept.days else 'none'}.npy" for what in ROSTER}
-    for what in ROSTER:
-        for path in kept.folder.glob(f"{what}-*.npy"):
-            if path.name not in now:
-                path.unlink()
+def _listed(runs: Mapping[RunKey, slice]) -> list[list[Any]]:
+    return [[*key, where.start, where.stop] for key, where in runs.items()]
+
+
+def _runs(listed: Sequence[Sequence[Any]]) -> dict[RunKey, slice]:
+    return {RunKey(day, arm, segment): slice(begin, end) for day, arm, segment, begin, end in listed}

@@ -74,7 +74,7 @@ def replay(
         raise ValueError(f"{len(values)} users are too few to be shuffled into two arms")
     ways: list[Sequence[str]] = [(), covariates] if covariates else [()]
     tests = [(metric, way) for metric in metrics for way in ways]
-    found: list[list[float]] = [[] for _ in tests]
+    p_values: list[list[float]] = [[] for _ in tests]
     reasons: list[str | None] = [None] * len(tests)
     for done, halves in enumerate(_halves(tuple(columns), values, replicates, seed), start=1):
         arms = dict(zip(HALVES, halves, strict=True))
@@ -84,12 +84,12 @@ def replay(
             if effect.p_value is None:
                 reasons[place] = effect.reason
             else:
-                found[place].append(effect.p_value)
+                p_values[place].append(effect.p_value)
         if progress:
             progress(done)
     return [
-        _level(metric.name, bool(way), np.array(p_values), alpha, reason)
-        for (metric, way), p_values, reason in zip(tests, found, reasons, strict=True)
+        _level(metric.name, bool(way), np.array(own), alpha, reason)
+        for (metric, way), own, reason in zip(tests, p_values, reasons, strict=True)
     ]
 
 
@@ -106,14 +106,14 @@ def replay_table(
     """
     totals = np.zeros((len(table.arm), len(table.columns)))
     np.add.at(totals, table.user, table.values)
-    known = [place for place, of in enumerate(table.pre.T) if np.ptp(of) > 0] if len(table.arm) else []
-    covariates = [table.covariates[place] for place in known]
-    values = np.hstack((totals, table.pre[:, known]))
+    varying = [place for place, covariate in enumerate(table.pre.T) if np.ptp(covariate) > 0] if len(table.arm) else []
+    covariates = [table.covariates[place] for place in varying]
+    values = np.hstack((totals, table.pre[:, varying]))
     return replay((*table.columns, *covariates), values, metrics, replicates, seed, alpha, progress, covariates)
 
 
 def _plain(arms: Mapping[str, Moments], metric: Metric) -> dict[str, Estimate]:
-    return {arm: metric.estimate(of) for arm, of in arms.items()}
+    return {arm: metric.estimate(moments) for arm, moments in arms.items()}
 
 
 def _halves(columns: tuple[str, ...], values: Floats, replicates: int, seed: int) -> Iterator[tuple[Moments, Moments]]:
@@ -129,7 +129,7 @@ def _level(name: str, by_cuped: bool, p_values: Floats, alpha: float, reason: st
     positives = int((p_values < alpha).sum())
     interval = binomtest(positives, p_values.size, alpha).proportion_ci(CONFIDENCE)
     holds, wanted = bool(interval.low <= alpha <= interval.high), enough(alpha)
-    told = not holds or p_values.size >= wanted
+    conclusive = not holds or p_values.size >= wanted
     return Level(
         name,
         by_cuped,
@@ -138,8 +138,8 @@ def _level(name: str, by_cuped: bool, p_values: Floats, alpha: float, reason: st
         float(interval.low),
         float(interval.high),
         float(kstest(p_values, "uniform").pvalue),
-        holds if told else None,
-        None if told else f"{p_values.size} replicates are too few to tell, at least {wanted} are needed",
+        holds if conclusive else None,
+        None if conclusive else f"{p_values.size} replicates are too few to tell, at least {wanted} are needed",
     )
 
 

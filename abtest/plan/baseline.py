@@ -12,7 +12,7 @@ import numpy as np
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.aggregate.user_days import PRE, Ints, earlier
-from abtest.collect.state import PRE_DAYS, State
+from abtest.collect.state import PRE_DAYS, CollectorState
 from abtest.plan.power import Baseline, measured, steady
 from abtest.stats.cuped import adjust
 from abtest.stats.estimates import Estimate
@@ -40,31 +40,33 @@ class Known:
     reason: str | None = None
 
 
-def during(metric: Mean | Ratio, of: Aggregate, days: int, users_per_day: float | None = None) -> Known:
+def during(metric: Mean | Ratio, past: Aggregate, days: int, users_per_day: float | None = None) -> Known:
     """From the days of an experiment that runs or has run, all arms together.
 
     Args:
         metric: to be planned for.
-        of: that experiment's; it needs the metric's columns.
+        past: that experiment's; it needs the metric's columns.
         days: to be planned.
         users_per_day: whom each day will bring for the first time; None: as in the experiment.
 
     """
-    moments = reduce(add, of.moments.values())
-    whole = reduce(add, of.through(of.days - 1).values())
-    known = _known(metric, metric.estimate(whole), whole, of.days)
+    moments = reduce(add, past.moments.values())
+    whole = reduce(add, past.through(past.days - 1).values())
+    known = _known(metric, metric.estimate(whole), whole, past.days)
     if known.reason:
         return known
-    removed = adjust({"all": whole}, metric, of.covariates).variance_removed if of.covariates else None
-    traffic = users_per_day * of.days / moments.n if users_per_day else 1.0
+    removed = adjust({"all": whole}, metric, past.covariates).variance_removed if past.covariates else None
+    traffic = users_per_day * past.days / moments.n if users_per_day else 1.0
     try:
-        found = measured(metric, moments, of.days, traffic, RECALLS if RECALLS in of.columns else EXPOSED)
+        baseline = measured(metric, moments, past.days, traffic, RECALLS if RECALLS in past.columns else EXPOSED)
     except ValueError:  # on some day there is nothing yet
-        return replace(known, variance_removed=removed, baseline=_even(known, metric, whole, traffic, of.days, days))
-    return replace(known, variance_removed=removed, baseline=lasting(found, days))
+        return replace(known, variance_removed=removed, baseline=_even(known, metric, whole, traffic, past.days, days))
+    return replace(known, variance_removed=removed, baseline=lasting(baseline, days))
 
 
-def before(metric: Mean | Ratio, state: State, days: int, share: float, users_per_day: float | None = None) -> Known:
+def before(
+    metric: Mean | Ratio, state: CollectorState, days: int, share: float, users_per_day: float | None = None
+) -> Known:
     """From what users did in the `PRE_DAYS` days before an experiment, whichever of these a user came on.
 
     How users come back is not known: each day is taken to bring a seventh of the week's users, and none twice. CUPED
@@ -113,39 +115,41 @@ def share_of(experiment: Experiment) -> float:
     return (high - low) * (1 - held) * ramped
 
 
-def lasting(known: Baseline, days: int) -> Baseline:
+def lasting(baseline: Baseline, days: int) -> Baseline:
     """A baseline of another number of days. Those beyond its own bring as many new users as its last day did.
 
     A user's values are taken to vary as they do over all of its days; more days of the same users would make them vary
     less, so that the plan errs on the careful side. Looks that are not in the baseline are taken to be correlated as
     the information says.
     """
-    if days <= known.days:
-        return Baseline(known.users[:days], known.visits[:days], known.spread[:days], known.correlations[:days, :days])
-    more = np.arange(1, days - known.days + 1)
-    users, visits = (_going_on(of, more) for of in (known.users, known.visits))
-    spread = np.concatenate([known.spread, np.full(len(more), known.spread[-1])])
+    if days <= baseline.days:
+        return Baseline(
+            baseline.users[:days], baseline.visits[:days], baseline.spread[:days], baseline.correlations[:days, :days]
+        )
+    more = np.arange(1, days - baseline.days + 1)
+    users, visits = (_going_on(totals, more) for totals in (baseline.users, baseline.visits))
+    spread = np.concatenate([baseline.spread, np.full(len(more), baseline.spread[-1])])
     information = users / spread
     correlations = np.sqrt(np.minimum.outer(information, information) / np.maximum.outer(information, information))
     return Baseline(users, visits, spread, correlations)
 
 
-def days_for(users: int, known: Baseline) -> int | None:
+def days_for(users: int, baseline: Baseline) -> int | None:
     """Days until so many users have come, at the pace of the last day; None where that brings none.
 
     >>> days_for(5000, steady(1.0, 1.0, 1000, 3))
     5
     """
-    reached = np.flatnonzero(known.users >= users)
+    reached = np.flatnonzero(baseline.users >= users)
     if len(reached):
         return int(reached[0]) + 1
-    pace = float(known.users[-1] - (known.users[-2] if known.days > 1 else 0))
-    return known.days + math.ceil((users - known.users[-1]) / pace) if pace > 0 else None
+    pace = float(baseline.users[-1] - (baseline.users[-2] if baseline.days > 1 else 0))
+    return baseline.days + math.ceil((users - baseline.users[-1]) / pace) if pace > 0 else None
 
 
-def _going_on(of: Floats, more: Ints) -> Floats:
-    pace = of[-1] - (of[-2] if len(of) > 1 else 0)
-    return np.concatenate([of, of[-1] + pace * more])
+def _going_on(totals: Floats, more: Ints) -> Floats:
+    pace = totals[-1] - (totals[-2] if len(totals) > 1 else 0)
+    return np.concatenate([totals, totals[-1] + pace * more])
 
 
 def _known(metric: Mean | Ratio, estimate: Estimate, moments: Moments, days: int) -> Known:

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import critical_values
 from abtest.stats.cumulative import FIRST, so_far, sums_so_far
 from abtest.stats.effects import ALPHA, POWER, quantile
@@ -76,7 +77,7 @@ class Plan:
 def measured(
     metric: Mean | Ratio, moments: Moments, days: int, traffic: float = 1.0, visits: str = "recalls"
 ) -> Baseline:
-    """The baseline from moments of a past period's columns by day (``views@0``, …, ``first@0``), such as a week.
+    """The baseline from moments of a past period's columns by day (views@0, …, first@0), such as a week.
 
     Args:
         metric: what is planned for.
@@ -90,20 +91,24 @@ def measured(
         KeyError: a column is not there.
 
     >>> values = np.array([[1, 0, 2, 0, 1, 0], [1, 0, 4, 5, 2, 1], [0, 1, 0, 3, 0, 2.0]])
-    >>> past = Moments.of(("first@0", "first@1", "x@0", "x@1", "recalls@0", "recalls@1"), values)
+    >>> columns = [Column(name, day) for name in ("first", "x", "recalls") for day in range(2)]
+    >>> past = Moments.of(columns, values)
     >>> measured(Mean("x", "x", "", "", "x"), past, 2, traffic=1000).users.round().tolist()
     [2000.0, 3000.0]
 
     """
     looks = [so_far(metric, day) for day in range(days)]
     counted = Mean("visits", "", "", "", visits)
-    of = moments.sums(dict(sums_so_far([metric, counted], range(days))).items())
-    estimates = [look.estimate(of) for look in looks]
+    so_far_by_day = moments.sums(dict(sums_so_far([metric, counted], range(days))).items())
+    estimates = [look.estimate(so_far_by_day) for look in looks]
     if any(e.value is None or e.value <= 0 or not e.variance or e.influence is None for e in estimates):
         raise ValueError(f"{metric.name} has no value above 0 with a variance after each of {days} days")
     W = np.stack([e.influence / e.value for e in estimates if e.influence is not None and e.value is not None])
-    covariance = W @ of.covariances @ W.T / of.n
-    users, seen = (np.array([of.total(f"{column}<={day}") for day in range(days)]) for column in (FIRST, visits))
+    covariance = W @ so_far_by_day.covariances @ W.T / so_far_by_day.n
+    users, seen = (
+        np.array([so_far_by_day.total(Column(column, through=day)) for day in range(days)])
+        for column in (FIRST, visits)
+    )
     spread: Floats = np.diag(covariance) * users
     return Baseline(traffic * users, traffic * seen, spread, correlation(covariance))
 

@@ -45,11 +45,11 @@ class Problems:
 
         """
         if self.found:
-            said = [
+            sentences = [
                 f"column '{column}' has {count} {what} (first: {self.first[what, column]})"
                 for (what, column), count in self.found.items()
             ]
-            raise DataError(f"The data cannot be used: {'; '.join(said)}.")
+            raise DataError(f"The data cannot be used: {'; '.join(sentences)}.")
 
 
 class Reader:
@@ -137,10 +137,10 @@ class Reader:
         starts = np.diff(by_id, prepend=by_id[:1] - 1) != 0
         firsts, user = order[starts], np.empty_like(order)
         user[order] = np.cumsum(starts) - 1
-        ids, of = user_id[firsts], arm[firsts]
+        ids, arm_of = user_id[firsts], arm[firsts]
         self._check_repeats(ids, user, day)
         mixed = np.zeros(len(ids), bool)
-        mixed[user[arm != of[user]]] = True
+        mixed[user[arm != arm_of[user]]] = True
         if before is None:
             inside = [name for name in self.covariates if name in (rows.dtype.names or ())]
             pre = stacked(rows[firsts], inside)
@@ -151,11 +151,11 @@ class Reader:
         values = stacked(rows, self.columns)
         if mixed.any():
             self.counts["users_in_two_arms"] += int(mixed.sum())
-            places, kept = np.cumsum(~mixed) - 1, ~mixed[user]
-            ids, of, pre = ids[~mixed], of[~mixed], pre[~mixed]
-            user, day, values = places[user[kept]], day[kept], values[kept]
+            places, staying = np.cumsum(~mixed) - 1, ~mixed[user]
+            ids, arm_of, pre = ids[~mixed], arm_of[~mixed], pre[~mixed]
+            user, day, values = places[user[staying]], day[staying], values[staying]
         return arranged(
-            self.arms, self.columns, self.covariates, ids, of, pre, day, user, values, in_two_arms=int(mixed.sum())
+            self.arms, self.columns, self.covariates, ids, arm_of, pre, day, user, values, in_two_arms=int(mixed.sum())
         )
 
     def day(self, rows: Records) -> Table:
@@ -199,27 +199,27 @@ class Reader:
     def _before(self, ids: Ints, before: Records) -> Floats:
         """(users, covariates); 0 for users who are not in the second table."""
         order = np.argsort(before[USER])
-        known = before[USER][order]
-        repeated = known[1:][known[1:] == known[:-1]]
+        ids_before = before[USER][order]
+        repeated = ids_before[1:][ids_before[1:] == ids_before[:-1]]
         if len(repeated):
             self.problems.add(REPEATED, USER, len(repeated), str(repeated[0]))
         pre = np.zeros((len(ids), len(self.covariates)))
-        place = np.searchsorted(known, ids)
+        place = np.searchsorted(ids_before, ids)
         met = np.zeros(len(ids), bool)
-        met[place < len(known)] = known[place[place < len(known)]] == ids[place < len(known)]
+        met[place < len(ids_before)] = ids_before[place[place < len(ids_before)]] == ids[place < len(ids_before)]
         names = [name for name in before.dtype.names or () if name != USER]
         pre[met] = stacked(before.take(order[place[met]]), names)
         self._count("users_without_pre", ~met)
-        self.counts["pre_users_without_rows"] += len(known) - int(met.sum())
+        self.counts["pre_users_without_rows"] += len(ids_before) - int(met.sum())
         return pre
 
 
 def stacked(records: Records, names: Sequence[str]) -> Floats:
     """(rows, names) of doubles."""
-    found = np.empty((len(records), len(names)))
+    columns = np.empty((len(records), len(names)))
     for place, name in enumerate(names):
-        found[:, place] = records[name]
-    return found
+        columns[:, place] = records[name]
+    return columns
 
 
 def first_day(experiment: Experiment) -> int:

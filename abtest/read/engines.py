@@ -96,8 +96,8 @@ def _parquet(text: str) -> "ir.Table":
 
     path = Path(text)
     pattern = str(path / "**" / "*.parquet") if path.is_dir() else text
-    found = any(path.rglob("*.parquet")) if path.is_dir() else bool(_matches(text))
-    if not found:
+    has_files = any(path.rglob("*.parquet")) if path.is_dir() else bool(_matches(text))
+    if not has_files:
         raise DataError(f"There is no Parquet file at {text}.")
     try:
         # By name, so that a column has one type that holds all files' numbers, and not the first file's.

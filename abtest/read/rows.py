@@ -23,6 +23,7 @@ from abtest.aggregate.user_days import Ints, Table
 from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
 from abtest.read.engines import DataError, batches
 from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
+from abtest.stats.columns import Column
 from abtest.stats.metrics import Quantile, of_experiment
 from abtest.stats.moments import Floats
 from contracts.config.experiment import METRICS, Experiment
@@ -64,8 +65,8 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
 
         def part(group: range) -> tuple[Aggregate, Reader]:
             mine = reader.another()
-            of = mine.table(rows.piece(group), before.piece(group) if pre is not None else None)
-            return aggregate(of, spread=spread), mine
+            users = mine.table(rows.piece(group), before.piece(group) if pre is not None else None)
+            return aggregate(users, spread=spread), mine
 
         cores = os.cpu_count() or 1
         with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):  # a thread a core is enough
@@ -75,12 +76,12 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
                 _scatter(before, batches(pre, [USER, *outside]), Reader.values, reader, pool, 2 * cores)
             reader.problems.raise_any()
             parts = list(pool.map(part, rows.groups(GROUP // cores)))
-        found = reduce(add, (of for of, _ in parts))
+        whole = reduce(add, (aggregated for aggregated, _ in parts))
         for _, mine in parts:
             reader.take(mine)
     reader.problems.raise_any()
-    counts = {**reader.counts, **gaps(found)}
-    return Counted(found, {name: count for name, count in counts.items() if count})
+    counts = {**reader.counts, **gaps(whole)}
+    return Counted(whole, {name: count for name, count in counts.items() if count})
 
 
 def _scatter(
@@ -112,7 +113,7 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
     schema = _schema(table)
     metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
     counted = [VISITS] if VISITS in schema else []
-    columns = needed([*counted, *(column for metric in metrics for column in metric.columns)])
+    columns = needed([*counted, *(str(column) for metric in metrics for column in metric.columns)])
     _require(schema, (USER, ARM, DAY, *columns), "the table")
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
     return columns, spread, tuple(name for name in schema if name.startswith(PRE))
@@ -131,9 +132,9 @@ def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -
     reader = Reader(experiment, columns, inside)
     records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
     reader.problems.raise_any()
-    found = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
+    users = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
     reader.problems.raise_any()
-    return found, dict(reader.counts)
+    return users, dict(reader.counts)
 
 
 def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
@@ -159,12 +160,12 @@ def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], In
     return covariates, records[USER].copy(), stacked(records, names)
 
 
-def gaps(of: Aggregate) -> dict[str, int]:
+def gaps(whole: Aggregate) -> dict[str, int]:
     """Days and arms in which there is nobody, see `abtest.aggregate.archive.Counted`."""
-    met = [sum(m.total(f"{EXPOSED}@{day}") for m in of.moments.values()) for day in range(of.days)]
+    met = [sum(m.total(Column(EXPOSED, day)) for m in whole.moments.values()) for day in range(whole.days)]
     return {
         "days_without_rows": sum(not users for users in met) if any(met) else 0,
-        "arms_without_users": sum(not users for users in of.users.values()),
+        "arms_without_users": sum(not users for users in whole.users.values()),
     }
 
 

@@ -60,12 +60,12 @@ class Pieces:
 
     def piece(self, group: range) -> Records:
         """All records of some pieces."""
-        found = np.empty(self._sizes[group.start : group.stop].sum(), self.dtype)
-        left = found.view(np.uint8).data
+        records = np.empty(self._sizes[group.start : group.stop].sum(), self.dtype)
+        left = records.view(np.uint8).data
         for i in group:
             with self._path(i).open("rb", buffering=0) as file:
                 left = left[file.readinto(left) :]
-        return found
+        return records
 
     def _path(self, i: int) -> Path:
         return Path(self._folder.name) / str(i)

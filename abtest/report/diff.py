@@ -41,7 +41,7 @@ class Diff:
 
 def diff(before: Report, after: Report) -> Diff:
     """What `after` says differently."""
-    told = bool(before.data_hash and after.data_hash)
+    comparable = bool(before.data_hash and after.data_hash)
     changes = (
         *_named("experiment", _facts(before), _facts(after)),
         *_named("plan", dict(plan_lines(before)), dict(plan_lines(after))),
@@ -52,7 +52,7 @@ def diff(before: Report, after: Report) -> Diff:
         *_named("metric", _metrics(before), _metrics(after)),
         *_effects(before, after),
     )
-    return Diff(before.data_hash == after.data_hash if told else None, changes)
+    return Diff(before.data_hash == after.data_hash if comparable else None, changes)
 
 
 def _named(kind: Kind, before: dict[str, str], after: dict[str, str]) -> Iterator[Change]:
@@ -62,56 +62,56 @@ def _named(kind: Kind, before: dict[str, str], after: dict[str, str]) -> Iterato
             yield Change(kind, name, was, now)
 
 
-def _facts(of: Report) -> dict[str, str]:
-    models = ", ".join(f"{arm}: {model}" for arm, model in of.models.items())
-    return {"name": of.experiment, "hypothesis": of.hypothesis or NOTHING, "models": models}
+def _facts(report: Report) -> dict[str, str]:
+    models = ", ".join(f"{arm}: {model}" for arm, model in report.models.items())
+    return {"name": report.experiment, "hypothesis": report.hypothesis or NOTHING, "models": models}
 
 
-def _users(of: Report) -> dict[str, str]:
-    by_arm = {arm: fmt.number(users) for arm, users in of.split.users.items()}
-    return {**by_arm, "in two arms": fmt.number(of.users_in_two_arms)}
+def _users(report: Report) -> dict[str, str]:
+    by_arm = {arm: fmt.number(users) for arm, users in report.split.users.items()}
+    return {**by_arm, "in two arms": fmt.number(report.users_in_two_arms)}
 
 
-def _days(of: Report) -> dict[str, str]:
-    last = f", to {of.days[-1].date}" if of.days else ""
-    return {"seen": f"{len(of.days)} of {of.days_planned}{last}"}
+def _days(report: Report) -> dict[str, str]:
+    last = f", to {report.days[-1].date}" if report.days else ""
+    return {"seen": f"{len(report.days)} of {report.days_planned}{last}"}
 
 
-def _checks(of: Report) -> dict[str, str]:
-    return {check.title: f"{LEVELS[check.level][1]}: {check.said}" for check in of.checks}
+def _checks(report: Report) -> dict[str, str]:
+    return {check.title: f"{LEVELS[check.level][1]}: {check.said}" for check in report.checks}
 
 
-def _verdicts(of: Report) -> dict[str, str]:
-    return {verdict.arm: f"{DECISIONS[verdict.decision][1]}: {verdict.because}" for verdict in of.verdicts}
+def _verdicts(report: Report) -> dict[str, str]:
+    return {verdict.arm: f"{DECISIONS[verdict.decision][1]}: {verdict.because}" for verdict in report.verdicts}
 
 
-def _metrics(of: Report) -> dict[str, str]:
-    return {result.label: judged_by(result) for result in of.metrics}
+def _metrics(report: Report) -> dict[str, str]:
+    return {result.label: judged_by(result) for result in report.metrics}
 
 
 def _effects(before: Report, after: Report) -> Iterator[Change]:
     """By the plan, over the whole experiment. An effect of an invalid report is called so."""
-    was = {(result.metric, found.arm): result for result in before.metrics for found in result.effects}
-    now = {(result.metric, found.arm): result for result in after.metrics for found in result.effects}
+    was = {(result.metric, effect.arm): result for result in before.metrics for effect in result.effects}
+    now = {(result.metric, effect.arm): result for result in after.metrics for effect in result.effects}
     for key in dict.fromkeys((*was, *now)):
         arm = key[1]
-        said = [_effect(of, found.get(key), arm) for of, found in ((before, was), (after, now))]
-        if said[0] != said[1]:
+        texts = [_effect(report, results.get(key), arm) for report, results in ((before, was), (after, now))]
+        if texts[0] != texts[1]:
             result = now.get(key) or was[key]
-            sides = [_side(of, found.get(key), arm) for of, found in ((before, was), (after, now))]
+            sides = [_side(report, results.get(key), arm) for report, results in ((before, was), (after, now))]
             note = "" if sides[0] == sides[1] else f"{sides[0]} → {sides[1]}"
-            yield Change("effect", f"{result.label}, {arm}", said[0], said[1], note, judged_by(result))
+            yield Change("effect", f"{result.label}, {arm}", texts[0], texts[1], note, judged_by(result))
 
 
-def _effect(of: Report, result: MetricResult | None, arm: str) -> str:
-    found = line(result, arm) if result else None
-    if found is None:
+def _effect(report: Report, result: MetricResult | None, arm: str) -> str:
+    effect = line(result, arm) if result else None
+    if effect is None:
         return NOTHING
-    return f"not valid: {by_plan(found)}" if of.invalid else str(by_plan(found))
+    return f"not valid: {by_plan(effect)}" if report.invalid else str(by_plan(effect))
 
 
-def _side(of: Report, result: MetricResult | None, arm: str) -> str:
-    found = line(result, arm) if result else None
-    if result is None or found is None:
+def _side(report: Report, result: MetricResult | None, arm: str) -> str:
+    effect = line(result, arm) if result else None
+    if result is None or effect is None:
         return NOTHING
-    return "not valid" if of.invalid else side(result, by_plan(found))
+    return "not valid" if report.invalid else side(result, by_plan(effect))

@@ -126,11 +126,11 @@ class _Card:
 
 
 def _card(report: Report, arm: str) -> _Card:
-    lines = [(result, found) for result in report.metrics if (found := line(result, arm)) is not None]
-    judged = [point for _, found in lines if (point := _point(by_plan(found))) is not None]
-    plain = [point for _, found in lines if (point := _point(Relative.of(found.effect))) is not None]
+    lines = [(result, effect) for result in report.metrics if (effect := line(result, arm)) is not None]
+    judged = [point for _, effect in lines if (point := _point(by_plan(effect))) is not None]
+    plain = [point for _, effect in lines if (point := _point(Relative.of(effect.effect))) is not None]
     scale = reach(judged or plain, *(result.minimum_effect for result, _ in lines))
-    rows = [_row(report, result, found, scale) for result, found in lines]
+    rows = [_row(report, result, effect, scale) for result, effect in lines]
     groups = [
         (title, [row for row in rows if row.result.role == role])
         for role, title in wording.ROLES.items()
@@ -139,23 +139,23 @@ def _card(report: Report, arm: str) -> _Card:
     return _Card(groups, any(max(-point.low, point.high) > scale for point in (*judged, *plain)))
 
 
-def _row(report: Report, result: MetricResult, found: ArmEffect, scale: float) -> _Row:
+def _row(report: Report, result: MetricResult, effect: ArmEffect, scale: float) -> _Row:
     values = {value.arm: value.value for value in result.arms}
-    planned, plain = by_plan(found), Relative.of(found.effect)
+    planned, plain = by_plan(effect), Relative.of(effect.effect)
     beside = _point(plain) if (plain.low, plain.high) != (planned.low, planned.high) else None
     good_sign = 1 if result.direction == "increase" else -1
     least = result.minimum_effect * (-good_sign if result.role == "guardrail" else good_sign)
     side = wording.side(result, planned)
-    title = f"{result.label}, {found.arm} against {report.control}: {planned}; {side}"
+    title = f"{result.label}, {effect.arm} against {report.control}: {planned}; {side}"
     title = f"Not valid. {title}" if report.invalid else title
     plot = forest(_point(planned), beside, scale, title, good=result.direction, least=least or None)
     return _Row(
         result,
-        found,
+        effect,
         planned,
         plain,
         values.get(report.control),
-        values.get(found.arm),
+        values.get(effect.arm),
         side,
         Markup(plot),  # noqa: S704 (our own drawing, its texts escaped)
     )
@@ -181,8 +181,8 @@ class _Panel:
 
 def _panels(report: Report, context: ReportContext, arm: str) -> list[_Panel]:
     marks = [_days_of(report, mark.at_ms) for mark in context.marks if mark.arm == arm]
-    known = [mark for mark in marks if mark is not None]
-    panels = (_panel(report, result, arm, known) for result in report.metrics)
+    inside = [mark for mark in marks if mark is not None]
+    panels = (_panel(report, result, arm, inside) for result in report.metrics)
     return [panel for panel in panels if panel is not None]
 
 
@@ -194,18 +194,18 @@ def _panel(report: Report, result: MetricResult, arm: str, marks: Sequence[float
     ]
     if not days:
         return None
-    found = next((each for each in report.courses if (each.metric, each.arm) == (result.metric, arm)), None)
+    curve = next((each for each in report.courses if (each.metric, each.arm) == (result.metric, arm)), None)
     looks = [
         (look.day, point, look.crossed)
-        for look in (found.looks if found else ())
+        for look in (curve.looks if curve else ())
         if (point := _point(Relative(look.relative, look.low, look.high))) is not None
     ]
     lines = Lines(
         [day.date for day, _, _ in days],
         [_point(daily) for _, daily, _ in days],
         [_point(cumulative) for _, _, cumulative in days],
-        found.daily_band if found else (),
-        found.cumulative_band if found else (),
+        curve.daily_band if curve else (),
+        curve.cumulative_band if curve else (),
         looks,
         marks,
     )
@@ -219,12 +219,12 @@ def _panel(report: Report, result: MetricResult, arm: str, marks: Sequence[float
     return _Panel(
         result,
         Markup(course(lines, title)),  # noqa: S704 (as above)
-        [(day, daily, cumulative, found) for day, daily, cumulative in days],
-        found,
+        [(day, daily, cumulative, curve) for day, daily, cumulative in days],
+        curve,
         last,
-        planned if planned.told and str(planned) != str(last) else None,
+        planned if planned.has_interval and str(planned) != str(last) else None,
         judged is not None and judged.by_cuped,
-        wording.trend_said(found.trend) if found else "",
+        wording.trend_sentence(curve.trend) if curve else "",
     )
 
 
@@ -245,28 +245,28 @@ def _parts(report: Report) -> Iterable[_Part]:
     for kind in dict.fromkeys(part.kind for part in report.slices):
         of_kind = [part for part in report.slices if part.kind == kind]
         for verdict in report.verdicts:
-            lines = [(part, found) for part in of_kind if (found := _judged(part, verdict.arm))]
+            lines = [(part, judged) for part in of_kind if (judged := _judged(part, verdict.arm))]
             if not lines:
                 continue
             notes = {part.note for part, _ in lines}
-            heads = [point for _, found in lines if (point := _point(found[0][1])) is not None]
+            heads = [point for _, judged in lines if (point := _point(judged[0][1])) is not None]
             scale = reach(heads)
             yield _Part(
                 wording.PARTS.get(kind, fmt.words(kind).capitalize()),
                 verdict.arm,
                 notes.pop() if len(notes) == 1 else "",
-                [(part, found, _head(report, part, found, scale)) for part, found in lines],
+                [(part, judged, _head(report, part, judged, scale)) for part, judged in lines],
             )
 
 
 def _judged(part: Slice, arm: str) -> list[tuple[MetricResult, Relative]]:
     """The primary metric and the guardrails; all metrics where a part has neither."""
-    found = [(result, Relative.of(of.effect)) for result in part.metrics if (of := line(result, arm))]
-    return [(result, of) for result, of in found if result.role != "diagnostic"] or found
+    comparisons = [(result, Relative.of(effect.effect)) for result in part.metrics if (effect := line(result, arm))]
+    return [(result, effect) for result, effect in comparisons if result.role != "diagnostic"] or comparisons
 
 
-def _head(report: Report, part: Slice, found: list[tuple[MetricResult, Relative]], scale: float) -> Markup:
-    result, difference = found[0]
+def _head(report: Report, part: Slice, judged: list[tuple[MetricResult, Relative]], scale: float) -> Markup:
+    result, difference = judged[0]
     title = f"{'Not valid. ' if report.invalid else ''}{result.label}, {part.name}: {difference}"
     plot = forest(_point(difference), None, scale, title, good=result.direction)
     return Markup(plot)  # noqa: S704 (as above)
@@ -274,14 +274,14 @@ def _head(report: Report, part: Slice, found: list[tuple[MetricResult, Relative]
 
 def _on(results: Sequence[MetricResult], metric: str, arm: str) -> Relative | None:
     result = next((each for each in results if each.metric == metric), None)
-    found = line(result, arm) if result else None
-    return Relative.of(found.effect) if found else None
+    effect = line(result, arm) if result else None
+    return Relative.of(effect.effect) if effect else None
 
 
-def _point(found: Relative) -> Point | None:
-    if found.relative is None or found.low is None or found.high is None:
+def _point(relative: Relative) -> Point | None:
+    if relative.relative is None or relative.low is None or relative.high is None:
         return None
-    return Point(found.relative, found.low, found.high)
+    return Point(relative.relative, relative.low, relative.high)
 
 
 def _days_of(report: Report, at_ms: int) -> float | None:

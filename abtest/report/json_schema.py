@@ -59,12 +59,12 @@ def read(path: Path) -> Document:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `report.json`."""
-    found = _adapter().json_schema()
+    published = _adapter().json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **found,
+        **published,
         "title": "driftline A/B report",
-        "properties": {**found["properties"], "schema_version": {"const": SCHEMA_VERSION, "type": "integer"}},
+        "properties": {**published["properties"], "schema_version": {"const": SCHEMA_VERSION, "type": "integer"}},
     }
 
 
@@ -77,22 +77,22 @@ def broken(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     >>> broken(was, {**was, "properties": {**was["properties"], "c": {"type": "string"}}})
     []
     """
-    found = []
+    breaks = []
     for name, old, new in _objects(before, after):
         shapes, now = old.get("properties", {}), new.get("properties", {})
         for key in sorted({*shapes, *now}):
             if key not in now:
-                found.append(f"{name}{key}: gone")
+                breaks.append(f"{name}{key}: gone")
             elif key in shapes and _bare(shapes[key]) != _bare(now[key]):
-                found.append(f"{name}{key}: changed")
+                breaks.append(f"{name}{key}: changed")
             elif (key in new.get("required", ())) and key not in old.get("required", ()):
-                found.append(f"{name}{key}: has no default")
-    return found
+                breaks.append(f"{name}{key}: has no default")
+    return breaks
 
 
-def version_of(found: Mapping[str, Any]) -> int:
+def version_of(published: Mapping[str, Any]) -> int:
     """The version of the reports that a schema describes."""
-    return int(found["properties"]["schema_version"]["const"])
+    return int(published["properties"]["schema_version"]["const"])
 
 
 def publish(path: Path) -> None:

@@ -15,41 +15,41 @@ from abtest.report.wording import (
     Relative,
     by_gravity,
     by_plan,
-    checks_said,
+    checks_summary,
     line,
     period,
     plan_lines,
     side,
     to_do,
-    trend_said,
-    warnings_said,
+    trend_sentence,
+    warnings_summary,
 )
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#!])")
 
 
-def text(said: str) -> str:
+def text(words: str) -> str:
     r"""What data says, as Markdown that shows just that.
 
     >>> text("a|b <i>*c*</i>")
     'a\\|b \\<i\\>\\*c\\*\\</i\\>'
     """
-    return _SPECIAL.sub(r"\\\1", " ".join(said.split()))
+    return _SPECIAL.sub(r"\\\1", " ".join(words.split()))
 
 
 def markdown(report: Report, context: ReportContext) -> str:
     """The report; effects of an invalid one are struck."""
     parts = [f"# {text(report.experiment)}", *_lead(report, context)]
-    warned = warnings_said(report.checks)
+    warned = warnings_summary(report.checks)
     for verdict in report.verdicts:
         symbol, word = DECISIONS[verdict.decision]
         parts.append(f"## {symbol} {word}: {text(verdict.arm)}")
         parts.append(f"{text(verdict.because)} **{text(to_do(report, verdict))}**")
         parts.append(f"{text(warned)}. [See the checks](#checks)." if warned else "")
     parts.append(
-        "By the plan: " + "; ".join(f"{name.lower()}: {text(said)}" for name, said in plan_lines(report)) + "."
+        "By the plan: " + "; ".join(f"{name.lower()}: {text(value)}" for name, value in plan_lines(report)) + "."
     )
-    parts.append(f"## Checks\n\n{checks_said(report.checks)}.")
+    parts.append(f"## Checks\n\n{checks_summary(report.checks)}.")
     levels = [(f"{LEVELS[check.level][0]} {LEVELS[check.level][1]}", check) for check in by_gravity(report.checks)]
     parts.append(_table(["", "Check", "Finding"], [[level, text(c.title), text(c.said)] for level, c in levels]))
     parts.append(_split(report))
@@ -96,12 +96,12 @@ def _scorecard(report: Report, arm: str) -> str:
     heads[5] = f"{CORRECTIONS.get(correction, correction)} p" if correction != "none" else heads[5]
     rows = []
     for result in report.metrics:
-        found = line(result, arm)
-        if found is None:
+        effect = line(result, arm)
+        if effect is None:
             continue
         values = {value.arm: value.value for value in result.arms}
-        planned = by_plan(found)
-        adjusted = found.planned.adjusted_p_value if found.planned else None
+        planned = by_plan(effect)
+        adjusted = effect.planned.adjusted_p_value if effect.planned else None
         rows.append(
             [
                 f"{text(result.label)} ({_role(result)})",
@@ -110,8 +110,8 @@ def _scorecard(report: Report, arm: str) -> str:
                 f"{_effect(report, planned)} {'' if report.invalid else side(result, planned)}".strip(),
                 fmt.p_value(planned.p_value),
                 fmt.p_value(adjusted),
-                _effect(report, Relative.of(found.effect)),
-                _effect(report, Relative.of(found.adjusted)) if found.adjusted else fmt.DASH,
+                _effect(report, Relative.of(effect.effect)),
+                _effect(report, Relative.of(effect.adjusted)) if effect.adjusted else fmt.DASH,
             ]
         )
     return _table(heads, rows)
@@ -132,19 +132,19 @@ def _days(report: Report, arm: str) -> Iterable[str]:
         for day in report.days
     ]
     yield _table(["Through", "New users", *(text(result.label) for result in shown)], rows)
-    for found in report.courses:
-        if found.arm == arm and found.metric in {result.metric for result in shown}:
-            yield f"- {text(names[found.metric].label)}: {text(trend_said(found.trend))}"
+    for curve in report.courses:
+        if curve.arm == arm and curve.metric in {result.metric for result in shown}:
+            yield f"- {text(names[curve.metric].label)}: {text(trend_sentence(curve.trend))}"
 
 
-def _of_day(report: Report, results: Sequence[MetricResult], of: MetricResult, arm: str) -> str:
-    result = next((each for each in results if each.metric == of.metric), None)
-    found = line(result, arm) if result else None
-    return _effect(report, Relative.of(found.effect)) if found else fmt.DASH
+def _of_day(report: Report, results: Sequence[MetricResult], metric: MetricResult, arm: str) -> str:
+    result = next((each for each in results if each.metric == metric.metric), None)
+    effect = line(result, arm) if result else None
+    return _effect(report, Relative.of(effect.effect)) if effect else fmt.DASH
 
 
-def _effect(report: Report, found: Relative) -> str:
-    return f"~~{text(str(found))}~~" if report.invalid else text(str(found))
+def _effect(report: Report, relative: Relative) -> str:
+    return f"~~{text(str(relative))}~~" if report.invalid else text(str(relative))
 
 
 def _role(result: MetricResult) -> str:
@@ -160,7 +160,7 @@ def _foot(report: Report, context: ReportContext) -> str:
         ("days cut at midnight", fmt.zone(report.day_offset_ms)),
         ("report format", str(report.schema_version)),
     ]
-    return "; ".join(f"{name} {text(said)}" for name, said in facts if said) + "."
+    return "; ".join(f"{name} {text(value)}" for name, value in facts if value) + "."
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -49,14 +49,14 @@ class Relative:
     reason: str | None = None
 
     @classmethod
-    def of(cls, found: Effect | Planned) -> "Relative":
+    def of(cls, effect: Effect | Planned) -> "Relative":
         """The relative difference of either."""
-        if isinstance(found, Planned):
-            return cls(found.relative, found.low, found.high, found.p_value, found.reason)
-        return cls(found.relative, found.ci_low, found.ci_high, found.p_value, found.reason)
+        if isinstance(effect, Planned):
+            return cls(effect.relative, effect.low, effect.high, effect.p_value, effect.reason)
+        return cls(effect.relative, effect.ci_low, effect.ci_high, effect.p_value, effect.reason)
 
     @property
-    def told(self) -> bool:
+    def has_interval(self) -> bool:
         """Whether there is an interval."""
         return self.relative is not None and self.low is not None and self.high is not None
 
@@ -88,22 +88,22 @@ class Relative:
         return f"[{fmt.signed(self.low, self.digits)}, {fmt.signed(self.high, self.digits)}]"
 
     def __str__(self) -> str:
-        if not self.told:
-            known = "" if self.relative is None else f"{self.estimate}; "
-            return f"{known}{self.reason or 'not known'}"
+        if not self.has_interval:
+            estimate = "" if self.relative is None else f"{self.estimate}; "
+            return f"{estimate}{self.reason or 'not known'}"
         return f"{self.estimate} {self.interval}"
 
 
-def side(result: MetricResult, found: Relative) -> Side:
+def side(result: MetricResult, relative: Relative) -> Side:
     """Which side of zero the whole interval lies on, as good or bad for this metric.
 
     >>> latency = MetricResult("latency", "Latency", "ms", "", "diagnostic", "decrease", 0.0, (), ())
     >>> side(latency, Relative(-0.02, -0.03, -0.01)), side(latency, Relative(0.01, -0.01, 0.03))
     ('better', 'unclear')
     """
-    if found.low is None or found.high is None or found.low <= 0 <= found.high:
+    if relative.low is None or relative.high is None or relative.low <= 0 <= relative.high:
         return "unclear"
-    return "better" if (found.low > 0) == (result.direction == "increase") else "worse"
+    return "better" if (relative.low > 0) == (result.direction == "increase") else "worse"
 
 
 def judged_by(result: MetricResult) -> str:
@@ -112,10 +112,10 @@ def judged_by(result: MetricResult) -> str:
     >>> judged_by(MetricResult("latency", "Latency", "ms", "", "guardrail", "decrease", 0.05, (), ()))
     'guardrail; more is worse; may lose 5.0 %'
     """
-    said = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
+    words = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
     if result.minimum_effect:
-        said.append(f"{LEAST[result.role]} {fmt.share(result.minimum_effect)}")
-    return "; ".join(said)
+        words.append(f"{LEAST[result.role]} {fmt.share(result.minimum_effect)}")
+    return "; ".join(words)
 
 
 def line(result: MetricResult, arm: str) -> ArmEffect | None:
@@ -123,9 +123,9 @@ def line(result: MetricResult, arm: str) -> ArmEffect | None:
     return next((each for each in result.effects if each.arm == arm), None)
 
 
-def by_plan(of: ArmEffect) -> Relative:
+def by_plan(effect: ArmEffect) -> Relative:
     """What the plan goes by, or the plain comparison where none is planned."""
-    return Relative.of(of.planned or of.effect)
+    return Relative.of(effect.planned or effect.effect)
 
 
 def period(report: Report) -> str:
@@ -138,7 +138,7 @@ def period(report: Report) -> str:
 def plan_lines(report: Report) -> list[tuple[str, str]]:
     """How the experiment is analysed, as names and values."""
     plan = report.plan
-    primary = next((found for found in report.metrics if found.metric == report.primary), None)
+    primary = next((result for result in report.metrics if result.metric == report.primary), None)
     least = primary.minimum_effect if primary else 0.0
     alpha = float(plan.get("alpha", 0.05))
     kind, looks = _analysis(plan, report.days_planned)
@@ -218,50 +218,50 @@ def by_gravity(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: GRAVEST.index(check.level))
 
 
-def warnings_said(checks: Sequence[Check]) -> str:
+def warnings_summary(checks: Sequence[Check]) -> str:
     """How many warnings there are, and of what; nothing where there are none.
 
-    >>> warnings_said([Check("a", "Clocks", "ok", "."), Check("b", "Late events", "warning", ".")])
+    >>> warnings_summary([Check("a", "Clocks", "ok", "."), Check("b", "Late events", "warning", ".")])
     '1 warning: Late events'
     """
     titles = [check.title for check in checks if check.level == "warning"]
     return f"{len(titles)} warning{'' if len(titles) == 1 else 's'}: {fmt.listed(titles)}" if titles else ""
 
 
-def checks_said(checks: Sequence[Check]) -> str:
+def checks_summary(checks: Sequence[Check]) -> str:
     """How many checks stand how.
 
-    >>> checks_said([Check("a", "A", "ok", "."), Check("b", "B", "ok", "."), Check("c", "C", "warning", ".")])
+    >>> checks_summary([Check("a", "A", "ok", "."), Check("b", "B", "ok", "."), Check("c", "C", "warning", ".")])
     '3 checks: 2 fine, 1 warning'
     """
     levels = [check.level for check in checks]
     counts = [(levels.count(level), LEVELS[level][1].lower()) for level in reversed(GRAVEST)]
-    said = ", ".join(f"{count} {word}" for count, word in counts if count)
-    return f"{len(checks)} check{'' if len(checks) == 1 else 's'}{': ' + said if said else ''}"
+    by_level = ", ".join(f"{count} {word}" for count, word in counts if count)
+    return f"{len(checks)} check{'' if len(checks) == 1 else 's'}{': ' + by_level if by_level else ''}"
 
 
-def trend_said(found: Trend) -> str:
+def trend_sentence(trend: Trend) -> str:
     """Whether an effect wears off over the days, in a sentence.
 
-    >>> trend_said(Trend(7, -0.01, 0.003, -0.016, -0.004, 0.001, 0.05))
+    >>> trend_sentence(Trend(7, -0.01, 0.003, -0.016, -0.004, 0.001, 0.05))
     'The effect wears off: −1.00 % a day [−1.60 %, −0.40 %], p = .001.'
     """
-    if found.slope is None or found.low is None or found.high is None or found.p_value is None:
-        return f"No trend told: {found.reason}."
-    decimals = fmt.digits((found.high - found.low) / 2)
-    change = f"{fmt.signed(found.slope, decimals)} a day"
-    interval = f"[{fmt.signed(found.low, decimals)}, {fmt.signed(found.high, decimals)}], {fmt.p_value(found.p_value)}"
-    if found.low <= 0 <= found.high:
+    if trend.slope is None or trend.low is None or trend.high is None or trend.p_value is None:
+        return f"No trend told: {trend.reason}."
+    decimals = fmt.digits((trend.high - trend.low) / 2)
+    change = f"{fmt.signed(trend.slope, decimals)} a day"
+    interval = f"[{fmt.signed(trend.low, decimals)}, {fmt.signed(trend.high, decimals)}], {fmt.p_value(trend.p_value)}"
+    if trend.low <= 0 <= trend.high:
         return f"No clear trend over the days: {change} {interval}."
-    fades = found.start is not None and found.start * found.slope < 0
+    fades = trend.start is not None and trend.start * trend.slope < 0
     return f"The effect {'wears off' if fades else 'grows'}: {change} {interval}."
 
 
-def jackknife_said(of: ArmEffect) -> str:
+def jackknife_ratio(effect: ArmEffect) -> str:
     """The jackknife's standard error beside the delta method's, as a ratio: far from 1, one of them is wrong."""
-    found, error = of.jackknife, of.effect.difference_std_error
-    if found is None:
+    jackknife, error = effect.jackknife, effect.effect.difference_std_error
+    if jackknife is None:
         return fmt.DASH
-    if found.difference_std_error is None or not error:
-        return found.reason or fmt.DASH
-    return f"{found.difference_std_error / error:.2f} × ({found.buckets} buckets)"
+    if jackknife.difference_std_error is None or not error:
+        return jackknife.reason or fmt.DASH
+    return f"{jackknife.difference_std_error / error:.2f} × ({jackknife.buckets} buckets)"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from abtest.stats.columns import Column, on_days
 from abtest.stats.metrics import Mean, Ratio
 
 FIRST = "first"  # a column: 1 on the day of a user's first exposure, 0 on others
@@ -13,17 +14,22 @@ def so_far(metric: Mean | Ratio, day: int) -> Ratio:
     A mean is over the users exposed so far: a ratio of sums over all users, those yet to come adding nothing to either.
 
     >>> so_far(Mean("play", "Play", "s", "", "play_s"), 2).columns
-    ('play_s<=2', 'first<=2')
+    (<play_s<=2>, <first<=2>)
     """
-    above, below = metric.columns if isinstance(metric, Ratio) else (metric.column, FIRST)
-    return Ratio(f"{metric.name}<={day}", metric.label, metric.unit, metric.about, f"{above}<={day}", f"{below}<={day}")
+    numerator, denominator = (Column(name, through=day) for name in _names(metric))
+    return Ratio(f"{metric.name}<={day}", metric.label, metric.unit, metric.about, numerator, denominator)
 
 
-def sums_so_far(metrics: Sequence[Mean | Ratio], days: Sequence[int]) -> list[tuple[str, list[str]]]:
-    """What `Moments.sums` needs, given moments of columns by day (``views@0``, ``first@0``, …), for `so_far`'s columns.
+def sums_so_far(metrics: Sequence[Mean | Ratio], days: Sequence[int]) -> list[tuple[Column, list[Column]]]:
+    """What `Moments.sums` needs, given moments of columns by day, for `so_far`'s columns.
 
     >>> sums_so_far([Mean("play", "Play", "s", "", "play_s")], [0, 1])[-1]
-    ('first<=1', ['first@0', 'first@1'])
+    (<first<=1>, [<first@0>, <first@1>])
     """
-    columns = dict.fromkeys(name.split("<=")[0] for metric in metrics for name in so_far(metric, 0).columns)
-    return [(f"{column}<={day}", [f"{column}@{d}" for d in range(day + 1)]) for column in columns for day in days]
+    columns = dict.fromkeys(name for metric in metrics for name in _names(metric))
+    return [(Column(name, through=day), on_days(name, range(day + 1))) for name in columns for day in days]
+
+
+def _names(metric: Mean | Ratio) -> tuple[str, str]:
+    above, below = metric.columns if isinstance(metric, Ratio) else (metric.column, FIRST)
+    return str(above), str(below)

@@ -106,18 +106,19 @@ class Adjustment:
 
     def of_metric(self, metric: Metric) -> Adjusted:
         """One metric in every arm, adjusted."""
-        plain = {arm: metric.estimate(of) for arm, of in self.moments.items()}
+        plain = {arm: metric.estimate(moments) for arm, moments in self.moments.items()}
         pooled = metric.estimate(self.whole)
-        kept = tuple(name for name, _, _ in self.used)
-        dropped = tuple(name for name in self.names if name not in kept)
+        used = tuple(name for name, _, _ in self.used)
+        dropped = tuple(name for name in self.names if name not in used)
         if not self.used or pooled.influence is None or pooled.variance is None:
-            return Adjusted(plain, (), np.zeros(0), (*kept, *dropped), _removed(plain, plain))
+            return Adjusted(plain, (), np.zeros(0), (*used, *dropped), _removed(plain, plain))
         inverse, with_all, means = self._joint
         theta = inverse @ (with_all @ pooled.influence)
         estimates = {
-            arm: _adjusted(of, plain[arm], *self._by_arm[arm], theta, means) for arm, of in self.moments.items()
+            arm: _adjusted(moments, plain[arm], *self._by_arm[arm], theta, means)
+            for arm, moments in self.moments.items()
         }
-        return Adjusted(estimates, kept, theta, dropped, _removed(plain, estimates))
+        return Adjusted(estimates, used, theta, dropped, _removed(plain, estimates))
 
     @cached_property
     def _joint(self) -> tuple[Floats, Floats, Floats]:
@@ -133,13 +134,13 @@ class Adjustment:
     @cached_property
     def _by_arm(self) -> dict[str, tuple[Floats, Floats]]:
         """The covariates' influences (p, k) and values (p,) in each arm; NaN where an arm has none."""
-        found = {}
-        for arm, of in self.moments.items():
-            estimates = [by_arm[arm] for _, _, by_arm in self.used]
-            none = np.full(len(of.columns), np.nan)
+        by_arm = {}
+        for arm, moments in self.moments.items():
+            estimates = [estimate_of[arm] for _, _, estimate_of in self.used]
+            none = np.full(len(moments.columns), np.nan)
             C = np.stack([none if each.influence is None else each.influence for each in estimates])
-            found[arm] = C, np.array([np.nan if each.value is None else each.value for each in estimates])
-        return found
+            by_arm[arm] = C, np.array([np.nan if each.value is None else each.value for each in estimates])
+        return by_arm
 
 
 def _covariates(
@@ -148,8 +149,8 @@ def _covariates(
     """Name, estimate over all arms and estimates by arm of each covariate that varies and has a value everywhere."""
     for covariate in covariates:
         pooled = _estimate(whole, covariate)
-        by_arm = {arm: _estimate(of, covariate) for arm, of in moments.items()}
-        everywhere = all(by_arm[arm].value is not None for arm, of in moments.items() if of.n)
+        by_arm = {arm: _estimate(arm_moments, covariate) for arm, arm_moments in moments.items()}
+        everywhere = all(by_arm[arm].value is not None for arm, arm_moments in moments.items() if arm_moments.n)
         if pooled.value is None or pooled.variance is None or not everywhere:
             continue
         if pooled.variance * pooled.users > (ALIKE * pooled.value) ** 2:
@@ -160,8 +161,8 @@ def _inverse(covariances: Floats) -> Floats:
     """(C Σ Cᵀ)⁺ on the scale of correlations: of covariates that say the same, the shortest coefficients."""
     scale = 1 / np.sqrt(np.diag(covariances))
     scales = np.outer(scale, scale)
-    found: Floats = scales * np.linalg.pinv(covariances * scales, rcond=SINGULAR, hermitian=True)
-    return found
+    inverse: Floats = scales * np.linalg.pinv(covariances * scales, rcond=SINGULAR, hermitian=True)
+    return inverse
 
 
 def _adjusted(moments: Moments, plain: Estimate, C: Floats, values: Floats, theta: Floats, means: Floats) -> Estimate:

@@ -194,13 +194,13 @@ def _fieller(t: _Arm, c: _Arm, q: float) -> tuple[float | None, float | None, st
     C² − q² V_C: the quadratic's discriminant without its cancelling terms. Student's t has the degrees of freedom of
     the plain difference.
     """
-    known = c.value**2 - q**2 * c.variance
-    if known <= 0:
+    denominator = c.value**2 - q**2 * c.variance
+    if denominator <= 0:
         reason = f"the value in arm {c.name} is not significantly different from 0: any relative difference is possible"
         return None, None, reason
-    half = q * math.sqrt(t.variance * known + t.value**2 * c.variance)
+    half = q * math.sqrt(t.variance * denominator + t.value**2 * c.variance)
     ratio = t.value * c.value
-    return (ratio - half) / known - 1, (ratio + half) / known - 1, None
+    return (ratio - half) / denominator - 1, (ratio + half) / denominator - 1, None
 
 
 def _relative(effect: Effect, t: _Arm, c: _Arm, distribution: Distribution) -> Effect:

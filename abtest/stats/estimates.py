@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from abtest.stats.columns import AnyColumn
 from abtest.stats.moments import Floats, Moments
 
 
@@ -34,7 +35,7 @@ class Estimate:
         return None if self.variance is None else math.sqrt(self.variance)
 
 
-def mean_estimate(moments: Moments, column: str) -> Estimate:
+def mean_estimate(moments: Moments, column: AnyColumn) -> Estimate:
     """Mean of a column over users.
 
     >>> found = mean_estimate(Moments.of(("x",), np.array([[1.0], [3.0]])), "x")
@@ -48,7 +49,7 @@ def mean_estimate(moments: Moments, column: str) -> Estimate:
     return _estimate(moments, moments.mean(column), influence, [(column, 1.0)])
 
 
-def ratio_estimate(moments: Moments, numerator: str, denominator: str) -> Estimate:
+def ratio_estimate(moments: Moments, numerator: AnyColumn, denominator: AnyColumn) -> Estimate:
     """Sum of one column over the sum of another, clustered on the user by the delta method.
 
     With R = ȳ/x̄ over n users: Var(R) ≈ (s²_y − 2 R s_xy + R² s²_x) / (n x̄²)   ([D18], clustered randomisation).
@@ -61,7 +62,7 @@ def ratio_estimate(moments: Moments, numerator: str, denominator: str) -> Estima
         return Estimate(0, None, None, "no users")
     x = moments.mean(denominator)
     if x == 0:
-        return Estimate(moments.n, None, None, f"no {denominator.replace('_', ' ')}")
+        return Estimate(moments.n, None, None, f"no {str(denominator).replace('_', ' ')}")
     ratio = moments.mean(numerator) / x
     influence = np.zeros(len(moments.columns))
     influence[moments.place(numerator)] += 1 / x
@@ -76,7 +77,9 @@ def covariance(moments: Moments, a: Estimate, b: Estimate) -> float:
     return float(a.influence @ moments.covariances @ b.influence) / moments.n
 
 
-def _estimate(moments: Moments, value: float, influence: Floats, weights: Sequence[tuple[str, float]]) -> Estimate:
+def _estimate(
+    moments: Moments, value: float, influence: Floats, weights: Sequence[tuple[AnyColumn, float]]
+) -> Estimate:
     """`weights`: what of `influence` is not 0; few columns' covariances are quicker than a product of all."""
     if moments.n < 2:
         return Estimate(moments.n, value, None, "fewer than 2 users", influence)

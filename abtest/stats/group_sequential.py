@@ -44,7 +44,7 @@ LARGEST_P = 0.6  # above it bounds need not fall where alpha rises (O'Brien and 
 
 
 @dataclass(frozen=True)
-class Look:
+class SequentialLook:
     """One look. `log_ratio`, its `std_error` and `low` to `high` are on the log scale; `relative`, `ci_low`, `ci_high`
     are the same as fractions of the control's value.
 
@@ -79,7 +79,7 @@ class GroupSequential:
     way; before that there is None, and `sequential_p_value` has one. `reason` says why one is missing.
     """
 
-    looks: tuple[Look, ...]
+    looks: tuple[SequentialLook, ...]
     stopped_at: int | None
     p_value: float | None
     alpha: float = ALPHA
@@ -317,14 +317,14 @@ def _checked(covariance: Floats, information: Floats) -> tuple[Floats, Floats]:
 
 def _look(
     day: int, fraction: float, spent_so_far: float, critical: float, z: float, log_ratio: float, std_error: float
-) -> Look:
+) -> SequentialLook:
     margin = critical * std_error
     crossed = abs(z) >= critical
     relative = math.expm1(min(log_ratio, LARGEST_LOG))
     if abs(log_ratio) + margin > LARGEST_LOG:
-        return Look(
+        return SequentialLook(
             day, fraction, spent_so_far, critical, z, crossed, log_ratio, std_error, None, None, relative, None, None
         )
     low, high = log_ratio - margin, log_ratio + margin
     ends = low, high, relative, math.expm1(low), math.expm1(high)
-    return Look(day, fraction, spent_so_far, critical, z, crossed, log_ratio, std_error, *ends)
+    return SequentialLook(day, fraction, spent_so_far, critical, z, crossed, log_ratio, std_error, *ends)

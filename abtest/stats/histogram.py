@@ -99,8 +99,8 @@ class Histogram:
         counts = np.maximum(self.counts[cells], 1)
         inside = np.clip(1 - (below[cells] - ranks) / counts, 0.0, 1.0)
         lower = np.minimum(np.maximum(cells - SMALL, 0), BINS)
-        found = EDGES[lower] + inside * (EDGES[lower + 1] - EDGES[lower])
-        return np.where(cells == ZEROS, 0.0, np.where(cells == LARGE, np.inf, found))
+        values = EDGES[lower] + inside * (EDGES[lower + 1] - EDGES[lower])
+        return np.where(cells == ZEROS, 0.0, np.where(cells == LARGE, np.inf, values))
 
 
 def _narrow(counts: npt.NDArray[np.int64]) -> Counts:

@@ -76,8 +76,8 @@ def jackknife(metric: Metric, treatment: Buckets, control: Buckets, alpha: float
     >>> from abtest.stats.metrics import Mean
     >>> def arm(*users):
     ...     return Buckets(("x",), np.array(users)[:, None], np.ones(len(users), np.int64))
-    >>> found = jackknife(Mean("x", "x", "", "", "x"), arm(3.0, 5.0, 4.0), arm(2.0, 2.0, 5.0))
-    >>> found.difference, round(found.difference_std_error, 4)  # that of the three paired differences' mean
+    >>> comparison = jackknife(Mean("x", "x", "", "", "x"), arm(3.0, 5.0, 4.0), arm(2.0, 2.0, 5.0))
+    >>> comparison.difference, round(comparison.difference_std_error, 4)  # that of the three paired differences' mean
     (1.0, 1.1547)
 
     """
@@ -97,7 +97,7 @@ def jackknife(metric: Metric, treatment: Buckets, control: Buckets, alpha: float
     df = size - 1
     q = quantile(alpha / 2, df)
     error = std_error(t_without - c_without)
-    found = Jackknife(
+    comparison = Jackknife(
         size,
         difference,
         error,
@@ -107,10 +107,10 @@ def jackknife(metric: Metric, treatment: Buckets, control: Buckets, alpha: float
         reason=None if error else "all buckets alike, no variance",
     )
     if min(t, c, t_without.min(), c_without.min()) <= 0:
-        return replace(found, reason="no relative difference: a value is not above 0")
+        return replace(comparison, reason="no relative difference: a value is not above 0")
     log_ratio, log_error = math.log(t / c), std_error(np.log(t_without / c_without))
     return replace(
-        found,
+        comparison,
         relative=t / c - 1,
         log_std_error=log_error,
         ci_low=math.expm1(log_ratio - q * log_error),

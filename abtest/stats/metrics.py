@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from abtest.stats.columns import AnyColumn
 from abtest.stats.estimates import Estimate, mean_estimate, ratio_estimate
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import METRICS, Experiment, MetricPlan, SettingsError
@@ -41,7 +42,7 @@ class Metric(Protocol):
     @property
     def minimum_effect(self) -> float: ...
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[AnyColumn, ...]:
         """The columns that the estimate is made of."""
         ...
 
@@ -49,7 +50,7 @@ class Metric(Protocol):
         """The metric in one arm."""
         ...
 
-    def values(self, columns: Sequence[str], means: Floats) -> Floats:
+    def values(self, columns: Sequence[AnyColumn], means: Floats) -> Floats:
         """The metric from means (..., k) of `columns`: (...), NaN where its denominator is 0."""
         ...
 
@@ -82,7 +83,7 @@ class Mean:
     def estimate(self, moments: Moments) -> Estimate:
         return mean_estimate(moments, self.column)
 
-    def values(self, columns: Sequence[str], means: Floats) -> Floats:
+    def values(self, columns: Sequence[AnyColumn], means: Floats) -> Floats:
         return means[..., list(columns).index(self.column)]
 
     def caution(self, moments: Moments) -> str | None:
@@ -97,20 +98,20 @@ class Ratio:
     label: str
     unit: str
     about: str
-    numerator: str
-    denominator: str
+    numerator: AnyColumn
+    denominator: AnyColumn
     role: Role = "diagnostic"
     direction: Direction = "increase"
     minimum_effect: float = 0.0
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[AnyColumn, ...]:
         return (self.numerator, self.denominator)
 
     def estimate(self, moments: Moments) -> Estimate:
         return ratio_estimate(moments, self.numerator, self.denominator)
 
-    def values(self, columns: Sequence[str], means: Floats) -> Floats:
+    def values(self, columns: Sequence[AnyColumn], means: Floats) -> Floats:
         above, below = (means[..., list(columns).index(column)] for column in self.columns)
         return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
 
@@ -118,7 +119,7 @@ class Ratio:
         if 0 < moments.n < FEW:
             return f"only {moments.n} users"
         events = round(moments.total(self.numerator))
-        return f"only {events} {self.numerator.replace('_', ' ')}" if moments.n and events < FEW else None
+        return f"only {events} {str(self.numerator).replace('_', ' ')}" if moments.n and events < FEW else None
 
 
 @dataclass(frozen=True)
@@ -165,16 +166,16 @@ def of_plan(plan: MetricPlan) -> Declared:
     'Play duration, 90 % quantile'
     """
     first, *rest = plan.columns
-    said = _NAMED.get(first, first.replace("_", " "))
+    name = _NAMED.get(first, first.replace("_", " "))
     unit = _UNITS.get(first, "")
-    about = f"{said} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{said} per exposed user"
+    about = f"{name} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{name} per exposed user"
     label, unit, about = _SAID.get(plan.name, (plan.name, unit, about))
     judged = plan.role, plan.direction, plan.minimum_effect
     if plan.kind == "ratio":
         return Ratio(plan.name, label, unit, about, first, rest[0], *judged)
     if plan.q is not None:
         share = f"{100 * plan.q:g} %"
-        label, about = f"{said.capitalize()}, {share} quantile", f"what {share} of exposed users stay below"
+        label, about = f"{name.capitalize()}, {share} quantile", f"what {share} of exposed users stay below"
         return Quantile(plan.name, label, unit, about, first, plan.q, *judged)
     return Mean(plan.name, label, unit, about, first, *judged)
 
@@ -194,13 +195,13 @@ def of_experiment(experiment: Experiment, columns: Collection[str] | None = None
     plans = experiment.metrics
     if plans == METRICS and columns is not None:  # nobody asked for these: those that the data cannot have are left out
         plans = tuple(plan for plan in plans if plan.role == "primary" or set(plan.columns) <= set(columns))
-    found = tuple(of_plan(plan) for plan in sorted(plans, key=lambda plan: order.index(plan.role)))
-    for metric in found:
+    declared = tuple(of_plan(plan) for plan in sorted(plans, key=lambda plan: order.index(plan.role)))
+    for metric in declared:
         for column in metric.columns:
             if columns is not None and column not in columns:
-                known = ", ".join(columns)
-                raise SettingsError(f"Metric '{metric.name}': there is no column '{column}'; there are {known}.")
-    return found
+                names = ", ".join(columns)
+                raise SettingsError(f"Metric '{metric.name}': there is no column '{column}'; there are {names}.")
+    return declared
 
 
 DEFAULTS = tuple(metric for metric in map(of_plan, METRICS) if not isinstance(metric, Quantile))

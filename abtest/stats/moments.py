@@ -12,6 +12,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from abtest.stats.columns import AnyColumn
+
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -22,13 +24,13 @@ class Moments:
     Centred products instead of sums of squares: these lose digits where a mean is large against its spread.
     """
 
-    columns: tuple[str, ...]
+    columns: tuple[AnyColumn, ...]
     n: int
     means: Floats  # (k,)
     products: Floats  # (k, k) sum over users of (x - mean)(x - mean)ᵀ
 
     @classmethod
-    def of(cls, columns: Sequence[str], values: Floats) -> "Moments":
+    def of(cls, columns: Sequence[AnyColumn], values: Floats) -> "Moments":
         """Moments of `values` (users, k).
 
         >>> Moments.of(("x",), np.array([[1.0], [3.0]])).covariance("x", "x")
@@ -56,7 +58,7 @@ class Moments:
             self.products + other.products + np.outer(shift, shift) * (self.n * other.n / n),
         )
 
-    def linear(self, columns: Sequence[str], weights: Floats) -> "Moments":
+    def linear(self, columns: Sequence[AnyColumn], weights: Floats) -> "Moments":
         """Moments of linear combinations: row j of `weights` (j, k) makes column j.
 
         >>> both = Moments.of(("x", "y"), np.array([[1.0, 2.0], [3.0, 5.0]]))
@@ -65,15 +67,15 @@ class Moments:
         """
         return Moments(tuple(columns), self.n, weights @ self.means, weights @ self.products @ weights.T)
 
-    def sums(self, wanted: Iterable[tuple[str, Sequence[str]]]) -> "Moments":
+    def sums(self, wanted: Iterable[tuple[AnyColumn, Sequence[AnyColumn]]]) -> "Moments":
         """Moments of sums of columns: of each name the sum of the columns beside it."""
-        named = [(name, [self.place(column) for column in of]) for name, of in wanted]
+        named = [(name, [self.place(column) for column in summands]) for name, summands in wanted]
         weights = np.zeros((len(named), len(self.columns)))
         for row, (_, places) in enumerate(named):
             np.add.at(weights[row], places, 1.0)
         return self.linear([name for name, _ in named], weights)
 
-    def within(self, indicator: str) -> "Moments":
+    def within(self, indicator: AnyColumn) -> "Moments":
         """Moments over the users whose `indicator` (0 or 1) is 1, if every other column is 0 where it is 0.
 
         Nothing about the others is needed then: leaving out z users of zeros changes no sum, so n and means follow, and
@@ -87,7 +89,7 @@ class Moments:
         products = self.products - np.outer(means, means) * ((self.n - inside) * inside / self.n)
         return Moments(self.columns, inside, means, products)
 
-    def embedded(self, columns: Sequence[str]) -> "Moments":
+    def embedded(self, columns: Sequence[AnyColumn]) -> "Moments":
         """The same users among more columns: those that they lack are 0 for every one of them.
 
         >>> Moments.of(("x",), np.array([[1.0], [3.0]])).embedded(("y", "x")).means.tolist()
@@ -101,7 +103,7 @@ class Moments:
         products[np.ix_(places, places)] = self.products
         return Moments(columns, self.n, means, products)
 
-    def place(self, column: str) -> int:
+    def place(self, column: AnyColumn) -> int:
         """Where a column stands.
 
         Raises:
@@ -110,15 +112,15 @@ class Moments:
         """
         return self._places[column]
 
-    def mean(self, column: str) -> float:
+    def mean(self, column: AnyColumn) -> float:
         """Mean over users. Zero users: 0."""
         return float(self.means[self.place(column)])
 
-    def total(self, column: str) -> float:
+    def total(self, column: AnyColumn) -> float:
         """Sum over users."""
         return self.n * self.mean(column)
 
-    def covariance(self, a: str, b: str) -> float:
+    def covariance(self, a: AnyColumn, b: AnyColumn) -> float:
         """Unbiased covariance over users; needs two of them."""
         return float(self.products[self.place(a), self.place(b)]) / (self.n - 1)
 
@@ -128,5 +130,5 @@ class Moments:
         return self.products / (self.n - 1)
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _places(self) -> dict[AnyColumn, int]:
         return {column: place for place, column in enumerate(self.columns)}

@@ -42,10 +42,13 @@ def correlation(covariance: Floats) -> Floats:
     if not np.isfinite(covariance).all() or (variances <= 0).any():
         raise ValueError("every estimate needs a finite variance above 0")
     errors = np.sqrt(variances)
-    found: Floats = covariance / (errors[..., :, None] * errors[..., None, :])
-    if not np.allclose(found, np.swapaxes(found, -1, -2), atol=1e-9) or (np.linalg.eigvalsh(found) < -1e-8).any():
+    correlations: Floats = covariance / (errors[..., :, None] * errors[..., None, :])
+    if (
+        not np.allclose(correlations, np.swapaxes(correlations, -1, -2), atol=1e-9)
+        or (np.linalg.eigvalsh(correlations) < -1e-8).any()
+    ):
         raise ValueError("the matrix is no covariance: it is not symmetric, or has a negative eigenvalue")
-    return found
+    return correlations
 
 
 def rectangle(correlations: Floats, low: Floats, high: Floats, points: int = POINTS) -> Floats:
@@ -94,30 +97,30 @@ def falling_root(function: Callable[[Floats], Floats], low: Floats, high: Floats
     at_low = function(low)
     near = unenclosed = (at_low <= 0) | (at_high >= 0)
     root = np.where(np.abs(at_low) < np.abs(at_high), low, high)
-    kept = np.zeros(len(low))  # which end the last step left where it was: -1 the low one, +1 the high one
-    found = unenclosed
+    side_kept = np.zeros(len(low))  # which end the last step left where it was: -1 the low one, +1 the high one
+    done = unenclosed
     for _ in range(60):
         with np.errstate(invalid="ignore", divide="ignore"):
-            root = np.where(found, root, (low * at_high - high * at_low) / (at_high - at_low))
-        found = found | near
-        if found.all():
+            root = np.where(done, root, (low * at_high - high * at_low) / (at_high - at_low))
+        done = done | near
+        if done.all():
             break
         value = function(root)
         near = near | (np.abs(value) < NEAR) | (high - low < NARROW)
         right = value > 0  # the root lies right of here
         at_low, at_high = (
-            np.where(right, value, at_low / np.where((kept == -1) & ~near, 2, 1)),
-            np.where(right, at_high / np.where((kept == 1) & ~near, 2, 1), value),
+            np.where(right, value, at_low / np.where((side_kept == -1) & ~near, 2, 1)),
+            np.where(right, at_high / np.where((side_kept == 1) & ~near, 2, 1), value),
         )
-        low, high, kept = np.where(right, root, low), np.where(right, high, root), np.where(right, 1, -1)
+        low, high, side_kept = np.where(right, root, low), np.where(right, high, root), np.where(right, 1, -1)
     return root
 
 
 @lru_cache(maxsize=64)
-def _points(size: int, points: int) -> Floats:
+def _points(size: int, n: int) -> Floats:
     """Scrambled Sobol points (size, points) by a fixed seed; for no dimension, one point."""
     if size == 0:
         return np.empty((0, 1))
-    found: Floats = np.ascontiguousarray(qmc.Sobol(size, seed=0).random(points).T)
-    found.flags.writeable = False
-    return found
+    points: Floats = np.ascontiguousarray(qmc.Sobol(size, seed=0).random(n).T)
+    points.flags.writeable = False
+    return points

@@ -33,8 +33,8 @@ def adjust(p_values: Mapping[Key, float | None], correction: Correction) -> dict
     {'evr': 0.03, 'follow_rate': 0.04, 'play': 0.04}
 
     """
-    told = {key: p_value for key, p_value in p_values.items() if p_value is not None}
-    p = np.array(list(told.values()), np.float64)
+    present = {key: p_value for key, p_value in p_values.items() if p_value is not None}
+    p = np.array(list(present.values()), np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p-values {p.tolist()} must lie between 0 and 1")
     order = np.argsort(p, kind="stable")
@@ -45,5 +45,5 @@ def adjust(p_values: Mapping[Key, float | None], correction: Correction) -> dict
         p[order] = np.minimum.accumulate((p[order] * len(p) / ranks)[::-1])[::-1]
     elif correction != "none":
         raise ValueError(f"correction is '{correction}'; allowed are holm, bh and none")
-    adjusted = dict(zip(told, p.tolist(), strict=True))
+    adjusted = dict(zip(present, p.tolist(), strict=True))
     return {key: adjusted.get(key) for key in p_values}

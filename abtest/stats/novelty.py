@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
+from abtest.stats.columns import Column
 from abtest.stats.effects import ALPHA, Effect, compare, quantile, two_sided
 from abtest.stats.estimates import Estimate, mean_estimate
 from abtest.stats.metrics import Mean, Metric, Ratio
@@ -75,12 +76,11 @@ def on_day(metric: Mean | Ratio, day: int) -> Ratio:
     A mean over the users exposed on that day is then a ratio of sums: they are a random number of all.
 
     >>> on_day(Mean("play", "Play", "s", "", "play_s"), 2).columns
-    ('play_s@2', 'exposed@2')
+    (<play_s@2>, <exposed@2>)
     """
-    numerator, denominator = metric.columns if isinstance(metric, Ratio) else (metric.column, "exposed")
-    return Ratio(
-        f"{metric.name}@{day}", metric.label, metric.unit, metric.about, f"{numerator}@{day}", f"{denominator}@{day}"
-    )
+    above, below = metric.columns if isinstance(metric, Ratio) else (metric.column, "exposed")
+    numerator, denominator = (Column(str(column), day) for column in (above, below))
+    return Ratio(f"{metric.name}@{day}", metric.label, metric.unit, metric.about, numerator, denominator)
 
 
 def course(metrics: Sequence[Metric], treatment: Moments, control: Moments) -> Course:
@@ -109,7 +109,7 @@ def course_of(pairs: Sequence[tuple[Estimate, Estimate]], treatment: Moments, co
     return Course(np.array(days, np.float64)[varies], effects[varies], covariance[np.ix_(varies, varies)])
 
 
-def trend(of: Course, alpha: float = ALPHA) -> Trend:
+def trend(course: Course, alpha: float = ALPHA) -> Trend:
     """The slope of the days' effects by generalised least squares, their covariance known ([A36]).
 
     The covariance is estimated from many users, so the slope is taken as normal and no scale is fitted to the few days.
@@ -118,16 +118,16 @@ def trend(of: Course, alpha: float = ALPHA) -> Trend:
     >>> round(found.slope, 4), round(found.std_error, 4), round(found.start, 4)
     (-0.1, 0.0707, 0.3)
     """
-    size = len(of.days)
+    size = len(course.days)
     if size < 3:
         return Trend(size, reason=f"{size} days with an effect; a slope that can be judged needs 3")
-    if np.linalg.matrix_rank(of.covariance, hermitian=True) < size:
+    if np.linalg.matrix_rank(course.covariance, hermitian=True) < size:
         return Trend(size, reason="the days' effects have no covariance of full rank")
     from statsmodels.regression.linear_model import GLS  # slow to import, and only this needs it
 
-    X = np.stack([np.ones(size), of.days], axis=1)
+    X = np.stack([np.ones(size), course.days], axis=1)
     try:
-        fitted = GLS(of.effects, X, sigma=of.covariance).fit(cov_type="fixed scale", cov_kwds={"scale": 1.0})
+        fitted = GLS(course.effects, X, sigma=course.covariance).fit(cov_type="fixed scale", cov_kwds={"scale": 1.0})
     except np.linalg.LinAlgError:  # days that repeat each other but for the last digits pass the test of rank
         return Trend(size, reason="the days' effects have no covariance of full rank")
     slope, error = float(fitted.params[1]), float(fitted.bse[1])
@@ -154,8 +154,8 @@ def pre_period(
     """
     reference = {column: mean_estimate(moments[control], column) for column in columns}
     return tuple(
-        _pre_period(arm, of, moments[control], reference, control, threshold, alpha)
-        for arm, of in moments.items()
+        _pre_period(arm, arm_moments, moments[control], reference, control, threshold, alpha)
+        for arm, arm_moments in moments.items()
         if arm != control
     )
 
@@ -173,13 +173,13 @@ def _pre_period(
         column: compare(mean_estimate(moments, column), estimate, (arm, control), alpha)
         for column, estimate in reference.items()
     }
-    told = [column for column, effect in effects.items() if effect.difference_std_error]
-    if not told:
+    varying = [column for column, effect in effects.items() if effect.difference_std_error]
+    if not varying:
         reason = next((effect.reason for effect in effects.values() if effect.reason), "no columns from before")
         return PrePeriod(arm, effects, None, 0, biased=False, reason=reason)
-    errors = np.array([effects[column].difference_std_error for column in told], np.float64)
-    z = np.array([effects[column].difference for column in told], np.float64) / errors
-    places = [moments.place(column) for column in told]
+    errors = np.array([effects[column].difference_std_error for column in varying], np.float64)
+    z = np.array([effects[column].difference for column in varying], np.float64) / errors
+    places = [moments.place(column) for column in varying]
     joint = sum(m.covariances[np.ix_(places, places)] / m.n for m in (moments, against)) / np.outer(errors, errors)
     degrees = int(np.linalg.matrix_rank(joint, tol=1e-10, hermitian=True))
     statistic = float(z @ np.linalg.pinv(joint, rcond=1e-10, hermitian=True) @ z)

@@ -81,12 +81,12 @@ def bands(each: Sequence[tuple[Floats, Floats]], alpha: float = ALPHA) -> list[B
 
     A band around no day at all is empty.
     """
-    found: dict[int, Band] = {}
+    by_place: dict[int, Band] = {}
     for size in sorted({len(effects) for effects, _ in each}):
         alike = [place for place, (effects, _) in enumerate(each) if len(effects) == size]
         critical = sup_t(np.stack([each[place][1] for place in alike]), alpha) if size else np.zeros(len(alike))
-        found |= {place: _band(*each[place], c, alpha) for place, c in zip(alike, critical.tolist(), strict=True)}
-    return [found[place] for place in range(len(each))]
+        by_place |= {place: _band(*each[place], c, alpha) for place, c in zip(alike, critical.tolist(), strict=True)}
+    return [by_place[place] for place in range(len(each))]
 
 
 def _band(effects: Floats, covariance: Floats, critical: float, alpha: float) -> Band:

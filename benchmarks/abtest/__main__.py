@@ -51,22 +51,22 @@ def part(name: str, *arguments: object) -> dict[str, Any]:
     module = f"benchmarks.abtest.{MODULES.get(name, name)}"
     command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
 
 
 def arguments_of(name: str, data: Path | None, replicates: int, quick: bool) -> list[object]:
     """What a part is told."""
-    told: list[object] = []
+    options: list[object] = []
     if name in ("aa", "aa_real"):
-        told += ["--replicates", replicates, "--users", AA_USERS]
+        options += ["--replicates", replicates, "--users", AA_USERS]
     if name == "peeking":
-        told += ["--replicates", replicates]
+        options += ["--replicates", replicates]
     if name == "golden" and data:
-        told += ["--data", data]
+        options += ["--data", data]
     if name == "aa_real" and data:
-        told += ["--data", data / KUAIRAND]
-    return told + (QUICK.get(name, []) if quick else [])  # the last one of an option counts
+        options += ["--data", data / KUAIRAND]
+    return options + (QUICK.get(name, []) if quick else [])  # the last one of an option counts
 
 
 def figures(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,11 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except subprocess.CalledProcessError as error:
             failed[name] = f"exit code {error.returncode}"
         sys.stderr.write(f"{name} {failed.get(name, 'done')} in {time.perf_counter() - began_s:.0f} s\n")
-    found = figures(parts) | {"failed": failed, "parts": parts}
+    everything = figures(parts) | {"failed": failed, "parts": parts}
     if asked.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json.dumps(everything) + "\n")
     else:
-        for name, value in found.items():
+        for name, value in everything.items():
             sys.stdout.write(f"{name:30} {json.dumps(value)}\n")
     if any(name in failed for name in asked.only if name != "aa_real"):
         sys.exit(1)

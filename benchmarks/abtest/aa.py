@@ -105,8 +105,8 @@ def kuairand(folder: Path) -> Population:
 def only(population: Population, names: Sequence[str]) -> Population:
     """With those metrics alone, and the columns that they need."""
     metrics = tuple(metric for metric in population.metrics if metric.name in names)
-    kept = {column for metric in metrics for column in metric.columns}
-    places = [i for i, column in enumerate(population.columns) if column.removeprefix("pre.") in kept]
+    needed = {column for metric in metrics for column in metric.columns}
+    places = [i for i, column in enumerate(population.columns) if column.removeprefix("pre.") in needed]
     return Population(tuple(population.columns[i] for i in places), population.values[:, places], metrics)
 
 
@@ -118,7 +118,7 @@ def replicate(
     treated, untreated = np.split(drawn, 2)
     responds = random.random(len(treated)) < 0.5
     control, responders, others = (
-        Moments.of(population.columns, of) for of in (untreated, treated[responds], treated[~responds])
+        Moments.of(population.columns, values) for values in (untreated, treated[responds], treated[~responds])
     )
     moved = np.array([column in LIFTED for column in population.columns])
     effects: dict[tuple[str, Way, float], Effect] = {}
@@ -126,7 +126,7 @@ def replicate(
         lifted = responders.linear(population.columns, np.diag(1 + 2 * lift * moved))
         arms = {"treatment": lifted + others, "control": control}
         for metric in population.metrics:
-            plain = {arm: metric.estimate(of) for arm, of in arms.items()}
+            plain = {arm: metric.estimate(values) for arm, values in arms.items()}
             adjusted = adjust(arms, metric, [f"pre.{column}" for column in metric.columns])
             effects[metric.name, "raw", lift] = _compare(plain)
             effects[metric.name, "cuped", lift] = _compare(adjusted.estimates)
@@ -193,10 +193,13 @@ def main() -> None:
     population = kuairand(given.data) if given.data else synthetic()
     if given.metrics:
         population = only(population, given.metrics)
-    found = {"population": "kuairand-pure" if given.data else "synthetic", "population_users": len(population.values)}
+    measured = {
+        "population": "kuairand-pure" if given.data else "synthetic",
+        "population_users": len(population.values),
+    }
     lifts = sorted({0.0, *given.lifts}, key=abs)
-    found |= measure(population, given.replicates, given.users, given.seed, lifts)
-    print(json.dumps(found, indent=2))  # noqa: T201
+    measured |= measure(population, given.replicates, given.users, given.seed, lifts)
+    print(json.dumps(measured, indent=2))  # noqa: T201
 
 
 def _having(columns: Sequence[str]) -> tuple[Metric, ...]:

@@ -43,21 +43,21 @@ RAMPED = PLAIN.model_copy(update={"ramp": tuple(RampStep(from_ms=i, share=share)
 
 def evenness(user_ids: npt.NDArray[np.int64], salts: int) -> dict[str, float]:
     """Whether the places under each salt fill `BUCKETS` buckets evenly."""
-    found = []
+    p_values = []
     for salt in range(salts):
         counts = np.bincount((buckets(f"salt-{salt}", user_ids) * BUCKETS).astype(int), minlength=BUCKETS)
-        found.append(float(chisquare(counts).pvalue))
-    return _uniform(found)
+        p_values.append(float(chisquare(counts).pvalue))
+    return _uniform(p_values)
 
 
 def independence(user_ids: npt.NDArray[np.int64], pairs: int) -> dict[str, float]:
     """Whether the places in one layer say nothing about those in another."""
-    found = []
+    p_values = []
     for pair in range(pairs):
         one, other = ((buckets(f"layer:{name}-{pair}", user_ids) * SIDE).astype(int) for name in ("recall", "ranking"))
         counts = np.bincount(SIDE * one + other, minlength=SIDE**2).reshape(SIDE, SIDE)
-        found.append(float(chi2_contingency(counts).pvalue))
-    return _uniform(found)
+        p_values.append(float(chi2_contingency(counts).pvalue))
+    return _uniform(p_values)
 
 
 def ramped(user_ids: npt.NDArray[np.int64]) -> dict[str, float]:
@@ -66,7 +66,7 @@ def ramped(user_ids: npt.NDArray[np.int64]) -> dict[str, float]:
     moved = sum(int(((before >= 0) & (before != after)).sum()) for before, after in pairwise(steps))
     return {
         "moved": moved,
-        **{f"share_at_{share:g}": float((of >= 0).mean()) for share, of in zip(RAMP, steps, strict=True)},
+        **{f"share_at_{share:g}": float((arms >= 0).mean()) for share, arms in zip(RAMP, steps, strict=True)},
     }
 
 

@@ -69,13 +69,13 @@ def golden_max_relative_error() -> float:
 
 def oracles() -> dict[str, str | None]:
     """The oracles and their versions; None for one that is not installed."""
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for name in ("statsmodels", "mpmath", "tea-tasting"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def pairs() -> Iterator[Pair]:
@@ -225,17 +225,17 @@ def tea_tasting(arms: dict[str, Floats]) -> Iterator[Pair]:
             ("ratio", EVR, ()),
             ("cuped ratio", EVR, (PRE_EVR,)),
         ):
-            found = oracle[name]
+            result = oracle[name]
             yield from _pairs(
                 f"tea-tasting {name}, {distribution}",
                 _effect(arms, metric, covariates, distribution=distribution),
-                difference=found.effect_size,
-                difference_low=found.effect_size_ci_lower,
-                difference_high=found.effect_size_ci_upper,
-                difference_p_value=found.pvalue,
-                relative=found.rel_effect_size,
-                ci_low=found.rel_effect_size_ci_lower,
-                ci_high=found.rel_effect_size_ci_upper,
+                difference=result.effect_size,
+                difference_low=result.effect_size_ci_lower,
+                difference_high=result.effect_size_ci_upper,
+                difference_p_value=result.pvalue,
+                relative=result.rel_effect_size,
+                ci_low=result.rel_effect_size_ci_lower,
+                ci_high=result.rel_effect_size_ci_upper,
             )
 
 
@@ -246,7 +246,7 @@ def main() -> None:
     asked = parser.parse_args()
     compared = list(pairs())
     worst = max(compared, key=lambda pair: pair.error)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "golden_max_relative_error": worst.error,
         "golden_worst": worst.what,
         "golden_numbers": len(compared),
@@ -254,11 +254,11 @@ def main() -> None:
     }
     if asked.data:
         printed = list(published(asked.data))
-        found |= {
+        figures |= {
             "published_numbers": len(printed),
             "published_that_differ": [each.what for each in printed if not each.agrees],
         }
-    print(json.dumps(found, indent=2))  # noqa: T201
+    print(json.dumps(figures, indent=2))  # noqa: T201
 
 
 def _two_sample(

@@ -28,6 +28,7 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
+from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import critical_values, fits
 from abtest.stats.cumulative import FIRST, so_far, sums_so_far
 from abtest.stats.effects import ALPHA, quantile
@@ -56,11 +57,11 @@ class Week:
     first: Ints
 
     def by_day(self) -> tuple[tuple[str, ...], Floats]:
-        """Columns ``views@0`` … ``first@6`` and their values (users, ·)."""
+        """Columns views@0 … first@6 and their values (users, ·)."""
         days = self.hours.reshape(len(self.hours), DAYS, HOURS, -1).sum(axis=2)
         first = np.eye(DAYS)[self.first // HOURS][..., None]
         values = np.concatenate([days, first], axis=2).transpose(0, 2, 1)  # (users, k + 1, days)
-        names = tuple(f"{column}@{day}" for column in (*COLUMNS, FIRST) for day in range(DAYS))
+        names = tuple(Column(column, day) for column in (*COLUMNS, FIRST) for day in range(DAYS))
         return names, values.reshape(len(values), -1)
 
 
@@ -82,77 +83,80 @@ def week(users: int = 20_000, seed: int = 11) -> Week:
     return Week(hours[came], np.argmax(hours[came, :, 0] > 0, axis=1))
 
 
-def daily(of: Week, users: int, random: np.random.Generator, replicates: int) -> Iterator[dict[str, Course]]:
+def daily(population: Week, users: int, random: np.random.Generator, replicates: int) -> Iterator[dict[str, Course]]:
     """Per replicate each metric's effects as they stood after each day, by the report's own way."""
-    names, values = of.by_day()
+    names, values = population.by_day()
     days = range(DAYS)
     for _ in range(replicates):
-        arms = [Moments.of(names, values[half]).sums(sums_so_far(WATCHED, days)) for half in _deal(of, users, random)]
+        arms = [
+            Moments.of(names, values[half]).sums(sums_so_far(WATCHED, days))
+            for half in _deal(population, users, random)
+        ]
         yield {metric.name: course([so_far(metric, day) for day in days], *arms) for metric in WATCHED}
 
 
-def looks(of: Week, users: int, seed: tuple[int, int], replicates: int) -> dict[str, dict[str, int]]:
+def looks(population: Week, users: int, seed: tuple[int, int], replicates: int) -> dict[str, dict[str, int]]:
     """False alarms in daily looks: by kind of analysis and metric how many replicates had one.
 
     On one BLAS thread: the matrices are small, and threads that wait for each other take far longer.
     """
     random = np.random.default_rng(seed)
     z_fixed = quantile(ALPHA / 2)
-    units = _visits(of)[HOURS - 1 :: HOURS] * users
+    units = _visits(population)[HOURS - 1 :: HOURS] * users
     critical = critical_values(units, ALPHA, units[-1])
-    found = {
+    alarms_by_kind = {
         kind: dict.fromkeys((m.name for m in WATCHED), 0) for kind in ("group_sequential", "always_valid", "naive")
     }
     with threadpool_limits(1):
         for name, effects in (
-            of_metric for courses in daily(of, users, random, replicates) for of_metric in courses.items()
+            of_metric for courses in daily(population, users, random, replicates) for of_metric in courses.items()
         ):
             z = np.abs(effects.effects) / np.sqrt(np.diag(effects.covariance))
             days = effects.days.astype(int)
-            found["naive"][name] += bool((z >= z_fixed).any())
-            found["always_valid"][name] += bool((z >= critical[days]).any())
+            alarms_by_kind["naive"][name] += bool((z >= z_fixed).any())
+            alarms_by_kind["always_valid"][name] += bool((z >= critical[days]).any())
             if (z >= z_fixed).any():  # no bound lies below the pointwise one, so no other replicate has an alarm
                 judged = group_sequential((days + 1).tolist(), effects.effects, effects.covariance, DAYS)
-                found["group_sequential"][name] += judged.stopped_at is not None
-    return found
+                alarms_by_kind["group_sequential"][name] += judged.stopped_at is not None
+    return alarms_by_kind
 
 
-def hourly(of: Week, users: int, seed: int, replicates: int) -> dict[str, dict[str, int]]:
+def hourly(population: Week, users: int, seed: int, replicates: int) -> dict[str, dict[str, int]]:
     """False alarms in hourly peeks, as `looks`. `users_as_clock`: the confidence sequence, had N been users."""
     random = np.random.default_rng(seed)
-    so_far_by_hour = of.hours.cumsum(axis=1)
-    came = (np.arange(DAYS * HOURS) >= of.first[:, None]).astype(np.float64)
+    so_far_by_hour = population.hours.cumsum(axis=1)
+    came = (np.arange(DAYS * HOURS) >= population.first[:, None]).astype(np.float64)
     columns = {
         "evr": (so_far_by_hour[..., COLUMNS.index("effective_views")], so_far_by_hour[..., COLUMNS.index("views")]),
         "app_usage": (so_far_by_hour[..., COLUMNS.index("usage_s")], came),
     }
-    visits, present = _visits(of) * users, came.mean(axis=0) * users
+    visits, present = _visits(population) * users, came.mean(axis=0) * users
     clocks = {"always_valid": visits, "users_as_clock": present}
     critical = {kind: critical_values(units, ALPHA, units[-1]) for kind, units in clocks.items()}
     critical["naive"] = np.full(len(visits), quantile(ALPHA / 2))
     late = present >= 2 * EARLIEST
-    found = {kind: dict.fromkeys(columns, 0) for kind in critical}
+    alarms_by_kind = {kind: dict.fromkeys(columns, 0) for kind in critical}
     sums = {
         name: np.concatenate([above, below, above**2, above * below, below**2], axis=1)
         for name, (above, below) in columns.items()
     }
     for begin in range(0, replicates, BATCH):
         size = min(BATCH, replicates - begin)
-        halves = zip(*(_deal(of, users, random) for _ in range(size)), strict=True)
-        arms = [_drawn(np.stack(half), len(of.first)) for half in halves]
+        halves = zip(*(_deal(population, users, random) for _ in range(size)), strict=True)
+        arms = [_drawn(np.stack(half), len(population.first)) for half in halves]
         for name in columns:
             (t, v_t), (c, v_c) = (_log_ratio(arm @ sums[name], users // 2) for arm in arms)
             z = np.abs(t - c) / np.sqrt(v_t + v_c)
             for kind, bound in critical.items():
-                found[kind][name] += int((z >= bound)[:, late].any(axis=1).sum())
-    return found
+                alarms_by_kind[kind][name] += int((z >= bound)[:, late].any(axis=1).sum())
+    return alarms_by_kind
 
 
-def splits(of: Week, users: int, seed: int, replicates: int, weights: Floats) -> dict[str, int]:
+def splits(population: Week, users: int, seed: int, replicates: int, weights: Floats) -> dict[str, int]:
     """False alarms of the sequential split test, looked at after every day and after every user."""
     random = np.random.default_rng(seed)
-    day = of.first // HOURS
-    found = {"daily": 0, "every_user": 0}
+    day = population.first // HOURS
+    alarms_by_kind = {"daily": 0, "every_user": 0}
     batch = 200
     for begin in range(0, replicates, batch):
         size = min(batch, replicates - begin)
@@ -161,33 +165,33 @@ def splits(of: Week, users: int, seed: int, replicates: int, weights: Floats) ->
         alarms = log_e_values(counts.astype(np.float64), weights) >= -np.log(SRM_ALPHA)
         arrived = np.sort(day[random.integers(0, len(day), (size, users))], axis=1)
         ends = np.stack([(arrived <= d).sum(axis=1) - 1 for d in range(DAYS)], axis=1)
-        found["every_user"] += int(alarms.any(axis=1).sum())
-        found["daily"] += int(np.take_along_axis(alarms, ends, axis=1).any(axis=1).sum())
-    return found
+        alarms_by_kind["every_user"] += int(alarms.any(axis=1).sum())
+        alarms_by_kind["daily"] += int(np.take_along_axis(alarms, ends, axis=1).any(axis=1).sum())
+    return alarms_by_kind
 
 
 def measure(replicates: int, users: int, seed: int, processes: int = 1, population: int = 20_000) -> dict[str, Any]:
     """All of it; see the module."""
     began = time.perf_counter()
-    of = week(population)
+    crowd = week(population)
     shares = [replicates // processes + (i < replicates % processes) for i in range(processes)]
     if processes == 1:
-        parts = [looks(of, users, (seed, 0), replicates)]
+        parts = [looks(crowd, users, (seed, 0), replicates)]
     else:
         with ProcessPoolExecutor(processes) as pool:
-            parts = list(pool.map(partial(looks, of, users), [(seed, i) for i in range(processes)], shares))
+            parts = list(pool.map(partial(looks, crowd, users), [(seed, i) for i in range(processes)], shares))
     by_day = {
         kind: {name: sum(part[kind][name] for part in parts) for name in of_kind} for kind, of_kind in parts[0].items()
     }
-    by_hour = hourly(of, users, seed, replicates)
-    by_split = splits(of, users, seed, replicates, np.ones(2))
+    by_hour = hourly(crowd, users, seed, replicates)
+    by_split = splits(crowd, users, seed, replicates, np.ones(2))
     rate = partial(_rate, replicates)
     return {
         "replicates": replicates,
         "users": users,
         "seed": seed,
-        "population_users": len(of.first),
-        "days_per_user": float(np.mean((of.hours.reshape(len(of.first), DAYS, -1) > 0).any(axis=2).sum(axis=1))),
+        "population_users": len(crowd.first),
+        "days_per_user": float(np.mean((crowd.hours.reshape(len(crowd.first), DAYS, -1) > 0).any(axis=2).sum(axis=1))),
         "seconds": round(time.perf_counter() - began, 1),
         "peeking_false_positive": {
             "group_sequential": rate(by_day["group_sequential"]),
@@ -196,7 +200,7 @@ def measure(replicates: int, users: int, seed: int, processes: int = 1, populati
             "sequential_srm": rate(by_split),
         },
         "confidence_sequence_by_users": {"hourly": rate(by_hour["users_as_clock"])},
-        "correlation_above_clock": _fits(of),
+        "correlation_above_clock": _fits(crowd),
     }
 
 
@@ -213,8 +217,8 @@ def main() -> None:
     print(json.dumps(measure(given.replicates, given.users, given.seed, given.processes), indent=2))  # noqa: T201
 
 
-def _deal(of: Week, users: int, random: np.random.Generator) -> list[Ints]:
-    return np.split(random.integers(0, len(of.first), users), 2)
+def _deal(population: Week, users: int, random: np.random.Generator) -> list[Ints]:
+    return np.split(random.integers(0, len(population.first), users), 2)
 
 
 def _drawn(users: Ints, population: int) -> csr_array:
@@ -232,30 +236,30 @@ def _log_ratio(sums: Floats, users: int) -> tuple[Floats, Floats]:
         return np.log(ratio), variance
 
 
-def _visits(of: Week) -> Floats:
+def _visits(population: Week) -> Floats:
     """Mean recalls of a user up to each hour (168,)."""
-    return np.asarray(of.hours[..., 0].cumsum(axis=1).mean(axis=0), np.float64)
+    return np.asarray(population.hours[..., 0].cumsum(axis=1).mean(axis=0), np.float64)
 
 
-def _fits(of: Week) -> dict[str, dict[str, float]]:
+def _fits(population: Week) -> dict[str, dict[str, float]]:
     """`fits` of the whole population's daily looks, by metric, for visits and for users as the clock."""
-    names, values = of.by_day()
+    names, values = population.by_day()
     arms = [Moments.of(names, half).sums(sums_so_far(WATCHED, range(DAYS))) for half in (values[::2], values[1::2])]
-    visits = _visits(of)[HOURS - 1 :: HOURS]
-    present = np.bincount(of.first // HOURS, minlength=DAYS).cumsum().astype(np.float64)
-    found = {}
+    visits = _visits(population)[HOURS - 1 :: HOURS]
+    present = np.bincount(population.first // HOURS, minlength=DAYS).cumsum().astype(np.float64)
+    fits_by_metric = {}
     for metric in WATCHED:
         covariance = course([so_far(metric, day) for day in range(DAYS)], *arms).covariance
-        found[metric.name] = {"visits": fits(covariance, visits), "users": fits(covariance, present)}
-    return found
+        fits_by_metric[metric.name] = {"visits": fits(covariance, visits), "users": fits(covariance, present)}
+    return fits_by_metric
 
 
 def _rate(replicates: int, alarms: dict[str, int]) -> dict[str, dict[str, float]]:
-    found = {}
+    rates = {}
     for name, count in alarms.items():
         interval = binomtest(count, replicates).proportion_ci(0.99)
-        found[name] = {"rate": count / replicates, "low": float(interval.low), "high": float(interval.high)}
-    return found
+        rates[name] = {"rate": count / replicates, "low": float(interval.low), "high": float(interval.high)}
+    return rates
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
 from abtest.analyse.results import Check, Report
 from abtest.assignment.assign import assign
-from abtest.collect.state import PRE_DAYS, Rules, State, observe_exposure, observe_feedback
+from abtest.collect.state import PRE_DAYS, CollectorState, Rules, observe_exposure, observe_feedback
 from abtest.stats.cuped import adjust
 from abtest.stats.effects import compare
 from abtest.stats.metrics import COLUMNS, DEFAULTS
@@ -141,12 +141,12 @@ def visits_of(
         yield who, arms[who], shown, played
 
 
-def week(seed: int, users: int, lift: float, *, lost: float = 0.0, bias: float = 0.0) -> State:
+def week(seed: int, users: int, lift: float, *, lost: float = 0.0, bias: float = 0.0) -> CollectorState:
     """The collector's state after one simulated experiment. `lost`: the share of treated users without any event."""
     random = np.random.default_rng([seed, users])
     crowd, experiment = people(users, lift, random), experiment_of(seed)
     gone = np.random.default_rng([seed, users, 1]).random(users) < lost
-    state = State(Rules(experiment, 30 * 60_000, 6 * HOUR_MS, HOUR_MS))
+    state = CollectorState(Rules(experiment, 30 * 60_000, 6 * HOUR_MS, HOUR_MS))
     for user, arm, shown, seen in visits_of(crowd, experiment, random, bias):
         if gone[user] and arm == "treatment":
             continue
@@ -190,7 +190,7 @@ def _sums(crowd: People, taste: Floats, random: np.random.Generator) -> Floats:
     return np.stack([recalls, views, effective, follows, play_s], axis=1).astype(np.float64)
 
 
-def learned(seed: int, state: State) -> tuple[ModelFacts, ModelFacts]:
+def learned(seed: int, state: CollectorState) -> tuple[ModelFacts, ModelFacts]:
     """What the models learned from: each arm's effective views, of which a share came from the other arm.
 
     A harmless share at the control's model, one between `INTERFERENCE` at the treatment's.
@@ -233,9 +233,9 @@ def measure(
         shipped += any(verdict.decision == "ship" for verdict in report.verdicts)
         events += state.counts["exposures"] + state.counts["feedback"]
 
-    def rate(names: Sequence[str], make: Callable[[int], State]) -> float:
-        found = (analyse(make(each)) for each in range(seed, seed + planted_seeds))
-        return sum(any(check(report, name).level == "invalid" for name in names) for report in found) / max(
+    def rate(names: Sequence[str], make: Callable[[int], CollectorState]) -> float:
+        reports = (analyse(make(each)) for each in range(seed, seed + planted_seeds))
+        return sum(any(check(report, name).level == "invalid" for name in names) for report in reports) / max(
             planted_seeds, 1
         )
 
@@ -278,8 +278,8 @@ def main() -> None:
     parser.add_argument("--lift", type=float, default=LIFT)
     parser.add_argument("--planted-seeds", type=int, default=200, help="of each bad split and each bias")
     options = parser.parse_args()
-    found = measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds)
-    print(json.dumps(found, indent=2))  # noqa: T201
+    measured = measure(options.seeds, options.users, options.lift, options.seed, options.planted_seeds)
+    print(json.dumps(measured, indent=2))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -59,12 +59,12 @@ def cookie_cats(frame: pd.DataFrame) -> Iterator[Printed]:
     """Players kept for a day and for a week with the gate at level 30, against 40. Published tests pool the variance,
     ours does not: at this many players that moves z by .0003, so of the second p-value only z is compared.
     """
-    found = results(frame, "version", tuple(KEPT), "gate_40")
+    metrics = results(frame, "version", tuple(KEPT), "gate_40")
     tests = {}
     for name, values in KEPT.items():
         for arm, value in zip(("gate_30", "gate_40"), values, strict=True):
-            yield Printed(f"cookie cats, {name} of {arm}", _value(found[name], arm), value)
-        tests[name] = found[name].effects[0].effect
+            yield Printed(f"cookie cats, {name} of {arm}", _value(metrics[name], arm), value)
+        tests[name] = metrics[name].effects[0].effect
     first, second = tests.values()
     yield Printed("cookie cats, p of retention_1", _known(first.difference_p_value), "0.0744")
     z = _known(second.difference) / _known(second.difference_std_error)
@@ -78,15 +78,15 @@ def cookie_cats(frame: pd.DataFrame) -> Iterator[Printed]:
 
 def hillstrom(frame: pd.DataFrame) -> Iterator[Printed]:
     """Customers who visited, bought and what they spent, by the e-mail that they got."""
-    found = results(frame, "segment", tuple(OUTCOMES), "No E-Mail")
+    metrics = results(frame, "segment", tuple(OUTCOMES), "No E-Mail")
     for place, (name, mean) in enumerate(OUTCOMES.items(), start=1):
         whole = 0.0
         for arm, figures in MAILED.items():
-            value = _value(found[name], arm)
+            value = _value(metrics[name], arm)
             whole += figures[0] * value
             yield Printed(f"hillstrom, {name} of {arm}", value, str(figures[place]))
         yield Printed(f"hillstrom, {name} over all", whole / len(frame), mean)
-    for line in next(iter(found.values())).arms:
+    for line in next(iter(metrics.values())).arms:
         yield Printed(f"hillstrom, users of {line.arm}", line.users, str(MAILED[line.arm][0]))
 
 

@@ -41,47 +41,47 @@ Draw = Callable[[np.random.Generator, int], Floats]
 def populations() -> dict[str, tuple[Draw, Floats]]:
     """By name: what draws users, and the true quantiles at `QS`."""
     made_up = synthetic()
-    known = np.random.default_rng(7).lognormal(LOCATION, SIGMA, 200_000)  # finite, so that its quantiles are exact
+    lognormal = np.random.default_rng(7).lognormal(LOCATION, SIGMA, 200_000)  # finite, so that its quantiles are exact
     parts = {
-        "lognormal": known,
-        "zero_inflated": np.where(np.arange(known.size) < ZERO_SHARE * known.size, 0.0, known),
+        "lognormal": lognormal,
+        "zero_inflated": np.where(np.arange(lognormal.size) < ZERO_SHARE * lognormal.size, 0.0, lognormal),
         "play_s": made_up.values[:, made_up.columns.index("play_s")],
         "views": made_up.values[:, made_up.columns.index("views")],
     }
     return {name: (_drawing(values), np.quantile(values, QS, method="inverted_cdf")) for name, values in parts.items()}
 
 
-def woodruff(histogram: Histogram, q: float, found: Estimate, alpha: float = ALPHA) -> Estimate:
-    """The quantile `found`, with the error that its order-statistic interval implies: the log's length over 2 z."""
-    if found.value is None:
-        return found
+def woodruff(histogram: Histogram, q: float, estimate: Estimate, alpha: float = ALPHA) -> Estimate:
+    """The quantile `estimate`, with the error that its order-statistic interval implies: the log's length over 2 z."""
+    if estimate.value is None:
+        return estimate
     z = quantile(alpha / 2)
     margin = z * math.sqrt(q * (1 - q) / histogram.n)
     low, high = histogram.quantiles(np.clip([q - margin, q + margin], 0, 1))
     if not 0 < low <= high < math.inf:
-        return replace(found, variance=None, reason="no interval")
-    return replace(found, variance=(found.value * math.log(high / low) / (2 * z)) ** 2)
+        return replace(estimate, variance=None, reason="no interval")
+    return replace(estimate, variance=(estimate.value * math.log(high / low) / (2 * z)) ** 2)
 
 
 def measure(replicates: int, users: int, seed: int, lift: float, names: Sequence[str] = POPULATIONS) -> dict[str, Any]:
     """Coverage and false positives, by population and quantile. An effect without an interval covers nothing."""
     random = np.random.default_rng(seed)
-    found: dict[str, Any] = {}
-    known = populations()
+    coverage: dict[str, Any] = {}
+    by_name = populations()
     for name in names:
-        draw, truth = known[name]
+        draw, truth = by_name[name]
         held = np.zeros((len(QS), 4))
         false = np.zeros((len(QS), 2))
         for _ in range(replicates):
             raw, control = draw(random, users // 2), Histogram.of(draw(random, users // 2))
             equal, treated = Histogram.of(raw), Histogram.of(raw * (1 + lift))
             for i, q in enumerate(QS):
-                with_lift, without, same = (quantile_estimate(of, q) for of in (treated, control, equal))
+                with_lift, without, same = (quantile_estimate(histogram, q) for histogram in (treated, control, equal))
                 effect, none = compare(with_lift, without), compare(same, without)
                 rough = compare(woodruff(treated, q, with_lift), woodruff(control, q, without))
                 held[i] += (*_covers(effect, lift, lift * truth[i]), *_covers(rough, lift, lift * truth[i]))
                 false[i] += (_below(none.p_value), _below(none.difference_p_value))
-        found[name] = {
+        coverage[name] = {
             str(q): {
                 "relative": held[i, 0] / replicates,
                 "difference": held[i, 1] / replicates,
@@ -92,13 +92,13 @@ def measure(replicates: int, users: int, seed: int, lift: float, names: Sequence
             }
             for i, q in enumerate(QS)
         }
-    return found
+    return coverage
 
 
 def bootstrap(users: int, seed: int) -> dict[str, Any]:
     """Standard error of the log against a bootstrap's, and both times, on one data set of each population."""
     random = np.random.default_rng(seed)
-    found: dict[str, Any] = {}
+    comparisons: dict[str, Any] = {}
     for name, (draw, _) in populations().items():
         values = draw(random, users)
         began = time.perf_counter()
@@ -111,17 +111,17 @@ def bootstrap(users: int, seed: int) -> dict[str, Any]:
         )
         theirs = time.perf_counter() - began
         errors = np.std(np.log(resampled), axis=0, ddof=1)
-        found[name] = {
+        comparisons[name] = {
             "users": users,
             "std_error_ratio": {
-                str(q): (of.std_error or math.nan) / (of.value or math.nan) / error
-                for q, of, error in zip(QS, estimates, errors.tolist(), strict=True)
+                str(q): (estimate.std_error or math.nan) / (estimate.value or math.nan) / error
+                for q, estimate, error in zip(QS, estimates, errors.tolist(), strict=True)
             },
             "ms": 1000 * ours,
             "bootstrap_ms": 1000 * theirs,
             "time_ratio": theirs / ours,
         }
-    return found
+    return comparisons
 
 
 def speed(values: int, seed: int) -> dict[str, float]:
@@ -158,13 +158,13 @@ def main() -> None:
     given = parser.parse_args()
     if given.replicates < 1 or given.users < 4 or given.users % 2 or given.values < 1:
         parser.error("--replicates and --values must be 1 or more, --users an even number from 4")
-    found = {"replicates": given.replicates, "users": given.users, "seed": given.seed, "lift": given.lift}
-    found |= {
+    measured = {"replicates": given.replicates, "users": given.users, "seed": given.seed, "lift": given.lift}
+    measured |= {
         "coverage": measure(given.replicates, given.users, given.seed, given.lift),
         "bootstrap": bootstrap(given.users // 2, given.seed),
         "speed": speed(given.values, given.seed),
     }
-    print(json.dumps(found, indent=2))  # noqa: T201
+    print(json.dumps(measured, indent=2))  # noqa: T201
 
 
 def _drawing(values: Floats) -> Draw:

@@ -49,13 +49,13 @@ def ours(folder: Path) -> Figures:
     from abtest.report.files import ReportContext
     from abtest.report.files import write as written
 
-    of = experiment()
-    counted = read(opened(folder / "rows"), of, opened(folder / "pre.parquet"))
-    found = report(counted.aggregate, of)
-    written(found, ReportContext(), folder / "report")
-    save(counted, of, folder / "state.npz")
-    figures = {"split": [found.split.p_value]}
-    for day in found.days:
+    design = experiment()
+    counted = read(opened(folder / "rows"), design, opened(folder / "pre.parquet"))
+    whole = report(counted.aggregate, design)
+    written(whole, ReportContext(), folder / "report")
+    save(counted, design, folder / "state.npz")
+    figures = {"split": [whole.split.p_value]}
+    for day in whole.days:
         for name, results in (("on", day.daily), ("through", day.cumulative)):
             for result in results:
                 figures[f"{result.metric} {name} {day.day}"] = _figures(result.effects[0].effect)
@@ -69,16 +69,16 @@ def ours_by_one_covariate(folder: Path) -> Figures:
     from abtest.stats.effects import compare
     from abtest.stats.metrics import Metric, Quantile, Ratio, of_experiment
 
-    of = experiment()
-    found = load(folder / "state.npz", of).aggregate
+    design = experiment()
+    whole = load(folder / "state.npz", design).aggregate
     figures = {}
-    for metric in of_experiment(of):
+    for metric in of_experiment(design):
         if isinstance(metric, Quantile):
             continue
         names = BY_CUPED[metric.name]
         by: str | Metric = names[0] if len(names) == 1 else Ratio("before", "", "", "", *names)
-        for day in range(found.days):
-            adjusted = adjust(found.through(day), metric, [by]).estimates
+        for day in range(whole.days):
+            adjusted = adjust(whole.through(day), metric, [by]).estimates
             effect = compare(adjusted["treatment"], adjusted["control"])
             figures[f"{metric.name} by cuped through {day}"] = _figures(effect)
     return figures
@@ -131,11 +131,11 @@ def from_state(folder: Path) -> Figures:
     planned = experiment()
     fixed = planned.model_copy(update={"analysis": AnalysisPlan()})
     figures: Figures = {}
-    for name, of in (("group_sequential", planned), ("fixed", fixed)):
+    for name, design in (("group_sequential", planned), ("fixed", fixed)):
         times = []
         for _ in range(31):
             began_s = time.perf_counter()
-            report(load(folder / "state.npz", of).aggregate, of)
+            report(load(folder / "state.npz", design).aggregate, design)
             times.append(1000 * (time.perf_counter() - began_s))
         figures[name] = [statistics.median(times[1:]), min(times)]
     return figures
@@ -149,33 +149,33 @@ def one_more_day(folder: Path) -> Figures:
     import numpy as np
 
     from abtest.aggregate.archive import load
-    from abtest.incremental.add_day import begun, with_day
-    from abtest.incremental.add_day import opened as kept_in
+    from abtest.incremental import store
+    from abtest.incremental.add_day import add_day
     from abtest.read.engines import opened
     from abtest.read.rows import before, one_day, wanted
 
-    of, at = experiment(), folder / "kept"
+    design, at = experiment(), folder / "kept"
     parts = sorted((folder / "rows").glob("day=*"))
-    columns, spread, _ = wanted(opened(parts[0]), of)
-    covariates, ids, pre = before(opened(folder / "pre.parquet"), of)
-    begun(at, of, columns, covariates, (ids, pre), spread)
+    columns, spread, _ = wanted(opened(parts[0]), design)
+    covariates, ids, pre = before(opened(folder / "pre.parquet"), design)
+    store.create(at, design, columns, covariates, (ids, pre), spread)
     del ids, pre
     times = []
     for part in parts:
         began_s = time.perf_counter()
-        kept = kept_in(at, of)
+        kept = store.load(at, design)
         opened_s = time.perf_counter()
-        table, _ = one_day(opened(part), of, columns)
+        table, _ = one_day(opened(part), design, columns)
         read_s = time.perf_counter()
-        kept = with_day(kept, table)
+        kept = add_day(kept, table)
         ended_s = time.perf_counter()
         times.append([ended_s - began_s, opened_s - began_s, read_s - opened_s, ended_s - read_s])
-    expected, worst = load(folder / "state.npz", of).aggregate, 0.0
-    for arm, found in kept.aggregate.moments.items():
+    expected, worst = load(folder / "state.npz", design).aggregate, 0.0
+    for arm, moments in kept.aggregate.moments.items():
         products = expected.moments[arm].products
         deviations = np.sqrt(products.diagonal())
         scale = np.maximum(np.outer(deviations, deviations), 1e-300)
-        worst = max(worst, float((abs(found.products - products) / scale).max()))
+        worst = max(worst, float((abs(moments.products - products) / scale).max()))
     size_mb = sum(path.stat().st_size for path in at.iterdir()) / 1e6
     return {"seconds": times[-1], "difference": [worst], "kept_mb": [size_mb]}
 
@@ -183,7 +183,7 @@ def one_more_day(folder: Path) -> Figures:
 SIDES = {side.__name__: side for side in (ours, ours_by_one_covariate, tea_tasting, from_state, one_more_day)}
 
 
-def max_relative_error(found: Figures, oracle: Figures) -> float:
+def max_relative_error(figures: Figures, oracle: Figures) -> float:
     """The largest relative difference of two numbers that both have.
 
     Raises:
@@ -193,7 +193,7 @@ def max_relative_error(found: Figures, oracle: Figures) -> float:
     return max(
         abs(a / b - 1)
         for name, numbers in oracle.items()
-        for a, b in zip(found[name], numbers, strict=True)
+        for a, b in zip(figures[name], numbers, strict=True)
         if a is not None and b is not None
     )
 
@@ -262,12 +262,15 @@ def main() -> None:
     if asked.side:
         figures = SIDES[asked.side](asked.folder)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        told = {"cpu_s": round(used.ru_utime + used.ru_stime, 2), "peak_mb": round(used.ru_maxrss / 1000, 1)}  # from KB
-        print(json.dumps({**told, "figures": figures}))  # noqa: T201
+        usage = {
+            "cpu_s": round(used.ru_utime + used.ru_stime, 2),
+            "peak_mb": round(used.ru_maxrss / 1000, 1),
+        }  # from KB
+        print(json.dumps({**usage, "figures": figures}))  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as temporary:
-        found = _run(asked.users, asked.folder or Path(temporary), asked.seed)
-    print(json.dumps(found, indent=2))  # noqa: T201
+        measured = _run(asked.users, asked.folder or Path(temporary), asked.seed)
+    print(json.dumps(measured, indent=2))  # noqa: T201
 
 
 if __name__ == "__main__":

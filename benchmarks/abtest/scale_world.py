@@ -61,9 +61,11 @@ def write(folder: Path, users: int, seed: int = 0) -> int:
         place = np.flatnonzero(random.random(users) < COMES)
         random.shuffle(place)
         lift = np.where(treated[place], np.float32(1.01), np.float32(1.0))
-        found = _behaviour(random, activity[place], lift * taste[place])
+        columns = _behaviour(random, activity[place], lift * taste[place])
         at = folder / "rows" / f"day={FIRST + timedelta(days=day)}" / "part.parquet"
-        _write(at, {"user_id": ids[place], "arm": arms.take(pa.array(place)), **dict(zip(COLUMNS, found, strict=True))})
+        _write(
+            at, {"user_id": ids[place], "arm": arms.take(pa.array(place)), **dict(zip(COLUMNS, columns, strict=True))}
+        )
         rows += len(place)
     return rows
 

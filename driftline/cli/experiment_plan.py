@@ -17,7 +17,7 @@ from driftline.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from abtest.collect.state import State
+    from abtest.collect.state import CollectorState
     from abtest.plan.aa import Level
     from abtest.plan.baseline import Known
     from abtest.stats.metrics import Mean, Ratio
@@ -152,7 +152,7 @@ def aa(
         raise typer.Exit(2)
 
 
-def saved_state(settings: Settings) -> "State":
+def saved_state(settings: Settings) -> "CollectorState":
     """What the collector has saved.
 
     Raises:

@@ -50,7 +50,7 @@ def report(
     """
     from abtest.analyse.verdict import exit_code
     from abtest.report.files import FILES, ReportContext, write
-    from abtest.report.wording import sentence, warnings_said
+    from abtest.report.wording import sentence, warnings_summary
     from driftline.experiment.data import public, report_on
 
     if data or table or pre or pre_table or state or save_state or keep:
@@ -76,7 +76,7 @@ def report(
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in result.verdicts:
         typer.echo(sentence(verdict))
-    warned = warnings_said(result.checks)
+    warned = warnings_summary(result.checks)
     if warned:
         typer.echo(f'{warned}. Weigh what the report says under "Can it be trusted?".')
     raise typer.Exit(exit_code(result.verdicts))

@@ -10,7 +10,7 @@ from rich.table import Table
 from abtest.analyse.analysis import summary as metric_summary
 from abtest.analyse.context import ReportContext
 from abtest.analyse.results import Report
-from abtest.collect.state import State
+from abtest.collect.state import CollectorState
 from contracts.config.settings import Settings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK
 from contracts.runtime.clock import DAY_MS
@@ -130,7 +130,7 @@ def complaints(summary: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def context(settings: Settings, world: World, summary: Mapping[str, Any], state: State) -> ReportContext:
+def context(settings: Settings, world: World, summary: Mapping[str, Any], state: CollectorState) -> ReportContext:
     """What the report of a demo says beside the experiment's own results."""
     counts = (
         *("events_in", "example_sources", "non_positive", "duplicates_dropped", "dead_lettered"),

@@ -3,13 +3,13 @@
 from abtest.analyse.checks import ModelFacts
 from abtest.analyse.context import ReportContext, SnapshotMark
 from abtest.collect.answers import first_answers
-from abtest.collect.state import State
+from abtest.collect.state import CollectorState
 from contracts.config.settings import Settings
 from driftline.inspect import build
 from driftline.inspect.snapshots import published
 
 
-def known_context(settings: Settings, state: State) -> ReportContext:
+def known_context(settings: Settings, state: CollectorState) -> ReportContext:
     """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots.
 
     A snapshot went live with its first answer; where the state does not know that, after the newest event that it has

@@ -139,7 +139,9 @@ def notes_on(rows: Sequence[Row], experiment: Experiment, days: int) -> Iterator
             yield f"{name} cannot be planned for: {row.known.reason}."
             continue
         events = (
-            f" It rests on {row.known.events:,} {row.metric.columns[0].replace('_', ' ')}." if row.known.events else ""
+            f" It rests on {row.known.events:,} {str(row.metric.columns[0]).replace('_', ' ')}."
+            if row.known.events
+            else ""
         )
         least = f"Below ±{_percent(plan.by_day[-1])} nothing is likely to be found in {days} days."
         if row.effect is None:

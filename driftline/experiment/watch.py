@@ -21,7 +21,7 @@ from abtest.analyse.results import Report
 from abtest.collect.state import Rules
 from abtest.collect.store import load, path_of
 from abtest.report.html import Live, html
-from abtest.report.wording import ENDED, LEVELS, SIDES, by_plan, checks_said, headed, line, side, to_do
+from abtest.report.wording import ENDED, LEVELS, SIDES, by_plan, checks_summary, headed, line, side, to_do
 from contracts.config.settings import Settings
 from contracts.runtime.clock import Clock
 from contracts.runtime.durable import StateError
@@ -143,7 +143,7 @@ def rendered(view: View) -> Group:
             parts.append(Text(f"! Guardrail broken: {fmt.listed(verdict.broken)}", style="red"))
         if (symbol, word) != ENDED:
             parts.append(Text(to_do(report, verdict)))
-    parts.append(Text(f"{checks_said(report.checks)}."))
+    parts.append(Text(f"{checks_summary(report.checks)}."))
     parts += [
         Text(f"  {LEVELS[check.level][0]} {LEVELS[check.level][1]}: {check.said}", style="yellow")
         for check in report.checks
@@ -175,7 +175,7 @@ def _scorecard(report: Report, arm: str) -> RenderableType:
             fmt.value(values.get(report.control), result.unit),
             fmt.value(values.get(arm), result.unit),
             Text(str(planned), style="strike dim" if report.invalid else ""),
-            Text("" if report.invalid or not planned.told else f"{SIDES[which]} {which}", style=SIDE_COLOURS[which]),
+            Text("" if report.invalid or not planned.has_interval else f"{SIDES[which]} {which}", SIDE_COLOURS[which]),
         )
     return shown
 

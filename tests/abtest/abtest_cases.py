@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from abtest.collect.state import Rules, State, observe_exposure, observe_feedback
+from abtest.collect.state import CollectorState, Rules, observe_exposure, observe_feedback
 from contracts.config.settings import Arm, Experiment
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
@@ -60,7 +60,7 @@ def feedback(user=1, at=START, request="r", item=1, play_ms=1000, ev=True, follo
     return message
 
 
-def observe(state: State, *events: Exposure | Feedback) -> State:
+def observe(state: CollectorState, *events: Exposure | Feedback) -> CollectorState:
     for event in events:
         if isinstance(event, Exposure):
             observe_exposure(state, event)

@@ -7,9 +7,8 @@ from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
 from abtest.analyse.context import ReportContext, SnapshotMark
 from abtest.analyse.results import Check, Look, Report, Slice
-from abtest.collect.state import State
-from contracts.config.experiment import METRICS, AnalysisPlan
-from contracts.runtime.clock import DAY_MS
+from abtest.collect.state import CollectorState
+from contracts.config.experiment import DAY_MS, METRICS, AnalysisPlan
 from tests.abtest.abtest_cases import START, exposure, observe, rules, week
 
 CONTEXT = ReportContext(
@@ -41,7 +40,7 @@ PLANNED = tuple(
 
 @cache
 def report_of(name: str) -> Report:
-    return analyse(observe(State(rules()), *STATES[name]))
+    return analyse(observe(CollectorState(rules()), *STATES[name]))
 
 
 @cache
@@ -54,7 +53,7 @@ def planned(kind: str = "fixed", days: int = 7, name: str = "full") -> Report:
         "metrics": PLANNED,
         "analysis": AnalysisPlan(kind=kind, looks=looks),
     }
-    return analyse(observe(State(rules(days=days, **changes)), *STATES[name]))
+    return analyse(observe(CollectorState(rules(days=days, **changes)), *STATES[name]))
 
 
 def filled(report: Report) -> Report:

@@ -34,14 +34,14 @@ class Lines:
     marks: Sequence[float] = ()
 
 
-def course(of: Lines, title: str) -> str:
+def course(lines: Lines, title: str) -> str:
     """Relative difference day by day: each day with its error bar, all days so far as a line with a band."""
-    wide = [Point(band[0], *band) for band in (*of.daily_band, *of.cumulative_band) if band is not None]
-    looks = [point for _, point, _ in of.looks]
-    low, high = span([*(point for point in (*of.daily, *of.cumulative) if point is not None), *wide, *looks])
+    wide = [Point(band[0], *band) for band in (*lines.daily_band, *lines.cumulative_band) if band is not None]
+    looks = [point for _, point, _ in lines.looks]
+    low, high = span([*(point for point in (*lines.daily, *lines.cumulative) if point is not None), *wide, *looks])
     step = nice((high - low) / 5)
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
-    slot = (WIDTH - LEFT - RIGHT) / max(len(of.dates), 1)
+    slot = (WIDTH - LEFT - RIGHT) / max(len(lines.dates), 1)
 
     def x(day: float) -> float:
         return LEFT + (day + 0.5) * slot
@@ -50,20 +50,20 @@ def course(of: Lines, title: str) -> str:
         inside = min(max(fraction, low), high)
         return TOP + (high - inside) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    marks = _axes(of.dates, low, high, step, x, y)
-    marks += _bands(of, x, y)
-    for day, point, crossed in of.looks:
+    marks = _axes(lines.dates, low, high, step, x, y)
+    marks += _bands(lines, x, y)
+    for day, point, crossed in lines.looks:
         marks += _look(x(day) + 9, y, point, crossed=crossed)
-    for day, band in enumerate(of.daily_band):
+    for day, band in enumerate(lines.daily_band):
         if band is not None:
             marks.append(line("joint", x(day) - 5, y(band[1]), x(day) - 5, y(band[0])))
-    for day, alone in enumerate(of.daily):
+    for day, alone in enumerate(lines.daily):
         if alone is not None:
             marks += _error_bar(x(day) - 5, y, alone, low, high)
     floor = HEIGHT - BOTTOM
     marks += [
         f'<path class="mark" d="M{at:.1f} {floor + 1} l-3.5 6 h7 z"/>'
-        for at in _apart([LEFT + day * slot for day in of.marks if 0 <= day <= len(of.dates)])
+        for at in _apart([LEFT + day * slot for day in lines.marks if 0 <= day <= len(lines.dates)])
     ]
     return drawing(WIDTH, HEIGHT, title, *marks)
 
@@ -90,22 +90,22 @@ def _axes(
     ]
 
 
-def _bands(of: Lines, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
+def _bands(lines: Lines, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
     """All days so far: the joint band outside, the pointwise one inside, the line on top."""
-    joint = [(x(day) + 4, band) for day, band in enumerate(of.cumulative_band) if band is not None]
-    known = [(x(day) + 4, point) for day, point in enumerate(of.cumulative) if point is not None]
+    joint = [(x(day) + 4, band) for day, band in enumerate(lines.cumulative_band) if band is not None]
+    points = [(x(day) + 4, point) for day, point in enumerate(lines.cumulative) if point is not None]
     marks = []
-    for kind, edges in (("band outer", joint), ("band", [(at, (point.low, point.high)) for at, point in known])):
+    for kind, edges in (("band outer", joint), ("band", [(at, (point.low, point.high)) for at, point in points])):
         if edges:
             around = [f"{at:.1f},{y(high):.1f}" for at, (_, high) in edges]
             around += [f"{at:.1f},{y(low):.1f}" for at, (low, _) in reversed(edges)]
             marks.append(f'<polygon class="{kind}" points="{" ".join(around)}"/>')
-    if known:
-        path = " ".join(f"{at:.1f},{y(point.relative):.1f}" for at, point in known)
+    if points:
+        path = " ".join(f"{at:.1f},{y(point.relative):.1f}" for at, point in points)
         marks.append(f'<polyline class="line" points="{path}"/>')
         marks += [
             f'<rect class="dot" x="{at - 3:.1f}" y="{y(point.relative) - 3:.1f}" width="6" height="6"/>'
-            for at, point in known
+            for at, point in points
         ]
     return marks
 
@@ -136,8 +136,8 @@ def _error_bar(x: float, y: Callable[[float], float], point: Point, low: float, 
 
 
 def _apart(places: Sequence[float]) -> list[float]:
-    kept: list[float] = []
+    spaced: list[float] = []
     for place in sorted(places):
-        if not kept or place - kept[-1] >= MARK_APART:
-            kept.append(place)
-    return kept
+        if not spaced or place - spaced[-1] >= MARK_APART:
+            spaced.append(place)
+    return spaced

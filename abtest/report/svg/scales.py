@@ -82,9 +82,9 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def text(kind: str, x: float, y: float, said: str) -> str:
+def text(kind: str, x: float, y: float, words: str) -> str:
     """Text of the page's class `kind`."""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(said)}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
 
 
 def drawing(width: int, height: int, title: str, *marks: str) -> str:

@@ -3,6 +3,7 @@ import pytest
 
 from abtest.aggregate.aggregate import BUCKETS, EXPOSED, aggregate
 from abtest.aggregate.user_days import arranged
+from abtest.stats.columns import Column
 from abtest.stats.cumulative import FIRST, so_far
 from abtest.stats.cuped import adjust
 from abtest.stats.estimates import covariance
@@ -77,7 +78,7 @@ def test_looks_know_how_users_who_come_back_tie_them_together(crowd, whole):
     for day in (1, 3):
         sums = np.nansum(mine[:, : day + 1], axis=1)
         seen = ~np.isnan(mine[:, : day + 1, 0]).all(axis=1)
-        columns += [f"views<={day}", f"ev<={day}", f"{FIRST}<={day}"]
+        columns += [Column(name, through=day) for name in ("views", "ev", FIRST)]
         parts += [sums[:, 0], sums[:, 1], seen]
     direct = Moments.of(columns, np.stack(parts, axis=1).astype(float))
     found = whole.looks([1, 3])["a"]
@@ -112,7 +113,7 @@ def test_a_piece_that_saw_fewer_days_merges_into_one_that_saw_more(crowd):
     both = piece + other
     assert (piece.days, both.days) == (2, DAYS)
     assert both.users["a"] == piece.users["a"] + other.users["a"]
-    assert both.moments["a"].total(f"{EXPOSED}@3") == other.moments["a"].total(f"{EXPOSED}@3")
+    assert both.moments["a"].total(Column(EXPOSED, 3)) == other.moments["a"].total(Column(EXPOSED, 3))
 
 
 def test_buckets_hold_every_user_once_and_do_not_follow_the_arms(crowd, whole):

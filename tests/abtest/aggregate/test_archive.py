@@ -38,12 +38,12 @@ def same(a: object, b: object) -> bool:
 
 def test_a_report_from_what_was_saved_is_the_report_of_what_it_was_saved_from(tmp_path, week):
     save(week, experiment(), tmp_path / "state.npz")
-    found = load(tmp_path / "state.npz", experiment())
-    assert found.counts == week.counts
-    assert same(report(found.aggregate, experiment()).to_json(), report(week.aggregate, experiment()).to_json())
+    loaded = load(tmp_path / "state.npz", experiment())
+    assert loaded.counts == week.counts
+    assert same(report(loaded.aggregate, experiment()).to_json(), report(week.aggregate, experiment()).to_json())
     for arm, moments in week.aggregate.moments.items():
-        np.testing.assert_array_equal(found.aggregate.moments[arm].products, moments.products)
-    both = found.aggregate + counted(seed=3).aggregate  # it is as good as new
+        np.testing.assert_array_equal(loaded.aggregate.moments[arm].products, moments.products)
+    both = loaded.aggregate + counted(seed=3).aggregate  # it is as good as new
     assert both.users["control"] > week.aggregate.users["control"]
 
 

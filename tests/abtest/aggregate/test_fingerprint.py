@@ -5,13 +5,13 @@ from dataclasses import replace
 from abtest.aggregate.aggregate import aggregate
 from abtest.aggregate.fingerprint import digest
 from abtest.aggregate.user_days import table
-from abtest.collect.state import State, folded
+from abtest.collect.state import CollectorState, folded
 from tests.abtest.abtest_cases import feedback, observe, rules, week
 from tests.abtest.report_cases import report_of
 
 
 def of(events):
-    return aggregate(table(folded(observe(State(rules()), *events))))
+    return aggregate(table(folded(observe(CollectorState(rules()), *events))))
 
 
 def test_the_same_data_has_the_same_hash_in_any_order_and_however_it_was_merged():

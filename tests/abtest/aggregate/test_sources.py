@@ -6,7 +6,8 @@ import pytest
 from abtest.aggregate.aggregate import MET, aggregate
 from abtest.aggregate.sources import RATIOS, Votes, compare_sources
 from abtest.aggregate.user_days import Parts, arranged
-from abtest.collect.records import Tally
+from abtest.collect.records import EventSums
+from abtest.stats.columns import Column
 from abtest.stats.interleaving import preference
 from abtest.stats.moments import Moments
 
@@ -31,7 +32,7 @@ def arm(random, users, lift=LIFT):
 
 
 def moments(values):
-    columns = [f"{column}@{source}" for source in SOURCES for column in MEASURES]
+    columns = [Column(column, part=source) for source in SOURCES for column in MEASURES]
     return Moments.of(columns, values.reshape(len(values), len(columns)))
 
 
@@ -45,10 +46,10 @@ def by_name(values):
 
 def test_values_are_sums_over_sums():
     values = arm(np.random.default_rng(1), 500)
-    found = by_name(values)
+    results = by_name(values)
     for i, source in enumerate(SOURCES[:2]):
         views, effective, follows, play_ms = values[:, i, 1:].sum(axis=0)
-        of = {name: value.estimate.value for name, value in found[source].values.items()}
+        of = {name: value.estimate.value for name, value in results[source].values.items()}
         assert of == pytest.approx(
             {"evr": effective / views, "follow_rate": follows / views, "play_s_per_view": play_ms / 1000 / views}
         )
@@ -57,15 +58,15 @@ def test_values_are_sums_over_sums():
 def test_an_aggregates_part_is_what_sources_are_compared_by():
     values = arm(np.random.default_rng(8), 300)
     user, part = (values[:, :, 0] > 0).nonzero()
-    tallies = np.zeros((len(user), len(Tally._fields)))
-    tallies[:, [Tally._fields.index(column) for column in MEASURES]] = values[user, part]
+    tallies = np.zeros((len(user), len(EventSums._fields)))
+    tallies[:, [EventSums._fields.index(column) for column in MEASURES]] = values[user, part]
     numbers, none = np.arange(300), np.zeros((300, 0))
     table = arranged(
         ["a"], [], [], numbers, 0 * numbers, none, 0 * numbers, numbers, none,
         parts={"source": Parts(SOURCES, part, user, tallies)},
     )  # fmt: skip
     of = aggregate(table).parts["source"]["a"]
-    assert f"{MET}@t2diff" in of.columns
+    assert Column(MET, part="t2diff") in of.columns
     direct = {row.source: row for row in compare_sources(moments(values), "two_tower")}
     for row in compare_sources(of, "two_tower"):
         for name, value in row.values.items():
@@ -78,11 +79,11 @@ def test_an_aggregates_part_is_what_sources_are_compared_by():
 
 def test_errors_are_those_of_leaving_out_each_user_in_turn():
     values = arm(np.random.default_rng(2), 2000)
-    found = by_name(values)["t2diff"]
+    results = by_name(values)["t2diff"]
     for name, (above, unit) in RATIOS.items():
         sums = unit * values[:, :, MEASURES.index(above)]
         without = (sums.sum(axis=0) - sums)[:, :2] / (values[:, :, 1].sum(axis=0) - values[:, :, 1])[:, :2]
-        of = found.values[name]
+        of = results.values[name]
         assert of.estimate.std_error == pytest.approx(_jackknife(without[:, 0]), rel=0.01)
         assert of.against.difference_std_error == pytest.approx(_jackknife(without[:, 0] - without[:, 1]), rel=0.01)
         log_error = np.log((1 + of.against.ci_high) / (1 + of.against.relative)) / 1.959963984540054
@@ -90,9 +91,9 @@ def test_errors_are_those_of_leaving_out_each_user_in_turn():
 
 
 def test_what_users_share_makes_the_paired_difference_sharper():
-    found = by_name(arm(np.random.default_rng(3), 2000))
-    apart = np.hypot(*(found[source].values["play_s_per_view"].estimate.std_error for source in SOURCES[:2]))
-    assert found["t2diff"].values["play_s_per_view"].against.difference_std_error < 0.6 * apart
+    results = by_name(arm(np.random.default_rng(3), 2000))
+    apart = np.hypot(*(results[source].values["play_s_per_view"].estimate.std_error for source in SOURCES[:2]))
+    assert results["t2diff"].values["play_s_per_view"].against.difference_std_error < 0.6 * apart
 
 
 def test_intervals_hold_the_planted_lift_and_equal_sources_stay_equal():
@@ -119,10 +120,10 @@ def test_preference_is_that_of_the_users_who_saw_one_of_the_two():
     saw = (values[:, :2, 0] > 0).any(axis=1)
     assert 0 < saw.sum() < 800
     direct = preference(values[saw, 0, 2], values[saw, 1, 2])
-    found = by_name(values)
-    assert found["t2diff"].preference == direct
-    assert found["two_tower"].preference is None
-    assert found["two_tower"].values["evr"].against is None
+    results = by_name(values)
+    assert results["t2diff"].preference == direct
+    assert results["two_tower"].preference is None
+    assert results["two_tower"].values["evr"].against is None
 
 
 def test_a_source_that_showed_nothing_has_reasons_not_numbers():

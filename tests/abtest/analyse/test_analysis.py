@@ -1,12 +1,12 @@
 from abtest.aggregate.user_days import table
 from abtest.analyse.analysis import analyse, summary
-from abtest.collect.state import State
+from abtest.collect.state import CollectorState
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules, week
 
 
 def report_of(*events, **changes):
-    return analyse(observe(State(rules(**changes)), *events))
+    return analyse(observe(CollectorState(rules(**changes)), *events))
 
 
 def values(results, metric):
@@ -98,7 +98,7 @@ def test_a_session_on_a_day_without_exposure_counts_on_the_day_before():
 def observe_and_fold(*events):
     from abtest.collect.state import folded
 
-    return folded(observe(State(rules()), *events))
+    return folded(observe(CollectorState(rules()), *events))
 
 
 def test_the_summary_has_what_the_demo_prints():

@@ -8,8 +8,9 @@ from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from abtest.analyse.analysis import analyse
+from abtest.analyse.data_quality import rows
 from abtest.collect.records import NOT_OURS_YET, Unused
-from abtest.collect.state import State, close
+from abtest.collect.state import CollectorState, close
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, step
 from contracts.config.experiment import MetricPlan, RampStep
@@ -28,12 +29,12 @@ class Record:
 
 
 def report_of(*events, **changes):
-    return analyse(observe(State(rules(**changes)), *events))
+    return analyse(observe(CollectorState(rules(**changes)), *events))
 
 
 def through_the_worker(*events, extra=(), received_ms=START + 8 * DAY_MS):
     """The report on records as the collector reads them from Kafka; `extra` are raw feedback records."""
-    saved, meters = Saved(State(rules())), Meters(CollectorRegistry())
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
     shown = [event.SerializeToString() for event in events if hasattr(event, "arm")]
     seen = [event.SerializeToString() for event in events if not hasattr(event, "arm")]
     for topic, values in (("exposures", shown), ("feedback", [*seen, *extra])):
@@ -68,7 +69,7 @@ def test_tenfold_delivery_changes_no_figure_and_is_named():
 
 
 def test_repeats_that_come_after_all_was_counted_change_no_figure_either():
-    state = observe(State(rules()), *WEEK)
+    state = observe(CollectorState(rules()), *WEEK)
     close(state, START + 8 * DAY_MS)
     report = analyse(observe(state, *WEEK * 9))
     assert figures(report) == figures(report_of(*WEEK))
@@ -78,9 +79,9 @@ def test_repeats_that_come_after_all_was_counted_change_no_figure_either():
 
 def test_a_day_that_nobody_has_is_named_with_its_date():
     report = report_of(*(event for event in WEEK if not START + 2 * DAY_MS <= event.time_ms < START + 3 * DAY_MS))
-    found = check(report, "missing_days")
-    assert found.level == "warning"
-    assert found.said == "Nothing was seen on 1970-01-13."
+    finding = check(report, "missing_days")
+    assert finding.level == "warning"
+    assert finding.said == "Nothing was seen on 1970-01-13."
 
 
 def test_a_day_that_one_arm_lacks_makes_the_experiment_invalid():
@@ -88,9 +89,9 @@ def test_a_day_that_one_arm_lacks_makes_the_experiment_invalid():
         event for event in WEEK if event.user_id % 2 or not START + 2 * DAY_MS <= event.time_ms < START + 3 * DAY_MS
     ]
     report = report_of(*lacking)
-    found = check(report, "missing_days")
-    assert found.level == "invalid"
-    assert found.said == "Nothing in control on 1970-01-13."
+    finding = check(report, "missing_days")
+    assert finding.level == "invalid"
+    assert finding.said == "Nothing in control on 1970-01-13."
     assert report.verdicts[0].decision == "invalid"
 
 
@@ -113,8 +114,8 @@ def test_no_exposure_is_expected_before_the_first_step_of_a_ramp():
 
 def test_an_arm_without_users_is_named_and_invalid():
     report = report_of(*(event for event in WEEK if event.user_id % 2))
-    found = check(report, "empty_arms")
-    assert (found.level, found.said) == ("invalid", "No user has been seen in control, 30 in the other arms.")
+    finding = check(report, "empty_arms")
+    assert (finding.level, finding.said) == ("invalid", "No user has been seen in control, 30 in the other arms.")
     assert all(line.effect.relative is None for result in report.metrics for line in result.effects)
 
 
@@ -134,16 +135,16 @@ def test_users_in_two_arms_are_named(users, level):
         *(exposure(user, ("control", "treatment")[user % 2], request=str(user)) for user in range(1, 501)),
         *(exposure(user, ("treatment", "control")[user % 2], request=f"{user} again") for user in range(1, users + 1)),
     ]
-    found = check(report_of(*events), "contamination")
-    assert (found.level, found.numbers["users"]) == (level, users)
+    finding = check(report_of(*events), "contamination")
+    assert (finding.level, finding.numbers["users"]) == (level, users)
 
 
 def test_feedback_from_before_its_exposure_is_named_and_in_no_figure():
     early = feedback(1, START + 6 * MINUTE_MS, "1-0", 1, play_ms=10**7, follow=True)
     clean, mixed = report_of(*WEEK), report_of(*WEEK, early)
     assert figures(clean) == figures(mixed)
-    found = check(mixed, Unused.BEFORE_EXPOSURE)
-    assert (found.level, found.numbers["events"]) == ("warning", 1)
+    finding = check(mixed, Unused.BEFORE_EXPOSURE)
+    assert (finding.level, finding.numbers["events"]) == ("warning", 1)
 
 
 def test_where_all_feedback_is_from_before_its_exposure_nothing_can_be_read():
@@ -164,13 +165,13 @@ def test_negative_play_time_is_counted_by_reason_and_in_no_figure():
     bad = [feedback(1, START + HOUR_MS, "1-0", 1, play_ms=-5).SerializeToString(), b"junk"]
     clean, mixed = through_the_worker(*WEEK), through_the_worker(*WEEK, extra=bad)
     assert figures(clean) == figures(mixed)
-    found = check(mixed, "unreadable")
-    assert found.level == "warning"
-    assert {name: found.numbers[name] for name in ("out_of_range", "undecodable")} == {
+    finding = check(mixed, "unreadable")
+    assert finding.level == "warning"
+    assert {name: finding.numbers[name] for name in ("out_of_range", "undecodable")} == {
         "out_of_range": 1,
         "undecodable": 1,
     }
-    assert "1 out of range" in found.said
+    assert "1 out of range" in finding.said
 
 
 def test_a_tenth_of_unreadable_events_leaves_nothing_to_compare():
@@ -182,33 +183,33 @@ def test_a_clock_that_runs_ahead_is_named():
     ahead = [feedback(1, START + 9 * DAY_MS, "1-0", 1).SerializeToString()] * 2
     clean, mixed = through_the_worker(*WEEK), through_the_worker(*WEEK, extra=ahead)
     assert figures(clean) == figures(mixed)
-    found = check(mixed, "clock")
-    assert (found.level, found.numbers["future"]) == ("warning", 2)
+    finding = check(mixed, "clock")
+    assert (finding.level, finding.numbers["future"]) == ("warning", 2)
 
 
 def test_exposures_that_name_the_experiment_outside_its_period_are_a_wrong_clock():
     stray = [exposure(900 + i, at=START + (8 if i else -9) * DAY_MS, request=f"stray{i}") for i in range(2)]
-    found = check(report_of(*WEEK, *stray), "clock")
-    assert (found.level, found.numbers[NOT_OURS_YET]) == ("warning", 2)
+    finding = check(report_of(*WEEK, *stray), "clock")
+    assert (finding.level, finding.numbers[NOT_OURS_YET]) == ("warning", 2)
 
 
 def test_feedback_whose_exposure_is_lost_is_named():
     kept = [event for event in WEEK if not hasattr(event, "arm") or event.user_id > 6]
-    found = check(report_of(*kept), Unused.NO_EXPOSURE)
-    assert found.level == "warning"
-    assert found.numbers["events"] == sum(not hasattr(event, "arm") and event.user_id <= 6 for event in WEEK)
+    finding = check(report_of(*kept), Unused.NO_EXPOSURE)
+    assert finding.level == "warning"
+    assert finding.numbers["events"] == sum(not hasattr(event, "arm") and event.user_id <= 6 for event in WEEK)
 
 
 def test_feedback_after_the_attribution_window_is_counted():
     late = [feedback(user, START + 5 * DAY_MS, f"{user}-1", 2) for user in range(1, 60) if (user + 1) % 3]
-    found = check(report_of(*WEEK, *late), "late")
-    assert (found.level, found.numbers[Unused.TOO_LATE]) == ("warning", len(late))
+    finding = check(report_of(*WEEK, *late), "late")
+    assert (finding.level, finding.numbers[Unused.TOO_LATE]) == ("warning", len(late))
 
 
 def test_feedback_on_what_was_not_shown_is_named():
     strange = [feedback(1, START + 8 * MINUTE_MS, "1-0", 77), feedback(2, START + 8 * MINUTE_MS, "1-0", 1)]
-    found = check(report_of(*WEEK, *strange), "mismatched_feedback")
-    assert (found.level, found.numbers["share"] > 0) == ("warning", True)
+    finding = check(report_of(*WEEK, *strange), "mismatched_feedback")
+    assert (finding.level, finding.numbers["share"] > 0) == ("warning", True)
 
 
 def test_a_last_day_that_is_not_over_says_how_far_it_goes():
@@ -226,19 +227,28 @@ def test_days_that_begin_elsewhere_end_elsewhere():
 
 def test_a_zero_denominator_is_a_named_state():
     report = report_of(*(exposure(user, ("control", "treatment")[user % 2], request=str(user)) for user in range(60)))
-    found = check(report, "estimable")
-    assert found.level == "unknown"
-    assert found.numbers["evr:treatment"] == "Effective view rate: no views in arm treatment"
+    finding = check(report, "estimable")
+    assert finding.level == "unknown"
+    assert finding.numbers["evr:treatment"] == "Effective view rate: no views in arm treatment"
     assert all(math.isfinite(arm.value) for result in report.metrics for arm in result.arms if arm.value is not None)
 
 
 def test_a_metric_too_blind_for_any_plausible_effect_says_so():
-    found = check(report_of(*WEEK), "power")
-    assert found.level == "unknown"
-    assert found.numbers["follow_rate:treatment"] > 0.2
-    assert "Follow rate of treatment from ±" in found.said
+    finding = check(report_of(*WEEK), "power")
+    assert finding.level == "unknown"
+    assert finding.numbers["follow_rate:treatment"] > 0.2
+    assert "Follow rate of treatment from ±" in finding.said
 
 
 def test_a_metric_too_blind_for_the_plans_own_minimum_says_so():
     wanted = (MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="primary", minimum_effect=1e-6),)
     assert "0.0 % would matter" in check(report_of(*WEEK, metrics=wanted), "power").said
+
+
+@pytest.mark.parametrize(("outside", "level"), [(0, "ok"), (5, "warning"), (200, "invalid")])
+def test_rows_left_out_are_a_named_state_of_the_report(outside, level):
+    counts = {"rows": 1000, "rows_outside_days": outside, "rows_of_testers": 3, "users_without_pre": 7}
+    left_out, past = rows(counts, 100)
+    assert (left_out.name, left_out.level, left_out.numbers["rows_of_testers"]) == ("rows", level, 3)
+    assert past.said.startswith("Of 7 of 100 (7.00 %) users nothing is known from before")
+    assert not list(rows({"exposures": 9}, 100))

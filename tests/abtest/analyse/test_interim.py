@@ -6,7 +6,7 @@ import pytest
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.interim import always_valid_only, ended, live_report
-from abtest.collect.state import State
+from abtest.collect.state import CollectorState
 from abtest.report.html import Live, html
 from contracts.config.experiment import AnalysisPlan
 from contracts.runtime.clock import DAY_MS, MINUTE_MS
@@ -17,7 +17,7 @@ KINDS = ["fixed", "group-sequential", "confidence-sequence"]
 
 
 def state(kind="fixed", days=3):
-    return observe(State(rules(analysis=AnalysisPlan(kind=kind))), *week(users=60, days=days))
+    return observe(CollectorState(rules(analysis=AnalysisPlan(kind=kind))), *week(users=60, days=days))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +108,7 @@ def test_a_broken_guardrail_is_told_at_once():
 
 @pytest.mark.parametrize(("cuped", "said"), [(True, ", by CUPED"), (False, "")])
 def test_intervals_by_cuped_and_no_others_are_called_so_under_the_drawings(cuped, said):
-    found = live_report(observe(State(rules(analysis=AnalysisPlan(cuped=cuped))), *week(users=60, days=3)))
+    found = live_report(observe(CollectorState(rules(analysis=AnalysisPlan(cuped=cuped))), *week(users=60, days=3)))
     page = html(found, CONTEXT, Live(0, 0, 5))
     assert f"<figcaption>All days{said}: " in page
     assert f"95 % band{said}; it holds at all moments" in page

@@ -45,17 +45,17 @@ def test_the_primary_metric_decides_by_its_planned_interval(primary, decision):
 
 def test_an_invalid_check_outweighs_everything():
     check = Check("split", "Traffic split", "invalid", "Users did not fall into the arms as planned.")
-    found = verdict(primary=GOOD, checks=[check])
-    assert found.decision == "invalid"
-    assert found.because.startswith("Users did not fall")
-    assert exit_code([found]) == 2
+    decided = verdict(primary=GOOD, checks=[check])
+    assert decided.decision == "invalid"
+    assert decided.because.startswith("Users did not fall")
+    assert exit_code([decided]) == 2
 
 
 def test_a_guardrail_that_is_certainly_worse_than_allowed_holds():
     lost = result("play", "guardrail", -0.10, -0.02, least=0.01)
-    found = verdict(lost, primary=GOOD)
-    assert (found.decision, found.broken) == ("hold", ("play",))
-    assert exit_code([found]) == 3
+    decided = verdict(lost, primary=GOOD)
+    assert (decided.decision, decided.broken) == ("hold", ("play",))
+    assert exit_code([decided]) == 3
     assert verdict(result("play", "guardrail", -0.10, -0.005, least=0.01), primary=GOOD).decision == "ship"
     slower = result("latency", "guardrail", 0.02, 0.10, direction="decrease")
     assert verdict(slower, primary=GOOD).decision == "hold"

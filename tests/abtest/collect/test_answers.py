@@ -2,9 +2,8 @@
 
 from abtest.collect.answers import first_answers
 from abtest.collect.records import VERSIONS
-from abtest.collect.state import State, close, folded
-from contracts.runtime.clock import MINUTE_MS
-from tests.abtest.abtest_cases import START, exposure, observe, rules
+from abtest.collect.state import CollectorState, close, folded
+from tests.abtest.abtest_cases import MINUTE_MS, START, exposure, observe, rules
 
 
 def answers(*versions: str) -> list:
@@ -16,7 +15,7 @@ def answers(*versions: str) -> list:
 
 
 def test_the_first_answer_of_each_version_counts_whether_its_request_is_open_or_folded():
-    state = observe(State(rules()), *answers("v1", "v1+001", "v2", "v1", "v2"))
+    state = observe(CollectorState(rules()), *answers("v1", "v1+001", "v2", "v1", "v2"))
     expected = {("treatment", "v1"): START, ("treatment", "v2"): START + 2 * MINUTE_MS}
     assert first_answers(state) == expected
     close(state, START + 3 * MINUTE_MS)
@@ -24,9 +23,9 @@ def test_the_first_answer_of_each_version_counts_whether_its_request_is_open_or_
     assert first_answers(folded(state)) == expected
 
 
-def test_of_a_version_that_is_not_told_apart_no_late_answer_is_taken_for_the_first():
+def test_of_a_version_that_is_not_tracked_no_late_answer_is_taken_for_the_first():
     many = [f"v{i}" for i in range(VERSIONS + 5)]
-    state = observe(State(rules()), *answers(*many, *many))
+    state = observe(CollectorState(rules()), *answers(*many, *many))
     close(state, START + (len(many) - 1) * MINUTE_MS)
     found = first_answers(state)
     assert len(found) == VERSIONS

@@ -3,16 +3,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abtest.aggregate.user_days import table
-from abtest.collect.records import Tally, Unused
-from abtest.collect.state import PRE_DAYS, State, close, folded, live, merge, users_per_arm
-from abtest.collect.store import Saved, load, save
-from contracts.config.experiment import RampStep
+from abtest.collect.records import VERSIONS, EventSums, Unused, full_version
+from abtest.collect.state import PRE_DAYS, CollectorState, close, folded, live, merge, users_per_arm
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules, week
 
 
-def content(state: State):
+def content(state: CollectorState):
     done = folded(state)
     return done.users, done.arms, done.recalls, {name: count for name, count in done.counts.items() if count}
 
@@ -20,27 +17,29 @@ def content(state: State):
 def test_a_request_counts_on_its_day_for_its_user_and_its_sources():
     state = folded(
         observe(
-            State(rules()),
+            CollectorState(rules()),
             exposure(at=START + DAY_MS),
             feedback(at=START + DAY_MS + MINUTE_MS, item=1, play_ms=2000),
             feedback(at=START + DAY_MS + 2 * MINUTE_MS, item=2, play_ms=500, ev=False, follow=True),
         )
     )
     user = state.users[1]
-    assert user.days == {1: Tally(1, 2, 2, 1, 1, 2500)}
-    assert user.sources == {"t2diff": Tally(1, 1, 1, 1, 0, 2000), "popular": Tally(1, 1, 1, 0, 1, 500)}
+    assert user.days == {1: EventSums(1, 2, 2, 1, 1, 2500)}
+    assert user.sources == {"t2diff": EventSums(1, 1, 1, 1, 0, 2000), "popular": EventSums(1, 1, 1, 0, 1, 500)}
     assert user.sessions == [(START + DAY_MS, START + DAY_MS + 2 * MINUTE_MS + 500)]
     assert state.recalls == {("treatment", "t2diff", "v1"): 1}
 
 
 def test_feedback_may_come_before_its_exposure():
     shown, seen = exposure(), feedback()
-    assert content(observe(State(rules()), seen, shown)) == content(observe(State(rules()), shown, seen))
+    assert content(observe(CollectorState(rules()), seen, shown)) == content(
+        observe(CollectorState(rules()), shown, seen)
+    )
 
 
 def test_tenfold_delivery_changes_nothing_but_the_count_of_duplicates():
     events = week(8)
-    once, often = observe(State(rules()), *events), observe(State(rules()), *events * 10)
+    once, often = observe(CollectorState(rules()), *events), observe(CollectorState(rules()), *events * 10)
     assert content(once)[:3] == content(often)[:3]
     requests = sum(hasattr(event, "arm") for event in events)
     assert often.counts[Unused.DUPLICATE_EXPOSURE] == 9 * requests
@@ -63,8 +62,8 @@ def test_tenfold_delivery_changes_nothing_but_the_count_of_duplicates():
     ],
 )
 def test_what_does_not_count_is_counted_by_reason(event, reason):
-    state = folded(observe(State(rules()), exposure(at=START + HOUR_MS), event))
-    assert state.arms == {"treatment": Tally(1, 2)}
+    state = folded(observe(CollectorState(rules()), exposure(at=START + HOUR_MS), event))
+    assert state.arms == {"treatment": EventSums(1, 2)}
     assert state.counts[reason] == 1
 
 
@@ -73,14 +72,14 @@ def test_the_days_before_the_start_are_a_users_pre_period_whoever_showed_it():
         exposure(at=START - DAY_MS, request="before", experiment="", arm=""),
         feedback(at=START - DAY_MS, request="before", play_ms=700),
     ]
-    state = folded(observe(State(rules()), *before, exposure(at=START)))
-    assert state.users[1].pre == Tally(recalls=1, shown=2, views=1, effective_views=1, play_ms=700)
-    assert state.arms == {"treatment": Tally(1, 2)}
+    state = folded(observe(CollectorState(rules()), *before, exposure(at=START)))
+    assert state.users[1].pre == EventSums(recalls=1, shown=2, views=1, effective_views=1, play_ms=700)
+    assert state.arms == {"treatment": EventSums(1, 2)}
     assert state.counts["pre_period_exposures"] == 1
 
 
 def test_a_user_seen_only_before_the_start_is_in_no_arm():
-    state = folded(observe(State(rules()), exposure(at=START - DAY_MS)))
+    state = folded(observe(CollectorState(rules()), exposure(at=START - DAY_MS)))
     assert not state.users[1].arms
     assert table(state).in_two_arms == 0
     assert not len(table(state).arm)
@@ -92,23 +91,23 @@ def test_requests_are_told_apart_by_the_age_of_their_model_and_by_replica():
         exposure(request="stale", at=START + HOUR_MS, replica="b:1", answer_ms=1.5, model_time_ms=START),
         exposure(request="unknown", at=START + HOUR_MS),
     ]
-    user = folded(observe(State(rules()), *events, feedback(request="stale", at=START + HOUR_MS))).users[1]
-    assert {age: tally.recalls for age, tally in user.ages.items()} == {0: 1, 2: 1, -1: 1}
+    user = folded(observe(CollectorState(rules()), *events, feedback(request="stale", at=START + HOUR_MS))).users[1]
+    assert {age: sums.recalls for age, sums in user.ages.items()} == {0: 1, 2: 1, -1: 1}
     assert user.ages[2].effective_views == 1
     assert user.replicas == {"a:1", "b:1"}
     assert (user.days[0].timed, user.days[0].answer_us) == (2, 4000)
 
 
 def test_feedback_of_another_experiment_is_no_view_here():
-    state = folded(observe(State(rules()), exposure(experiment="another"), feedback()))
+    state = folded(observe(CollectorState(rules()), exposure(experiment="another"), feedback()))
     assert state.counts[Unused.OUTSIDE_EXPERIMENT] == 1
     assert not state.users
 
 
 def test_every_feedback_event_is_a_view_or_has_a_reason():
     events = [*week(12), *week(3), feedback(request="nowhere"), feedback(at=START - 1), feedback(item=9, request="1-0")]
-    state = folded(observe(State(rules()), *events))
-    views = sum(tally.views for tally in state.arms.values())
+    state = folded(observe(CollectorState(rules()), *events))
+    views = sum(sums.views for sums in state.arms.values())
     unused = sum(state.counts[r] for r in Unused if "exposures" not in r)
     assert state.counts["feedback"] == views + unused
 
@@ -118,93 +117,58 @@ def test_every_feedback_event_is_a_view_or_has_a_reason():
 def test_any_order_and_any_partition_by_user_give_the_same_state(random, closings):
     events = week(8)
     events += random.sample(events, 10)
-    parts = [State(rules()) for _ in range(3)]
+    parts = [CollectorState(rules()) for _ in range(3)]
     for _, event in sorted(enumerate(events), key=lambda _: random.random()):
         observe(parts[event.user_id % 3], event)
     for part in parts[:closings]:
         close(part, START + 4 * DAY_MS)
     random.shuffle(parts)
-    assert content(merge(parts[0], merge(parts[1], parts[2]))) == content(observe(State(rules()), *events))
+    assert content(merge(parts[0], merge(parts[1], parts[2]))) == content(observe(CollectorState(rules()), *events))
 
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=25, deadline=None)
 def test_open_requests_merge_even_where_one_was_split(random):
     events = week(6)
-    a, b = State(rules()), State(rules())
+    a, b = CollectorState(rules()), CollectorState(rules())
     for event in events:
         observe(random.choice([a, b]), event)
-    assert content(merge(a, b)) == content(merge(b, a)) == content(observe(State(rules()), *events))
+    assert content(merge(a, b)) == content(merge(b, a)) == content(observe(CollectorState(rules()), *events))
 
 
 def test_what_was_folded_is_not_counted_again():
     shown, seen = exposure(), feedback(at=START + MINUTE_MS)
-    state = observe(State(rules()), shown, seen)
+    state = observe(CollectorState(rules()), shown, seen)
     close(state, START + HOUR_MS)
     assert not state.requests
     observe(state, shown, seen)
-    assert state.arms == {"treatment": Tally(1, 2, 1, 1, 0, 1000)}
+    assert state.arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000)}
     assert state.counts[Unused.LATE_EXPOSURE] == state.counts[Unused.NO_EXPOSURE] == 1
 
 
 def test_feedback_that_waits_in_vain_is_let_go():
-    state = observe(State(rules()), feedback(request="nowhere"))
+    state = observe(CollectorState(rules()), feedback(request="nowhere"))
     close(state, START + HOUR_MS)
     assert not state.requests
     assert state.counts[Unused.NO_EXPOSURE] == 1
 
 
 def test_the_live_view_counts_open_requests_and_users_of_every_arm():
-    state = observe(State(rules()), *week(6))
+    state = observe(CollectorState(rules()), *week(6))
     close(state, START + DAY_MS)
     assert live(state) == live(folded(state)) == folded(state).arms
     assert users_per_arm(state) == {"control": 3, "treatment": 3}
 
 
-def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
-    told = exposure(at=START + 1, request="told", replica="a:1", answer_ms=2.0, model_time_ms=START)
-    before = exposure(at=START - DAY_MS, request="before")
-    state = observe(State(rules()), *week(6), told, before, feedback(request="later"))
-    close(state, START + DAY_MS)
-    assert state.users[1].replicas
-    assert state.users[1].pre.recalls
-    saved = Saved(state, {"exposures:0": 5}, {"exposures:0": START})
-    save(saved, tmp_path / "s.npz")
-    assert load(tmp_path / "s.npz", rules()) == saved
-    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
-
-
-def test_no_file_is_an_empty_state(tmp_path):
-    assert load(tmp_path / "s.npz", rules()) == Saved(State(rules()))
-
-
-def test_words_and_ramps_may_change_while_an_experiment_runs(tmp_path):
-    save(Saved(State(rules())), tmp_path / "s.npz")
-    ramp = [RampStep(from_ms=START, share=0.5)]
-    assert (
-        load(tmp_path / "s.npz", rules(hypothesis="fresher is better", owner="recall", ramp=ramp)).state.closed_ms == 0
-    )
-
-
 def test_testers_are_left_out():
     testers = rules(overrides={"treatment": [1]})
-    state = folded(observe(State(testers), exposure(), feedback(), exposure(user=2, request="other")))
+    state = folded(observe(CollectorState(testers), exposure(), feedback(), exposure(user=2, request="other")))
     assert list(state.users) == [2]
-
-
-def test_a_damaged_file_or_another_experiments_is_refused_in_a_sentence(tmp_path):
-    path = tmp_path / "s.npz"
-    save(Saved(State(rules())), path)
-    with pytest.raises(StateError, match="another experiment"):
-        load(path, rules(salt="other"))
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StateError, match="is damaged"):
-        load(path, rules())
 
 
 def test_states_of_different_experiments_do_not_merge():
     with pytest.raises(ValueError, match="different experiments"):
-        merge(State(rules()), State(rules(salt="other")))
+        merge(CollectorState(rules()), CollectorState(rules(salt="other")))
 
 
 def test_days_are_cut_at_the_stated_midnight():
@@ -213,3 +177,23 @@ def test_days_are_cut_at_the_stated_midnight():
     assert shifted.day(START + 16 * HOUR_MS - 1) == 0
     assert shifted.day(START + 16 * HOUR_MS) == 1
     assert experiment(day_offset_ms=8 * HOUR_MS).day_offset_ms == 8 * HOUR_MS
+
+
+def test_of_many_versions_a_sample_is_tracked_the_same_in_any_order():
+    events = []
+    for i in range(3 * VERSIONS):
+        for user in (1, 2):
+            arm, at = ("control", "treatment")[user % 2], START + i * HOUR_MS
+            events.append(exposure(user, arm, at, f"{user}-{i}", snapshot_version=f"v{i}+001"))
+    onward = folded(observe(CollectorState(rules()), *events))
+    parts = [folded(observe(CollectorState(rules()), *events[i::4])) for i in range(4)]
+    merged = merge(merge(parts[3], parts[1]), merge(parts[0], parts[2]))
+    assert onward.spans == merged.spans
+    assert onward.users == merged.users
+    assert len(onward.spans) == 2 * VERSIONS
+    for user in onward.users.values():
+        assert len(user.versions) == VERSIONS
+        assert all(sums.recalls == 1 for sums in user.versions.values())
+    assert full_version("v3+001") in {
+        version for _, version in folded(observe(CollectorState(rules()), *events[:8])).spans
+    }

@@ -3,8 +3,8 @@ from dataclasses import dataclass
 from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from abtest.collect.records import Tally
-from abtest.collect.state import State, folded
+from abtest.collect.records import EventSums
+from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, close_settled, settled_ms, step
 from contracts.config.settings import StreamSettings
@@ -30,11 +30,11 @@ def take(saved, meters, partition, *values):
 
 def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
     registry = CollectorRegistry()
-    saved, meters = Saved(State(rules())), Meters(registry)
+    saved, meters = Saved(CollectorState(rules())), Meters(registry)
     take(saved, meters, SEEN, b"junk", None, feedback().SerializeToString(), feedback(play_ms=-1).SerializeToString())
     take(saved, meters, SHOWN, exposure().SerializeToString(), exposure(schema_version=9).SerializeToString())
     assert saved.offsets == {"exposures:0": 2, "feedback:0": 4}
-    assert folded(saved.state).arms == {"treatment": Tally(1, 2, 1, 1, 0, 1000)}
+    assert folded(saved.state).arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000)}
     bad = {name: count for name, count in saved.state.counts.items() if name.startswith("bad_")}
     assert sum(bad.values()) == 4
     assert bad["bad_out_of_range"] == bad["bad_unknown_version"] == 1
@@ -46,7 +46,7 @@ def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
 
 
 def test_requests_stay_open_until_the_slowest_partition_has_passed_them():
-    saved, meters = Saved(State(rules())), Meters(CollectorRegistry())
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
     take(
         saved,
         meters,

@@ -14,7 +14,7 @@ from abtest.read.engines import DataError, opened
 from contracts.config.experiment import MetricPlan
 from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
-from tests.abtest.read.test_rows import FIRST, METRICS, WEEK, assert_same, parquet, people
+from tests.abtest.read.read_cases import FIRST, METRICS, WEEK, assert_same, parquet, people
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,11 @@ def test_days_come_as_they_are_over_and_the_week_is_that_of_reading_all_at_once(
     before = opened(parquet(tmp_path, pre, "pre.parquet"))
     for which in ([0], [1, 2], [3], [], [4, 5, 6]):
         table = daily(tmp_path / "rows", days, which)
-        found = kept_days.read(tmp_path / "kept", table, WEEK, before)
+        counted = kept_days.read(tmp_path / "kept", table, WEEK, before)
         expected = rows.read(table, WEEK, before)
-        assert_same(found.aggregate, expected.aggregate)
-        assert found.counts == expected.counts
-    assert found.counts["rows"] == len(days)
+        assert_same(counted.aggregate, expected.aggregate)
+        assert counted.counts == expected.counts
+    assert counted.counts["rows"] == len(days)
 
 
 def test_a_day_that_is_kept_is_not_read_again_and_need_not_be_there(tmp_path, crowd):
@@ -49,9 +49,9 @@ def test_a_day_that_is_kept_is_not_read_again_and_need_not_be_there(tmp_path, cr
     days = days.assign(**{"pre.play_s": days.user_id % 97})
     kept_days.read(tmp_path / "kept", daily(tmp_path / "a", days, [0, 1]), WEEK)
     later = days.assign(play_s=days.play_s.where(days.day != FIRST, -1.0))  # would be refused
-    found = kept_days.read(tmp_path / "kept", daily(tmp_path / "b", later, [0, 2]), WEEK)
+    counted = kept_days.read(tmp_path / "kept", daily(tmp_path / "b", later, [0, 2]), WEEK)
     expected = rows.read(daily(tmp_path / "c", days, [0, 1, 2]), WEEK)
-    assert_same(found.aggregate, expected.aggregate)
+    assert_same(counted.aggregate, expected.aggregate)
 
 
 def test_a_bad_day_is_refused_and_the_days_before_it_stay(tmp_path, crowd):
@@ -59,25 +59,25 @@ def test_a_bad_day_is_refused_and_the_days_before_it_stay(tmp_path, crowd):
     bad = days.assign(views=days.views.where(days.day != FIRST + timedelta(days=1), -1))
     with pytest.raises(DataError, match="negative values"):
         kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", bad, [0, 1]), WEEK)
-    found = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0, 1]), WEEK)
-    assert_same(found.aggregate, rows.read(opened(tmp_path / "rows"), WEEK).aggregate)
+    counted = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0, 1]), WEEK)
+    assert_same(counted.aggregate, rows.read(opened(tmp_path / "rows"), WEEK).aggregate)
 
 
 def test_what_is_met_in_a_day_is_told_on_later_days_too(tmp_path, crowd):
     days, pre = crowd
     tester, mixed = days.user_id.value_counts().index[:2]
-    of = experiment(metrics=METRICS, overrides={"treatment": (int(tester),)})
+    design = experiment(metrics=METRICS, overrides={"treatment": (int(tester),)})
     before = opened(parquet(tmp_path, pre[:300], "pre.parquet"))
     switched = (days.user_id == mixed) & (days.day > FIRST + timedelta(days=3))
     other = days.arm.map({"control": "treatment", "treatment": "control"})
     days = days.assign(arm=days.arm.where(~switched, other))
     for which in ([0, 1], [2, 3, 4], [5, 6]):
-        found = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, which), of, before)
-    expected = rows.read(opened(tmp_path / "rows"), of, before)
-    assert found.counts["rows_of_testers"] > 0
-    assert found.counts["users_in_two_arms"] == 1
-    assert found.counts["users_without_pre"] > 0
-    assert found.counts == expected.counts
+        counted = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, which), design, before)
+    expected = rows.read(opened(tmp_path / "rows"), design, before)
+    assert counted.counts["rows_of_testers"] > 0
+    assert counted.counts["users_in_two_arms"] == 1
+    assert counted.counts["users_without_pre"] > 0
+    assert counted.counts == expected.counts
 
 
 def test_a_day_that_comes_after_a_later_one_is_refused_and_what_is_kept_stays(tmp_path, crowd):
@@ -86,8 +86,8 @@ def test_a_day_that_comes_after_a_later_one_is_refused_and_what_is_kept_stays(tm
     with pytest.raises(DataError, match="Day 1970-01-13 came after a later one was kept"):
         kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [2]), WEEK)
     (tmp_path / "rows" / "day=1970-01-13" / "part.parquet").unlink()
-    found = kept_days.read(tmp_path / "kept", opened(tmp_path / "rows"), WEEK)
-    assert_same(found.aggregate, rows.read(opened(tmp_path / "rows"), WEEK).aggregate)
+    counted = kept_days.read(tmp_path / "kept", opened(tmp_path / "rows"), WEEK)
+    assert_same(counted.aggregate, rows.read(opened(tmp_path / "rows"), WEEK).aggregate)
 
 
 def test_rows_that_come_late_for_a_day_are_counted(tmp_path, crowd):
@@ -98,13 +98,13 @@ def test_rows_that_come_late_for_a_day_are_counted(tmp_path, crowd):
     kept_days.read(tmp_path / "kept", opened(tmp_path / "rows"), WEEK)
     late[:9].to_parquet(tmp_path / "rows" / "day=1970-01-12" / "late.parquet")
     for which in ([], [2]):
-        found = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, which), WEEK)
-        assert found.counts["rows_late"] == 9
-    _, check = quality.rows(found.counts, 400)
+        counted = kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, which), WEEK)
+        assert counted.counts["rows_late"] == 9
+    _, check = quality.rows(counted.counts, 400)
     assert (check.name, check.level, check.said[:8]) == (
         "rows_late",
         "warning",
-        "9 of " + str(found.counts["rows"] + 9)[:3],
+        "9 of " + str(counted.counts["rows"] + 9)[:3],
     )
 
 
@@ -144,9 +144,9 @@ def test_days_may_be_numbers_and_lie_outside_the_experiment(tmp_path, crowd):
     days, _ = crowd
     numbers = np.array([(day - FIRST).days for day in days.day]) + 3  # the last ones are past the end
     path = parquet(tmp_path, days.assign(day=numbers))
-    found = kept_days.read(tmp_path / "kept", opened(path), WEEK)
-    assert_same(found.aggregate, rows.read(opened(path), WEEK).aggregate)
-    assert found.counts["days_without_rows"] == 3
+    counted = kept_days.read(tmp_path / "kept", opened(path), WEEK)
+    assert_same(counted.aggregate, rows.read(opened(path), WEEK).aggregate)
+    assert counted.counts["days_without_rows"] == 3
 
 
 def test_a_missing_day_is_refused(tmp_path, crowd):

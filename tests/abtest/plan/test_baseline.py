@@ -5,7 +5,7 @@ import pytest
 
 from abtest.aggregate.aggregate import aggregate
 from abtest.aggregate.user_days import table
-from abtest.collect.state import State, folded
+from abtest.collect.state import CollectorState, folded
 from abtest.plan.baseline import before, days_for, during, lasting, share_of, stated
 from abtest.plan.power import steady
 from abtest.stats.metrics import Mean, Ratio
@@ -18,7 +18,7 @@ FOLLOWS = Ratio("follow_rate", "", "", "", "follows", "views")
 
 
 def of(events):
-    return aggregate(table(folded(observe(State(rules()), *events))))
+    return aggregate(table(folded(observe(CollectorState(rules()), *events))))
 
 
 def test_days_beyond_the_baseline_bring_as_many_users_as_its_last_day():
@@ -63,7 +63,7 @@ def test_what_has_no_value_says_why():
     shown_only = [exposure(user, "treatment" if user % 2 else "control", request=str(user)) for user in range(1, 9)]
     assert during(EVR, of(shown_only), days=3).reason == "no views"
     assert during(PLAY, of(shown_only), days=3).reason == "it has no value above 0"
-    nobody = folded(State(rules()))
+    nobody = folded(CollectorState(rules()))
     assert before(EVR, nobody, 3, 1.0).reason == "no users"
 
 

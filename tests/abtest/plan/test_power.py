@@ -6,6 +6,7 @@ from scipy.stats import norm
 from statsmodels.stats.power import NormalIndPower
 
 from abtest.plan.power import Baseline, drift, measured, one_look, plan, steady
+from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import critical_values
 from abtest.stats.cumulative import so_far, sums_so_far
 from abtest.stats.group_sequential import boundaries
@@ -132,7 +133,7 @@ def test_a_past_week_makes_the_baseline_that_its_users_say():
     liked = random.binomial(views, taste[:, None])
     came = recalls.any(axis=1)
     first = np.eye(days)[np.argmax(recalls[came] > 0, axis=1)]
-    names = tuple(f"{c}@{d}" for c in ("first", "recalls", "views", "liked") for d in range(days))
+    names = tuple(Column(c, d) for c in ("first", "recalls", "views", "liked") for d in range(days))
     values = np.concatenate([first, recalls[came], views[came], liked[came]], axis=1).astype(float)
     metric = Ratio("rate", "", "", "", "liked", "views")
     past = Moments.of(names, values)
@@ -152,7 +153,7 @@ def test_a_past_week_makes_the_baseline_that_its_users_say():
 
 
 def test_a_past_without_values_is_refused():
-    empty = Moments.of(("first@0", "x@0", "recalls@0"), np.zeros((5, 3)))
+    empty = Moments.of([Column(name, 0) for name in ("first", "x", "recalls")], np.zeros((5, 3)))
     with pytest.raises(ValueError, match="no value above 0"):
         measured(Mean("x", "", "", "", "x"), empty, 1)
 

@@ -7,14 +7,14 @@ from abtest.report.diff import diff
 from tests.abtest.report_cases import invalid, planned, report_of
 
 
-def of(found, kind):
-    return {change.name: change for change in found.changes if change.kind == kind}
+def of(difference, kind):
+    return {change.name: change for change in difference.changes if change.kind == kind}
 
 
 def test_a_report_and_itself_differ_in_nothing():
-    found = diff(report_of("full"), report_of("full"))
-    assert found.changes == ()
-    assert found.same_data is True
+    difference = diff(report_of("full"), report_of("full"))
+    assert difference.changes == ()
+    assert difference.same_data is True
 
 
 def test_other_data_are_told_apart_and_unknown_ones_are_not_guessed():
@@ -24,19 +24,19 @@ def test_other_data_are_told_apart_and_unknown_ones_are_not_guessed():
 
 
 def test_users_days_and_effects_that_changed_are_named_with_both_sides():
-    found = diff(report_of("one user"), report_of("full"))
-    assert of(found, "users")["control"].before == "0"
-    assert of(found, "users")["control"].after == "30"
-    assert of(found, "days")["seen"].before.startswith("1 of 7")
-    assert of(found, "days")["seen"].after.startswith("7 of 7")
-    assert of(found, "effect")["Effective view rate, treatment"].after.startswith("+")
+    difference = diff(report_of("one user"), report_of("full"))
+    assert of(difference, "users")["control"].before == "0"
+    assert of(difference, "users")["control"].after == "30"
+    assert of(difference, "days")["seen"].before.startswith("1 of 7")
+    assert of(difference, "days")["seen"].after.startswith("7 of 7")
+    assert of(difference, "effect")["Effective view rate, treatment"].after.startswith("+")
 
 
 def test_an_effect_says_what_its_metric_is_for_and_what_is_worse():
-    found = of(diff(report_of("one user"), planned()), "effect")
-    assert found["Effective view rate, treatment"].judged == "primary; less is worse; worth shipping from 1.0 %"
-    assert found["Play duration, treatment"].judged == "guardrail; less is worse; may lose 1.0 %"
-    assert found["Recalls, treatment"].judged == "diagnostic; less is worse"
+    difference = of(diff(report_of("one user"), planned()), "effect")
+    assert difference["Effective view rate, treatment"].judged == "primary; less is worse; worth shipping from 1.0 %"
+    assert difference["Play duration, treatment"].judged == "guardrail; less is worse; may lose 1.0 %"
+    assert difference["Recalls, treatment"].judged == "diagnostic; less is worse"
 
 
 def test_another_role_direction_or_tolerance_is_named():
@@ -52,11 +52,11 @@ def test_another_role_direction_or_tolerance_is_named():
 
 
 def test_an_effect_that_became_void_is_called_not_valid():
-    found = diff(planned(), invalid(planned()))
-    changed = of(found, "effect")["Effective view rate, treatment"]
+    difference = diff(planned(), invalid(planned()))
+    changed = of(difference, "effect")["Effective view rate, treatment"]
     assert changed.after == f"not valid: {changed.before}"
     assert changed.note.endswith("→ not valid")
-    assert of(found, "verdict")["treatment"].after.startswith("Invalid: ")
+    assert of(difference, "verdict")["treatment"].after.startswith("Invalid: ")
 
 
 def test_a_check_that_is_new_has_nothing_before_it():
@@ -66,5 +66,5 @@ def test_a_check_that_is_new_has_nothing_before_it():
 
 
 def test_another_plan_is_named():
-    found = diff(planned(), planned("group-sequential"))
-    assert of(found, "plan")["Analysis"].after == "group-sequential"
+    difference = diff(planned(), planned("group-sequential"))
+    assert of(difference, "plan")["Analysis"].after == "group-sequential"

@@ -9,7 +9,7 @@ import pytest
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.context import ReportContext
-from abtest.collect.state import State
+from abtest.collect.state import CollectorState
 from abtest.report import html as module
 from abtest.report.html import Live, html
 from tests.abtest.abtest_cases import exposure, observe, rules
@@ -152,14 +152,14 @@ def test_interference_above_one_percent_is_named():
 
 def test_simulated_responses_are_labelled_even_where_the_caller_forgot():
     shown = exposure(simulated=True)
-    assert "Simulated responses" in html(analyse(observe(State(rules()), shown)), ReportContext())
+    assert "Simulated responses" in html(analyse(observe(CollectorState(rules()), shown)), ReportContext())
     assert "Simulated responses" not in html(report_of("one user"), ReportContext())
 
 
 def test_names_cannot_inject_markup():
     evil = "<script>x</script>\"'><img src=x>"
     state = observe(
-        State(rules(name="<b>", hypothesis=evil, owner=evil)), exposure(experiment="<b>", items=((1, evil),))
+        CollectorState(rules(name="<b>", hypothesis=evil, owner=evil)), exposure(experiment="<b>", items=((1, evil),))
     )
     context = ReportContext(world=evil, commit=evil, command=evil, configuration={evil: evil}, counts={evil: 1})
     page = html(analyse(state), context)

@@ -7,7 +7,7 @@ import pytest
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.context import ReportContext
-from abtest.collect.state import State
+from abtest.collect.state import CollectorState
 from abtest.report.markdown import markdown, text
 from tests.abtest.abtest_cases import exposure, observe, rules
 from tests.abtest.report_cases import CONTEXT, STATES, filled, invalid, planned, report_of
@@ -43,7 +43,7 @@ def test_an_invalid_experiment_strikes_every_effect():
 
 def test_names_cannot_inject_markup():
     evil = "<img src=x>|**b** [l](x)\n# h"
-    state = observe(State(rules(hypothesis=evil, owner=evil)), exposure())
+    state = observe(CollectorState(rules(hypothesis=evil, owner=evil)), exposure())
     said = markdown(analyse(state), ReportContext())
     assert not re.search(r"(?<!\\)<img", said)
     assert not re.search(r"(?<!\\)\*\*b", said)

@@ -2,12 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
-from abtest.stats.cumulative import so_far, sums_so_far
 from abtest.stats.group_sequential import boundaries, fractions, group_sequential, sequential_p_value, spent
-from abtest.stats.metrics import Mean, Ratio
-from abtest.stats.moments import Moments
-from abtest.stats.multinormal import correlation, rectangle
-from abtest.stats.novelty import course
+from abtest.stats.multinormal import correlation
 
 
 def independent(looks):
@@ -83,16 +79,6 @@ def test_bounds_agree_with_scipys_integral():
     critical = boundaries(covariance, np.arange(1, 5) / 4)
     inside = multivariate_normal.cdf(critical, cov=covariance, lower_limit=-critical)
     assert 1 - inside == pytest.approx(0.05, abs=5e-5)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_rectangles_agree_with_scipys(seed):
-    random = np.random.default_rng(seed)
-    values = random.normal(size=(5, 8))
-    correlations = correlation(values @ values.T)
-    low, high = -random.uniform(0.5, 3, 5), random.uniform(0.5, 3, 5)
-    expected = multivariate_normal.cdf(high, cov=correlations, lower_limit=low)
-    assert rectangle(correlations, low, high, 2048) == pytest.approx(expected, rel=2e-3)
 
 
 def test_a_later_look_moves_no_earlier_bound():
@@ -206,24 +192,3 @@ def test_bounds_of_several_are_each_as_if_it_were_alone():
     covariances = np.stack([returning(7), independent(7), returning(7, 0.9)])
     alone = np.stack([boundaries(covariance, EQUAL) for covariance in covariances])
     np.testing.assert_array_equal(boundaries(covariances, EQUAL), alone)
-
-
-def test_looks_so_far_are_those_of_sums_over_the_days_and_users_so_far():
-    random = np.random.default_rng(1)
-    first = np.eye(3)[random.integers(0, 3, 300)]
-    here = first.cumsum(axis=1)
-    views = random.poisson(5, (300, 3)) * here
-    liked = random.binomial(views.astype(int), 0.3)
-    names = tuple(f"{name}@{day}" for name in ("first", "views", "liked") for day in range(3))
-    metrics = [Mean("views", "", "", "", "views"), Ratio("rate", "", "", "", "liked", "views")]
-    moments = Moments.of(names, np.concatenate([first, views, liked], axis=1))
-    of = moments.sums(sums_so_far(metrics, range(3)))
-    for day in range(3):
-        came = here[:, day] == 1
-        mean, rate = (so_far(metric, day).estimate(of) for metric in metrics)
-        assert mean.value == pytest.approx(views[came, : day + 1].sum() / came.sum())
-        assert rate.value == pytest.approx(liked[:, : day + 1].sum() / views[:, : day + 1].sum())
-        alone = Moments.of(("views",), views[came, : day + 1].sum(axis=1, keepdims=True))
-        assert mean.variance == pytest.approx(metrics[0].estimate(alone).variance, rel=0.01)
-    found = course([so_far(metrics[0], day) for day in range(3)], of, of)
-    assert len(boundaries(found.covariance, fractions([1, 2, 3], 3))) == 3

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from abtest.stats.columns import Column
 from abtest.stats.metrics import Mean, Ratio
 from abtest.stats.moments import Moments
 from abtest.stats.novelty import Course, course, on_day, pre_period, trend
 
 DAYS = 5
-COLUMNS = tuple(f"{name}@{day}" for day in range(DAYS) for name in ("exposed", "views", "ev"))
+COLUMNS = tuple(Column(name, day) for day in range(DAYS) for name in ("exposed", "views", "ev"))
 EVR = [on_day(Ratio("evr", "", "", "", "ev", "views"), day) for day in range(DAYS)]
 VIEWS = [on_day(Mean("views", "", "", "", "views"), day) for day in range(DAYS)]
 
@@ -33,7 +34,7 @@ def test_a_days_mean_is_that_over_the_users_exposed_on_it():
     exposed = values[:, 0] == 1
     found = VIEWS[0].estimate(Moments.of(COLUMNS, values))
     assert found.value == pytest.approx(values[exposed, 1].mean())
-    within = Mean("v", "", "", "", "views@0").estimate(Moments.of(COLUMNS, values[exposed]))
+    within = Mean("v", "", "", "", Column("views", 0)).estimate(Moments.of(COLUMNS, values[exposed]))
     assert found.variance == pytest.approx(within.variance, rel=2e-3)  # n − 1 of all users, not of the day's
 
 

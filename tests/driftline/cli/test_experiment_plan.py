@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from abtest.collect.state import Rules, State
+from abtest.collect.state import CollectorState, Rules
 from abtest.collect.store import Saved, path_of, save
 from contracts.config.settings import load
 from contracts.runtime.clock import DAY_MS
@@ -29,7 +29,7 @@ def settings_with(folder: Path, events, **changes) -> Path:
     path = folder / "s.yaml"
     path.write_text(yaml.safe_dump({**sound(), "state": str(folder / "state"), "experiment": spec}))
     loaded = load(path)
-    save(Saved(observe(State(Rules.of(loaded)), *events)), path_of(loaded))
+    save(Saved(observe(CollectorState(Rules.of(loaded)), *events)), path_of(loaded))
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from abtest.collect.state import Rules, State
+from abtest.collect.state import CollectorState, Rules
 from abtest.collect.store import Saved, path_of, save
 from contracts.config.experiment import METRICS
 from contracts.config.settings import Settings, dump
@@ -30,7 +30,7 @@ def saved(tmp_path: Path):
         given = {"kafka": {"bootstrap_servers": "127.0.0.1:1"}, "experiment": experiment(**changes)}
         settings = Settings(**given, **{name: tmp_path / name for name in ("feature_repo", "snapshots", "state")})
         if events:
-            save(Saved(observe(State(Rules.of(settings)), *events)), path_of(settings))
+            save(Saved(observe(CollectorState(Rules.of(settings)), *events)), path_of(settings))
         dump(settings, tmp_path / "s.yaml")
         return tmp_path / "s.yaml"
 

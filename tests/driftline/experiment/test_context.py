@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from abtest.collect.state import Rules, State
+from abtest.collect.state import CollectorState, Rules
 from contracts.config.settings import Settings
 from contracts.snapshots import snapshot
 from contracts.snapshots.snapshot import Manifest
@@ -18,5 +18,5 @@ def test_a_snapshot_is_marked_at_its_first_answer_and_else_at_its_newest_event(t
         manifest = Manifest("t2diff", version, 4, 4, 0, (), 9, {}, {}, START + number, {})
         snapshot.seal(settings.snapshots, manifest, {})
     answered = exposure(1, "treatment", START + 7000, snapshot_version=snapshot.version_name(2))
-    marks = known_context(settings, observe(State(Rules.of(settings)), answered)).marks
+    marks = known_context(settings, observe(CollectorState(Rules.of(settings)), answered)).marks
     assert [mark.at_ms for mark in marks if mark.arm == "treatment"] == [START + 1, START + 7000]

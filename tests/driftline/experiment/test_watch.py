@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from abtest.collect.state import Rules, State
+from abtest.collect.state import CollectorState, Rules
 from abtest.collect.store import Saved, path_of, save
 from contracts.config.settings import Settings, dump
 from contracts.runtime.clock import ManualClock
@@ -31,9 +31,9 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(**given, **places)
 
 
-def collected(settings: Settings, *events) -> State:
+def collected(settings: Settings, *events) -> CollectorState:
     """What a collector would have saved after these events."""
-    state = observe(State(Rules.of(settings)), *events)
+    state = observe(CollectorState(Rules.of(settings)), *events)
     save(Saved(state), path_of(settings))
     return state
 

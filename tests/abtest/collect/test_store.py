@@ -1,0 +1,68 @@
+import pytest
+
+from abtest.analyse.analysis import analyse
+from abtest.collect.state import CollectorState, close
+from abtest.collect.store import Saved, load, save
+from contracts.config.experiment import AnalysisPlan, RampStep
+from contracts.runtime.clock import DAY_MS
+from contracts.runtime.durable import StateError
+from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules, week
+
+
+def plan_checks(report):
+    return [check for check in report.checks if check.name == "plan"]
+
+
+def test_a_plan_that_changed_after_the_collector_began_is_named(tmp_path):
+    path = tmp_path / "state.npz"
+    save(Saved(observe(CollectorState(rules()), *week(users=40))), path)
+    assert plan_checks(analyse(load(path, rules()).state)) == []
+    later = load(path, rules(analysis=AnalysisPlan(alpha=0.2), hypothesis="it was so all along")).state
+    (finding,) = plan_checks(analyse(later))
+    assert (finding.level, finding.said) == (
+        "warning",
+        "Hypothesis and analysis of the experiment’s file changed after the collector had begun.",
+    )
+
+
+def test_what_the_plan_was_outlasts_another_save(tmp_path):
+    first, second = tmp_path / "first.npz", tmp_path / "second.npz"
+    save(Saved(CollectorState(rules())), first)
+    changed = rules(analysis=AnalysisPlan(alpha=0.2))
+    save(load(first, changed), second)
+    assert load(second, changed).state.plan == CollectorState(rules()).plan
+
+
+def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
+    full = exposure(at=START + 1, request="told", replica="a:1", answer_ms=2.0, model_time_ms=START)
+    before = exposure(at=START - DAY_MS, request="before")
+    state = observe(CollectorState(rules()), *week(6), full, before, feedback(request="later"))
+    close(state, START + DAY_MS)
+    assert state.users[1].replicas
+    assert state.users[1].pre.recalls
+    saved = Saved(state, {"exposures:0": 5}, {"exposures:0": START})
+    save(saved, tmp_path / "s.npz")
+    assert load(tmp_path / "s.npz", rules()) == saved
+    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
+
+
+def test_no_file_is_an_empty_state(tmp_path):
+    assert load(tmp_path / "s.npz", rules()) == Saved(CollectorState(rules()))
+
+
+def test_words_and_ramps_may_change_while_an_experiment_runs(tmp_path):
+    save(Saved(CollectorState(rules())), tmp_path / "s.npz")
+    ramp = [RampStep(from_ms=START, share=0.5)]
+    assert (
+        load(tmp_path / "s.npz", rules(hypothesis="fresher is better", owner="recall", ramp=ramp)).state.closed_ms == 0
+    )
+
+
+def test_a_damaged_file_or_another_experiments_is_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "s.npz"
+    save(Saved(CollectorState(rules())), path)
+    with pytest.raises(StateError, match="another experiment"):
+        load(path, rules(salt="other"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StateError, match="is damaged"):
+        load(path, rules())
