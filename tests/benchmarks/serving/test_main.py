@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.serving import QUICK, arguments_of
+from benchmarks.serving.__main__ import QUICK, arguments_of
 from benchmarks.serving.figures import Try, good, largest, next_rate, overlapping, percentiles, schedule
 from benchmarks.serving.rig import rig
 from benchmarks.serving.shots import Requests, Shot, figures, generator, replies_of, requests_of
