@@ -1,7 +1,6 @@
 """Errors that end the command with one sentence and no traceback."""
 
 from contracts.config.settings import SettingsError
-from world.base import WorldError
 
 
 class UsageError(Exception):
@@ -12,4 +11,4 @@ class RunError(Exception):
     """Something failed while it ran; the message says what and where to look. Exit code 1."""
 
 
-USER_ERRORS = (UsageError, SettingsError, WorldError)
+USER_ERRORS = (UsageError, SettingsError)

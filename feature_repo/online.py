@@ -139,7 +139,8 @@ class FeastSequences:
             raise FeaturesUnavailable(f"Users' rows cannot be read: {_said(error)}.") from error
 
     def close(self) -> None:
-        """Nothing: Feast's clients close with the process."""
+        """Let go of the store. It is not read again."""
+        self._features.close()
 
 
 def decode(user_id: int, stored: _Stored) -> UserRow | None:

@@ -5,9 +5,13 @@ the comparison is made here, on the feature `written_us`. It is one read of the 
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores import sqlite as feast_sqlite
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
@@ -16,9 +20,35 @@ from feature_repo.row import VERSION
 
 def allow_readers(database: Path) -> None:
     """Let readers go on while a row is written: their p99 is 0.15 ms then, instead of 8.4 ms."""
-    connection = sqlite3.connect(database)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.close()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+@contextmanager
+def feast_closed() -> Iterator[None]:
+    """Close what Feast opens meanwhile: tables that `apply` makes open connections, which Feast never closes."""
+    opened: list[sqlite3.Connection] = []
+    connect = feast_sqlite._initialize_conn  # noqa: SLF001
+
+    def recorded(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*arguments, **options))
+        return opened[-1]
+
+    feast_sqlite._initialize_conn = recorded  # noqa: SLF001
+    try:
+        yield
+    finally:
+        feast_sqlite._initialize_conn = connect  # noqa: SLF001
+        for connection in opened:
+            connection.close()
+
+
+def close_store(store: Any) -> None:
+    """Close the connection of a Feast online store on SQLite; Feast's own way to do it removes the database."""
+    connection = getattr(store, "_conn", None)
+    if connection is not None:
+        connection.close()
+        store._conn = None  # noqa: SLF001
 
 
 class Versions:
@@ -34,3 +64,6 @@ class Versions:
         encoded = serialize_entity_key(key, entity_key_serialization_version=self._key_version)
         stored = self._connection.execute(self._query, (encoded,)).fetchone()
         return int(Value.FromString(stored[0]).int64_val) if stored else -1
+
+    def close(self) -> None:
+        self._connection.close()

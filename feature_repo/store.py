@@ -8,6 +8,7 @@ import re
 import runpy
 import shutil
 import warnings
+import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from redis import RedisError
 from contracts.config.settings import SettingsError
 from feature_repo import offline
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VERSION, VIEW, UserRow
-from feature_repo.sqlite import Versions, allow_readers
+from feature_repo.sqlite import Versions, allow_readers, close_store, feast_closed
 
 __all__ = ["SERVICE", "VIEW", "HistoricalSequences", "UserRow", "UserSequences", "apply", "to_feast"]
 
@@ -66,18 +67,19 @@ def apply(target: Path, redis: str | None = None) -> None:
     # The copy's own definitions: they name the directory that they lie in.
     definitions = runpy.run_path(str(target / "definitions.py"))
     store = FeatureStore(repo_path=str(target))
-    store.apply([definitions[name] for name in ("user", "user_sequence", "recall_features")])
+    with feast_closed():
+        store.apply([definitions[name] for name in ("user", "user_sequence", "recall_features")])
     if isinstance(store.config.online_store, SqliteOnlineStoreConfig):
         allow_readers(_database(store))
     try:
-        UserSequences(target)
+        UserSequences(target).close()
     except SettingsError:
         config.write_text(before)  # a store that does not answer is not chosen
         raise
 
 
 class UserSequences:
-    """The `user_sequence` features of one repository.
+    """The `user_sequence` features of one repository. One that nobody closes closes when nobody holds it any more.
 
     Raises:
         SettingsError: the repository was not applied, or its online store cannot be reached.
@@ -97,6 +99,8 @@ class UserSequences:
             if isinstance(online, SqliteOnlineStoreConfig)
             else None
         )
+        stores = [provider.online_store for provider in (self._provider, self._store._get_provider())]  # noqa: SLF001
+        self.close = weakref.finalize(self, _close, self._versions, stores)
         try:
             self.read([0])
         except RedisError as error:
@@ -192,6 +196,14 @@ class HistoricalSequences:
             else None
             for i in range(len(user_ids))
         ]
+
+
+def _close(versions: Versions | None, stores: Sequence[Any]) -> None:
+    """Close the connections to a SQLite store; Redis closes its own."""
+    if versions:
+        versions.close()
+    for store in stores:
+        close_store(store)
 
 
 def _open(repo: Path) -> tuple[FeatureStore, Any, Any]:

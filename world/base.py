@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from contracts.config.settings import SettingsError
 from contracts.features import Ints
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -20,7 +21,7 @@ MAX_SLATE = 20
 PAUSE_MS = 1000  # between the end of one play and the beginning of the next
 
 
-class WorldError(Exception):
+class WorldError(SettingsError):
     """A world that cannot be made from what was given; one sentence says why."""
 
 

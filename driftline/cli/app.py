@@ -1,5 +1,6 @@
 """The `driftline` command. Heavy imports (torch, feast) wait until a subcommand needs them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from contracts.config.settings import load
 from driftline.cli import deadletters, evaluate, experiment, servers, serving, snapshots, trainer
+from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption
 from driftline.errors import USER_ERRORS, RunError
 from driftline.inspect.build import release
@@ -146,6 +148,12 @@ def main() -> None:
         app()
     except USER_ERRORS as error:
         typer.echo(f"driftline: {error}", err=True)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in OURS:
+            raise
+        typer.echo(f"driftline: {sentence(sys.argv[1:], missing)}", err=True)
         raise SystemExit(2) from None
     except RunError as error:
         typer.echo(f"driftline: {error}", err=True)
