@@ -132,7 +132,7 @@ def splits(
     >>> found.mismatches
     ('replica-1',)
     """
-    parts = {key: split_check(of, weights) for key, of in users.items()}
+    parts = {key: split_check(by_arm, weights) for key, by_arm in users.items()}
     adjusted = adjust({key: split.p_value for key, split in parts.items()}, correction)
     mismatches = tuple(key for key, p_value in adjusted.items() if p_value is not None and p_value < alpha)
     return Splits(parts, adjusted, mismatches)
