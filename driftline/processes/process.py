@@ -1,7 +1,7 @@
 """One process: start it with a log, wait for something of it, end it. For the children of a run and for servers."""
 
-import ctypes
-import signal
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,8 +14,15 @@ import psutil
 from contracts.runtime.clock import Clock
 
 POLL_S = 0.02
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+# Asks Linux for SIGTERM when the parent is gone, then becomes the command: after a kill -9 the parent cannot stop its
+# children itself. It runs in the child and not between fork and exec (`preexec_fn`), where gRPC's own fork handlers run
+# too and have been seen to abort the child.
+LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[3:])
+"""
 
 
 class Endable(Protocol):
@@ -52,13 +59,12 @@ def start(
     """
     with log.open(mode) as output:
         return subprocess.Popen(
-            command,
+            command if detached or sys.platform != "linux" else _dying_with_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=session,
             process_group=None if session else 0,
-            preexec_fn=None if detached else _die_with_parent,  # noqa: PLW1509  (one system call, no Python locks)
             env=environment,
         )
 
@@ -106,7 +112,8 @@ def tail(log: str, lines: int) -> str:
     return "\n".join(log.splitlines()[-lines:])
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to send SIGTERM when the parent is gone: after a kill -9 it cannot stop its children itself."""
-    if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _dying_with_parent(command: Sequence[str]) -> list[str]:
+    program = shutil.which(command[0])
+    if program is None:
+        raise FileNotFoundError(2, os.strerror(2), command[0])
+    return [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), program, *command]

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from feature_repo.config import FEATURES
 from feature_repo.online import OnlineSequences, redis_options
 from feature_repo.row import SEQUENCES, VIEW, UserRow
+from feature_repo.sqlite import feast_closed
 from feature_repo.store import UserSequences, apply, to_feast
 from tests.feature_repo.feast_cases import redis_address
 
@@ -116,10 +117,11 @@ def test_features_that_a_row_lacks_are_what_feasts_client_makes_of_them(
     store = FeatureStore(repo_path=str(repo))
     view, provider = store.get_feature_view(VIEW), get_provider(store.config)
     users = range(21, 21 + len(FEATURES))
-    for user_id, missing in zip(users, FEATURES, strict=True):
-        key, values, time, created = to_feast(uniform(user_id, 5))
-        del values[missing]
-        provider.online_write_batch(store.config, view, [(key, values, time, created)], None)
+    with feast_closed():
+        for user_id, missing in zip(users, FEATURES, strict=True):
+            key, values, time, created = to_feast(uniform(user_id, 5))
+            del values[missing]
+            provider.online_write_batch(store.config, view, [(key, values, time, created)], None)
     found = online.read(users)
     assert plain(found) == plain(feasts.read(users))
     assert [row is None for row in found] == [missing == "last_event_ms" for missing in FEATURES]

@@ -13,6 +13,7 @@ import feature_repo
 from contracts.config.settings import SettingsError
 from contracts.wire.events_pb2 import History
 from feature_repo import offline
+from feature_repo.sqlite import feast_closed
 from feature_repo.store import SERVICE, VIEW, UserRow, UserSequences, apply
 from tests.feature_repo.feast_cases import feast, redis_address
 
@@ -107,9 +108,10 @@ def test_feasts_own_tools_work_on_an_applied_repository(repo: Path) -> None:
     assert VIEW in feast(repo, "feature-views", "list")
     assert SERVICE in feast(repo, "feature-services", "list")
     store = FeatureStore(repo_path=str(repo))
-    found = store.get_online_features(
-        features=[f"{VIEW}:item_ids", f"{VIEW}:session_start"], entity_rows=[{"user_id": 1}]
-    ).to_dict()
+    with feast_closed():
+        found = store.get_online_features(
+            features=[f"{VIEW}:item_ids", f"{VIEW}:session_start"], entity_rows=[{"user_id": 1}]
+        ).to_dict()
     assert found == {"user_id": [1], "item_ids": [[11, 12, 13]], "session_start": [2]}
 
 

@@ -1,8 +1,11 @@
 """A process is waited for while it may still come, and ended whether it wants to or not."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import pytest
 
 from contracts.runtime.clock import ManualClock, SystemClock
@@ -36,3 +39,31 @@ def test_a_log_is_kept_or_replaced(tmp_path: Path, mode: Literal["ab", "wb"], li
     for _ in range(2):
         process.start(["/bin/echo", "hello"], tmp_path / "log", mode, {}, session=True).wait()
     assert (tmp_path / "log").read_text() == "hello\n" * lines
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from driftline.processes import process
+child = process.start(["/bin/sleep", "300"], Path(sys.argv[1]), "wb", {}, session=False)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+        process.wait_until(
+            lambda: child.name() == "sleep", lambda: None, late, timeout_s=20, clock=SystemClock()
+        )  # until then it has not asked
+        parent.kill()
+    child.wait(20)
+
+
+def test_a_program_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no-such-program"):
+        process.start(["no-such-program"], tmp_path / "log", "wb", {}, session=False)
