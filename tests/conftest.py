@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import feature_repo  # noqa: F401  (before any test imports Feast, see there)
 from contracts.config.settings import KafkaSettings
 from contracts.runtime.clock import SystemClock
 from driftline.processes import broker
