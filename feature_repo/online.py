@@ -8,6 +8,7 @@ import json
 import sqlite3
 import struct
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -175,6 +176,7 @@ class _Sqlite:
             )
         except sqlite3.Error as error:
             raise SettingsError(f"Cannot open the online store {database}: {error}.") from error
+        self._end = weakref.finalize(self, self._connection.close)  # for a reader that nobody closes
         try:
             self.fetch([0])
         except sqlite3.Error as error:
@@ -191,7 +193,7 @@ class _Sqlite:
 
     def close(self) -> None:
         with self._lock:
-            self._connection.close()
+            self._end()
 
 
 class _Redis:

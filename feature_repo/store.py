@@ -20,7 +20,6 @@ import yaml
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
-from feast.infra.provider import get_provider
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from redis import RedisError
@@ -88,7 +87,7 @@ class UserSequences:
 
     def __init__(self, repo: Path) -> None:
         self._store, self._view, self._service = _open(repo)
-        self._provider = get_provider(self._store.config)
+        self._provider = self._store._get_provider()  # noqa: SLF001  (Feast reads by it too: one connection for both)
         online = self._store.config.online_store
         self._versions = (
             Versions(
@@ -99,8 +98,7 @@ class UserSequences:
             if isinstance(online, SqliteOnlineStoreConfig)
             else None
         )
-        stores = [provider.online_store for provider in (self._provider, self._store._get_provider())]  # noqa: SLF001
-        self.close = weakref.finalize(self, _close, self._versions, stores)
+        self.close = weakref.finalize(self, _close, self._versions, self._provider.online_store)
         try:
             self.read([0])
         except RedisError as error:
@@ -198,12 +196,11 @@ class HistoricalSequences:
         ]
 
 
-def _close(versions: Versions | None, stores: Sequence[Any]) -> None:
+def _close(versions: Versions | None, store: Any) -> None:
     """Close the connections to a SQLite store; Redis closes its own."""
     if versions:
         versions.close()
-    for store in stores:
-        close_store(store)
+    close_store(store)
 
 
 def _open(repo: Path) -> tuple[FeatureStore, Any, Any]:

@@ -18,9 +18,15 @@ from driftline.processes import broker
 from driftline.processes import kafka as apache_kafka
 from driftline.processes import redis as redis_server_of
 from driftline.processes.server import Server
-from driftline.processes.supervisor import Supervisor
+from driftline.processes.supervisor import FEAST_VARIABLES, Supervisor
 
 WITHOUT_SERVERS = "DRIFTLINE_WITHOUT_SERVERS"
+
+
+def pytest_configure() -> None:
+    """Take away what a `conftest.py` that imports Feast has set: pytest's workers would start with it."""
+    for name in FEAST_VARIABLES:
+        os.environ.pop(name, None)
 
 
 def need_servers() -> None:

@@ -19,6 +19,8 @@ from driftline.processes import process
 READY_TIMEOUT_S = 180.0  # the first import of torch on a cold disk takes most of a minute
 TERM_TIMEOUT_S = 15.0
 TAIL_LINES = 3
+# Feast sets these in whoever imports it. A child would keep its metrics in mapped files, and wait for the disk.
+FEAST_VARIABLES = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -131,9 +133,7 @@ class Supervisor:
 def _environment() -> dict[str, str]:
     # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
     added = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    # Feast sets these in whoever imports it. A child would keep its metrics in mapped files, and wait for the disk.
-    of_feast = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
-    return {name: value for name, value in os.environ.items() if name not in of_feast} | added
+    return {name: value for name, value in os.environ.items() if name not in FEAST_VARIABLES} | added
 
 
 def interrupt_on_stop_signals() -> None:

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo.store import UserSequences, apply
 from tests.feature_repo.feast_cases import full_row
 
 
 @pytest.fixture(scope="module")
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository on SQLite with the rows of the users 1 and 2. Tests copy it."""
-    # Not at import: pytest's leading process would hand Feast's environment variables to the workers that it starts.
-    from feature_repo.store import UserSequences, apply
-
     target = tmp_path_factory.mktemp("applied")
     apply(target)
     UserSequences(target).write([full_row(1), full_row(2)])
