@@ -165,6 +165,7 @@ def archiving(settings: Settings) -> Iterator[None]:
         assert table.equals(rows(received, settings.stream.history_limit))
 
 
+@pytest.mark.parametrize("kafka", ["apache", pytest.param("embedded", marks=pytest.mark.proof)], indirect=True)
 def test_workers_join_leave_and_die(kafka: KafkaSettings, tmp_path: Path) -> None:
     settings = prepared(kafka, tmp_path / "live")
     log = Growing(settings.kafka, seed=1, size=1500, parts=7)

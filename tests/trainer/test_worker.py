@@ -181,6 +181,7 @@ def test_a_snapshot_that_the_gate_rejects_is_kept_and_what_was_live_stays(
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("kafka", ["apache", pytest.param("embedded", marks=pytest.mark.proof)], indirect=True)
 def test_the_real_process_publishes_from_a_real_broker_and_stops_on_a_signal(
     tmp_path: Path, kafka: KafkaSettings
 ) -> None:

@@ -123,6 +123,7 @@ def test_the_report_says_that_it_is_simulated(finished: tuple[Path, dict[str, An
     assert sum(summary["users_per_arm"].values()) <= 80
 
 
+@pytest.mark.parametrize("broker", ["embedded", pytest.param("apache", marks=pytest.mark.proof)], indirect=True)
 def test_ctrl_c_leaves_no_process_and_no_port(tmp_path: Path, broker: str) -> None:
     clock = SystemClock()
     process = demo(tmp_path, broker)
