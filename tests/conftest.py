@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import feature_repo  # noqa: F401  (before any test imports Feast, see there)
@@ -21,6 +22,10 @@ from driftline.processes.server import Server
 from driftline.processes.supervisor import FEAST_VARIABLES, Supervisor
 
 WITHOUT_SERVERS = "DRIFTLINE_WITHOUT_SERVERS"
+
+# How long an example takes is the machine's business: on a busy one a deadline fails what is right.
+hypothesis.settings.register_profile("driftline", deadline=None)
+hypothesis.settings.load_profile("driftline")
 
 
 def pytest_configure() -> None:

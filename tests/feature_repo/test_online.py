@@ -86,7 +86,7 @@ def number_of(row: UserRow | None) -> int:
     return int(number)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.lists(ROWS, min_size=1, max_size=4),
     strangers=st.lists(USERS, min_size=1, max_size=2),

@@ -113,7 +113,7 @@ def test_every_feedback_event_is_a_view_or_has_a_reason():
 
 
 @given(st.randoms(use_true_random=False), st.integers(0, 2))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_order_and_any_partition_by_user_give_the_same_state(random, closings):
     events = week(8)
     events += random.sample(events, 10)
@@ -127,7 +127,7 @@ def test_any_order_and_any_partition_by_user_give_the_same_state(random, closing
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_open_requests_merge_even_where_one_was_split(random):
     events = week(6)
     a, b = CollectorState(rules()), CollectorState(rules())

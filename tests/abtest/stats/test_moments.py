@@ -23,14 +23,14 @@ def assert_same(a: Moments, b: Moments):
 
 
 @given(st.integers(0, 2**32), st.integers(0, 50), st.sampled_from([0.0, 0.3, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_moments_within_an_indicator_are_those_of_its_users_alone(seed, n, share):
     values = users(seed, n, share)
     assert_same(Moments.of(COLUMNS, values).within("met"), Moments.of(COLUMNS, values[values[:, 0] == 1]))
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_sums_of_columns_are_those_of_users_sums(seed):
     values = users(seed)
     summed = Moments.of(COLUMNS, values).sums([("both", ["x", "y"]), ("x", ["x"]), ("twice", ["y", "y"])])
@@ -39,7 +39,7 @@ def test_sums_of_columns_are_those_of_users_sums(seed):
 
 
 @given(st.integers(0, 2**32), st.integers(0, 60))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_what_is_merged_may_be_cut_anywhere_and_combined_before_or_after(seed, cut):
     values = users(seed)
     a, b, whole = (Moments.of(COLUMNS, part) for part in (values[:cut], values[cut:], values))

@@ -71,7 +71,7 @@ def test_a_relative_effect_is_the_clustered_poisson_regressions():
 
 
 @given(st.lists(st.integers(0, 60), min_size=3, max_size=3), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_merged_moments_are_those_of_all_users_at_once(sizes, seed):
     values = np.random.default_rng(seed).normal(1e4, 1.0, (sum(sizes), 2))
     a, b, c = (Moments.of(COLUMNS, part) for part in np.split(values, np.cumsum(sizes)[:-1]))

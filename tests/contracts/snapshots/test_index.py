@@ -182,7 +182,7 @@ def test_after_changes_every_item_is_found_at_once_by_its_own_vector(seed: int) 
     assert not np.isin(index.search(before[rows_of(np.setdiff1d(IDS, ids), IDS)], 20)[1], np.setdiff1d(IDS, ids)).any()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_changes_one_after_the_other_or_at_once_come_to_the_same(one: int, two: int) -> None:
     vectors = clustered()
