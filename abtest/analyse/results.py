@@ -35,13 +35,16 @@ class Check:
 class Verdict:
     """The decision on one treatment arm and the sentence that gives its grounds.
 
-    `broken`: guardrails that are certain to have lost more than the plan allows.
+    `broken`: guardrails that are certain to have worsened more than the plan allows. `not_judged`: guardrails on which
+    nothing can be said, which forbid "ship". `beside`: where several arms would ship, how this one stands to the best.
     """
 
     arm: str
     decision: Decision
     because: str
     broken: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,47 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """Whether the deciding interval lies wholly past a claim's bound, and `doubt`: why that may not be acted on."""
+
+    holds: bool
+    doubt: str | None = None
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What the verdict rests on for a primary metric or a guardrail: docs/verdict.md has the rule.
+
+    `estimate`, `low` to `high`: fractions of the control's value where `method` is the log ratio, else in the metric's
+    unit; at the two-sided `level`, which is the plan's after correction, so `critical` standard errors to each side.
+    `control`: the control's value. `events`: effective number of events by arm (None: unbounded); `largest_share`: that
+    of the largest user in the arm's sum. `better`, `worse`: than nothing, or of a guardrail than the plan allows;
+    `short`: of the least that is worth shipping. `reason`: why nothing can be judged; None where it can.
+    """
+
+    method: Literal["log ratio", "difference"] | None = None
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.05
+    critical: float | None = None
+    control: float | None = None
+    events: Mapping[str, float | None] = field(default_factory=dict)
+    largest_share: Mapping[str, float | None] = field(default_factory=dict)
+    better: Claim = Claim(holds=False)
+    worse: Claim = Claim(holds=False)
+    short: Claim = Claim(holds=False)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class ArmEffect:
     """A treatment arm against the control. `cautions`: why to trust it less than its interval suggests.
 
     `adjusted`: the same by CUPED, with what is known of the users from before; None where nothing is.
     `variance_removed`: the share of the difference's variance that this takes away. `jackknife`: the same with errors
-    by leaving out buckets of users. `planned`: what the verdict rests on; only over the whole experiment.
+    by leaving out buckets of users. `planned`: by the plan; only over the whole experiment.
+    `deciding`: what the verdict rests on, of a primary metric or a guardrail over the whole experiment.
     """
 
     arm: str
@@ -93,6 +131,7 @@ class ArmEffect:
     variance_removed: float | None = None
     jackknife: Jackknife | None = None
     planned: Planned | None = None
+    deciding: Deciding | None = None
 
 
 @dataclass(frozen=True)
