@@ -210,7 +210,7 @@ def _judge(weighed: _Weighed, level: float, critical: float | None) -> Deciding:
         if planned.critical is None or planned.relative is None:
             return Deciding(reason=planned.reason or "the plan has not looked yet", level=level)
         critical = planned.critical
-        weighed = _at_look(weighed, statistic, _looked(planned.relative, planned.low, planned.high, critical))
+        weighed = _at_look(weighed, statistic, _looked(planned.low, planned.high, critical))
         statistic = weighed.statistic
     if critical is None:
         return Deciding(reason=(planned and planned.reason) or "the plan has not looked yet", level=level)
@@ -221,6 +221,8 @@ def _judge(weighed: _Weighed, level: float, critical: float | None) -> Deciding:
         math.expm1(min(end, LARGEST_LOG)) if statistic.on_log else end for end in (statistic.estimate, low, high)
     )
     shares = {arm: each.share for arm, each in weighed.by_arm.items()}
+    if planned is not None and planned.kind != "fixed" and statistic.on_log and planned.relative is not None:
+        estimate = planned.relative  # a confidence sequence's interval need not lie evenly about it
     return Deciding(
         "log ratio" if statistic.on_log else "difference",
         estimate,
@@ -283,16 +285,15 @@ def _past(statistic: _Statistic, claim: str, result: MetricResult, sign: int) ->
 def _of_log(effect: Effect, alpha: float, control: float) -> _Statistic | None:
     if effect.relative is None or effect.ci_low is None or effect.ci_high is None:
         return None
-    return _looked(effect.relative, effect.ci_low, effect.ci_high, quantile(alpha / 2), control)
+    return _looked(effect.ci_low, effect.ci_high, quantile(alpha / 2), control)
 
 
-def _looked(
-    relative: float, low: float | None, high: float | None, critical: float, control: float = 1.0
-) -> _Statistic | None:
+def _looked(low: float | None, high: float | None, critical: float, control: float = 1.0) -> _Statistic | None:
+    """From an interval, which lies evenly about its estimate on the log scale."""
     if low is None or high is None or low <= -1 or not high > low:
         return None
-    error = (math.log1p(high) - math.log1p(low)) / (2 * critical)
-    return _Statistic(math.log1p(relative), error, on_log=True, control=control)
+    below, above = math.log1p(low), math.log1p(high)
+    return _Statistic((below + above) / 2, (above - below) / (2 * critical), on_log=True, control=control)
 
 
 def _jackknifed(

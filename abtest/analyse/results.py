@@ -59,13 +59,26 @@ class ArmValue:
 
 
 @dataclass(frozen=True)
+class Now:
+    """After a sequential plan has decided: the repeated confidence interval at its last look, as fractions. `day`
+    counts from 0.
+    """
+
+    day: int
+    relative: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Planned:
     """The comparison that the verdict rests on, by the plan: its interval holds at every look that the plan allows.
 
     `low`, `high`, `relative`: fractions of the control's value; `p_value` goes with the interval, and
     `adjusted_p_value` is corrected for the number of metrics. `by_cuped`: whether the estimate is CUPED's. `critical`:
     the standard errors that the interval spans to either side (1.96 for one look at 95 %). `stopped_on`: the day of
-    the first look that crossed its boundary, counted from 0.
+    the first look that crossed its boundary, counted from 0. `decided_on`: the day of the look that all these numbers
+    are of; `now`: where there were looks after it, which are overrun and change no decision, the last one.
     """
 
     kind: Literal["fixed", "group-sequential", "confidence-sequence"]
@@ -78,6 +91,8 @@ class Planned:
     critical: float | None = None
     stopped_on: int | None = None
     reason: str | None = None
+    decided_on: int | None = None
+    now: Now | None = None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ def decide(
     if decision == "ship" and interference and not plan.pooled_training:
         text = f"{text}, but the arms' models learned from each other's users."
         return Verdict(arm, "inconclusive", text, (), not_judged)
+    planned = line.planned
+    if decision in ("ship", "hold") and planned and planned.now and planned.decided_on is not None:
+        text += f". Decided after day {planned.decided_on + 1}; later looks are overrun and change nothing"
     return Verdict(arm, decision, f"{text}.", (), not_judged)
 
 

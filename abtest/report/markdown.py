@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from abtest import format as fmt
 from abtest.analyse.context import ReportContext
-from abtest.analyse.results import MetricResult, Report
+from abtest.analyse.results import ArmEffect, MetricResult, Report
 from abtest.report.html import is_simulated
 from abtest.report.wording import (
     CORRECTIONS,
@@ -16,7 +16,9 @@ from abtest.report.wording import (
     by_gravity,
     by_plan,
     checks_summary,
+    decides,
     line,
+    overrun,
     period,
     plan_lines,
     side,
@@ -45,6 +47,7 @@ def markdown(report: Report, context: ReportContext) -> str:
         symbol, word = DECISIONS[verdict.decision]
         parts.append(f"## {symbol} {word}: {text(verdict.arm)}")
         parts.append(f"{text(verdict.because)} **{text(to_do(report, verdict))}**")
+        parts += _decides(report, verdict.arm)
         parts.append(f"{text(warned)}. [See the checks](#checks)." if warned else "")
     parts.append(
         "By the plan: " + "; ".join(f"{name.lower()}: {text(value)}" for name, value in plan_lines(report)) + "."
@@ -59,6 +62,12 @@ def markdown(report: Report, context: ReportContext) -> str:
         parts += _days(report, verdict.arm)
     parts.append(_foot(report, context))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _decides(report: Report, arm: str) -> Iterable[str]:
+    """What the verdict rests on, corrected for the number of arms; struck where the report is invalid."""
+    shown = [decides(result, line(result, arm)) for result in report.metrics if result.role == "primary"]
+    yield from (f"Decided on: {f'~~{text(each)}~~' if report.invalid else text(each)}." for each in shown if each)
 
 
 def _lead(report: Report, context: ReportContext) -> Iterable[str]:
@@ -107,7 +116,7 @@ def _scorecard(report: Report, arm: str) -> str:
                 f"{text(result.label)} ({_role(result)})",
                 fmt.value(values.get(report.control), result.unit),
                 fmt.value(values.get(arm), result.unit),
-                f"{_effect(report, planned)} {'' if report.invalid else side(result, planned)}".strip(),
+                _by_plan(report, result, effect),
                 fmt.p_value(planned.p_value),
                 fmt.p_value(adjusted),
                 _effect(report, Relative.of(effect.effect)),
@@ -145,6 +154,13 @@ def _of_day(report: Report, results: Sequence[MetricResult], metric: MetricResul
 
 def _effect(report: Report, relative: Relative) -> str:
     return f"~~{text(str(relative))}~~" if report.invalid else text(str(relative))
+
+
+def _by_plan(report: Report, result: MetricResult, effect: ArmEffect) -> str:
+    planned, later = by_plan(effect), overrun(effect)
+    if report.invalid:
+        return _effect(report, planned)
+    return f"{_effect(report, planned)} {side(result, planned)}{f' ({text(later)})' if later else ''}".strip()
 
 
 def _role(result: MetricResult) -> str:
