@@ -198,7 +198,7 @@ def aggregate(
         for column in spread:
             histograms[column][arm] += Histogram.of(totals[:, names.index(column)])
         both, is_known = np.hstack((totals, pre)), pre.any(axis=1)
-        largest[arm] += Largest.of(all_names, both, k)
+        largest[arm] = largest[arm].among(both)
         for name, inside in zip(SEGMENTS, (is_known, ~is_known), strict=True):
             segments[name][arm] += Moments.of(all_names, both[inside])
     return Aggregate(

@@ -206,7 +206,7 @@ def _judge(weighed: _Weighed, level: float, critical: float | None) -> Deciding:
     planned, statistic = weighed.line.planned, weighed.statistic
     if planned is None or planned.kind == "fixed":
         critical = quantile(level / 2)
-    elif statistic is not None and statistic.on_log:
+    elif statistic is not None and statistic.on_log and weighed.by_arm:  # else a quantile, which has no looks
         if planned.critical is None or planned.relative is None:
             return Deciding(reason=planned.reason or "the plan has not looked yet", level=level)
         critical = planned.critical

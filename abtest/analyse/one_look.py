@@ -1,9 +1,11 @@
 """The verdict of one look at users as they are: no stream, no days. For replays, simulations and tests of the rule."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 from abtest.aggregate.aggregate import bucketed
 from abtest.aggregate.user_days import Table
@@ -44,6 +46,45 @@ def verdicts_on(metrics: Sequence[Mean | Ratio], users: Users, control: str, pla
     compared = compare_arms(metrics, users.moments, control, covariates, plan.alpha)
     results = decided(planned(compared, (), plan), metrics, users, control, plan.alpha)
     return tuple(decide(arm, results, (), plan, ended=True) for arm in users.moments if arm != control)
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """How often the verdict cried wolf on users who did not differ. Of `replicates` weeks: `ship`, the share in which
+    any arm would ship; `hold`, in which any would be held; `broken`, in which a guardrail was called broken; each with
+    its exact 99 % interval (Clopper-Pearson).
+    """
+
+    replicates: int
+    ship: float
+    ship_interval: tuple[float, float]
+    hold: float
+    hold_interval: tuple[float, float]
+    broken: float
+    broken_interval: tuple[float, float]
+
+
+def false_alarms(weeks: Iterable[Sequence[Verdict]]) -> FalseAlarms:
+    """Counted over weeks, each with the verdicts on its arms.
+
+    Raises:
+        ValueError: there is no week.
+
+    """
+    counts, size = [0, 0, 0], 0
+    for verdicts in weeks:
+        size += 1
+        counts[0] += any(verdict.decision == "ship" for verdict in verdicts)
+        counts[1] += any(verdict.decision == "hold" for verdict in verdicts)
+        counts[2] += any(verdict.broken for verdict in verdicts)
+    if not size:
+        raise ValueError("false alarms are counted over one week or more")
+    intervals = [binomtest(count, size).proportion_ci(0.99) for count in counts]
+    ship, hold, broken = (
+        (count / size, (float(interval.low), float(interval.high)))
+        for count, interval in zip(counts, intervals, strict=True)
+    )
+    return FalseAlarms(size, *ship, *hold, *broken)
 
 
 def shuffled_verdicts(

@@ -27,13 +27,24 @@ class Largest:
         >>> Largest.of(("x", "y"), np.array([[1.0, 5.0], [3.0, -2.0]]), 1).users.tolist()
         [[3.0, -2.0], [nan, nan]]
         """
-        users = np.full((2 * ranked, len(columns)), np.nan)
-        for place in range(ranked if len(values) else 0):
-            column = values[:, place]
-            users[place] = _last_of(values[column == column.max()])
-            if (lowest := column.min()) < 0:
-                users[ranked + place] = _last_of(values[column == lowest])
-        return cls(tuple(columns), users)
+        return cls(tuple(columns), np.full((2 * ranked, len(columns)), np.nan)).among(values)
+
+    def among(self, values: Floats) -> "Largest":
+        """Of these users (users, K) as well; where none of them stands out that costs no more than a maximum."""
+        if not len(values):
+            return self
+        ranked, users = len(self.users) // 2, self.users.copy()
+        by_column = np.ascontiguousarray(values[:, :ranked].T)  # ten times as fast to search
+        highest, lowest = by_column.max(axis=1), by_column.min(axis=1)
+        for place in range(ranked):
+            if not highest[place] < users[place, place]:  # NaN: nobody yet
+                further = _last_of(values[by_column[place] == highest[place]])
+                users[place] = _further(users[place], further, place, highest=True)
+            row = ranked + place
+            if lowest[place] < 0 and not lowest[place] > users[row, place]:
+                further = _last_of(values[by_column[place] == lowest[place]])
+                users[row] = _further(users[row], further, place, highest=False)
+        return Largest(self.columns, users)
 
     def __add__(self, other: "Largest") -> "Largest":
         """Of the users of both.

@@ -17,6 +17,7 @@ from driftline.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from abtest.analyse.one_look import FalseAlarms
     from abtest.collect.state import CollectorState
     from abtest.plan.aa import Level
     from abtest.plan.baseline import Known
@@ -112,13 +113,16 @@ def aa(
 ) -> None:
     """Shuffle the experiment's own users into two halves, many times, and count how often a metric is "significant".
 
-    No half differs from the other but by chance, so that should happen as often as the plan's alpha says. Each metric
+    The verdict is measured as well: how often users who were dealt into the experiment's arms anew get "ship" or
+    "hold", judged by the whole rule in one look. No half differs from the other but by chance, so that a metric should
+    be significant as often as the plan's alpha says. Each metric
     has a line, and one more after CUPED where users are known from before. Exit code 2 where a metric's rate is off:
     its interval (exact, 99 %) does not hold alpha, and the report on this traffic cannot be trusted. Few replicates do
     not tell: the table says so, and `trusted` is null in the JSON.
     """
     loaded = load(settings)
     from abtest.aggregate.user_days import table
+    from abtest.analyse.one_look import false_alarms, shuffled_verdicts
     from abtest.collect.state import folded
     from abtest.plan.aa import replay_table
     from abtest.stats.metrics import Quantile, of_experiment
@@ -130,8 +134,11 @@ def aa(
         raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
     with _progress("shuffling users", replicates) as progress:
         levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, progress)
-    verdicts = {level.trusted for level in levels if level.replicates}
-    trusted = next((verdict for verdict in (False, None, True) if verdict in verdicts), None)
+    weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
+    weeks = shuffled_verdicts(users, metrics, weights, experiment.control, experiment.analysis, replicates, seed)
+    alarms = false_alarms(weeks)
+    levels_trusted = {level.trusted for level in levels if level.replicates}
+    trusted = next((answer for answer in (False, None, True) if answer in levels_trusted), None)
     if as_json:
         result = {
             "experiment": experiment.name,
@@ -141,6 +148,7 @@ def aa(
             "alpha": experiment.analysis.alpha,
             "trusted": trusted,
             "levels": [asdict(level) for level in levels],
+            "verdicts": asdict(alarms),
         }
         typer.echo(json.dumps(result, indent=2))
     else:
@@ -148,6 +156,7 @@ def aa(
         _show_levels(levels)
         for sentence in _judged(levels, experiment.analysis.alpha):
             typer.echo(sentence)
+        typer.echo(_cried_wolf(alarms))
     if trusted is False:
         raise typer.Exit(2)
 
@@ -264,6 +273,19 @@ def _show_levels(levels: Sequence["Level"]) -> None:
             level.metric, by_cuped, f"{level.false_positives:.1%}", interval, f"{level.uniform_p:.3f}", trusted
         )
     show(shown)
+
+
+def _cried_wolf(alarms: "FalseAlarms") -> str:
+    """How often the verdict was wrong, in a sentence."""
+    parts = [
+        f"{word} in {rate:.1%} ({low:.1%} to {high:.1%})"
+        for word, rate, (low, high) in (
+            ("ship", alarms.ship, alarms.ship_interval),
+            ("hold", alarms.hold, alarms.hold_interval),
+            ("a broken guardrail", alarms.broken, alarms.broken_interval),
+        )
+    ]
+    return f"The verdict, on {alarms.replicates:,} weeks in which no arm differs, in one look: {', '.join(parts)}."
 
 
 def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":

@@ -49,6 +49,9 @@ def test_the_experiments_own_users_are_shuffled_and_keep_the_level(settings: Pat
     assert levels["evr", False]["low"] < 0.05 < levels["evr", False]["high"]
     assert found["trusted"]
     assert found["alpha"] == 0.05
+    assert found["verdicts"]["replicates"] == 200
+    assert found["verdicts"]["ship"] <= 0.06
+    assert "The verdict, on 200 weeks in which no arm differs, in one look: ship in" in shown.stdout
 
 
 def test_a_rate_that_is_off_ends_with_2(tmp_path: Path) -> None:
