@@ -1,7 +1,6 @@
 """The verdict of one look at users as they are: no stream, no days. For replays, simulations and tests of the rule."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ from scipy.stats import binomtest
 from abtest.aggregate.aggregate import bucketed
 from abtest.aggregate.user_days import Table
 from abtest.analyse.analysis import compare_arms
+from abtest.analyse.context import FalseAlarms
 from abtest.analyse.deciding import Users, decided
 from abtest.analyse.planned import planned
 from abtest.analyse.results import Verdict
@@ -46,22 +46,6 @@ def verdicts_on(metrics: Sequence[Mean | Ratio], users: Users, control: str, pla
     compared = compare_arms(metrics, users.moments, control, covariates, plan.alpha)
     results = decided(planned(compared, (), plan), metrics, users, control, plan.alpha)
     return tuple(decide(arm, results, (), plan, ended=True) for arm in users.moments if arm != control)
-
-
-@dataclass(frozen=True)
-class FalseAlarms:
-    """How often the verdict cried wolf on users who did not differ. Of `replicates` weeks: `ship`, the share in which
-    any arm would ship; `hold`, in which any would be held; `broken`, in which a guardrail was called broken; each with
-    its exact 99 % interval (Clopper-Pearson).
-    """
-
-    replicates: int
-    ship: float
-    ship_interval: tuple[float, float]
-    hold: float
-    hold_interval: tuple[float, float]
-    broken: float
-    broken_interval: tuple[float, float]
 
 
 def false_alarms(weeks: Iterable[Sequence[Verdict]]) -> FalseAlarms:

@@ -16,6 +16,7 @@ from abtest.report.wording import (
     by_gravity,
     by_plan,
     checks_summary,
+    cried_wolf,
     decides,
     line,
     overrun,
@@ -49,6 +50,7 @@ def markdown(report: Report, context: ReportContext) -> str:
         parts.append(f"{text(verdict.because)} **{text(to_do(report, verdict))}**")
         parts += _decides(report, verdict.arm)
         parts.append(f"{text(warned)}. [See the checks](#checks)." if warned else "")
+    parts.append(cried_wolf(context.false_alarms) if context.false_alarms else "")
     parts.append(
         "By the plan: " + "; ".join(f"{name.lower()}: {text(value)}" for name, value in plan_lines(report)) + "."
     )

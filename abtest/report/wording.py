@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from abtest import format as fmt
+from abtest.analyse.context import FalseAlarms
 from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
 from abtest.stats.effects import Effect
 from abtest.stats.novelty import Trend
@@ -156,6 +157,24 @@ def decides(result: MetricResult, effect: ArmEffect | None) -> str:
     return f"{result.label} {estimate} [{low}, {high}] {at}"
 
 
+def cried_wolf(alarms: FalseAlarms) -> str:
+    """How often the verdict was wrong on shuffled users, in a sentence.
+
+    >>> cried_wolf(FalseAlarms(200, 0.02, (0.01, 0.05), 0.05, (0.02, 0.1), 0.0, (0.0, 0.03)))[:80]
+    'The verdict on 200 weeks of these users in which no arm differs, in one look: sh'
+    """
+    parts = [
+        f"{word} in {fmt.share(rate)} ({fmt.share(low)} to {fmt.share(high)})"
+        for word, rate, (low, high) in (
+            ("ship", alarms.ship, alarms.ship_interval),
+            ("hold", alarms.hold, alarms.hold_interval),
+            ("a broken guardrail", alarms.broken, alarms.broken_interval),
+        )
+    ]
+    weeks = f"The verdict on {fmt.number(alarms.replicates)} weeks of these users in which no arm differs, in one look"
+    return f"{weeks}: {fmt.listed(parts)}."
+
+
 def period(report: Report) -> str:
     """From when to when the experiment runs, on its own clock."""
     zone = fmt.zone(report.day_offset_ms)
@@ -243,8 +262,8 @@ def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:
 def sentence(verdict: Verdict) -> str:
     """A verdict in a line, for a terminal.
 
-    >>> sentence(Verdict("treatment", "hold", "Play duration: lost more than the plan allows."))
-    'Hold: treatment. Play duration: lost more than the plan allows.'
+    >>> sentence(Verdict("treatment", "hold", "Play duration fell by more than the plan allows."))
+    'Hold: treatment. Play duration fell by more than the plan allows.'
     """
     return f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}"
 

@@ -17,7 +17,6 @@ from driftline.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from abtest.analyse.one_look import FalseAlarms
     from abtest.collect.state import CollectorState
     from abtest.plan.aa import Level
     from abtest.plan.baseline import Known
@@ -113,19 +112,21 @@ def aa(
 ) -> None:
     """Shuffle the experiment's own users into two halves, many times, and count how often a metric is "significant".
 
-    The verdict is measured as well: how often users who were dealt into the experiment's arms anew get "ship" or
-    "hold", judged by the whole rule in one look. No half differs from the other but by chance, so that a metric should
-    be significant as often as the plan's alpha says. Each metric
-    has a line, and one more after CUPED where users are known from before. Exit code 2 where a metric's rate is off:
-    its interval (exact, 99 %) does not hold alpha, and the report on this traffic cannot be trusted. Few replicates do
-    not tell: the table says so, and `trusted` is null in the JSON.
+    No half differs from the other but by chance, so that should happen as often as the plan's alpha says. Each metric
+    has a line, and one more after CUPED where users are known from before. The verdict is measured as well: how often
+    users who were dealt into the experiment's arms anew get "ship" or "hold", by the whole rule in one look; reports
+    that follow show it beside the verdict. Exit code 2 where a metric's rate is off: its interval (exact, 99 %) does
+    not hold alpha, and the report on this traffic cannot be trusted. Few replicates do not tell: the table says so, and
+    `trusted` is null in the JSON.
     """
     loaded = load(settings)
     from abtest.aggregate.user_days import table
     from abtest.analyse.one_look import false_alarms, shuffled_verdicts
     from abtest.collect.state import folded
     from abtest.plan.aa import replay_table
+    from abtest.report.wording import cried_wolf
     from abtest.stats.metrics import Quantile, of_experiment
+    from driftline.experiment.false_alarms import save_false_alarms
 
     experiment = loaded.experiment
     users = table(folded(saved_state(loaded)))
@@ -137,6 +138,7 @@ def aa(
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
     weeks = shuffled_verdicts(users, metrics, weights, experiment.control, experiment.analysis, replicates, seed)
     alarms = false_alarms(weeks)
+    save_false_alarms(alarms, loaded)
     levels_trusted = {level.trusted for level in levels if level.replicates}
     trusted = next((answer for answer in (False, None, True) if answer in levels_trusted), None)
     if as_json:
@@ -156,7 +158,7 @@ def aa(
         _show_levels(levels)
         for sentence in _judged(levels, experiment.analysis.alpha):
             typer.echo(sentence)
-        typer.echo(_cried_wolf(alarms))
+        typer.echo(cried_wolf(alarms))
     if trusted is False:
         raise typer.Exit(2)
 
@@ -273,19 +275,6 @@ def _show_levels(levels: Sequence["Level"]) -> None:
             level.metric, by_cuped, f"{level.false_positives:.1%}", interval, f"{level.uniform_p:.3f}", trusted
         )
     show(shown)
-
-
-def _cried_wolf(alarms: "FalseAlarms") -> str:
-    """How often the verdict was wrong, in a sentence."""
-    parts = [
-        f"{word} in {rate:.1%} ({low:.1%} to {high:.1%})"
-        for word, rate, (low, high) in (
-            ("ship", alarms.ship, alarms.ship_interval),
-            ("hold", alarms.hold, alarms.hold_interval),
-            ("a broken guardrail", alarms.broken, alarms.broken_interval),
-        )
-    ]
-    return f"The verdict, on {alarms.replicates:,} weeks in which no arm differs, in one look: {', '.join(parts)}."
 
 
 def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":
