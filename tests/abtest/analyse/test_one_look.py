@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,3 +47,14 @@ def test_alarms_are_counted_by_week_not_by_arm():
     assert (found.ship, found.hold, found.broken) == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="one week or more"):
         false_alarms([])
+
+
+def test_where_no_user_is_known_the_hundredth_that_moves_it_most_is_left_out():
+    random = np.random.default_rng(1)
+    arms = {name: random.gamma(4, 1, (5000, 1)) for name in ("control", "treatment")}
+    arms["treatment"] *= 1.1
+    for heavy, decision in ((0.0, "ship"), (3000.0, "inconclusive")):
+        arms["treatment"][3] += heavy
+        users = users_of(["play"], arms)
+        unnamed = replace(users, largest={})
+        assert verdicts_on([PLAY], unnamed, "control", PLAN)[0].decision == decision
