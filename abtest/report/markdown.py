@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from abtest import format as fmt
 from abtest.analyse.context import ReportContext
-from abtest.analyse.results import ArmEffect, MetricResult, Report
+from abtest.analyse.results import ArmEffect, MetricResult, Report, Verdict
 from abtest.report.html import is_simulated
 from abtest.report.wording import (
     CORRECTIONS,
@@ -48,7 +48,7 @@ def markdown(report: Report, context: ReportContext) -> str:
         symbol, word = DECISIONS[verdict.decision]
         parts.append(f"## {symbol} {word}: {text(verdict.arm)}")
         parts.append(f"{text(verdict.because)} **{text(to_do(report, verdict))}**")
-        parts += _decides(report, verdict.arm)
+        parts += _decides(report, verdict)
         parts.append(f"{text(warned)}. [See the checks](#checks)." if warned else "")
     parts.append(cried_wolf(context.false_alarms) if context.false_alarms else "")
     parts.append(
@@ -66,9 +66,13 @@ def markdown(report: Report, context: ReportContext) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _decides(report: Report, arm: str) -> Iterable[str]:
+def _decides(report: Report, verdict: Verdict) -> Iterable[str]:
     """What the verdict rests on, corrected for the number of arms; struck where the report is invalid."""
-    shown = [decides(result, line(result, arm)) for result in report.metrics if result.role == "primary"]
+    shown = [
+        decides(result, line(result, verdict.arm))
+        for result in report.metrics
+        if (result.label in verdict.broken if verdict.broken else result.role == "primary")
+    ]
     yield from (f"Decided on: {f'~~{text(each)}~~' if report.invalid else text(each)}." for each in shown if each)
 
 
