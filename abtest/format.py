@@ -1,5 +1,6 @@
 """Numbers as a person reads them. The JSON beside the page keeps every digit."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -38,16 +39,38 @@ def share(fraction: float | None, decimals: int = 1) -> str:
 
 
 def value(number: float | None, unit: str) -> str:
-    """A metric's value: a rate with three significant digits or two decimals, a duration in seconds.
+    """A metric's value: a rate with three significant digits or two decimals, others with three significant digits.
 
     >>> value(0.3456, "%"), value(0.00123, "%"), value(12.34, "s"), value(1234.5, "s"), value(None, "s")
     ('34.56 %', '0.123 %', '12.3 s', '1,234 s', '—')
+    >>> value(0.19018, ""), value(0.00001234, ""), value(-4.321, ""), value(0.0, "s")
+    ('0.190', '0.0000123', '−4.32', '0.00 s')
     """
     if number is None:
         return DASH
     if unit == "%":
         return share(number, 2 if number == 0 or number >= 0.01 else 3 if number >= 0.0001 else 5)
-    return f"{number:,.1f} {unit}" if number < 1000 else f"{number:,.0f} {unit}"
+    return f"{significant(number)} {unit}".rstrip()
+
+
+def significant(number: float, digits: int = 3) -> str:
+    """With so many significant digits, but every digit before the point.
+
+    >>> significant(0.19018), significant(123456.7), significant(-0.05)
+    ('0.190', '123,457', '−0.0500')
+    """
+    size = math.floor(math.log10(abs(number))) if number and math.isfinite(number) else 0
+    return f"{number:,.{max(digits - 1 - size, 0)}f}".replace("-", MINUS)
+
+
+def difference(number: float, unit: str) -> str:
+    """A difference in a metric's unit, of a rate in percentage points.
+
+    >>> difference(0.0123, "%"), difference(-2.5, "s"), difference(0.0, "")
+    ('+1.23 points', '−2.50 s', '0.00')
+    """
+    shown = significant(100 * number) + " points" if unit == "%" else f"{significant(number)} {unit}".rstrip()
+    return f"+{shown}" if number > 0 else shown
 
 
 def p_value(p: float | None) -> str:

@@ -24,6 +24,7 @@ from abtest.stats.columns import AnyColumn, Column, on_days
 from abtest.stats.cumulative import FIRST
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
+from abtest.stats.largest import Largest
 from abtest.stats.metrics import COLUMNS
 from abtest.stats.moments import Floats, Moments
 
@@ -44,7 +45,8 @@ class Aggregate:
     and arm, moments of ``column@part`` over the arm's users. `versions`: by snapshot version and arm, moments of
     `SOURCE_COLUMNS` over the users whom it answered; versions are many, so they are not kept jointly. `replicas`: by
     replica and arm, users it answered. `histograms`: by column and arm, of users' sums over all days. `votes`: by arm,
-    of its users on its sources.
+    of its users on its sources. `largest`: by arm, the users whose sums over all days stand out, covariates beside;
+    empty where they are not known.
     """
 
     arms: tuple[str, ...]
@@ -60,6 +62,7 @@ class Aggregate:
     histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)
     votes: dict[str, Votes] = field(default_factory=dict)
     versions: dict[str, dict[str, Moments]] = field(default_factory=dict)
+    largest: dict[str, Largest] = field(default_factory=dict)
 
     def __add__(self, other: "Aggregate") -> "Aggregate":
         """As if the users of both had been in one.
@@ -98,6 +101,7 @@ class Aggregate:
                 name: _sum(each.versions[name] for each in (self, other) if name in each.versions)
                 for name in sorted({*self.versions, *other.versions})
             },
+            {arm: self.largest[arm] + other.largest[arm] for arm in self.arms if self.largest and other.largest},
         )
 
     @property
@@ -175,6 +179,7 @@ def aggregate(
     buckets = {arm: Buckets(names, np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in table.arms}
     segments = {name: {arm: Moments.of(all_names, np.zeros((0, width))) for arm in table.arms} for name in SEGMENTS}
     histograms = {column: {arm: Histogram.of(np.zeros(0)) for arm in table.arms} for column in spread}
+    largest = {arm: Largest.of(all_names, np.zeros((0, width)), k) for arm in table.arms}
     bounds = np.searchsorted(table.day, np.arange(days + 1))
     for arm, first, begin, end in _cohorts(table):
         pre, wide_days = table.pre[begin:end], (days - first) * (k + 1)
@@ -193,6 +198,7 @@ def aggregate(
         for column in spread:
             histograms[column][arm] += Histogram.of(totals[:, names.index(column)])
         both, is_known = np.hstack((totals, pre)), pre.any(axis=1)
+        largest[arm] = largest[arm].among(both)
         for name, inside in zip(SEGMENTS, (is_known, ~is_known), strict=True):
             segments[name][arm] += Moments.of(all_names, both[inside])
     return Aggregate(
@@ -209,6 +215,7 @@ def aggregate(
         histograms,
         _votes(table),
         _versions(table),
+        largest,
     )
 
 

@@ -21,13 +21,14 @@ from abtest.collect.store import OF_NO_MATTER
 from abtest.stats.columns import AnyColumn, Column
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
+from abtest.stats.largest import Largest
 from abtest.stats.moments import Moments
 from contracts.config.experiment import Experiment
 from contracts.runtime.durable import StateError, replace_file
 
-FORMAT = 2
+FORMAT = 3
 ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Moments, Votes)}
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Largest, Moments, Votes)}
 
 
 @dataclass(frozen=True)

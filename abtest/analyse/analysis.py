@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from abtest.aggregate.aggregate import MET, Aggregate, aggregate, needed
+from abtest.aggregate.aggregate import MET, SEGMENTS, Aggregate, aggregate, needed
 from abtest.aggregate.fingerprint import digest
 from abtest.aggregate.sources import compare_sources
 from abtest.aggregate.user_days import table
 from abtest.analyse.checks import ModelFacts, checks_of
 from abtest.analyse.data_quality import date_of, days_over
+from abtest.analyse.deciding import Users, decided, told_apart
 from abtest.analyse.model_age import by_age, by_version, comparable
-from abtest.analyse.over_time import courses_of
+from abtest.analyse.over_time import courses_of, criticals_now
 from abtest.analyse.planned import planned
 from abtest.analyse.results import (
     SCHEMA_VERSION,
@@ -23,8 +24,9 @@ from abtest.analyse.results import (
     Slice,
     SnapshotRow,
     SourceRow,
+    Verdict,
 )
-from abtest.analyse.verdict import decide
+from abtest.analyse.verdict import beside_each_other, decide
 from abtest.collect.observed import Observed
 from abtest.collect.state import CollectorState, folded, plan_of
 from abtest.stats.columns import Column, parts_of
@@ -82,9 +84,13 @@ def report(
     over = days_over(experiment, observed.newest_ms, aggregate.days)
     courses = tuple(courses_of(aggregate, estimable, experiment, over))
     results = planned((*_whole(aggregate, metrics, everyone, control, alpha),), courses, plan)
+    users = _users(aggregate)
+    results = decided(results, metrics, users, control, alpha, criticals_now(aggregate, experiment, over))
     checks = checks_of(aggregate, experiment, split, alike, models, observed, results)
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in aggregate.arms if arm != control]
+    ended = over >= experiment.days
+    verdicts = [decide(arm, results, checks, plan, ended=ended, interference=interference) for arm in treatments]
     return Report(
         schema_version=SCHEMA_VERSION,
         experiment=experiment.name,
@@ -99,17 +105,7 @@ def report(
         days_planned=experiment.days,
         plan=plan.model_dump(mode="json"),
         primary=metrics[0].name,
-        verdicts=tuple(
-            decide(
-                arm,
-                results,
-                checks,
-                plan,
-                ended=over >= experiment.days,
-                interference=interference,
-            )
-            for arm in treatments
-        ),
+        verdicts=_side_by_side(verdicts, results[0], metrics[0], users, alpha),
         checks=checks,
         split=split,
         pre_period=alike,
@@ -123,6 +119,22 @@ def report(
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
         data_hash=digest(aggregate),
     )
+
+
+def _side_by_side(
+    verdicts: Sequence[Verdict], primary: MetricResult, metric: Declared, users: Users, alpha: float
+) -> tuple[Verdict, ...]:
+    if isinstance(metric, Quantile):
+        return tuple(verdicts)
+    return beside_each_other(
+        verdicts, primary, lambda one, other, level: told_apart(metric, users, one, other, level), alpha
+    )
+
+
+def _users(aggregate: Aggregate) -> Users:
+    known, new = (aggregate.segments[segment] for segment in SEGMENTS)
+    moments = {arm: known[arm] + new[arm] for arm in aggregate.arms}
+    return Users(moments, aggregate.largest, aggregate.buckets, aggregate.covariates)
 
 
 def summary(report: Report) -> dict[str, Any]:

@@ -18,12 +18,29 @@ class SnapshotMark:
 
 
 @dataclass(frozen=True)
+class FalseAlarms:
+    """How often the verdict cried wolf on users who did not differ. Of `replicates` weeks: `ship`, the share in which
+    any arm would ship; `hold`, in which any would be held; `broken`, in which a guardrail was called broken; each with
+    its exact 99 % interval (Clopper-Pearson).
+    """
+
+    replicates: int
+    ship: float
+    ship_interval: tuple[float, float]
+    hold: float
+    hold_interval: tuple[float, float]
+    broken: float
+    broken_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class ReportContext:
     """What the state cannot know. Everything has a default; what is left out is not shown.
 
     `response_quality`: auc, log_loss, predicted_mean, observed_mean, expected_calibration_error, play_mae_s,
     play_mae_constant_s, play_median_abs_error_s, rows; any of them may be missing. `commit`: of the code that made the
-    report. `command`: what makes it again. `marks`: when snapshots went live.
+    report. `command`: what makes it again. `marks`: when snapshots went live. `false_alarms`: of the verdict, on these
+    users shuffled, where `driftline experiment aa` was run.
     """
 
     simulated: bool = False
@@ -36,3 +53,4 @@ class ReportContext:
     commit: str | None = None
     command: str = ""
     marks: tuple[SnapshotMark, ...] = ()
+    false_alarms: FalseAlarms | None = None

@@ -8,12 +8,12 @@ import numpy as np
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.analyse.results import Course, Look
 from abtest.stats.columns import Column
-from abtest.stats.confidence_sequence import always_valid
+from abtest.stats.confidence_sequence import always_valid, critical_values
 from abtest.stats.cumulative import so_far
 from abtest.stats.cuped import Adjustment
 from abtest.stats.estimates import Estimate
 from abtest.stats.group_sequential import boundaries, fractions, group_sequential, sequential_p_value
-from abtest.stats.metrics import Mean, Ratio
+from abtest.stats.metrics import Mean, Ratio, Role
 from abtest.stats.moments import Floats, Moments
 from abtest.stats.novelty import Course as Effects
 from abtest.stats.novelty import course, course_of, on_day, trend
@@ -43,7 +43,7 @@ def courses_of(
         [(effects.effects, effects.covariance) for drawn in all_drawn for effects in (drawn.daily, drawn.cumulative)],
         plan.alpha,
     )
-    bounds = _bounds([drawn.looked for drawn in all_drawn], at, experiment) if plan.kind == "group-sequential" else []
+    bounds = _bounds(all_drawn, at, experiment) if plan.kind == "group-sequential" else []
     for place, drawn in enumerate(all_drawn):
         curve = Course(
             drawn.metric.name,
@@ -54,11 +54,11 @@ def courses_of(
             by_cuped=plan.cuped and bool(aggregate.covariates),
         )
         if plan.kind == "group-sequential":
-            curve = _group_sequential(
-                curve, drawn.looked, at, bounds[place], experiment, drawn.metric.role == "primary"
-            )
+            curve = _group_sequential(curve, drawn.looked, at, bounds[place], experiment, drawn.metric.role)
         elif plan.kind == "confidence-sequence":
-            curve = _confidence_sequence(curve, drawn.looked, at, aggregate, plan)
+            curve = _confidence_sequence(
+                curve, drawn.looked, at, aggregate, plan, level_of(experiment, drawn.metric.role)
+            )
         yield curve
 
 
@@ -80,6 +80,41 @@ def _drawn(
                     course(so_far_by_day, jointly[arm], jointly[control]),
                     course_of([(e[arm], e[control]) for e in judged], jointly[arm], jointly[control]),
                 )
+
+
+def level_of(experiment: Experiment, role: str) -> float:
+    """The error level of one comparison in a sequential plan: Bonferroni's share of the plan's, over the arms of the
+    primary metric, or over the guardrails of all arms; a diagnostic metric has the plan's own.
+    """
+    arms = len(experiment.arms) - 1
+    guardrails = sum(metric.role == "guardrail" for metric in experiment.metrics)
+    shares = {"primary": arms, "guardrail": arms * guardrails}
+    return experiment.analysis.alpha / max(shares.get(role, 1), 1)
+
+
+def criticals_now(aggregate: Aggregate, experiment: Experiment, days_over: int) -> dict[str, float] | None:
+    """By role, the standard errors that a difference of all days so far has to span; for what has no log ratio.
+
+    Of bounds, those of independent increments (the widest, since users who come back make looks more alike), where the
+    last day is a look; None for a plan of one look.
+    """
+    plan = experiment.analysis
+    if plan.kind == "fixed":
+        return None
+    at = _looks(plan, experiment.days, aggregate.days, days_over)
+    criticals = {}
+    for role in ("primary", "guardrail"):
+        level = level_of(experiment, role)
+        if plan.kind == "confidence-sequence":
+            visits = _visits(aggregate, aggregate.days - 1)
+            if visits:
+                criticals[role] = float(critical_values(np.array([visits]), level, plan.tuned_at)[0])
+        elif len(at) and at[-1] == aggregate.days - 1:
+            share = fractions([day + 1 for day in at], experiment.days)
+            critical = float(boundaries(1 / np.maximum.outer(share, share), share, level)[-1])
+            if np.isfinite(critical):
+                criticals[role] = critical
+    return criticals
 
 
 def _looks(plan: AnalysisPlan, planned: int, seen: int, over: int) -> Sequence[int]:
@@ -118,31 +153,34 @@ def _days(effects: Effects, at: Sequence[int]) -> tuple[int, ...]:
     return tuple(at[int(place)] + 1 for place in effects.days)
 
 
-def _bounds(each: Sequence[Effects], at: Sequence[int], experiment: Experiment) -> list[Floats]:
-    """Critical values at the looks of each; those with the same looks are solved together."""
-    bounds = [np.empty(0)] * len(each)
-    alpha, looks = experiment.analysis.alpha, [_days(effects, at) for effects in each]
-    for days in sorted({*looks} - {()}):
-        alike = [place for place, theirs in enumerate(looks) if theirs == days]
+def _bounds(all_drawn: Sequence[_Drawn], at: Sequence[int], experiment: Experiment) -> list[Floats]:
+    """Critical values at the looks of each; those with the same looks and level are solved together."""
+    bounds = [np.empty(0)] * len(all_drawn)
+    each = [drawn.looked for drawn in all_drawn]
+    cases = [(_days(drawn.looked, at), level_of(experiment, drawn.metric.role)) for drawn in all_drawn]
+    for days, level in sorted(set(cases)):
+        if not days:
+            continue
+        alike = [place for place, case in enumerate(cases) if case == (days, level)]
         covariances = np.stack([each[place].covariance for place in alike])
-        solved = boundaries(covariances, fractions(days, experiment.days), alpha)
+        solved = boundaries(covariances, fractions(days, experiment.days), level)
         for place, critical in zip(alike, solved, strict=True):
             bounds[place] = critical
     return bounds
 
 
 def _group_sequential(
-    curve: Course, effects: Effects, at: Sequence[int], critical: Floats, experiment: Experiment, primary: bool
+    curve: Course, effects: Effects, at: Sequence[int], critical: Floats, experiment: Experiment, role: Role
 ) -> Course:
     """The looks that have an effect, judged together by their bounds.
 
-    The primary metric's p-value holds at every look. It costs as much as all bounds, so that the others' is told when
-    their looks have ended.
+    The primary metric's p-value holds at every look up to the first that crossed its bound, which is what is decided
+    on. It costs as much as all bounds, so that the others' is told when their looks have ended.
     """
     days = _days(effects, at)
     if not days:
         return replace(curve, reason="no look so far could estimate it" if at else "the plan has not looked yet")
-    alpha = experiment.analysis.alpha
+    alpha = level_of(experiment, role)
     judged = group_sequential(days, effects.effects, effects.covariance, experiment.days, alpha, critical=critical)
     looks = tuple(
         Look(look.day - 1, look.relative, look.ci_low, look.ci_high, look.critical, look.crossed)
@@ -151,29 +189,44 @@ def _group_sequential(
         for look in judged.looks
     )
     p_value = judged.p_value
-    if primary:
-        z = effects.effects / np.sqrt(np.diag(effects.covariance))
-        p_value = sequential_p_value(z, effects.covariance, fractions(days, experiment.days))
+    if role == "primary":
+        upto = len(days) if judged.stopped_at is None else days.index(judged.stopped_at) + 1
+        z, covariance = effects.effects / np.sqrt(np.diag(effects.covariance)), effects.covariance[:upto, :upto]
+        p_value = sequential_p_value(z[:upto], covariance, fractions(days[:upto], experiment.days))
     stopped = None if judged.stopped_at is None else judged.stopped_at - 1
     return replace(curve, looks=looks, p_value=p_value, stopped_on=stopped)
 
 
 def _confidence_sequence(
-    curve: Course, effects: Effects, at: Sequence[int], aggregate: Aggregate, plan: AnalysisPlan
+    curve: Course, effects: Effects, at: Sequence[int], aggregate: Aggregate, plan: AnalysisPlan, level: float
 ) -> Course:
-    """Every day's interval. What is counted are recalls, or days on which users came where recalls are not known."""
-    looks = []
+    """Every day's interval, and within those before it: all hold at once, so what one has excluded stays excluded.
+
+    Where a day's interval and those before have nothing in common, what was left before stays. What is counted are
+    recalls, or days on which users came where recalls are not known.
+    """
+    looks: list[Look] = []
     p_value = None
     errors = np.sqrt(np.diag(effects.covariance))
     for place, effect, error in zip(effects.days, effects.effects.tolist(), errors.tolist(), strict=True):
         day = at[int(place)]
-        valid = always_valid(effect, error, _visits(aggregate, day), plan.alpha, plan.tuned_at)
-        crossed = valid.p_value is not None and valid.p_value <= plan.alpha
-        looks.append(Look(day, valid.relative, valid.ci_low, valid.ci_high, valid.critical, crossed))
-        p_value = valid.p_value
+        valid = always_valid(effect, error, _visits(aggregate, day), level, plan.tuned_at)
+        p_value = min((p for p in (p_value, valid.p_value) if p is not None), default=None)
+        low, high = _within(valid.ci_low, valid.ci_high, looks)
+        crossed = p_value is not None and p_value <= level
+        looks.append(Look(day, valid.relative, low, high, valid.critical, crossed))
     stopped = next((look.day for look in looks if look.crossed), None)
     reason = None if looks else "no day yet has an effect"
     return replace(curve, looks=tuple(looks), p_value=p_value, stopped_on=stopped, reason=reason)
+
+
+def _within(low: float | None, high: float | None, before: Sequence[Look]) -> tuple[float | None, float | None]:
+    last = before[-1] if before else None
+    if last is None or last.low is None or last.high is None:
+        return low, high
+    if low is None or high is None or low > last.high or high < last.low:
+        return last.low, last.high
+    return max(low, last.low), min(high, last.high)
 
 
 def _visits(aggregate: Aggregate, day: int) -> float:

@@ -35,13 +35,16 @@ class Check:
 class Verdict:
     """The decision on one treatment arm and the sentence that gives its grounds.
 
-    `broken`: guardrails that are certain to have lost more than the plan allows.
+    `broken`: guardrails that are certain to have worsened more than the plan allows. `not_judged`: guardrails on which
+    nothing can be said, which forbid "ship". `beside`: where several arms would ship, how this one stands to the best.
     """
 
     arm: str
     decision: Decision
     because: str
     broken: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,26 @@ class ArmValue:
 
 
 @dataclass(frozen=True)
+class Now:
+    """After a sequential plan has decided: the repeated confidence interval at its last look, as fractions. `day`
+    counts from 0.
+    """
+
+    day: int
+    relative: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Planned:
     """The comparison that the verdict rests on, by the plan: its interval holds at every look that the plan allows.
 
     `low`, `high`, `relative`: fractions of the control's value; `p_value` goes with the interval, and
     `adjusted_p_value` is corrected for the number of metrics. `by_cuped`: whether the estimate is CUPED's. `critical`:
     the standard errors that the interval spans to either side (1.96 for one look at 95 %). `stopped_on`: the day of
-    the first look that crossed its boundary, counted from 0.
+    the first look that crossed its boundary, counted from 0. `decided_on`: the day of the look that all these numbers
+    are of; `now`: where there were looks after it, which are overrun and change no decision, the last one.
     """
 
     kind: Literal["fixed", "group-sequential", "confidence-sequence"]
@@ -75,6 +91,42 @@ class Planned:
     critical: float | None = None
     stopped_on: int | None = None
     reason: str | None = None
+    decided_on: int | None = None
+    now: Now | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Whether the deciding interval lies wholly past a claim's bound, and `doubt`: why that may not be acted on."""
+
+    holds: bool
+    doubt: str | None = None
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What the verdict rests on for a primary metric or a guardrail: docs/verdict.md has the rule.
+
+    `estimate`, `low` to `high`: fractions of the control's value where `method` is the log ratio, else in the metric's
+    unit; at the two-sided `level`, which is the plan's after correction, so `critical` standard errors to each side.
+    `control`: the control's value. `events`: effective number of events by arm (None: unbounded); `largest_share`: that
+    of the largest user in the arm's sum. `better`, `worse`: than nothing, or of a guardrail than the plan allows;
+    `short`: of the least that is worth shipping. `reason`: why nothing can be judged; None where it can.
+    """
+
+    method: Literal["log ratio", "difference"] | None = None
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.05
+    critical: float | None = None
+    control: float | None = None
+    events: Mapping[str, float | None] = field(default_factory=dict)
+    largest_share: Mapping[str, float | None] = field(default_factory=dict)
+    better: Claim = Claim(holds=False)
+    worse: Claim = Claim(holds=False)
+    short: Claim = Claim(holds=False)
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +135,8 @@ class ArmEffect:
 
     `adjusted`: the same by CUPED, with what is known of the users from before; None where nothing is.
     `variance_removed`: the share of the difference's variance that this takes away. `jackknife`: the same with errors
-    by leaving out buckets of users. `planned`: what the verdict rests on; only over the whole experiment.
+    by leaving out buckets of users. `planned`: by the plan; only over the whole experiment.
+    `deciding`: what the verdict rests on, of a primary metric or a guardrail over the whole experiment.
     """
 
     arm: str
@@ -93,6 +146,7 @@ class ArmEffect:
     variance_removed: float | None = None
     jackknife: Jackknife | None = None
     planned: Planned | None = None
+    deciding: Deciding | None = None
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
 """What to do, by a rule that is fixed before the experiment and printed beside its answer."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from abtest.analyse.results import ArmEffect, Check, Decision, MetricResult, Planned, Verdict
-from abtest.format import share
+from abtest.analyse.results import ArmEffect, Check, Deciding, Decision, MetricResult, Verdict
+from abtest.format import listed, share
 from contracts.config.experiment import AnalysisPlan
 
 RULE = (
-    "Invalid if a check of the trust panel says so. Otherwise by the interval that the plan names. "
-    "Hold if a guardrail has certainly lost more than the plan allows, if the primary metric has certainly worsened, "
-    "or if it has certainly not gained the least that is worth shipping. "
-    "Ship if it has certainly improved, and by at least that as far as can be told. Else inconclusive; so too before a "
-    "fixed-horizon experiment has ended, with too few users or events for an interval to hold, and where the arms' "
-    "models learned from each other's users unless the plan says that they do."
+    "Invalid if a check of the trust panel says so. Otherwise by the deciding interval: that of the log ratio where "
+    "both arms have at least 20 effective events, else that of the difference. The plan's error level holds over "
+    "all arms (Holm), for the primary metric and, apart from it, for the guardrails. "
+    "Hold if a guardrail has certainly worsened by more than the plan allows, if the primary metric has certainly "
+    "worsened, or if it has certainly not gained the least that is worth shipping. "
+    "Ship if it has certainly improved, and by at least that as far as can be told, and every guardrail can be judged. "
+    "Certainly: the other methods agree, and it does not rest on one user. Else inconclusive; so too before a "
+    "fixed-horizon experiment has ended, and where the arms' models learned from each other's users unless the plan "
+    "says that they do."
 )
 
 
@@ -30,7 +34,7 @@ def decide(
 
     Args:
         arm: the treatment arm.
-        metrics: over the whole experiment, with planned comparisons; exactly one is primary.
+        metrics: over the whole experiment, with what decides; exactly one is primary.
         checks: the trust panel.
         plan: how the experiment is analysed.
         ended: whether all days that the plan has are in.
@@ -41,35 +45,115 @@ def decide(
     if invalid:
         return Verdict(arm, "invalid", f"{invalid[0].said} The arms cannot be compared.")
     lines = [(result, next(line for line in result.effects if line.arm == arm)) for result in metrics]
-    broken = tuple(result.label for result, line in lines if result.role == "guardrail" and _broken(result, line))
-    lost = f"{', '.join(broken)}: lost more than the plan allows"
+    guardrails = [(result, _deciding(line)) for result, line in lines if result.role == "guardrail"]
+    broken = tuple(result.label for result, by in guardrails if by.worse.holds and not by.worse.doubt)
+    open_ones = [(result.label, doubt) for result, by in guardrails if (doubt := _not_judged(by))]
+    not_judged = tuple(label for label, _ in open_ones)
+    worsened = "; ".join(
+        f"{result.label} {_moved(result, worse=True)} by more than the plan allows"
+        for result, by in guardrails
+        if result.label in broken
+    )
     if plan.kind == "fixed" and not ended:
         text = "The experiment has not ended; its plan has one look, after the last day."
-        return Verdict(arm, "inconclusive", f"{text} {lost}, so far." if broken else text, broken)
+        return Verdict(arm, "inconclusive", f"{text} {worsened}, so far." if broken else text, broken, not_judged)
     if broken:
-        return Verdict(arm, "hold", f"{lost}.", broken)
+        return Verdict(arm, "hold", f"{worsened}.", broken, not_judged)
     primary, line = next(result for result in lines if result[0].role == "primary")
-    decision, text = _of_primary(primary, line)
+    decision, text = _of_primary(primary, _deciding(line))
+    if decision == "ship" and open_ones:
+        label, doubt = open_ones[0]
+        text = f"{text}, but the guardrail {label} cannot be judged: {doubt}"
+        return Verdict(arm, "inconclusive", f"{text}.", (), not_judged)
     if decision == "ship" and interference and not plan.pooled_training:
-        return Verdict(arm, "inconclusive", f"{text}, but the arms' models learned from each other's users.")
-    return Verdict(arm, decision, f"{text}.")
+        text = f"{text}, but the arms' models learned from each other's users."
+        return Verdict(arm, "inconclusive", text, (), not_judged)
+    planned = line.planned
+    if decision in ("ship", "hold") and planned and planned.now and planned.decided_on is not None:
+        text += f". Decided after day {planned.decided_on + 1}; later looks are overrun and change nothing"
+    return Verdict(arm, decision, f"{text}.", (), not_judged)
 
 
-def _of_primary(result: MetricResult, line: ArmEffect) -> tuple[Decision, str]:
+def beside_each_other(
+    verdicts: Sequence[Verdict], primary: MetricResult, differ: Callable[[str, str, float], bool | None], alpha: float
+) -> tuple[Verdict, ...]:
+    """The verdicts, and where several arms would ship, how each stands to the one that gained most.
+
+    Args:
+        verdicts: on all treatment arms.
+        primary: the metric's comparisons, with what decides.
+        differ: whether two arms differ at a two-sided level; None where that cannot be told.
+        alpha: over all these comparisons together, by Bonferroni.
+
+    """
+    gains = {line.arm: _gain(primary, _deciding(line)) for line in primary.effects if line.deciding}
+    shipping = sorted(
+        (verdict.arm for verdict in verdicts if verdict.decision == "ship"), key=lambda arm: gains[arm], reverse=True
+    )
+    if len(shipping) < 2:
+        return tuple(verdicts)
+    best, *rest = shipping
+    less = {arm: bool(differ(best, arm, alpha / len(rest))) for arm in rest}
+    equal = [arm for arm in rest if not less[arm]]
+    beside = {arm: f"{arm} gained less than {best}." for arm in rest if less[arm]}
+    beside |= {arm: f"{arm} cannot be told from {best}." for arm in equal}
+    beside[best] = f"Ship {best}; {listed(equal)} cannot be told from it." if equal else f"{best} gained most."
+    return tuple(replace(verdict, beside=beside.get(verdict.arm, "")) for verdict in verdicts)
+
+
+def _of_primary(result: MetricResult, by: Deciding) -> tuple[Decision, str]:
     """What the primary metric says by itself."""
-    gains, label = _gains(result, line), result.label
-    if gains is None or line.cautions:
-        why = _planned(line).reason if gains is None else f"{line.cautions[0]}, too few to decide on"
-        return "inconclusive", f"{label}: {why}"
-    if gains.high < 0:
-        return "hold", f"{label} worsened; its interval lies on the wrong side of zero"
-    if gains.high < result.minimum_effect:
-        return "hold", f"{label} has not gained the {share(result.minimum_effect)} that are worth shipping"
-    if gains.low <= 0:
-        return "inconclusive", f"{label} may have risen or fallen; its interval includes zero"
-    if gains.estimate < result.minimum_effect:
-        return "inconclusive", f"{label} improved, perhaps by less than is worth shipping"
-    return "ship", f"{label} improved; its interval lies on the right side of zero"
+    label, why = result.label, by.reason or by.better.doubt
+    decision: Decision = "inconclusive"
+    if by.method is None:
+        text = f"{label}: {why or 'it cannot be estimated'}"
+    elif by.worse.holds:
+        decision, text = _unless(by.worse.doubt, "hold", f"{label} {_moved(result, worse=True)}", "wrong")
+    elif by.short.holds and not by.short.doubt:
+        decision, text = "hold", f"{label} has not gained the {share(result.minimum_effect)} that are worth shipping"
+    elif not by.better.holds:
+        text = f"{label} may have risen or fallen; {why or 'its interval includes zero'}"
+    elif not by.better.doubt and _gain(result, by) < result.minimum_effect:
+        text = f"{label} {_moved(result, worse=False)}, perhaps by less than is worth shipping"
+    else:
+        decision, text = _unless(by.better.doubt, "ship", f"{label} {_moved(result, worse=False)}", "right")
+    return decision, text
+
+
+def _unless(doubt: str | None, decision: Decision, text: str, side: str) -> tuple[Decision, str]:
+    if doubt:
+        return "inconclusive", f"{text}, but a verdict must not rest on this: {doubt}"
+    return decision, f"{text}; its interval lies on the {side} side of zero"
+
+
+def _gain(result: MetricResult, by: Deciding) -> float:
+    """The estimate with the good direction upwards, as a fraction of the control's value."""
+    estimate = by.estimate or 0.0
+    if by.method == "difference":
+        estimate = estimate / abs(by.control) if by.control else math.copysign(math.inf, estimate)
+    return estimate if result.direction == "increase" else -estimate
+
+
+def _moved(result: MetricResult, *, worse: bool) -> str:
+    """What happened to it in words that say which way it went.
+
+    >>> _moved(MetricResult("e", "Error rate", "%", "", "guardrail", "decrease", 0.0, (), ()), worse=True)
+    'rose'
+    """
+    return "fell" if worse == (result.direction == "increase") else "rose"
+
+
+def _not_judged(by: Deciding) -> str | None:
+    """Why nothing can be said about a guardrail."""
+    if by.method is None or by.reason:
+        return by.reason or "it cannot be estimated"
+    return by.worse.doubt if by.worse.holds else None
+
+
+def _deciding(line: ArmEffect) -> Deciding:
+    if line.deciding is None:
+        raise ValueError("the whole experiment's results come with what decides")
+    return line.deciding
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
@@ -81,31 +165,3 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     if any(verdict.decision == "invalid" for verdict in verdicts):
         return 2
     return 3 if any(verdict.broken for verdict in verdicts) else 0
-
-
-class _Gains(NamedTuple):
-    """A planned comparison with the good direction upwards."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-def _gains(result: MetricResult, line: ArmEffect) -> _Gains | None:
-    planned = _planned(line)
-    if planned.relative is None or planned.low is None or planned.high is None:
-        return None
-    if result.direction == "increase":
-        return _Gains(planned.relative, planned.low, planned.high)
-    return _Gains(-planned.relative, -planned.high, -planned.low)
-
-
-def _broken(result: MetricResult, line: ArmEffect) -> bool:
-    gains = _gains(result, line)
-    return gains is not None and not line.cautions and gains.high < -result.minimum_effect
-
-
-def _planned(line: ArmEffect) -> Planned:
-    if line.planned is None:
-        raise ValueError("the whole experiment's results come with planned comparisons")
-    return line.planned

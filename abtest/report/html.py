@@ -97,6 +97,7 @@ class _Shown:
         self.models = context.models
         self.configuration = json.dumps(finite(context.configuration), indent=2, default=str, ensure_ascii=False)
         self.counts = context.counts
+        self.false_alarms = context.false_alarms
         self.seed = context.seed
         self.commit = context.commit
         self.command = context.command

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from abtest import format as fmt
 from abtest.analyse.context import ReportContext
-from abtest.analyse.results import MetricResult, Report
+from abtest.analyse.results import ArmEffect, MetricResult, Report, Verdict
 from abtest.report.html import is_simulated
 from abtest.report.wording import (
     CORRECTIONS,
@@ -16,7 +16,10 @@ from abtest.report.wording import (
     by_gravity,
     by_plan,
     checks_summary,
+    cried_wolf,
+    decides,
     line,
+    overrun,
     period,
     plan_lines,
     side,
@@ -45,7 +48,9 @@ def markdown(report: Report, context: ReportContext) -> str:
         symbol, word = DECISIONS[verdict.decision]
         parts.append(f"## {symbol} {word}: {text(verdict.arm)}")
         parts.append(f"{text(verdict.because)} **{text(to_do(report, verdict))}**")
+        parts += _decides(report, verdict)
         parts.append(f"{text(warned)}. [See the checks](#checks)." if warned else "")
+    parts.append(cried_wolf(context.false_alarms) if context.false_alarms else "")
     parts.append(
         "By the plan: " + "; ".join(f"{name.lower()}: {text(value)}" for name, value in plan_lines(report)) + "."
     )
@@ -59,6 +64,16 @@ def markdown(report: Report, context: ReportContext) -> str:
         parts += _days(report, verdict.arm)
     parts.append(_foot(report, context))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _decides(report: Report, verdict: Verdict) -> Iterable[str]:
+    """What the verdict rests on, corrected for the number of arms; struck where the report is invalid."""
+    shown = [
+        decides(result, line(result, verdict.arm))
+        for result in report.metrics
+        if (result.label in verdict.broken if verdict.broken else result.role == "primary")
+    ]
+    yield from (f"Decided on: {f'~~{text(each)}~~' if report.invalid else text(each)}." for each in shown if each)
 
 
 def _lead(report: Report, context: ReportContext) -> Iterable[str]:
@@ -107,7 +122,7 @@ def _scorecard(report: Report, arm: str) -> str:
                 f"{text(result.label)} ({_role(result)})",
                 fmt.value(values.get(report.control), result.unit),
                 fmt.value(values.get(arm), result.unit),
-                f"{_effect(report, planned)} {'' if report.invalid else side(result, planned)}".strip(),
+                _by_plan(report, result, effect),
                 fmt.p_value(planned.p_value),
                 fmt.p_value(adjusted),
                 _effect(report, Relative.of(effect.effect)),
@@ -145,6 +160,13 @@ def _of_day(report: Report, results: Sequence[MetricResult], metric: MetricResul
 
 def _effect(report: Report, relative: Relative) -> str:
     return f"~~{text(str(relative))}~~" if report.invalid else text(str(relative))
+
+
+def _by_plan(report: Report, result: MetricResult, effect: ArmEffect) -> str:
+    planned, later = by_plan(effect), overrun(effect)
+    if report.invalid:
+        return _effect(report, planned)
+    return f"{_effect(report, planned)} {side(result, planned)}{f' ({text(later)})' if later else ''}".strip()
 
 
 def _role(result: MetricResult) -> str:

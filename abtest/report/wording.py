@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from abtest import format as fmt
+from abtest.analyse.context import FalseAlarms
 from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
 from abtest.stats.effects import Effect
 from abtest.stats.novelty import Trend
@@ -128,6 +129,52 @@ def by_plan(effect: ArmEffect) -> Relative:
     return Relative.of(effect.planned or effect.effect)
 
 
+def overrun(effect: ArmEffect) -> str:
+    """What a sequential plan's last look shows after the decision; nothing where the decision is of the last look."""
+    now = effect.planned.now if effect.planned else None
+    if now is None or effect.planned is None or effect.planned.decided_on is None:
+        return ""
+    shown = Relative(now.relative, now.low, now.high)
+    return f"of day {effect.planned.decided_on + 1}; overrun, after day {now.day + 1}: {shown}"
+
+
+def decides(result: MetricResult, effect: ArmEffect | None) -> str:
+    """The interval that the verdict rests on, corrected for the number of arms; nothing where there is none.
+
+    >>> from abtest.analyse.results import Deciding
+    >>> deciding = Deciding("log ratio", 0.02, 0.011, 0.029, level=0.0125)
+    >>> decides(MetricResult("e", "EVR", "%", "", "primary", "increase", 0.0, (), ()), ArmEffect("a", Effect(),
+    ...     deciding=deciding))
+    'EVR +2.00 % [+1.10 %, +2.90 %] at 98.75 %, by the log ratio'
+    """
+    by = effect.deciding if effect else None
+    if by is None or by.method is None or by.estimate is None or by.low is None or by.high is None:
+        return ""
+    at = f"at {fmt.level(by.level)}, by the {by.method}"
+    if by.method == "log ratio":
+        return f"{result.label} {Relative(by.estimate, by.low, by.high)} {at}"
+    estimate, low, high = (fmt.difference(end, result.unit) for end in (by.estimate, by.low, by.high))
+    return f"{result.label} {estimate} [{low}, {high}] {at}"
+
+
+def cried_wolf(alarms: FalseAlarms) -> str:
+    """How often the verdict was wrong on shuffled users, in a sentence.
+
+    >>> cried_wolf(FalseAlarms(200, 0.02, (0.01, 0.05), 0.05, (0.02, 0.1), 0.0, (0.0, 0.03)))[:80]
+    'The verdict on 200 weeks of these users in which no arm differs, in one look: sh'
+    """
+    parts = [
+        f"{word} in {fmt.share(rate)} ({fmt.share(low)} to {fmt.share(high)})"
+        for word, rate, (low, high) in (
+            ("ship", alarms.ship, alarms.ship_interval),
+            ("hold", alarms.hold, alarms.hold_interval),
+            ("a broken guardrail", alarms.broken, alarms.broken_interval),
+        )
+    ]
+    weeks = f"The verdict on {fmt.number(alarms.replicates)} weeks of these users in which no arm differs, in one look"
+    return f"{weeks}: {fmt.listed(parts)}."
+
+
 def period(report: Report) -> str:
     """From when to when the experiment runs, on its own clock."""
     zone = fmt.zone(report.day_offset_ms)
@@ -186,9 +233,21 @@ def to_do(report: Report, verdict: Verdict) -> str:
 def _shipped(report: Report, verdict: Verdict) -> str:
     weigh = any(check.level == "warning" for check in report.checks)
     others = [other.arm for other in report.verdicts if other.decision == "ship" and other.arm != verdict.arm]
-    if others:
+    if others and not verdict.beside:
         return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that gained most."
+    if verdict.beside.endswith("gained less than " + _best(report) + "."):
+        return f"Give {_best(report)} to everyone instead: {verdict.beside}"
+    if verdict.beside:
+        return f"Give one arm to everyone. {verdict.beside}"
     return f"Give {verdict.arm} to everyone{', once you have weighed the warnings below' if weigh else ''}."
+
+
+def _best(report: Report) -> str:
+    """Of several arms that would ship, the one that gained most."""
+    best = (
+        each.arm for each in report.verdicts if each.beside.startswith((f"Ship {each.arm};", f"{each.arm} gained most"))
+    )
+    return next(best, "")
 
 
 def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:
@@ -203,8 +262,8 @@ def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:
 def sentence(verdict: Verdict) -> str:
     """A verdict in a line, for a terminal.
 
-    >>> sentence(Verdict("treatment", "hold", "Play duration: lost more than the plan allows."))
-    'Hold: treatment. Play duration: lost more than the plan allows.'
+    >>> sentence(Verdict("treatment", "hold", "Play duration fell by more than the plan allows."))
+    'Hold: treatment. Play duration fell by more than the plan allows.'
     """
     return f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}"
 

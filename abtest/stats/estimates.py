@@ -70,6 +70,17 @@ def ratio_estimate(moments: Moments, numerator: AnyColumn, denominator: AnyColum
     return _estimate(moments, ratio, influence, [(numerator, 1 / x), (denominator, -ratio / x)])
 
 
+def effective_events(estimate: Estimate) -> float:
+    """value² / variance; 0 where there is none of either, infinite where all users are alike and not 0.
+
+    >>> effective_events(Estimate(1000, 0.02, 0.00002)), effective_events(Estimate(10, 0.0, 0.0))
+    (20.0, 0.0)
+    """
+    if not estimate.value or estimate.variance is None:
+        return 0.0
+    return estimate.value**2 / estimate.variance if estimate.variance else math.inf
+
+
 def covariance(moments: Moments, a: Estimate, b: Estimate) -> float:
     """Covariance of two estimates made from the same moments; both must have an influence, and users be two or more."""
     if a.influence is None or b.influence is None:

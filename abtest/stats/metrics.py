@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from abtest.stats.columns import AnyColumn
-from abtest.stats.estimates import Estimate, mean_estimate, ratio_estimate
+from abtest.stats.estimates import Estimate, effective_events, mean_estimate, ratio_estimate
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import METRICS, Experiment, MetricPlan, SettingsError
 
@@ -87,7 +87,7 @@ class Mean:
         return means[..., list(columns).index(self.column)]
 
     def caution(self, moments: Moments) -> str | None:
-        return f"only {moments.n} users" if 0 < moments.n < FEW else None
+        return _caution(moments, self.estimate(moments))
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,7 @@ class Ratio:
         return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
 
     def caution(self, moments: Moments) -> str | None:
-        if 0 < moments.n < FEW:
-            return f"only {moments.n} users"
-        events = round(moments.total(self.numerator))
-        return f"only {events} {str(self.numerator).replace('_', ' ')}" if moments.n and events < FEW else None
+        return _caution(moments, self.estimate(moments))
 
 
 @dataclass(frozen=True)
@@ -139,6 +136,14 @@ class Quantile:
     @property
     def columns(self) -> tuple[str, ...]:
         return (self.column,)
+
+
+def _caution(moments: Moments, estimate: Estimate) -> str | None:
+    """One rule for means and ratios: so few users, or so few effective events, make no normal distribution."""
+    if 0 < moments.n < FEW:
+        return f"only {moments.n} users"
+    events = effective_events(estimate)
+    return f"only {events:.0f} effective events" if estimate.variance is not None and events < FEW else None
 
 
 Declared: TypeAlias = Mean | Ratio | Quantile

@@ -5,6 +5,7 @@
     golden     the oracle libraries' numbers and published experiments (`benchmarks.abtest.golden`)
     aa         false positives, and coverage at planted lifts, of made-up users (`benchmarks.abtest.aa`)
     aa_real    the same of KuaiRand-Pure's users; needs --data
+    verdicts   the verdict's own false alarms by shape of data, and its power (`benchmarks.abtest.verdicts`)
     peeking    a look every day of a week in which nothing differs (`benchmarks.abtest.peeking`)
     planted    effects and faults planted in simulated weeks (`benchmarks.abtest.planted`)
     quantiles  coverage and time of quantiles (`benchmarks.abtest.quantiles`)
@@ -26,13 +27,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PARTS = ("golden", "aa", "aa_real", "peeking", "planted", "quantiles", "assign", "scale")
+PARTS = ("golden", "aa", "aa_real", "verdicts", "peeking", "planted", "quantiles", "assign", "scale")
 MODULES = {"aa_real": "aa"}  # where a part is not called as its module
 KUAIRAND = "kuairand-pure"
 AA_USERS = 20_000  # an experiment's, both arms together: about as many as KuaiRand-Pure has
 QUICK: dict[str, list[str]] = {
     "aa": ["--replicates", "200", "--users", "2000"],
     "aa_real": ["--replicates", "200", "--users", "2000"],
+    "verdicts": ["--replicates", "50"],
     "peeking": ["--replicates", "200", "--users", "1000"],
     "planted": ["--seeds", "2", "--planted-seeds", "1", "--users", "100"],
     "quantiles": ["--replicates", "100", "--users", "1000", "--values", "500000"],
@@ -62,7 +64,9 @@ def arguments_of(name: str, data: Path | None, replicates: int, quick: bool) -> 
         options += ["--replicates", replicates, "--users", AA_USERS]
     if name == "peeking":
         options += ["--replicates", replicates]
-    if name == "golden" and data:
+    if name == "verdicts":
+        options += ["--replicates", max(replicates // 10, 1)]  # the whole rule, on up to 40,000 users a week
+    if name in ("golden", "verdicts") and data:
         options += ["--data", data]
     if name == "aa_real" and data:
         options += ["--data", data / KUAIRAND]
@@ -84,6 +88,9 @@ def figures(parts: Mapping[str, Any]) -> dict[str, Any]:
         "published_that_differ": golden.get("published_that_differ"),
         "aa_false_positive": parts.get("aa", {}).get("aa_false_positive"),
         "aa_false_positive_real_users": real.get("aa_false_positive"),
+        "verdict_false_ship": parts.get("verdicts", {}).get("verdict_false_ship"),
+        "verdict_false_hold": parts.get("verdicts", {}).get("verdict_false_hold"),
+        "power_kept": parts.get("verdicts", {}).get("power_kept"),
         "peeking_false_positive": parts.get("peeking", {}).get("peeking_false_positive"),
         "coverage": parts.get("aa", {}).get("coverage"),
         "coverage_real_users": real.get("coverage"),

@@ -113,15 +113,20 @@ def aa(
     """Shuffle the experiment's own users into two halves, many times, and count how often a metric is "significant".
 
     No half differs from the other but by chance, so that should happen as often as the plan's alpha says. Each metric
-    has a line, and one more after CUPED where users are known from before. Exit code 2 where a metric's rate is off:
-    its interval (exact, 99 %) does not hold alpha, and the report on this traffic cannot be trusted. Few replicates do
-    not tell: the table says so, and `trusted` is null in the JSON.
+    has a line, and one more after CUPED where users are known from before. The verdict is measured as well: how often
+    users who were dealt into the experiment's arms anew get "ship" or "hold", by the whole rule in one look; reports
+    that follow show it beside the verdict. Exit code 2 where a metric's rate is off: its interval (exact, 99 %) does
+    not hold alpha, and the report on this traffic cannot be trusted. Few replicates do not tell: the table says so, and
+    `trusted` is null in the JSON.
     """
     loaded = load(settings)
     from abtest.aggregate.user_days import table
+    from abtest.analyse.one_look import false_alarms, shuffled_verdicts
     from abtest.collect.state import folded
     from abtest.plan.aa import replay_table
+    from abtest.report.wording import cried_wolf
     from abtest.stats.metrics import Quantile, of_experiment
+    from driftline.experiment.false_alarms import save_false_alarms
 
     experiment = loaded.experiment
     users = table(folded(saved_state(loaded)))
@@ -130,8 +135,12 @@ def aa(
         raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
     with _progress("shuffling users", replicates) as progress:
         levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, progress)
-    verdicts = {level.trusted for level in levels if level.replicates}
-    trusted = next((verdict for verdict in (False, None, True) if verdict in verdicts), None)
+    weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
+    weeks = shuffled_verdicts(users, metrics, weights, experiment.control, experiment.analysis, replicates, seed)
+    alarms = false_alarms(weeks)
+    save_false_alarms(alarms, loaded)
+    levels_trusted = {level.trusted for level in levels if level.replicates}
+    trusted = next((answer for answer in (False, None, True) if answer in levels_trusted), None)
     if as_json:
         result = {
             "experiment": experiment.name,
@@ -141,6 +150,7 @@ def aa(
             "alpha": experiment.analysis.alpha,
             "trusted": trusted,
             "levels": [asdict(level) for level in levels],
+            "verdicts": asdict(alarms),
         }
         typer.echo(json.dumps(result, indent=2))
     else:
@@ -148,6 +158,7 @@ def aa(
         _show_levels(levels)
         for sentence in _judged(levels, experiment.analysis.alpha):
             typer.echo(sentence)
+        typer.echo(cried_wolf(alarms))
     if trusted is False:
         raise typer.Exit(2)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from abtest.analyse.results import ArmEffect, ArmValue, Check, MetricResult, Planned
+from abtest.analyse.results import ArmEffect, ArmValue, Check, Claim, Deciding, MetricResult
 from abtest.analyse.verdict import decide, exit_code
 from abtest.stats.effects import Effect
 from contracts.config.experiment import AnalysisPlan
@@ -8,10 +8,22 @@ from contracts.config.experiment import AnalysisPlan
 FIXED, SEQUENTIAL = AnalysisPlan(), AnalysisPlan(kind="group-sequential")
 
 
-def result(name, role, low, high, relative=None, direction="increase", least=0.0, cautions=()):
-    middle = (low + high) / 2 if relative is None and low is not None else relative
-    planned = Planned("fixed", by_cuped=False, relative=middle, low=low, high=high, reason="no views in arm control")
-    line = ArmEffect("treatment", Effect(), cautions, planned=planned)
+def result(name, role, low, high, relative=None, direction="increase", least=0.0, doubt=None):
+    if low is None:
+        deciding = Deciding(reason="no views in arm control")
+    else:
+        middle = (low + high) / 2 if relative is None else relative
+        good_low, good_high = (low, high) if direction == "increase" else (-high, -low)
+        deciding = Deciding(
+            "log ratio",
+            middle,
+            low,
+            high,
+            better=Claim(good_low > 0, doubt),
+            worse=Claim(good_high < (-least if role == "guardrail" else 0), doubt),
+            short=Claim(good_high < least, doubt),
+        )
+    line = ArmEffect("treatment", Effect(), deciding=deciding)
     arms = (ArmValue("control", 9, 1.0, 0.1, None), ArmValue("treatment", 9, 1.0, 0.1, None))
     return MetricResult(name, name, "", "", role, direction, least, arms, (line,))
 
@@ -36,10 +48,11 @@ OPEN = result("evr", "primary", -0.1, 0.1)
         (result("evr", "primary", 0.001, 0.03, least=0.02), "inconclusive"),
         (result("evr", "primary", 0.001, 0.05, least=0.02), "ship"),
         (result("evr", "primary", None, None), "inconclusive"),
-        (result("evr", "primary", 0.01, 0.1, cautions=("only 3 users in arm control",)), "inconclusive"),
+        (result("evr", "primary", 0.01, 0.1, doubt="one user has 80 % of views in arm control"), "inconclusive"),
+        (result("evr", "primary", -0.1, -0.01, doubt="the jackknife does not agree"), "inconclusive"),
     ],
 )
-def test_the_primary_metric_decides_by_its_planned_interval(primary, decision):
+def test_the_primary_metric_decides_by_its_deciding_interval(primary, decision):
     assert verdict(primary=primary).decision == decision
 
 
@@ -59,6 +72,25 @@ def test_a_guardrail_that_is_certainly_worse_than_allowed_holds():
     assert verdict(result("play", "guardrail", -0.10, -0.005, least=0.01), primary=GOOD).decision == "ship"
     slower = result("latency", "guardrail", 0.02, 0.10, direction="decrease")
     assert verdict(slower, primary=GOOD).decision == "hold"
+
+
+def test_a_guardrail_that_cannot_be_judged_forbids_ship_and_is_named():
+    unknown = result("follows", "guardrail", None, None)
+    decided = verdict(unknown, primary=GOOD)
+    assert (decided.decision, decided.broken, decided.not_judged) == ("inconclusive", (), ("follows",))
+    assert "the guardrail follows cannot be judged: no views in arm control" in decided.because
+    doubted = result("play", "guardrail", -0.2, -0.1, doubt="the difference does not agree")
+    assert verdict(doubted, primary=GOOD).not_judged == ("play",)
+    assert verdict(doubted, primary=OPEN).decision == "inconclusive"
+
+
+def test_sentences_say_which_way_a_metric_went():
+    errors = result("errors", "guardrail", 0.1, 0.3, direction="decrease", least=0.02)
+    assert verdict(errors, primary=GOOD).because == "errors rose by more than the plan allows."
+    assert verdict(result("play", "guardrail", -0.3, -0.1), primary=GOOD).because.startswith("play fell")
+    assert verdict(primary=result("latency", "primary", -0.1, -0.01, direction="decrease")).because.startswith(
+        "latency fell;"
+    )
 
 
 def test_a_fixed_horizon_is_judged_once_and_a_sequential_plan_at_every_look():

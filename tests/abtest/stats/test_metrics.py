@@ -67,8 +67,10 @@ def test_values_of_many_means_at_once_are_the_estimates_of_each():
         np.testing.assert_allclose(found, np.array(expected, float), rtol=1e-12)
 
 
-def test_few_users_or_events_are_a_caution():
-    users = np.ones((30, 2))
-    assert Ratio("r", "", "", "", "y", "x").caution(Moments.of(("x", "y"), users * [1, 0.5])) == "only 15 y"
-    assert Ratio("r", "", "", "", "y", "x").caution(Moments.of(("x", "y"), users)) is None
+def test_few_users_or_events_are_a_caution_by_one_rule_for_means_and_ratios():
+    users = np.ones((3000, 2))
+    users[15:, 1] = 0.0
+    assert Ratio("r", "", "", "", "y", "x").caution(Moments.of(("x", "y"), users)) == "only 15 effective events"
+    assert Mean("m", "", "", "", "y").caution(Moments.of(("x", "y"), users)) == "only 15 effective events"
+    assert Ratio("r", "", "", "", "y", "x").caution(Moments.of(("x", "y"), np.ones((30, 2)))) is None
     assert Mean("m", "", "", "", "y").caution(Moments.of(("x", "y"), users[:4])) == "only 4 users"

@@ -49,6 +49,13 @@ def test_the_experiments_own_users_are_shuffled_and_keep_the_level(settings: Pat
     assert levels["evr", False]["low"] < 0.05 < levels["evr", False]["high"]
     assert found["trusted"]
     assert found["alpha"] == 0.05
+    assert found["verdicts"]["replicates"] == 200
+    assert found["verdicts"]["ship"] <= 0.06
+    assert "The verdict on 200 weeks of these users in which no arm differs, in one look: ship in" in shown.stdout
+    out = settings.parent / "out"
+    run("report", "-s", settings, "--out", out)
+    for name in ("report.md", "report.html"):  # beside the verdict, since `aa` was run
+        assert "The verdict on 200 weeks of these users" in (out / name).read_text()
 
 
 def test_a_rate_that_is_off_ends_with_2(tmp_path: Path) -> None:

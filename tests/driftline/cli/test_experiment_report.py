@@ -72,7 +72,7 @@ def test_a_broken_guardrail_ends_with_3(saved, tmp_path):
     settings = saved(*worse_guardrail(), days=1, metrics=METRICS[:3])
     shown = run("report", "-s", settings, "--out", tmp_path / "out")
     assert shown.exit_code == 3, shown.output
-    assert "Play duration: lost more than the plan allows" in shown.stdout
+    assert "Play duration fell by more than the plan allows" in shown.stdout
     assert run("monitor", "-s", settings, "--once").exit_code == 3
 
 

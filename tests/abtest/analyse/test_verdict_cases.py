@@ -1,0 +1,172 @@
+"""Weeks whose verdict was wrong once, from users to the word."""
+
+import numpy as np
+import pytest
+
+from abtest.aggregate.aggregate import aggregate
+from abtest.aggregate.user_days import arranged
+from abtest.analyse.analysis import report
+from abtest.analyse.verdict import exit_code
+from abtest.collect.observed import Observed
+from contracts.config.experiment import Experiment
+
+DAY_MS = 86_400_000
+EVR = {"name": "evr", "kind": "ratio", "columns": ["effective_views", "views"], "role": "primary"}
+FOLLOWS = {
+    "name": "follow_rate",
+    "kind": "ratio",
+    "columns": ["follows", "views"],
+    "role": "guardrail",
+    "minimum_effect": 0.02,
+}
+
+
+def mean(name, role="primary", **settings):
+    return {"name": name, "kind": "mean", "columns": [name], "role": role} | settings
+
+
+def judged(arm, values, metrics, arms=("control", "treatment"), **analysis):
+    """The report on one day of users; `arm` (users,) are indices into `arms`, the first of which is the control."""
+    experiment = Experiment(
+        name="week",
+        salt="week",
+        start_ms=0,
+        end_ms=DAY_MS,
+        arms={name: {"weight": 1, "model": "two_tower"} for name in arms},
+        control=arms[0],
+        metrics=metrics,
+        analysis={"cuped": False} | analysis,
+    )
+    n = len(arm)
+    columns = np.stack([np.asarray(column, float) for column in values.values()], axis=1)
+    table = arranged(
+        arms,
+        list(values),
+        (),
+        np.arange(n) + 1,
+        np.asarray(arm),
+        np.zeros((n, 0)),
+        np.zeros(n, int),
+        np.arange(n),
+        columns,
+    )
+    return report(aggregate(table), experiment, Observed(newest_ms=2 * DAY_MS))
+
+
+def better_views(users=20_000, seed=7):
+    random = np.random.default_rng(seed)
+    arm, views = random.integers(0, 2, users), 1 + random.poisson(8, users)
+    return random, arm, {"views": views, "effective_views": random.binomial(views, np.where(arm == 1, 0.36, 0.30))}
+
+
+def follows_of(random, arm, control, treatment):
+    follows = np.zeros(len(arm))
+    for place, count in enumerate((control, treatment)):
+        follows[random.choice(np.flatnonzero(arm == place), count, replace=False)] = 1
+    return follows
+
+
+@pytest.mark.parametrize("left", [0, 1, 5, 19, 25, 200])
+def test_a_guardrail_that_all_but_vanishes_holds_whether_or_not_it_has_a_relative_interval(left):
+    random, arm, values = better_views()
+    found = judged(arm, values | {"follows": follows_of(random, arm, 600, left)}, [EVR, FOLLOWS])
+    (verdict,) = found.verdicts
+    assert (verdict.decision, verdict.broken) == ("hold", ("Follow rate",))
+    assert verdict.because == "Follow rate fell by more than the plan allows."
+    assert exit_code(found.verdicts) == 3
+    assert found.metrics[1].effects[0].deciding.method == ("log ratio" if left > 20 else "difference")
+
+
+def test_errors_that_come_from_nowhere_hold():
+    random, arm, values = better_views()
+    errors = np.where(arm == 0, 0, random.poisson(0.5, len(arm)))
+    guardrail = mean("errors", "guardrail", direction="decrease", minimum_effect=0.02)
+    found = judged(arm, values | {"errors": errors}, [EVR, guardrail])
+    assert found.verdicts[0].because == "errors rose by more than the plan allows."
+    assert exit_code(found.verdicts) == 3
+
+
+def test_a_guardrail_of_hardly_any_events_forbids_ship_and_is_named():
+    random, arm, values = better_views()
+    assert judged(arm, values, [EVR]).verdicts[0].decision == "ship"
+    for control, treatment in ((5, 5), (0, 0)):
+        follows = follows_of(random, arm, control, treatment)
+        (verdict,) = judged(arm, values | {"follows": follows}, [EVR, FOLLOWS]).verdicts
+        assert (verdict.decision, verdict.not_judged) == ("inconclusive", ("Follow rate",))
+        assert "the guardrail Follow rate cannot be judged" in verdict.because
+
+
+@pytest.mark.parametrize(("order", "share"), [(1e5, "83."), (1e6, "98.")])
+def test_one_order_decides_nothing(order, share):
+    revenue = np.random.default_rng(0).gamma(1, 10, 4000)
+    revenue[1] = order
+    for metric in (mean("rev"), mean("rev", direction="decrease")):
+        (verdict,) = judged(np.arange(4000) % 2, {"rev": revenue}, [metric]).verdicts
+        assert verdict.decision == "inconclusive"
+        assert f"one user has {share}" in verdict.because
+
+
+@pytest.mark.parametrize("bot_of", [0, 1])
+@pytest.mark.parametrize("rate", [0.9, 0.3, 0.0])
+def test_one_bot_decides_nothing_and_its_share_is_named(bot_of, rate):
+    random = np.random.default_rng(0)
+    views = 1 + random.poisson(8, 2000)
+    effective = random.binomial(views, 0.3)
+    views[bot_of], effective[bot_of] = 10**6, rate * 10**6
+    (verdict,) = judged(np.arange(2000) % 2, {"views": views, "effective_views": effective}, [EVR]).verdicts
+    assert verdict.decision == "inconclusive"
+    assert "one user has 99." in verdict.because
+
+
+def test_three_conversions_ship_nothing_as_a_mean_or_as_a_ratio():
+    users = np.arange(400_000)
+    conversions = np.where(users % 2, (users < 161), (users < 6)).astype(float)
+    ratio = {"name": "conv", "kind": "ratio", "columns": ["conv", "users"], "role": "primary"}
+    values = {"conv": conversions, "users": np.ones(len(users))}
+    found = [judged(users % 2, values, [metric]).verdicts[0] for metric in (mean("conv"), ratio)]
+    assert [verdict.decision for verdict in found] == ["inconclusive", "inconclusive"]
+    assert found[0].because == found[1].because
+    assert "only 3 effective events in arm control" in found[0].because
+
+
+def test_negative_values_go_by_the_difference():
+    random = np.random.default_rng(1)
+    arm = np.arange(2000) % 2
+    revenue = random.normal(0.5, 30, 2000)
+    found = judged(arm, {"rev": revenue}, [mean("rev")])
+    assert found.metrics[0].effects[0].deciding.method == "difference"
+    assert found.verdicts[0].decision == "inconclusive"
+    assert judged(arm, {"rev": revenue + 10 * arm}, [mean("rev")]).verdicts[0].decision == "ship"
+    assert judged(arm, {"rev": revenue - 10 * arm}, [mean("rev")]).verdicts[0].decision == "hold"
+
+
+def test_the_level_holds_over_all_arms_and_the_interval_that_decides_is_the_corrected_one():
+    random = np.random.default_rng(3)
+    arm, n = np.repeat(np.arange(6), 2000), 12_000
+    names = ("control", "t1", "t2", "t3", "t4", "t5")
+    views = np.full(n, 10)
+    values = {"views": views, "effective_views": random.binomial(views, np.where(arm == 5, 0.4, 0.3))}
+    found = judged(arm, values, [EVR], names)
+    deciding = [line.deciding for line in found.metrics[0].effects]
+    assert deciding[4].level == pytest.approx(0.01)
+    assert [line.level for line in deciding[:4]] == pytest.approx(
+        [0.0125] * 4
+    )  # the step at which Holm's procedure stops
+    assert [verdict.decision for verdict in found.verdicts].count("ship") == 1
+
+
+def test_arms_that_would_ship_are_compared_with_each_other():
+    random = np.random.default_rng(3)
+    arm, n = np.repeat(np.arange(4), 3000), 12_000
+    views = np.full(n, 10)
+    rate = np.array([0.3, 0.34, 0.401, 0.4])[arm]
+    found = judged(
+        arm, {"views": views, "effective_views": random.binomial(views, rate)}, [EVR], ("c", "t1", "t2", "t3")
+    )
+    beside = {verdict.arm: verdict.beside for verdict in found.verdicts}
+    best, equal = (
+        ("t2", "t3") if not beside["t2"].endswith("told from it.") and "cannot" not in beside["t2"] else ("t3", "t2")
+    )
+    assert beside["t1"] == f"t1 gained less than {best}."
+    assert beside[equal] == f"{equal} cannot be told from {best}."
+    assert beside[best] == f"Ship {best}; {equal} cannot be told from it."
