@@ -14,6 +14,7 @@ from typing import Generic, TextIO, TypeVar, cast
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from contracts.config.settings import StreamSettings
+from contracts.messages.attribution import ExposureSummary, Outcome
 from contracts.runtime.durable import LockedError, lock_file
 from contracts.wire.events_pb2 import Feedback
 from contracts.wire.stream_state_pb2 import (
@@ -24,8 +25,8 @@ from contracts.wire.stream_state_pb2 import (
     RequestState,
     UserState,
 )
-from stream.join import ExposureSummary, OpenRequest, Origin
-from stream.sessions import Behaviour, UserSessions
+from stream.join import OpenRequest, Origin
+from stream.sessions import UserSessions
 
 POSITION, OUTBOX = b"p", b"o"
 REQUEST, USER, REQUEST_TIMER, USER_TIMER = b"r", b"u", b"R", b"U"
@@ -188,7 +189,7 @@ class PartitionStore:
             for stored_event in state.held
         ]
         outcomes = {
-            stored_event.item_id: Behaviour(
+            stored_event.item_id: Outcome(
                 stored_event.time_ms,
                 stored_event.item_id,
                 stored_event.play_time_ms,

@@ -6,21 +6,15 @@ Not here: where behaviours come from (`join`) and where they are stored (`partit
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TypeAlias
 
+from contracts.messages.attribution import Outcome
 from contracts.wire.events_pb2 import History
 
 COLUMNS = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
 
 
-class Behaviour(NamedTuple):
-    """What a user did with one shown item. Behaviours are ordered as these tuples are: ties in time have one order."""
-
-    time_ms: int
-    item_id: int
-    play_time_ms: int
-    effective_view: bool
-    follow: bool
+Behaviour: TypeAlias = Outcome  # what came of one shown item is what its user did
 
 
 @dataclass(slots=True)

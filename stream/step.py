@@ -1,7 +1,8 @@
 """The stream's logic: `(state, event) → outputs`, one state a partition. Pure: no Kafka, no Feast, no clock.
 
-Lateness is judged within a topic, and the watermark is the slower topic's: how far one topic happens to be read ahead
-of the other changes nothing.
+What counts is decided by `contracts.messages.attribution`, for an experiment's figures as for what is learned. Lateness
+is judged within a topic, and the watermark is the slower topic's: how far one topic happens to be read ahead of the
+other changes nothing.
 
 An exposure and its feedback meet by request_id. Feedback that comes first is held until its exposure comes, or until
 the watermark says that it never will. What came of an item becomes a behaviour of its user; once it is an effective
@@ -15,9 +16,10 @@ from collections.abc import Container, Iterator
 from typing import NamedTuple, TypeAlias
 
 from contracts.config.settings import StreamSettings
+from contracts.messages.attribution import ExposureSummary, Unattributed, attribute, is_late, watermark_ms
 from contracts.messages.events import SCHEMA_VERSION, BadEvent, Reason
 from contracts.wire.events_pb2 import Example, Exposure, Feedback
-from stream.join import ExposureSummary, OpenRequest, Origin, fold, outcome_of
+from stream.join import OpenRequest, Origin
 from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, replace
 from stream.state import JoinState
 
@@ -65,16 +67,17 @@ def on_exposure(state: JoinState, exposure: Exposure, origin: Origin, settings: 
     """An exposure arrived: remember it, and use the feedback that was held for it."""
     request_id = exposure.request_id
     request, outputs = _current(state, request_id, settings)
+    late = is_late(exposure.time_ms, state.newest_exposure_ms, settings.allowed_lateness_ms)
+    state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
     if request.shown is not None:
         outputs.append(Duplicate(origin))
         return outputs
-    if exposure.time_ms < state.newest_exposure_ms - settings.allowed_lateness_ms:
+    if late:
         outputs.append(Rejected(origin, _late(exposure.time_ms)))
         return outputs
-    state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
     request.shown = ExposureSummary.of(exposure)
     outputs.append(Remembered(origin))
-    held, request.held = request.held, []
+    held, request.held, request.event_ids = request.held, [], set()
     for feedback, feedback_origin in held:
         outputs.append(_join(state, request.shown, request, feedback, feedback_origin, settings))
     state.put_request(request_id, request)
@@ -86,24 +89,26 @@ def on_feedback(
     state: JoinState, feedback: Feedback, origin: Origin, settings: StreamSettings, known_items: Container[int]
 ) -> list[Output]:
     """A feedback event arrived: join it, or hold it until its exposure comes."""
+    request_id, time_ms = feedback.request_id, feedback.time_ms
+    late = is_late(time_ms, state.newest_feedback_ms, settings.allowed_lateness_ms)
     if feedback.item_id not in known_items:
+        state.newest_feedback_ms = max(state.newest_feedback_ms, time_ms)
         return [Rejected(origin, BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue"))]
-    request_id, event_id, time_ms = feedback.request_id, feedback.event_id, feedback.time_ms
     request, outputs = _current(state, request_id, settings)
-    if event_id in request.event_ids:
+    state.newest_feedback_ms = max(state.newest_feedback_ms, time_ms)
+    if feedback.event_id in request.event_ids if request.shown is not None else request.holds(feedback):
         outputs.append(Duplicate(origin))
         return outputs
-    if time_ms < state.newest_feedback_ms - settings.allowed_lateness_ms:
+    if late:
         outputs.append(Rejected(origin, _late(time_ms)))
         return outputs
-    state.newest_feedback_ms = max(state.newest_feedback_ms, time_ms)
-    request.event_ids.add(event_id)
     if request.shown is not None:
         outputs.append(_join(state, request.shown, request, feedback, origin, settings))
     else:
+        request.event_ids.add(feedback.event_id)
         request.held.append((feedback, origin))
-        if len(request.held) == 1:
-            state.wake_request(request_id, request.expires_ms(settings.attribution_window_ms))
+        if time_ms == request.expires_ms(settings.attribution_window_ms):
+            state.wake_request(request_id, time_ms)
     state.put_request(request_id, request)
     return outputs
 
@@ -133,8 +138,8 @@ def watermark(state: JoinState, settings: StreamSettings, *, exposures_ms: int =
 
     `exposures_ms`, `feedback_ms`: for how long each log has been silent on the wall clock; its event time goes on so.
     """
-    newest_ms = min(state.newest_exposure_ms + exposures_ms, state.newest_feedback_ms + feedback_ms)
-    return newest_ms - settings.allowed_lateness_ms
+    newest_ms = state.newest_exposure_ms + exposures_ms, state.newest_feedback_ms + feedback_ms
+    return watermark_ms(newest_ms, settings.allowed_lateness_ms)
 
 
 def _current(state: JoinState, request_id: str, settings: StreamSettings) -> tuple[OpenRequest, list[Output]]:
@@ -163,13 +168,13 @@ def _join(
     settings: StreamSettings,
 ) -> Output:
     """Feedback and its exposure have met."""
-    mismatch = _mismatch(shown, feedback, settings)
-    if mismatch:
-        request.event_ids.discard(feedback.event_id)  # it had no effect, so it may be tried again
-        return Rejected(origin, mismatch)
     earlier = request.outcomes.get(feedback.item_id)
-    outcome = outcome_of(feedback) if earlier is None else fold(earlier, outcome_of(feedback))
-    request.outcomes[feedback.item_id] = outcome
+    reason = attribute(shown, request.outcomes, request.event_ids, feedback, settings.attribution_window_ms)
+    if reason is Unattributed.DUPLICATE:
+        return Duplicate(origin)
+    if reason is not None:
+        return Rejected(origin, _unattributed(reason, shown, feedback))
+    outcome = request.outcomes[feedback.item_id]
     user = state.user(feedback.user_id) or UserSessions()
     positive = outcome.effective_view and not (earlier and earlier.effective_view)
     before = user.before(outcome.time_ms)
@@ -191,17 +196,19 @@ def _join(
     return Learned(origin, feedback.user_id, example, earlier is not None, begun, user.dropped - dropped)
 
 
-def _mismatch(shown: ExposureSummary, feedback: Feedback, settings: StreamSettings) -> BadEvent | None:
-    """Why feedback cannot belong to the exposure with its request_id."""
+def _unattributed(reason: Unattributed, shown: ExposureSummary, feedback: Feedback) -> BadEvent:
+    """Why feedback cannot belong to the exposure with its request_id, for the dead-letter topic."""
     after_ms = feedback.time_ms - shown.time_ms
-    if feedback.user_id != shown.user_id:
-        return BadEvent(Reason.NO_EXPOSURE, f"request {feedback.request_id} was not user {feedback.user_id}'s")
-    if feedback.item_id not in shown.item_ids:
-        detail = f"item {feedback.item_id} was not shown by request {feedback.request_id}"
-        return BadEvent(Reason.NO_EXPOSURE, detail)
-    if after_ms > settings.attribution_window_ms:
-        return BadEvent(Reason.TOO_LATE, f"{after_ms} ms after its exposure, past the attribution window")
-    return None
+    match reason:
+        case Unattributed.OTHER_USER:
+            return BadEvent(Reason.NO_EXPOSURE, f"request {feedback.request_id} was not user {feedback.user_id}'s")
+        case Unattributed.NOT_SHOWN:
+            detail = f"item {feedback.item_id} was not shown by request {feedback.request_id}"
+            return BadEvent(Reason.NO_EXPOSURE, detail)
+        case Unattributed.BEFORE_EXPOSURE:
+            return BadEvent(Reason.BEFORE_EXPOSURE, f"{-after_ms} ms before its exposure, so it is no effect of it")
+        case _:
+            return BadEvent(Reason.TOO_LATE, f"{after_ms} ms after its exposure, past the attribution window")
 
 
 def _example(

@@ -172,11 +172,12 @@ def events(counts: Mapping[str, int]) -> Iterator[Check]:
         )
         title = "Feedback that does not match"
         yield _graded("mismatched_feedback", title, sum(wrong.values()), responses, text, UNREADABLE, VOID, wrong)
-    late = {str(name): counts.get(name, 0) for name in (Unused.TOO_LATE, Unused.LATE_EXPOSURE)}
-    text = f"{number(late[Unused.TOO_LATE])} feedback events came after the attribution window, "
+    late = {str(name): counts.get(name, 0) for name in (Unused.TOO_LATE, Unused.LATE_FEEDBACK, Unused.LATE_EXPOSURE)}
+    late_feedback = late[Unused.TOO_LATE] + late[Unused.LATE_FEEDBACK]
+    text = f"{number(late_feedback)} feedback events came late or after the attribution window, "
     text += f"{number(late[Unused.LATE_EXPOSURE])} exposures after their time had been counted; no figure has them"
     worst = max(
-        (late[Unused.TOO_LATE] / responses if responses else 0.0) / LATE,
+        (late_feedback / responses if responses else 0.0) / LATE,
         (late[Unused.LATE_EXPOSURE] / exposures if exposures else 0.0) / LOST,
     )
     yield Check("late", "Late events", "ok" if worst <= 1 else "warning", f"{text}.", late)

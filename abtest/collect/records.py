@@ -26,10 +26,15 @@ class Unused(StrEnum):
     OTHER_USER = "feedback_of_another_user"
     BEFORE_EXPOSURE = "feedback_before_its_exposure"
     TOO_LATE = "feedback_after_attribution_window"
+    LATE_FEEDBACK = "late_feedback"
+    FOLDED = "feedback_folded"  # it counts, but as part of a view that an earlier event of the same item began
 
 
 class ExposureRecord(NamedTuple):
-    """An exposure. `arm` is empty where it is not of the experiment; `items` too, where it is of no use at all."""
+    """An exposure. `arm` is empty where it is not of the experiment; `items` too, where it is of no use at all.
+
+    `offset` is its place in its log: of two with one request id, the first counts.
+    """
 
     event_id: str
     time_ms: int
@@ -42,16 +47,17 @@ class ExposureRecord(NamedTuple):
     replica: str = ""
     answer_us: int = -1  # -1: not measured
     age_ms: int = -1  # of the newest example that the model had learned from; -1: not known
+    offset: int = 0
 
 
 class Response(NamedTuple):
-    """Feedback."""
+    """Feedback. Without its place in the log, so that two of one content are one."""
 
     event_id: str
     time_ms: int
     user_id: int
     item_id: int
-    play_ms: int
+    play_time_ms: int
     effective_view: bool
     follow: bool
     simulated: bool

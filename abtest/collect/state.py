@@ -1,15 +1,16 @@
 """What the experiment has seen so far: a state that any order and any partition of the events leads to.
 
-Two layers make it so. *Open* requests hold raw events, keyed by request id and event id: a union, so repeats and order
-do not matter and feedback may come before its exposure. Once nothing more can come for a request, it is *folded* into
-sums per user and day, and forgotten: memory is bounded by the attribution window, not by the experiment's length. What
-comes for a folded request is counted, never added twice.
+Two layers make it so. *Open* requests hold raw events by request id, each with its place in its log: a union, so
+repeats and the order in which logs are read do not matter and feedback may arrive before its exposure. Once nothing
+more can come for a request, it is *folded* into sums per user and day, and forgotten: memory is bounded by the
+attribution window, not by the experiment's length. What comes for a folded request is counted, never added twice.
 
 Which events count:
     An exposure counts if it names this experiment and one of its arms and lies within its period, unless it
     was shown to a tester. Whatever was shown in the days before counts as the user's pre-period, whoever showed it.
-    Feedback counts if its request's exposure counts, showed that item to that user, and came at most the attribution
-    window before it. It counts on its exposure's day.
+    Feedback counts if its request's exposure counts and `contracts.messages.attribution` joins the two: the stream
+    learns by that rule too. All feedback on one shown item is one view. It counts on its exposure's day.
+    What is late in its log does not count. Whoever reads the log says so (`late`): the state sees no order.
     Everything else is counted by reason (`Unused`).
 
 How much it holds: an open request until it is folded; of a user `EventSums` a day, source and class of model age, an
@@ -21,7 +22,7 @@ No clock and no I/O in here. Events change the state in place: to copy a hundred
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -78,7 +79,11 @@ class OpenRequest:
     """What is known of one request so far."""
 
     shown: ExposureRecord | None = None
-    responses: dict[str, Response] = field(default_factory=dict)
+    responses: dict[Response, int] = field(default_factory=dict)  # with their first place in the log of their user
+
+    def in_log_order(self) -> list[Response]:
+        """The responses as their log has them. Places in different logs do not compare, but a user has one log."""
+        return sorted(self.responses, key=lambda response: (self.responses[response], response))
 
 
 @dataclass
@@ -121,11 +126,15 @@ def plan_of(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json", include={"hypothesis", "metrics", "analysis"})
 
 
-def observe_exposure(state: CollectorState, exposure: Exposure) -> None:
-    """Take an exposure in."""
+def observe_exposure(state: CollectorState, exposure: Exposure, offset: int = 0, *, late: bool = False) -> None:
+    """Take an exposure in that lies at `offset` of its log; `late`: it is too far behind what its log had before."""
     state.counts["exposures"] += 1
     state.newest_ms = max(state.newest_ms, exposure.time_ms)
-    if exposure.time_ms <= state.closed_ms:
+    known = state.requests.get(exposure.request_id)
+    if late and known is not None and known.shown is not None:
+        state.counts[Unused.DUPLICATE_EXPOSURE] += 1
+        return
+    if late or exposure.time_ms <= state.closed_ms:
         state.counts[Unused.LATE_EXPOSURE] += 1
         return
     experiment = state.rules.experiment
@@ -150,19 +159,20 @@ def observe_exposure(state: CollectorState, exposure: Exposure) -> None:
         exposure.replica,
         round(1000 * exposure.answer_ms) if exposure.HasField("answer_ms") else -1,
         max(exposure.time_ms - exposure.model_time_ms, 0) if exposure.model_time_ms else -1,
+        offset,
     )
     request = state.requests.setdefault(exposure.request_id, OpenRequest())
     _add_exposure(state, request, record)
 
 
-def observe_feedback(state: CollectorState, feedback: Feedback) -> None:
-    """Take a feedback event in; its exposure may come later."""
+def observe_feedback(state: CollectorState, feedback: Feedback, offset: int = 0, *, late: bool = False) -> None:
+    """Take a feedback event in; its exposure may come later. `offset`, `late`: as for exposures."""
     state.counts["feedback"] += 1
     state.newest_ms = max(state.newest_ms, feedback.time_ms)
     if not _may_have_feedback(state.rules, feedback.time_ms):
         state.counts[Unused.OUTSIDE_PERIOD] += 1
         return
-    if feedback.time_ms <= state.closed_ms and feedback.request_id not in state.requests:
+    if not late and feedback.time_ms <= state.closed_ms and feedback.request_id not in state.requests:
         state.counts[Unused.NO_EXPOSURE] += 1
         return
     response = Response(
@@ -175,8 +185,13 @@ def observe_feedback(state: CollectorState, feedback: Feedback) -> None:
         feedback.follow,
         feedback.simulated,
     )
+    if late:
+        known = state.requests.get(feedback.request_id)
+        repeated = known is not None and response in known.responses
+        state.counts[Unused.DUPLICATE_FEEDBACK if repeated else Unused.LATE_FEEDBACK] += 1
+        return
     request = state.requests.setdefault(feedback.request_id, OpenRequest())
-    _add_response(state, request, response)
+    _add_response(state, request, response, offset)
 
 
 def observe_bad(state: CollectorState, reason: str) -> None:
@@ -192,13 +207,13 @@ def close(state: CollectorState, through_ms: int) -> None:
     for request_id, request in list(state.requests.items()):
         if request.shown is not None:
             if request.shown.time_ms <= through_ms:
-                _fold(state, request.shown, request.responses.values())
+                _fold(state, request.shown, request.in_log_order())
                 del state.requests[request_id]
             continue
-        for event_id, response in list(request.responses.items()):
+        for response in list(request.responses):
             if response.time_ms <= through_ms:  # its exposure came before it, and would have been folded by now
                 state.counts[Unused.NO_EXPOSURE] += 1
-                del request.responses[event_id]
+                del request.responses[response]
         if not request.responses:
             del state.requests[request_id]
     state.closed_ms = max(state.closed_ms, through_ms)
@@ -227,8 +242,8 @@ def merge(a: CollectorState, b: CollectorState) -> CollectorState:
             into = merged.requests.setdefault(request_id, OpenRequest())
             if request.shown is not None:
                 _add_exposure(merged, into, request.shown)
-            for response in request.responses.values():
-                _add_response(merged, into, response)
+            for response, offset in request.responses.items():
+                _add_response(merged, into, response, offset)
     for arm in a.rules.experiment.arms:
         _let_go(merged, arm)
     return merged
@@ -247,8 +262,8 @@ def live(state: CollectorState) -> dict[str, EventSums]:
     totals = {arm: state.arms.get(arm, EventSums()) for arm in state.rules.experiment.arms}
     for request in state.requests.values():
         if request.shown is not None and request.shown.arm:
-            views, _ = attributed(state.rules.attribution_window_ms, request.shown, request.responses.values())
-            totals[request.shown.arm] = totals[request.shown.arm].plus(sums_of(request.shown, views))
+            joined = attributed(state.rules.attribution_window_ms, request.shown, request.in_log_order())
+            totals[request.shown.arm] = totals[request.shown.arm].plus(sums_of(request.shown, joined.views))
     return totals
 
 
@@ -268,15 +283,15 @@ def _add_exposure(state: CollectorState, request: OpenRequest, exposure: Exposur
         request.shown = exposure
         return
     state.counts[Unused.DUPLICATE_EXPOSURE] += 1
-    request.shown = min(request.shown, exposure)  # two that differ are a fault upstream; any fixed choice is order-free
+    # Two that differ are a fault upstream: the first of the log counts, and where no log says which, any fixed choice.
+    request.shown = min(request.shown, exposure, key=lambda record: (record.offset, record))
 
 
-def _add_response(state: CollectorState, request: OpenRequest, response: Response) -> None:
-    before = request.responses.get(response.event_id)
+def _add_response(state: CollectorState, request: OpenRequest, response: Response, offset: int) -> None:
+    before = request.responses.get(response)
     if before is not None:
         state.counts[Unused.DUPLICATE_FEEDBACK] += 1
-        response = min(before, response)
-    request.responses[response.event_id] = response
+    request.responses[response] = offset if before is None else min(before, offset)
 
 
 def _add_user(state: CollectorState, user_id: int, user: UserRecord) -> None:
@@ -296,24 +311,25 @@ def _add_sums(into: dict[_Key, EventSums], more: Mapping[_Key, EventSums]) -> No
         into[key] = into.get(key, EventSums()).plus(sums)
 
 
-def _fold(state: CollectorState, exposure: ExposureRecord, responses: Iterable[Response]) -> None:
+def _fold(state: CollectorState, exposure: ExposureRecord, responses: Sequence[Response]) -> None:
     if not exposure.arm and exposure.items:
-        views, _ = attributed(state.rules.attribution_window_ms, exposure, responses)
-        _add_user(state, exposure.user_id, UserRecord(pre=sums_of(exposure, views)))
+        joined = attributed(state.rules.attribution_window_ms, exposure, responses)
+        _add_user(state, exposure.user_id, UserRecord(pre=sums_of(exposure, joined.views)))
         state.counts["pre_period_exposures"] += 1
         return
     if not exposure.arm:
         state.counts[Unused.OTHER_EXPERIMENT] += 1
-        state.counts[Unused.OUTSIDE_EXPERIMENT] += len(list(responses))
+        state.counts[Unused.OUTSIDE_EXPERIMENT] += len(responses)
         return
-    views, unused = attributed(state.rules.attribution_window_ms, exposure, responses)
+    views, counted, unused = attributed(state.rules.attribution_window_ms, exposure, responses)
     state.counts.update(str(reason) for reason, _ in unused)
-    state.counts["simulated_events"] += exposure.simulated + sum(view.simulated for view in views)
+    state.counts[Unused.FOLDED] += len(counted) - len(views)
+    state.counts["simulated_events"] += exposure.simulated + sum(response.simulated for response in counted)
     sums = sums_of(exposure, views)
     state.recalls[exposure.arm, exposure.model, exposure.snapshot] += 1
     state.arms[exposure.arm] = state.arms.get(exposure.arm, EventSums()).plus(sums)
     version = exposure.arm, full_version(exposure.snapshot)
-    active_in = [(exposure.time_ms, exposure.time_ms), *((v.time_ms, v.time_ms + v.play_ms) for v in views)]
+    active_in = [(exposure.time_ms, exposure.time_ms), *((v.time_ms, v.time_ms + v.play_time_ms) for v in views)]
     user = UserRecord(
         {exposure.arm},
         {state.rules.day(exposure.time_ms): sums},
@@ -361,4 +377,4 @@ def _spanning(a: Interval, b: Interval) -> Interval:
 def _times(request: OpenRequest) -> Iterator[int]:
     if request.shown is not None:
         yield request.shown.time_ms
-    yield from (response.time_ms for response in request.responses.values())
+    yield from (response.time_ms for response in request.responses)

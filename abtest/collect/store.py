@@ -21,7 +21,7 @@ from abtest.collect.state import CollectorState, OpenRequest, Rules, UserRecord
 from contracts.config.settings import Settings
 from contracts.runtime.durable import StateError, replace_file
 
-FORMAT = 3
+FORMAT = 4
 OF_NO_MATTER = {"hypothesis", "owner", "ramp", "metrics", "analysis"}  # to what a state holds
 SUMS = len(EventSums._fields)
 
@@ -75,7 +75,7 @@ def save(saved: Saved, path: Path) -> None:
         "offsets": saved.offsets,
         "newest_ms": saved.newest_ms,
         "requests": {
-            request_id: [request.shown, list(request.responses.values())]
+            request_id: [request.shown, [[*response, offset] for response, offset in request.responses.items()]]
             for request_id, request in state.requests.items()
         },
     }
@@ -159,7 +159,7 @@ def _users(
 
 
 def _request(exposure: list[Any] | None, responses: list[list[Any]]) -> OpenRequest:
-    read = {response.event_id: response for response in (Response(*fields) for fields in responses)}
+    read = {Response(*fields): offset for *fields, offset in responses}
     if exposure is None:
         return OpenRequest(None, read)
     record = ExposureRecord(*exposure)

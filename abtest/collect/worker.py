@@ -21,6 +21,7 @@ from abtest.stats.metrics import STREAMED, of_experiment
 from contracts.config.settings import Settings, SettingsError, StreamSettings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK, partitions_of
 from contracts.kafka.consumers import consumer
+from contracts.messages.attribution import is_late, watermark_ms
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.durable import StateError
@@ -122,7 +123,10 @@ def step(
     stream: StreamSettings,
     meters: Meters,
 ) -> None:
-    """Take one partition's batch into the state. A record that cannot be read is counted and passed over."""
+    """Take one partition's batch into the state. A record that cannot be read is counted and passed over.
+
+    Here the log's order is known, so here is decided what is late in it.
+    """
     key = _key(partition)
     newest_ms = saved.newest_ms.get(key, 0)
     for record in records:
@@ -134,7 +138,8 @@ def step(
                     future_tolerance_ms=stream.future_tolerance_ms,
                     max_bytes=stream.max_event_bytes,
                 )
-                observe_exposure(saved.state, exposure)
+                late = is_late(exposure.time_ms, newest_ms, stream.allowed_lateness_ms)
+                observe_exposure(saved.state, exposure, record.offset, late=late)
                 newest_ms = max(newest_ms, exposure.time_ms)
             else:
                 feedback = decode_feedback(
@@ -143,7 +148,8 @@ def step(
                     future_tolerance_ms=stream.future_tolerance_ms,
                     max_bytes=stream.max_event_bytes,
                 )
-                observe_feedback(saved.state, feedback)
+                late = is_late(feedback.time_ms, newest_ms, stream.allowed_lateness_ms)
+                observe_feedback(saved.state, feedback, record.offset, late=late)
                 newest_ms = max(newest_ms, feedback.time_ms)
         except BadEvent as error:
             observe_bad(saved.state, error.reason)
@@ -171,11 +177,13 @@ def settled_ms(newest_ms: Mapping[str, int], keys: Sequence[str], rules: Rules) 
     >>> arms = {"a": Arm(weight=1, model="two_tower"), "b": Arm(weight=1, model="t2diff")}
     >>> experiment = Experiment(name="e", salt="s", start_ms=0, end_ms=9, arms=arms, control="a")
     >>> settled_ms({"x:0": 50, "x:1": 90}, ["x:0", "x:1"], Rules(experiment, 1, 10, 5))
-    35
+    34
+
+    One that is exactly the window and the lateness behind may still get feedback: that is not late.
     """
     if any(key not in newest_ms for key in keys):
         return None
-    return min(newest_ms[key] for key in keys) - rules.attribution_window_ms - rules.allowed_lateness_ms
+    return watermark_ms((newest_ms[key] for key in keys), rules.allowed_lateness_ms) - rules.attribution_window_ms - 1
 
 
 def _key(partition: TopicPartition) -> str:

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     UNKNOWN_ITEM = "unknown_item"
     TOO_LATE = "too_late"
     NO_EXPOSURE = "no_exposure"
+    BEFORE_EXPOSURE = "before_exposure"
 
 
 class BadEvent(Exception):

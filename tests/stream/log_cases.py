@@ -116,7 +116,7 @@ def expected_examples(records: Sequence[Sent], partitions: int) -> set[str]:
             and its is not None
             and its.user_id == event.user_id
             and event.item_id in {item.item_id for item in its.items}
-            and event.time_ms - its.time_ms <= LIMITS.attribution_window_ms
+            and 0 <= event.time_ms - its.time_ms <= LIMITS.attribution_window_ms
         ):
             firsts.setdefault((event.request_id, event.item_id), event.event_id)
     return set(firsts.values())
@@ -231,7 +231,6 @@ def _usable(record: Sent) -> bool:
     return (
         event.schema_version == 1
         and event.HasField("follow")
-        and event.item_id in ITEMS
         and event.play_time_ms >= 0
         and event.time_ms <= record.timestamp_ms + LIMITS.future_tolerance_ms
     )

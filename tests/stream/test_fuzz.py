@@ -30,7 +30,7 @@ from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settin
 
 HUGE = 10 * 1024 * 1024
 ABSURD = (0, -1, -(2**63), 2**63 - 1, 2**31, 10**15, 7_258_118_400_000, 24 * HOUR_MS + 1)
-AFTERWARDS = {"too_late", "no_exposure"}  # what can be wrong with an event only beside others
+AFTERWARDS = {"too_late", "no_exposure", "before_exposure"}  # what can be wrong with an event only beside others
 
 Mutation = Callable[[random.Random, bytes, type[Exposure | Feedback]], bytes | None]
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from contracts.config.settings import KafkaSettings, StreamSettings
+from contracts.messages.attribution import ExposureSummary, fold, outcome_of
 from contracts.runtime.clock import ManualClock
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import apply
 from stream import partition
-from stream.join import ExposureSummary, OpenRequest, Origin, fold, outcome_of
+from stream.join import OpenRequest, Origin
 from stream.partition import PartitionBusy, PartitionStore
 from stream.sessions import Behaviour, UserSessions, insert
 from stream.state import JoinState, MemoryState

@@ -68,6 +68,40 @@ def test_what_has_expired_is_gone_whether_or_not_it_was_cleared_away(state: Join
     assert kinds(step(state, exposure("lost", 1001))) == [Reason.NO_EXPOSURE, "remembered"]
 
 
+def test_held_feedback_waits_for_as_long_as_the_exposure_of_the_newest_may_come(state: JoinState) -> None:
+    run(state, feedback(1, 1000), feedback(2, 1900), exposure("o", 2000), feedback(1, 2000, "o"))
+    assert look_at_the_time(state) == [], "the watermark is 1500: an exposure at 1600 would be in time"
+    assert kinds(step(state, exposure(time_ms=1600))) == ["remembered", Reason.BEFORE_EXPOSURE, "learned"]
+
+
+def test_held_feedback_is_given_up_with_the_newest(state: JoinState) -> None:
+    run(state, feedback(1, 1000), feedback(2, 1900), exposure("o", 2401), feedback(1, 2400, "o"))
+    assert look_at_the_time(state) == []
+    step(state, feedback(2, 2401, "o"))
+    assert kinds(look_at_the_time(state)) == [Reason.NO_EXPOSURE] * 2
+
+
+def test_feedback_dated_before_its_exposure_is_not_learned_whichever_comes_first(state: JoinState) -> None:
+    outputs = run(state, feedback(1, 999), exposure(time_ms=1000), feedback(2, 999))
+    assert kinds(outputs) == ["remembered", *[Reason.BEFORE_EXPOSURE] * 2]
+    assert state.user(7) is None
+
+
+def test_of_held_feedback_with_one_id_the_first_that_matches_counts(state: JoinState) -> None:
+    strange, first, again = (feedback(item, event="f", play_ms=play) for item, play in ((9, 1), (1, 2), (1, 3)))
+    outputs = run(state, strange, first, again, again, exposure())
+    assert kinds(outputs) == ["duplicate", "remembered", Reason.NO_EXPOSURE, "learned", "duplicate"]
+    assert list(state.user(7).history.play_times_ms) == [2]  # type: ignore[union-attr]
+
+
+def test_an_event_that_becomes_nothing_still_says_how_far_its_log_is(state: JoinState) -> None:
+    step(state, feedback(1, 1501), items={2})
+    step(state, exposure("again", 1501))
+    step(state, exposure("again", 1502))
+    outputs = run(state, feedback(1, 1000), exposure("late", 1001))
+    assert kinds(outputs) == [Reason.TOO_LATE, Reason.TOO_LATE]
+
+
 def test_reading_one_topic_ahead_of_the_other_gives_nothing_up(state: JoinState) -> None:
     outputs = run(state, feedback(request="r", time_ms=1000), *(exposure(f"r{t}", t) for t in (5000, 9000)))
     assert kinds(outputs) == ["remembered"] * 2

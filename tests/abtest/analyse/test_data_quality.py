@@ -35,8 +35,9 @@ def report_of(*events, **changes):
 def through_the_worker(*events, extra=(), received_ms=START + 8 * DAY_MS):
     """The report on records as the collector reads them from Kafka; `extra` are raw feedback records."""
     saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
-    shown = [event.SerializeToString() for event in events if hasattr(event, "arm")]
-    seen = [event.SerializeToString() for event in events if not hasattr(event, "arm")]
+    as_written = sorted(events, key=lambda event: event.time_ms)  # else most would be late in their log
+    shown = [event.SerializeToString() for event in as_written if hasattr(event, "arm")]
+    seen = [event.SerializeToString() for event in as_written if not hasattr(event, "arm")]
     for topic, values in (("exposures", shown), ("feedback", [*seen, *extra])):
         records = [Record(value, i, received_ms) for i, value in enumerate(values)]
         step(saved, TopicPartition(topic, 0), records, topic == "exposures", StreamSettings(), meters)

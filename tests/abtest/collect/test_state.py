@@ -4,7 +4,17 @@ from hypothesis import strategies as st
 
 from abtest.aggregate.user_days import table
 from abtest.collect.records import VERSIONS, EventSums, Unused, full_version
-from abtest.collect.state import PRE_DAYS, CollectorState, close, folded, live, merge, users_per_arm
+from abtest.collect.state import (
+    PRE_DAYS,
+    CollectorState,
+    close,
+    folded,
+    live,
+    merge,
+    observe_exposure,
+    observe_feedback,
+    users_per_arm,
+)
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules, week
 
@@ -110,6 +120,31 @@ def test_every_feedback_event_is_a_view_or_has_a_reason():
     views = sum(sums.views for sums in state.arms.values())
     unused = sum(state.counts[r] for r in Unused if "exposures" not in r)
     assert state.counts["feedback"] == views + unused
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
+def test_of_two_that_differ_under_one_id_the_first_of_the_log_counts_in_any_order(order):
+    shown = [exposure(items=((item, "t2diff"),)) for item in (1, 2)]
+    seen = [feedback(item=1, play_ms=play_ms, event_id="f") for play_ms in (900, 500)]
+    state = CollectorState(rules())
+    for i in order:
+        (observe_exposure if i < 2 else observe_feedback)(state, (*shown, *seen)[i], i)
+    done = folded(state)
+    assert done.arms == {"treatment": EventSums(1, 1, 1, 1, 0, 900)}
+    assert done.counts[Unused.DUPLICATE_EXPOSURE] == done.counts[Unused.DUPLICATE_FEEDBACK] == 1
+
+
+def test_what_is_late_in_its_log_counts_only_as_that():
+    shown, seen = exposure(), feedback()
+    state = observe(CollectorState(rules()), shown, seen)
+    for event, take in ((shown, observe_exposure), (seen, observe_feedback)):
+        take(state, event, 5, late=True)  # known already
+    observe_exposure(state, exposure(request="other"), 6, late=True)
+    observe_feedback(state, feedback(item=2), 6, late=True)
+    done = folded(state)
+    assert done.arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000)}
+    late = (Unused.DUPLICATE_EXPOSURE, Unused.DUPLICATE_FEEDBACK, Unused.LATE_EXPOSURE, Unused.LATE_FEEDBACK)
+    assert [done.counts[reason] for reason in late] == [1, 1, 1, 1]
 
 
 @given(st.randoms(use_true_random=False), st.integers(0, 2))

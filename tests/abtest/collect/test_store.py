@@ -1,7 +1,7 @@
 import pytest
 
 from abtest.analyse.analysis import analyse
-from abtest.collect.state import CollectorState, close
+from abtest.collect.state import CollectorState, close, folded, observe_exposure, observe_feedback
 from abtest.collect.store import Saved, load, save
 from contracts.config.experiment import AnalysisPlan, RampStep
 from contracts.runtime.clock import DAY_MS
@@ -44,6 +44,26 @@ def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
     save(saved, tmp_path / "s.npz")
     assert load(tmp_path / "s.npz", rules()) == saved
     assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
+
+
+def test_a_file_of_the_format_before_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "s.npz"
+    monkeypatch.setattr("abtest.collect.store.FORMAT", 3)
+    save(Saved(observe(CollectorState(rules()), feedback())), path)
+    monkeypatch.undo()
+    with pytest.raises(StateError, match=r"s\.npz has format 3; this build reads 4\."):
+        load(path, rules())
+
+
+def test_places_in_the_log_outlast_a_save(tmp_path):
+    first, again = (feedback(event_id="f", play_ms=play_ms) for play_ms in (9, 5))
+    state = CollectorState(rules())
+    observe_feedback(state, first, 3)
+    save(Saved(state), tmp_path / "s.npz")
+    state = load(tmp_path / "s.npz", rules()).state
+    observe_feedback(state, again, 7)
+    observe_exposure(state, exposure())
+    assert folded(state).arms["treatment"].play_ms == 9
 
 
 def test_no_file_is_an_empty_state(tmp_path):

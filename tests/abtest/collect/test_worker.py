@@ -59,4 +59,26 @@ def test_requests_stay_open_until_the_slowest_partition_has_passed_them():
     take(saved, meters, SEEN, feedback(3, START + 9 * HOUR_MS, "s").SerializeToString())
     close_settled(saved, KEYS)
     assert list(saved.state.requests) == ["s"]
-    assert settled_ms(saved.newest_ms, KEYS, saved.state.rules) == START + 2 * HOUR_MS
+    assert settled_ms(saved.newest_ms, KEYS, saved.state.rules) == START + 2 * HOUR_MS - 1
+
+
+def test_what_is_more_than_the_lateness_behind_its_own_log_does_not_count():
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
+    newest, late = START + 3 * HOUR_MS, START + 2 * HOUR_MS - 1
+    shown = [exposure(request=str(i), at=at) for i, at in enumerate((newest, late, late + 1))]
+    take(saved, meters, SHOWN, *(event.SerializeToString() for event in shown))
+    seen = [feedback(request="2", item=item, at=at) for item, at in ((1, newest), (2, late + 1), (2, late))]
+    take(saved, meters, SEEN, *(event.SerializeToString() for event in seen))
+    state = folded(saved.state)
+    assert state.arms["treatment"][:3] == (2, 4, 2)
+    assert state.counts["late_exposures"] == state.counts["late_feedback"] == 1
+
+
+def test_feedback_at_the_end_of_the_window_and_of_the_lateness_still_counts():
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
+    newest = START + 7 * HOUR_MS
+    take(saved, meters, SHOWN, *(exposure(request=str(at), at=at).SerializeToString() for at in (START, newest)))
+    take(saved, meters, SEEN, feedback(request=str(newest), at=newest).SerializeToString())
+    close_settled(saved, KEYS)
+    take(saved, meters, SEEN, feedback(request=str(START), at=START + 6 * HOUR_MS).SerializeToString())
+    assert folded(saved.state).arms["treatment"].views == 2
