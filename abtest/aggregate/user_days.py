@@ -50,6 +50,7 @@ class Table:
     values: Floats  # (R, K)
     in_two_arms: int = 0
     parts: Mapping[str, Parts] = field(default_factory=dict)  # "source", "age", "version", "replica"
+    left_out: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # ids of those in two arms, where they matter
 
 
 def arranged(

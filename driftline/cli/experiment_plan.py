@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contracts.config.experiment import Experiment, load_experiment, read_yaml
+from contracts.config.experiment import Experiment, load_experiment
 from contracts.config.settings import Settings, load
+from contracts.config.yaml_file import read_yaml
 from driftline.cli.options import SettingsOption
 from driftline.errors import UsageError
 
