@@ -220,7 +220,7 @@ def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
         yield _graded("rows_late", "Late rows", late, read + late, text, SKEWED, VOID, {})
     unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
     if unknown or strangers:
-        text = f"Of {_of(unknown, users)} users nothing is known from before, which counts as 0; "
+        text = f"Of {_of(unknown, users)} users nothing is known from before, which CUPED is told; "
         text += f"{number(strangers)} users known from before were not seen."
         numbers = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
         yield Check("covariates", "Users without a past", "ok", text, numbers)

@@ -19,7 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from abtest.aggregate.aggregate import SEGMENTS, aggregate, bucketed
-from abtest.aggregate.user_days import Ints, Table, arranged
+from abtest.aggregate.user_days import UNKNOWN, Ints, Table, arranged, did_something_before
 from abtest.incremental.cross_day_moments import DayRows, moments_with, summarised
 from abtest.incremental.store import COVARIATES, Kept, RunKey, commit, load_roster, write_day, write_roster
 from abtest.read.engines import DataError
@@ -182,7 +182,9 @@ def _newcomers(kept: Kept, table: Table, day: int, users: Ints) -> _Newcomers:
         pre = np.zeros((len(users), len(kept.covariates)))
         pre[at >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
         without_pre = int((at < 0).sum())
-    arm, is_new = table.arm[users], ~pre.any(axis=1)
+        if UNKNOWN in kept.covariates:
+            pre[at < 0, kept.covariates.index(UNKNOWN)] = 1.0
+    arm, is_new = table.arm[users], ~did_something_before(kept.covariates, pre)
     order = np.lexsort((table.user_id[users], is_new, arm))
     runs, end = {}, kept.places
     for i, name in enumerate(kept.experiment.arms):

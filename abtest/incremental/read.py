@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from abtest.aggregate.aggregate import without_covariate
 from abtest.aggregate.archive import Counted
+from abtest.aggregate.user_days import UNKNOWN
 from abtest.incremental.add_day import add_day
 from abtest.incremental.store import MANIFEST, Kept, create, load
 from abtest.read.checks import DAY
@@ -65,6 +67,8 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
             rows = table.filter(table[DAY].isin(days[number].values))
             kept = add_day(kept, *one_day(rows, experiment, kept.columns))
     whole = kept.aggregate
+    if UNKNOWN in whole.covariates and not kept.counts.get("users_without_pre"):
+        whole = without_covariate(whole, UNKNOWN)
     counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(whole)}
     return Counted(whole, {name: count for name, count in counts.items() if count})
 

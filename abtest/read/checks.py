@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abtest.aggregate.user_days import Ints, Table, arranged
+from abtest.aggregate.user_days import UNKNOWN, Ints, Table, arranged
 from abtest.read.days import days_of, shown
 from abtest.read.engines import DataError
 from abtest.read.spill import USER, Records
@@ -220,7 +220,7 @@ class Reader:
             self.problems.add(what, name, int(other.sum()), f"{USER} {ids[user[np.argmax(other)]]}")
 
     def _before(self, ids: Ints, before: Records) -> Floats:
-        """(users, covariates); 0 for users who are not in the second table."""
+        """(users, covariates), the last of them `UNKNOWN`: 1 for users who are not in the second table, 0 otherwise."""
         order = np.argsort(before[USER])
         ids_before = before[USER][order]
         repeated = ids_before[1:][ids_before[1:] == ids_before[:-1]]
@@ -231,7 +231,8 @@ class Reader:
         met = np.zeros(len(ids), bool)
         met[place < len(ids_before)] = ids_before[place[place < len(ids_before)]] == ids[place < len(ids_before)]
         names = [name for name in before.dtype.names or () if name != USER]
-        pre[met] = stacked(before.take(order[place[met]]), names)
+        pre[met, : len(names)] = stacked(before.take(order[place[met]]), names)
+        pre[~met, self.covariates.index(UNKNOWN)] = 1.0
         self._count("users_without_pre", ~met)
         self.counts["pre_users_without_rows"] += len(ids_before) - int(met.sum())
         return pre

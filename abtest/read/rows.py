@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed
+from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed, without_covariate
 from abtest.aggregate.archive import Counted
-from abtest.aggregate.user_days import Ints, Table
+from abtest.aggregate.user_days import UNKNOWN, Ints, Table
 from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
 from abtest.read.days import shown
 from abtest.read.engines import DataError, as_table, batches
@@ -64,7 +64,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
     if pre is not None:
         _require(_schema(pre), (USER,), "the table of covariates")
         require_same_users(table, pre)
-    covariates = inside or tuple(name if name.startswith(PRE) else PRE + name for name in outside)
+    covariates = inside if pre is None else _covariates(outside)
     reader = Reader(experiment, columns, covariates, _counted(experiment, schema))
     with (
         Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))) as rows,
@@ -88,6 +88,8 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
         for _, mine in parts:
             reader.take(mine)
     reader.problems.raise_any()
+    if pre is not None and not reader.counts["users_without_pre"]:
+        whole = without_covariate(whole, UNKNOWN)
     counts = {**reader.counts, **gaps(whole)}
     return Counted(whole, {name: count for name, count in counts.items() if count})
 
@@ -165,8 +167,17 @@ def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[
     if len(ids) < len(records):
         reader.problems.add(REPEATED, USER, len(records) - len(ids), str(ids[np.argmax(counts > 1)]))
     reader.problems.raise_any()
-    covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
-    return covariates, records[USER].copy(), stacked(records, names)
+    values = np.hstack([stacked(records, names), np.zeros((len(records), 1))])
+    return _covariates(names), records[USER].copy(), values
+
+
+def _covariates(names: Sequence[str]) -> tuple[str, ...]:
+    """Covariates by a second table's columns, and whether a user is not in it, which only that can tell."""
+    prefixed = tuple(name if name.startswith(PRE) else PRE + name for name in names)
+    if UNKNOWN in prefixed:
+        said = "says which users the table of covariates lacks, and is made of it; give the column another name"
+        raise DataError(f"Column '{UNKNOWN.removeprefix(PRE)}' {said}.")
+    return (*prefixed, UNKNOWN)
 
 
 def gaps(whole: Aggregate) -> dict[str, int]:
