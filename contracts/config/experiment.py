@@ -294,7 +294,8 @@ class Experiment(Section):
 
     def _check_times(self) -> None:
         hint = calendar.unit_hint(self.start_ms)
-        if hint:
+        # What lasts a day in milliseconds would last three years as seconds: that is an early experiment in truth.
+        if hint and not (self.start_ms + DAY_MS <= self.end_ms < calendar.SECONDS_END):
             raise ValueError(f"start_ms is in milliseconds, but {hint}")
         hint = calendar.unit_hint(self.end_ms)
         if hint and (self.end_ms <= self.start_ms or self.end_ms >= calendar.MAX_TIME_MS):

@@ -109,6 +109,8 @@ EVR = {"name": "evr", "kind": "ratio", "columns": ["a", "b"], "role": "primary"}
         ("day_offset 'Europe/Berlin' is not .* a zone by its name is given as zone", {"day_offset": "Europe/Berlin"}),
         ("as milliseconds 1772323200 is in 1970; are these seconds?", {"start": 1_772_323_200}),
         ("start_ms is in milliseconds, but 1772323200 is in 1970; are these seconds?", {"start_ms": 1_772_323_200}),
+        ("start_ms is .* are these seconds?", {"start_ms": 1_772_323_200, "end_ms": 1_772_323_200 + 90 * 86_400}),
+        ("start_ms is .* are these seconds?", {"start_ms": 1_772_323_200, "end_ms": 1_772_928_000_000}),
         ("start_ms is .* are these microseconds?", {"start_ms": 1_772_323_200_000_000}),
         ("end_ms is .* are these seconds?", {"start_ms": 1_772_323_200_000, "end_ms": 1_772_409_600}),
         ("end_ms is .* are these nanoseconds?", {"end_ms": 1_772_409_600 * 10**9}),
