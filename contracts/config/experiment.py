@@ -359,7 +359,8 @@ def validated(model: type[Validated], data: Any, where: str) -> Validated:
         problem = what.get(first["type"], first["msg"].removeprefix("Value error, "))
         if first["type"] == "string_type" and first["input"] is not None:
             problem = f"this is read as {_shown(first['input'])}, not as text; put it in quotes"
-        raise SettingsError(f"{where}: {name}{name and ': '}{problem}.") from error
+        stop = "" if problem.endswith("?") else "."
+        raise SettingsError(f"{where}: {name}{name and ': '}{problem}{stop}") from error
 
 
 def _shown(value: Any) -> str:
