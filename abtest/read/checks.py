@@ -1,7 +1,7 @@
 """Arrow batches of rows made checked records, and records the tables that aggregates are made of."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,28 +27,30 @@ class Problems:
     """What makes the data unusable: by (what it is, column), how often, and the first place it was met."""
 
     found: Counter[tuple[str, str]] = field(default_factory=Counter)
-    first: dict[tuple[str, str], str] = field(default_factory=dict)
+    first: dict[tuple[str, str], tuple[str, int | None]] = field(default_factory=dict)
 
-    def add(self, what: str, column: str, count: int, where: str) -> None:
+    def add(self, what: str, column: str, count: int, where: str, user: int | None = None) -> None:
+        """`user`: the key of one whom `where` calls ``{user}``, as the table's own name of it is not at hand."""
         self.found[what, column] += count
-        self.first.setdefault((what, column), where)
+        self.first.setdefault((what, column), (where, user))
 
     def take(self, other: "Problems") -> None:
         self.found.update(other.found)
         self.first = {**other.first, **self.first}
 
-    def raise_any(self) -> None:
-        """One sentence with all of them.
+    def raise_any(self, name_of: Callable[[int], str] = str) -> None:
+        """One sentence with all of them; `name_of`: what the table calls a user, by the key.
 
         Raises:
             DataError: there are any.
 
         """
         if self.found:
-            sentences = [
-                f"column '{column}' has {count} {what} (first: {self.first[what, column]})"
-                for (what, column), count in self.found.items()
-            ]
+            sentences = []
+            for (what, column), count in self.found.items():
+                where, user = self.first[what, column]
+                first = where if user is None else where.replace("{user}", name_of(user))
+                sentences.append(f"column '{column}' has {count} {what} (first: {first})")
             raise DataError(f"The data cannot be used: {'; '.join(sentences)}.")
 
 
@@ -211,13 +213,13 @@ class Reader:
         rows = np.bincount(user[one_arm] * self.experiment.days + day[one_arm])
         if len(rows) and rows.max() > 1:
             at, on = divmod(int(np.argmax(rows > 1)), self.experiment.days)
-            self.problems.add(REPEATED_DAYS, USER, int((rows - 1).clip(0).sum()), f"{ids[at]}, day {on}")
+            self.problems.add(REPEATED_DAYS, USER, int((rows - 1).clip(0).sum()), f"{{user}}, day {on}", int(ids[at]))
 
     def _check_constant(self, name: str, ids: Ints, user: Ints, values: Floats, first: Floats) -> None:
         other = values != first[user]
         if other.any():
             what = "rows that differ from another row of their user, but covariates belong to a user"
-            self.problems.add(what, name, int(other.sum()), f"{USER} {ids[user[np.argmax(other)]]}")
+            self.problems.add(what, name, int(other.sum()), f"{USER} {{user}}", int(ids[user[np.argmax(other)]]))
 
     def _before(self, ids: Ints, before: Records) -> Floats:
         """(users, covariates), the last of them `UNKNOWN`: 1 for users who are not in the second table, 0 otherwise."""
@@ -225,7 +227,7 @@ class Reader:
         ids_before = before[USER][order]
         repeated = ids_before[1:][ids_before[1:] == ids_before[:-1]]
         if len(repeated):
-            self.problems.add(REPEATED, USER, len(repeated), str(repeated[0]))
+            self.problems.add(REPEATED, USER, len(repeated), "{user}", int(repeated[0]))
         pre = np.zeros((len(ids), len(self.covariates)))
         place = np.searchsorted(ids_before, ids)
         met = np.zeros(len(ids), bool)

@@ -9,7 +9,7 @@ Memory holds a few batches and a group of pieces a core at a time.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,7 +24,7 @@ from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
 from abtest.read.days import shown
 from abtest.read.engines import DataError, as_table, batches
 from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
-from abtest.read.users import kind_of
+from abtest.read.users import keys_of, kind_of
 from abtest.stats.columns import Column
 from abtest.stats.metrics import Mean, Quantile, of_experiment
 from abtest.stats.moments import Floats
@@ -87,7 +87,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
         whole = reduce(add, (aggregated for aggregated, _ in parts))
         for _, mine in parts:
             reader.take(mine)
-    reader.problems.raise_any()
+    reader.problems.raise_any(partial(_name_of, [table] if pre is None else [table, pre]))
     if pre is not None and not reader.counts["users_without_pre"]:
         whole = without_covariate(whole, UNKNOWN)
     counts = {**reader.counts, **gaps(whole)}
@@ -143,7 +143,7 @@ def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -
     records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
     reader.problems.raise_any()
     users = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
-    reader.problems.raise_any()
+    reader.problems.raise_any(partial(_name_of, [table]))
     return users, dict(reader.counts)
 
 
@@ -165,8 +165,8 @@ def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[
     )
     ids, counts = np.unique(records[USER], return_counts=True)
     if len(ids) < len(records):
-        reader.problems.add(REPEATED, USER, len(records) - len(ids), str(ids[np.argmax(counts > 1)]))
-    reader.problems.raise_any()
+        reader.problems.add(REPEATED, USER, len(records) - len(ids), "{user}", int(ids[np.argmax(counts > 1)]))
+    reader.problems.raise_any(partial(_name_of, [pre]))
     values = np.hstack([stacked(records, names), np.zeros((len(records), 1))])
     return _covariates(names), records[USER].copy(), values
 
@@ -178,6 +178,16 @@ def _covariates(names: Sequence[str]) -> tuple[str, ...]:
         said = "says which users the table of covariates lacks, and is made of it; give the column another name"
         raise DataError(f"Column '{UNKNOWN.removeprefix(PRE)}' {said}.")
     return (*prefixed, UNKNOWN)
+
+
+def _name_of(tables: "Sequence[ir.Table]", key: int) -> str:
+    """What the first of `tables` that has a user calls it; read again, as no name is kept."""
+    for table in tables:
+        for batch in batches(table, [USER]):
+            same = np.flatnonzero(keys_of(batch.column(USER)) == key)
+            if len(same):
+                return shown(batch.column(USER)[int(same[0])].as_py())
+    return str(key)
 
 
 def gaps(whole: Aggregate) -> dict[str, int]:

@@ -34,8 +34,8 @@ def keys_of(values: pa.Array) -> Ints:
         values = pa.array([None if each is None else str(each) for each in values.to_pylist()], pa.string())
     kind = values.type
     if pa.types.is_unsigned_integer(kind) or pa.types.is_signed_integer(kind):
-        zero = pa.scalar(0, kind)
-        whole: Ints = pc.fill_null(values, zero).to_numpy(zero_copy_only=False).astype(np.int64)
+        filled = pc.fill_null(values, pa.scalar(0, kind)) if values.null_count else values
+        whole: Ints = filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
         return whole
     if pa.types.is_floating(kind):
         numbers = pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False)

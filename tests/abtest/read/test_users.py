@@ -131,3 +131,18 @@ def test_tables_in_memory_are_read_too(crowd, tmp_path):
         assert_same(found.aggregate, expected.aggregate)
         assert found.counts == expected.counts
     assert isinstance(days, pd.DataFrame)
+
+
+def test_what_is_said_of_a_user_is_said_by_the_name_that_the_table_has(tmp_path, crowd):
+    days, pre = (frame.assign(user_id="user-" + frame.user_id.astype(str)) for frame in crowd)
+    twice = opened(parquet(tmp_path, pd.concat([days, days.iloc[[5]]])))
+    one_day = days[days.day == days.day.iloc[5]]
+    said = f"has 1 rows of a user and day that another row has .first: {days.user_id.iloc[5]}, day"
+    with pytest.raises(DataError, match=said):
+        read(twice, WEEK)
+    with pytest.raises(DataError, match=said):
+        incremental.read(tmp_path / "kept", opened(parquet(tmp_path, pd.concat([one_day, days.iloc[[5]]]))), WEEK)
+    again = opened(parquet(tmp_path, pd.concat([pre, pre.iloc[[2]]]), "pre.parquet"))
+    for given in (read, lambda *others: incremental.read(tmp_path / "other", *others)):
+        with pytest.raises(DataError, match=f"table of covariates .first: {pre.user_id.iloc[2]}"):
+            given(opened(parquet(tmp_path, days)), WEEK, again)
