@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from contracts.config.calendar import Calendar
+
 DASH = "—"
 MINUS = "−"  # as wide as a plus; a hyphen is not
 
@@ -122,22 +124,27 @@ def level(alpha: float) -> str:
     return f"{100 * (1 - alpha):.6g} %"
 
 
-def instant(at_ms: int, offset_ms: int = 0) -> str:
-    """A moment on the clock that is `offset_ms` ahead of UTC, to the minute.
+def instant(at_ms: int, offset_ms: int = 0, zone_name: str | None = None) -> str:
+    """A moment on the clock that is `offset_ms` ahead of UTC, or on that of a named zone, to the minute.
 
     >>> instant(1_772_294_400_000, 28_800_000)
     '2026-03-01 00:00 UTC+08:00'
+    >>> instant(1_772_294_400_000, zone_name="Europe/Berlin")
+    '2026-02-28 17:00 Europe/Berlin'
     """
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms + offset_ms)
-    return f"{moment:%Y-%m-%d %H:%M} {zone(offset_ms)}"
+    ahead_ms = Calendar(offset_ms, zone_name).offset_at_ms(at_ms)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms + ahead_ms)
+    return f"{moment:%Y-%m-%d %H:%M} {zone(offset_ms, zone_name)}"
 
 
-def zone(offset_ms: int) -> str:
-    """An offset from UTC.
+def zone(offset_ms: int, name: str | None = None) -> str:
+    """A zone by its name, or an offset from UTC.
 
     >>> zone(0), zone(28_800_000), zone(-12_600_000)
     ('UTC', 'UTC+08:00', 'UTC−03:30')
     """
+    if name is not None:
+        return name
     if offset_ms == 0:
         return "UTC"
     minutes = abs(offset_ms) // 60_000

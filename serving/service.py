@@ -6,8 +6,8 @@ from typing import NoReturn
 import grpc
 import structlog
 
+from contracts.config.calendar import MAX_TIME_MS
 from contracts.config.settings import ServingSettings
-from contracts.messages.events import MAX_TIME_MS
 from contracts.runtime.clock import Clock
 from contracts.wire.recall_pb2 import (
     ModelStatus,

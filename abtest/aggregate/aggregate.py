@@ -10,7 +10,7 @@ those who are new on d did before the experiment). From these follow, without an
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -18,7 +18,7 @@ from operator import add
 import numpy as np
 
 from abtest.aggregate.sources import Votes
-from abtest.aggregate.user_days import Ints, Parts, Table
+from abtest.aggregate.user_days import Ints, Parts, Table, did_something_before
 from abtest.collect.records import EventSums
 from abtest.stats.columns import AnyColumn, Column, on_days
 from abtest.stats.cumulative import FIRST
@@ -197,7 +197,7 @@ def aggregate(
         buckets[arm] += bucketed(names, table.user_id[begin:end], totals)
         for column in spread:
             histograms[column][arm] += Histogram.of(totals[:, names.index(column)])
-        both, is_known = np.hstack((totals, pre)), pre.any(axis=1)
+        both, is_known = np.hstack((totals, pre)), did_something_before(table.covariates, pre)
         largest[arm] = largest[arm].among(both)
         for name, inside in zip(SEGMENTS, (is_known, ~is_known), strict=True):
             segments[name][arm] += Moments.of(all_names, both[inside])
@@ -216,6 +216,21 @@ def aggregate(
         _votes(table),
         _versions(table),
         largest,
+    )
+
+
+def without_covariate(aggregate: Aggregate, name: str) -> Aggregate:
+    """The same without one of the covariates."""
+    covariates = tuple(covariate for covariate in aggregate.covariates if covariate != name)
+    wide, narrow = layout(aggregate.columns, covariates, aggregate.days), (*aggregate.columns, *covariates)
+    return replace(
+        aggregate,
+        covariates=covariates,
+        moments={arm: moments.only(wide) for arm, moments in aggregate.moments.items()},
+        segments={
+            segment: {arm: moments.only(narrow) for arm, moments in by_arm.items()}
+            for segment, by_arm in aggregate.segments.items()
+        },
     )
 
 

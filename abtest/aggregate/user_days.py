@@ -17,6 +17,7 @@ from contracts.runtime.clock import SECOND_MS
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 PRE = tuple(f"pre.{column}" for column in ("recalls", "views", "effective_views", "follows", "play_s"))
+UNKNOWN = "pre.unknown"  # a covariate, 0 or 1: nothing was recorded of the user before, so its others are 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Table:
     values: Floats  # (R, K)
     in_two_arms: int = 0
     parts: Mapping[str, Parts] = field(default_factory=dict)  # "source", "age", "version", "replica"
+    left_out: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # ids of those in two arms, where they matter
 
 
 def arranged(
@@ -148,6 +150,12 @@ def earlier(state: CollectorState) -> Floats:
     """(users, len(PRE)) what everyone did before the experiment who did something then, in it or not."""
     seen = [user.pre for user in state.users.values() if user.pre.recalls]
     return np.array([_before(pre) for pre in seen], np.float64).reshape(-1, len(PRE))
+
+
+def did_something_before(covariates: Sequence[str], pre: Floats) -> npt.NDArray[np.bool_]:
+    """Which users (U,) of covariates (U, P) are known from before the experiment for something that they did."""
+    measured = [place for place, name in enumerate(covariates) if name != UNKNOWN]
+    return np.asarray(pre[:, measured].any(axis=1))
 
 
 def _versions(user: UserRecord) -> dict[str, EventSums]:

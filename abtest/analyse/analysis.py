@@ -102,6 +102,7 @@ def report(
         start_ms=experiment.start_ms,
         end_ms=experiment.end_ms,
         day_offset_ms=experiment.day_offset_ms,
+        zone=experiment.zone,
         days_planned=experiment.days,
         plan=plan.model_dump(mode="json"),
         primary=metrics[0].name,

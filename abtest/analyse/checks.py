@@ -10,6 +10,7 @@ from abtest.analyse.model_age import freshness_of
 from abtest.analyse.results import Check, Level, MetricResult
 from abtest.collect.observed import Observed
 from abtest.format import listed, number, p_value, share, threshold
+from abtest.stats.cuped import Adjustment
 from abtest.stats.novelty import BIAS_ALPHA, PrePeriod
 from abtest.stats.split import SRM_ALPHA, Split
 from abtest.stats.srm import SequentialSplit, Splits, sequential_split, splits
@@ -72,12 +73,22 @@ def checks_of(
         split_by_day(splits(by_day, weights)),
         *([split_by_replica(splits(aggregate.replicas, weights))] if aggregate.replicas else []),
         *(_pre_period(was, experiment.control) for was in alike),
+        *dropped_covariates(Adjustment.of(aggregate.through(aggregate.days - 1), aggregate.covariates)),
         *_plan(observed.changed),
         _contamination(aggregate),
         *(_interference(model, pooled=experiment.analysis.pooled_training) for model in models),
         *freshness_of(aggregate, experiment.control),
         *quality_of(aggregate, experiment, observed, metrics),
     )
+
+
+def dropped_covariates(cuped: Adjustment) -> Iterator[Check]:
+    """What CUPED was given and does not use; nothing where nobody is known from before at all."""
+    if cuped.dropped and cuped.used:
+        clauses = [f"{name} {reason}" for name, reason in cuped.dropped.items()]
+        used = ", ".join(name for name, _, _ in cuped.used)
+        text = f"CUPED goes by {used}. Left out: {'; '.join(clauses)}."
+        yield Check("dropped_covariates", "Covariates", "ok", text, dict(cuped.dropped))
 
 
 def split_so_far(split: SequentialSplit, dates: Sequence[str]) -> Check:

@@ -5,18 +5,19 @@ that could move a figure by as much as people read from it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, Unused
-from abtest.format import number, share, words
+from abtest.format import instant, number, share, words
 from abtest.stats.columns import Column
 from abtest.stats.split import SRM_ALPHA
+from contracts.config.calendar import iso_date
 from contracts.config.experiment import Experiment
 from contracts.messages.events import Reason
-from contracts.runtime.clock import DAY_MS
+from contracts.runtime.clock import MINUTE_MS
 
 UNREADABLE = 0.001  # one event in a thousand: no figure moves by what is read from it unless these users differ wildly
 SKEWED = 0.001  # as above: events whose clock is wrong, or whose feedback comes before its exposure
@@ -44,6 +45,7 @@ def quality_of(
         empty_arms(aggregate.users, experiment),
         missing_days(aggregate, experiment, observed.newest_ms),
         *last_day(experiment, observed.newest_ms),
+        *ending(experiment, days_over(experiment, observed.newest_ms, aggregate.days)),
         *events(observed.counts),
         *rows(observed.counts, sum(aggregate.users.values())),
         *(check for checks in (estimable(metrics), power(metrics)) for check in checks),
@@ -105,7 +107,7 @@ def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
     name, title = "last_day", "The last day"
     newest_ms = min(newest_ms, experiment.end_ms)
     day = day_of(experiment, min(newest_ms, experiment.end_ms - 1))
-    offset, ends_ms = experiment.day_offset_ms, _end_ms(experiment, day)
+    offset, ends_ms = experiment.calendar.offset_at_ms(newest_ms), _end_ms(experiment, day)
     date, numbers = date_of(experiment, day), {"newest_ms": newest_ms, "ends_ms": ends_ms}
     if ends_ms - newest_ms <= WHOLE_DAY_MS:
         yield Check(name, title, "ok", f"{date} is whole.", numbers)
@@ -125,10 +127,31 @@ def days_over(experiment: Experiment, newest_ms: int, seen: int) -> int:
     return sum(_end_ms(experiment, day) - newest_ms <= WHOLE_DAY_MS for day in range(seen))
 
 
+def ending(experiment: Experiment, over: int) -> Iterator[Check]:
+    """What an experiment that has not ended waits for, `over` of its days being over; nothing where it has ended.
+
+    A last day of a sliver is none that anybody planned: a fixed offset cuts days an hour off where clocks changed.
+    """
+    if over >= experiment.days:
+        return
+    name, title = "end", "The end"
+    last = experiment.days - 1
+    begins_ms = experiment.calendar.midnight_ms(experiment.first_date + last)
+    sliver_ms = experiment.end_ms - begins_ms
+    waited = [date_of(experiment, day) for day in dict.fromkeys((over, last))]
+    end = instant(experiment.end_ms, experiment.day_offset_ms, experiment.zone)
+    text = f"{over} of {experiment.days} days are over; what is waited for is {' to '.join(waited)}, up to {end}"
+    numbers = {"over": over, "days": experiment.days, "end_ms": experiment.end_ms}
+    if experiment.days > 1 and sliver_ms <= WHOLE_DAY_MS:
+        text += f". Of {waited[-1]} the experiment has {sliver_ms // MINUTE_MS} minutes: if its days are those of a "
+        text += "place whose clocks change, name that (zone: Europe/Berlin) instead of an offset"
+        yield Check(name, title, "warning", f"{text}.", numbers)
+        return
+    yield Check(name, title, "ok", f"{text}.", numbers)
+
+
 def _end_ms(experiment: Experiment, day: int) -> int:
-    offset = experiment.day_offset_ms
-    midnight = (experiment.start_ms + offset) // DAY_MS * DAY_MS - offset
-    return min(midnight + (day + 1) * DAY_MS, experiment.end_ms)
+    return min(experiment.calendar.midnight_ms(experiment.first_date + day + 1), experiment.end_ms)
 
 
 def events(counts: Mapping[str, int]) -> Iterator[Check]:
@@ -198,7 +221,7 @@ def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
         yield _graded("rows_late", "Late rows", late, read + late, text, SKEWED, VOID, {})
     unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
     if unknown or strangers:
-        text = f"Of {_of(unknown, users)} users nothing is known from before, which counts as 0; "
+        text = f"Of {_of(unknown, users)} users nothing is known from before, which CUPED is told; "
         text += f"{number(strangers)} users known from before were not seen."
         numbers = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
         yield Check("covariates", "Users without a past", "ok", text, numbers)
@@ -247,14 +270,12 @@ def power(metrics: Sequence[MetricResult]) -> Iterator[Check]:
 
 def day_of(experiment: Experiment, time_ms: int) -> int:
     """Day of the experiment, 0 being the one that it starts on."""
-    offset = experiment.day_offset_ms
-    return (time_ms + offset) // DAY_MS - (experiment.start_ms + offset) // DAY_MS
+    return experiment.day_of(time_ms)
 
 
 def date_of(experiment: Experiment, day: int) -> str:
     """A day's date as the experiment cuts days, ISO 8601."""
-    first_midnight = (experiment.start_ms + experiment.day_offset_ms) // DAY_MS
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=first_midnight + day)).date().isoformat()
+    return iso_date(experiment.first_date + day)
 
 
 def _by_chance(empty: Sequence[str], users: int, experiment: Experiment) -> Level:

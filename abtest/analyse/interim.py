@@ -55,7 +55,8 @@ def always_valid_only(report: Report, plan: AnalysisPlan, *, ended: bool = False
         report,
         plan=plan.model_dump(mode="json"),
         verdicts=tuple(
-            _verdict(verdict, plan, instant(report.end_ms, report.day_offset_ms), ended) for verdict in report.verdicts
+            _verdict(verdict, plan, instant(report.end_ms, report.day_offset_ms, report.zone), ended)
+            for verdict in report.verdicts
         ),
         metrics=tuple(_stripped(result) for result in report.metrics),
         days=tuple(_day(day, looks) for day in report.days),

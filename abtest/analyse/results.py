@@ -284,6 +284,7 @@ class Report:
     snapshots: tuple[SnapshotRow, ...]
     counts: dict[str, int]
     data_hash: str = ""  # of the aggregate's content: the same in two reports on the same data
+    zone: str | None = None  # where days are cut at midnight, if that is given by a name
 
     @property
     def invalid(self) -> bool:

@@ -70,8 +70,7 @@ class Rules(NamedTuple):
 
     def day(self, time_ms: int) -> int:
         """Day of the experiment, 0 being the one that `start_ms` falls on."""
-        offset = self.experiment.day_offset_ms
-        return (time_ms + offset) // DAY_MS - (self.experiment.start_ms + offset) // DAY_MS
+        return self.experiment.day_of(time_ms)
 
 
 @dataclass

@@ -13,19 +13,21 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from abtest.aggregate.aggregate import SEGMENTS, aggregate, bucketed
-from abtest.aggregate.user_days import Ints, Table, arranged
+from abtest.aggregate.user_days import UNKNOWN, Ints, Table, arranged, did_something_before
 from abtest.incremental.cross_day_moments import DayRows, moments_with, summarised
 from abtest.incremental.store import COVARIATES, Kept, RunKey, commit, load_roster, write_day, write_roster
 from abtest.read.engines import DataError
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
+
+UNKNOWN_PLACE, NEVER_KEPT = -1, -2  # of a user who has not come, and of one who came in two arms on the first day
 
 
 class _Newcomers(NamedTuple):
@@ -62,9 +64,10 @@ def add_day(kept: Kept, table: Table, counts: Mapping[str, int] | None = None) -
 
 def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
     roster = load_roster(kept)
+    kept = _without_left_out(kept, table.left_out, roster, counts)
     place = places_of(roster["ids"], roster["places"], table.user_id)
     came_before = place >= 0
-    gone = np.zeros(len(place), bool)
+    gone = place == NEVER_KEPT
     gone[came_before] = roster["gone"][place[came_before]]
     in_two_arms = came_before & ~gone
     in_two_arms[in_two_arms] = _arms_at(kept, place[in_two_arms]) != table.arm[in_two_arms]
@@ -73,7 +76,7 @@ def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
         roster["gone"][place[in_two_arms]] = True
     returning = np.flatnonzero(came_before & ~gone & ~in_two_arms)
     returning = returning[np.argsort(place[returning])]
-    new = _newcomers(kept, table, day, np.flatnonzero(~came_before))
+    new = _newcomers(kept, table, day, np.flatnonzero(~came_before & ~gone))
     row_count = counts["rows"] or len(table.day)
     counts.update(kept.counts)
     if kept.has_covariates_of_their_own:
@@ -114,15 +117,35 @@ def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
     return kept
 
 
+def _without_left_out(kept: Kept, left_out: Ints, roster: dict[str, Any], counts: Counter[str]) -> Kept:
+    """Users whom the new day alone has in two arms leave, and are in `roster` as such: they may come again."""
+    place = places_of(roster["ids"], roster["places"], left_out)
+    new, old = left_out[place == UNKNOWN_PLACE], place >= 0
+    old[old] = ~roster["gone"][place[old]]
+    if old.any():
+        kept = _without_users(kept, left_out[old], place[old])
+        roster["gone"][place[old]] = True
+    if kept.has_covariates_of_their_own and len(new):
+        ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
+        known = int((places_of(ids, np.arange(len(ids)), new) >= 0).sum())
+        counts["users_without_pre"] += len(new) - known
+        counts["pre_users_without_rows"] -= known
+    ids = np.concatenate([roster["ids"], new])
+    places = np.concatenate([roster["places"], np.full(len(new), NEVER_KEPT)])
+    order = np.argsort(ids, kind="stable")
+    roster["ids"], roster["places"] = ids[order], places[order]
+    return replace(kept, in_two_arms=kept.in_two_arms + len(new))
+
+
 def places_of(ids: Ints, places: Ints, wanted: Ints) -> Ints:
-    """The places of users `wanted`; -1 for those who are not among `ids`, which are sorted.
+    """The places of users `wanted`; `UNKNOWN_PLACE` for those who are not among `ids`, which are sorted.
 
     >>> places_of(np.array([3, 7]), np.array([1, 0]), np.array([7, 5, 3])).tolist()
     [0, -1, 1]
     """
     order = np.argsort(wanted)
     at = np.searchsorted(ids, wanted[order])
-    wanted_places = np.full(len(wanted), -1)
+    wanted_places = np.full(len(wanted), UNKNOWN_PLACE)
     inside = np.flatnonzero(at < len(ids))
     inside = inside[ids[at[inside]] == wanted[order[inside]]]
     wanted_places[order[inside]] = places[at[inside]]
@@ -159,7 +182,9 @@ def _newcomers(kept: Kept, table: Table, day: int, users: Ints) -> _Newcomers:
         pre = np.zeros((len(users), len(kept.covariates)))
         pre[at >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
         without_pre = int((at < 0).sum())
-    arm, is_new = table.arm[users], ~pre.any(axis=1)
+        if UNKNOWN in kept.covariates:
+            pre[at < 0, kept.covariates.index(UNKNOWN)] = 1.0
+    arm, is_new = table.arm[users], ~did_something_before(kept.covariates, pre)
     order = np.lexsort((table.user_id[users], is_new, arm))
     runs, end = {}, kept.places
     for i, name in enumerate(kept.experiment.arms):

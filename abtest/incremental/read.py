@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from abtest.aggregate.aggregate import without_covariate
 from abtest.aggregate.archive import Counted
+from abtest.aggregate.user_days import UNKNOWN
 from abtest.incremental.add_day import add_day
 from abtest.incremental.store import MANIFEST, Kept, create, load
-from abtest.read.checks import DAY, day_of, first_day
+from abtest.read.checks import DAY
+from abtest.read.days import days_of, shown
 from abtest.read.engines import DataError, batches
 from abtest.read.rows import before, gaps, one_day, wanted
 from contracts.config.experiment import Experiment
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class DayOfTable(NamedTuple):
-    """What a table calls a day, and how many rows it has of it."""
+    """What a table calls a day, perhaps in several ways, and how many rows it has of it."""
 
-    value: Any
+    values: tuple[Any, ...]
     rows: int
 
 
@@ -53,7 +56,7 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     elif inside and pre is not None:
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
     elif pre is not None:
-        covariates, ids, values = before(pre, experiment)
+        covariates, ids, values = before(table, pre, experiment)
         kept = create(folder, experiment, columns, covariates, (ids, values), spread)
     else:
         kept = create(folder, experiment, columns, inside, spread=spread)
@@ -61,9 +64,11 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     _require_order(kept, days)
     for number in sorted(days):
         if not kept.days or number > kept.days[-1].day:
-            rows = table.filter(table[DAY] == days[number].value)
+            rows = table.filter(table[DAY].isin(days[number].values))
             kept = add_day(kept, *one_day(rows, experiment, kept.columns))
     whole = kept.aggregate
+    if UNKNOWN in whole.covariates and not kept.counts.get("users_without_pre"):
+        whole = without_covariate(whole, UNKNOWN)
     counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(whole)}
     return Counted(whole, {name: count for name, count in counts.items() if count})
 
@@ -88,8 +93,8 @@ def _require_order(kept: Kept, days: Mapping[int, DayOfTable]) -> None:
     behind = [day for day in sorted(days) if day not in had and had and day < had[-1]]
     if behind:
         raise DataError(
-            f"Day {days[behind[0]].value} came after a later one was kept in {kept.folder}, and days are added in "
-            f"order; to have it, begin another folder."
+            f"Day {shown(days[behind[0]].values[0])} came after a later one was kept in {kept.folder}, and days are "
+            f"added in order; to have it, begin another folder."
         )
 
 
@@ -105,7 +110,13 @@ def _days(table: "ir.Table", experiment: Experiment) -> dict[int, DayOfTable]:
         values = batch.column(DAY)
         if values.null_count:
             raise DataError(f"The data cannot be used: column '{DAY}' has missing values.")
-        numbers = day_of(values, first_day(experiment)).tolist()
-        each = map(DayOfTable, values.to_pylist(), batch.column("rows").to_pylist())
-        days |= zip(numbers, each, strict=True)
+        numbers, unusable, what = days_of(values, experiment)
+        if unusable.any():
+            wrong = shown(values[int(unusable.argmax())].as_py())
+            raise DataError(f"The data cannot be used: column '{DAY}' has {what} (first: {wrong}).")
+        for number, value, rows in zip(
+            numbers.tolist(), values.to_pylist(), batch.column("rows").to_pylist(), strict=True
+        ):
+            before = days.get(number, DayOfTable((), 0))
+            days[number] = DayOfTable((*before.values, value), before.rows + rows)
     return {number: day for number, day in days.items() if 0 <= number < experiment.days}

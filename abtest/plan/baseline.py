@@ -38,6 +38,7 @@ class Known:
     variance_removed: float | None = None
     baseline: Baseline | None = None
     reason: str | None = None
+    rate: float | None = None  # where the metric is a share of users who do something
 
 
 def during(metric: Mean | Ratio, past: Aggregate, days: int, users_per_day: float | None = None) -> Known:
@@ -91,14 +92,14 @@ def before(
     return replace(known, baseline=_even(known, metric, moments, traffic, PRE_DAYS, days))
 
 
-def stated(mean: float, sd: float, users_per_day: float, days: int) -> Known:
-    """From a user's mean and standard deviation over the experiment.
+def stated(mean: float, sd: float, users_per_day: float, days: int, rate: float | None = None) -> Known:
+    """From a user's mean and standard deviation over the experiment; `rate`: where these are those of a share.
 
     Raises:
         ValueError: a number is not above 0.
 
     """
-    return Known(0, 0, mean, baseline=steady(mean, sd**2, users_per_day, days))
+    return Known(0, 0, mean, baseline=steady(mean, sd**2, users_per_day, days), rate=rate)
 
 
 def share_of(experiment: Experiment) -> float:

@@ -32,6 +32,7 @@ from abtest.stats.multinormal import correlation, falling_root, rectangle
 
 Kind = Literal["fixed", "group-sequential", "confidence-sequence"]
 POINTS = 1024
+STEPS, LARGEST = 60, 20.0  # of a fixed point; the largest log ratio it may pass through
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def plan(
     looks: Sequence[int] = (),
     variance_removed: float = 0.0,
     comparisons: int = 1,
+    rate: float | None = None,
 ) -> Plan:
     """The plan that finds a relative `effect`, in the treatment arm with the least weight.
 
@@ -176,6 +178,8 @@ def plan(
             always one.
         variance_removed: by CUPED, from 0 to below 1.
         comparisons: how many tests share alpha (Bonferroni; Holm's first step).
+        rate: where the metric is a share of users who do something, that of the control: a treatment's spread is then
+            that of its own share, (1 − p) / p ([CSW08] section 4.2, unpooled), and not the control's.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -187,13 +191,23 @@ def plan(
 
     """
     _check(weights, control, effect, alpha, power, variance_removed, comparisons)
+    if rate is not None and not 0 < rate * max(1.0, 1 + effect) < 1:
+        raise ValueError(f"a share of {rate:g} cannot change by {effect:+.0%}: both shares must lie between 0 and 1")
     alpha = alpha / comparisons
     whole = sum(weights.values())
     least = min(weight for arm, weight in weights.items() if arm != control)
-    dealt = whole / least + whole / weights[control]
-    errors = np.sqrt(baseline.spread * (1 - variance_removed) * dealt / baseline.users)
+    noise = baseline.spread * (1 - variance_removed) / baseline.users
+
+    def errors_at(log_ratio: Floats) -> Floats:
+        spread = 1.0 if rate is None else _relative_spread(rate, log_ratio)
+        return np.asarray(np.sqrt(noise * (whole / least * spread + whole / weights[control])))
+
+    errors = errors_at(np.full(baseline.days, math.log1p(effect)))
     drifts = [_drift(baseline, errors, day, alpha, power, kind, looks) for day in range(1, baseline.days + 1)]
-    by_day = np.expm1(np.array(drifts) * errors)
+    smallest = np.array(drifts) * errors
+    for _ in range(0 if rate is None else STEPS):  # the error depends on the effect, and so the smallest on itself
+        smallest = np.minimum(np.array(drifts) * errors_at(math.copysign(1.0, effect) * smallest), LARGEST)
+    by_day = np.expm1(smallest)
     wanted = abs(math.log1p(effect))
     days = next((day for day, d in enumerate(drifts, 1) if d * errors[day - 1] <= wanted), None)
     needed = baseline.users[-1] * (drifts[-1] * errors[-1] / wanted) ** 2
@@ -209,6 +223,16 @@ def plan(
         tuple(int(n) for n in np.round(baseline.users)),
         None if days else f"{baseline.days} days are too few to find {effect:+.2%}",
     )
+
+
+def _relative_spread(rate: float, log_ratio: Floats) -> Floats:
+    """(1 − q) / q over (1 − p) / p for the share q that is `log_ratio` above p; 0 where that is 1 or more.
+
+    >>> _relative_spread(0.05, np.log([1.0, 0.9])).round(3).tolist()
+    [1.0, 1.117]
+    """
+    changed = np.minimum(rate * np.exp(log_ratio), 1.0)
+    return np.asarray((1 - changed) / changed * rate / (1 - rate))
 
 
 def one_look(alpha: float = ALPHA, power: float = POWER) -> float:

@@ -1,30 +1,28 @@
-"""Tables of Parquet files and of any SQL engine that Ibis speaks to, streamed as Arrow batches."""
+"""Tables of Parquet and CSV files and of any SQL engine that Ibis speaks to, streamed as Arrow batches."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from contracts.config.experiment import SettingsError
+from abtest.read.files import REMOTE, line, table_of, typed
+from abtest.read.files import DataError as DataError  # noqa: PLC0414 importers have it from here
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    from ibis.backends.duckdb import Backend
 
 BATCH = 131_072  # rows asked for at a time
-
-
-class DataError(SettingsError):
-    """Data that cannot be used; one sentence says what, how often and where."""
 
 
 def opened(data: str | Path, table: str | None = None) -> "ir.Table":
     """A table where the data are; nothing is read yet.
 
     Args:
-        data: a Parquet file, a folder of them (partitioned by Hive's ``name=value`` folders or not), a glob, or the
-            URL of an engine, such as ``duckdb:///data/warehouse.duckdb``, ``sqlite:///data/days.db``,
-            ``postgres://host/db``.
+        data: a Parquet or CSV file, a folder of them (partitioned by Hive's ``name=value`` folders or not), a glob,
+            the URL of those (``file://``, ``s3://``), or that of an engine, such as
+            ``duckdb:///data/warehouse.duckdb``, ``sqlite:///data/days.db``, ``postgres://host/db``.
         table: with a URL, the table's name or a SELECT statement.
 
     Raises:
@@ -32,10 +30,10 @@ def opened(data: str | Path, table: str | None = None) -> "ir.Table":
 
     """
     text = str(data)
-    if "://" not in text:
+    if "://" not in text or text.partition("://")[0] in {"file", *REMOTE}:
         if table is not None:
-            raise DataError(f"{text} is Parquet; a table's name goes with the URL of an engine.")
-        return _parquet(text)
+            raise DataError(f"{text} is of files; a table's name goes with the URL of an engine.")
+        return table_of(text, _in_memory())
     if table is None:
         raise DataError(f"Which table of {_shown(text)}? Name one, or give a SELECT statement.")
     scheme, _, path = text.partition("://")
@@ -44,7 +42,26 @@ def opened(data: str | Path, table: str | None = None) -> "ir.Table":
     try:
         return _duckdb(path, table) if scheme == "duckdb" else _engine(text, table)
     except Exception as error:  # each engine's driver has exceptions of its own
-        raise DataError(f"Cannot open '{table}' at {_shown(text)}: {_line(error)}.") from error
+        raise DataError(f"Cannot open '{table}' at {_shown(text)}: {line(error)}.") from error
+
+
+def as_table(rows: Any) -> "ir.Table":
+    """`rows` of Ibis as they are, those of a data frame or an Arrow table as a table of Ibis.
+
+    Raises:
+        DataError: they are none of these.
+
+    """
+    import ibis
+
+    if isinstance(rows, ibis.expr.types.Table):
+        return rows
+    try:
+        return ibis.memtable(rows)
+    except Exception as error:  # whatever Ibis cannot make a table of
+        raise DataError(
+            f"Rows are a table of Ibis, a data frame or an Arrow table, not {type(rows).__name__}."
+        ) from error
 
 
 def batches(table: "ir.Table", columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -59,14 +76,25 @@ def batches(table: "ir.Table", columns: Sequence[str]) -> Iterator[pa.RecordBatc
     wanted = table.select(*columns)
     engine = ibis.get_backend(table)
     try:
-        if engine.name == "duckdb":  # Ibis 12 asks DuckDB 2 for a stream by a name that it no longer has
+        if wanted.op().find(ibis.expr.operations.InMemoryTable):  # it is in memory as a whole already
+            yield from engine.to_pyarrow(wanted).to_batches(BATCH)
+        elif engine.name == "duckdb":  # Ibis 12 asks DuckDB 2 for a stream by a name that it no longer has
             yield from engine.con.sql(wanted.compile()).to_arrow_reader(BATCH)
         else:
             yield from wanted.to_pyarrow_batches(chunk_size=BATCH)
     except DataError:
         raise
     except Exception as error:  # each engine's driver has exceptions of its own
-        raise DataError(f"The {engine.name} engine failed while rows were read: {_line(error)}.") from error
+        raise DataError(f"The {engine.name} engine failed while rows were read: {line(error)}.") from error
+
+
+def _in_memory() -> "Backend":
+    """An engine of its own, in which a moment is shown in UTC, wherever the machine stands."""
+    import ibis
+
+    engine = ibis.duckdb.connect()
+    engine.raw_sql("SET TimeZone = 'UTC'")
+    return engine
 
 
 def _engine(url: str, table: str) -> "ir.Table":
@@ -82,38 +110,13 @@ def _duckdb(path: str, table: str) -> "ir.Table":
 
     engine = ibis.duckdb.connect(path, read_only=True)
     if not _is_query(table):
-        return engine.table(table)
+        return typed(engine, engine.table(table))
     engine.raw_sql(f"CREATE TEMP VIEW driftline_rows AS {table}")
-    return engine.table("driftline_rows", database="temp.main")
+    return typed(engine, engine.table("driftline_rows", database="temp.main"))
 
 
 def _is_query(table: str) -> bool:
     return len(table.split()) > 1
-
-
-def _parquet(text: str) -> "ir.Table":
-    import ibis
-
-    path = Path(text)
-    pattern = str(path / "**" / "*.parquet") if path.is_dir() else text
-    has_files = any(path.rglob("*.parquet")) if path.is_dir() else bool(_matches(text))
-    if not has_files:
-        raise DataError(f"There is no Parquet file at {text}.")
-    try:
-        # By name, so that a column has one type that holds all files' numbers, and not the first file's.
-        return ibis.duckdb.connect().read_parquet(pattern, hive_partitioning=True, union_by_name=True)
-    except Exception as error:  # DuckDB's own, and whatever a damaged file brings about
-        raise DataError(f"Cannot read {text} as Parquet: {_line(error)}.") from error
-
-
-def _matches(pattern: str) -> list[str]:
-    from glob import glob
-
-    return glob(pattern, recursive=True)  # noqa: PTH207 an absolute pattern, which Path.glob refuses
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _shown(url: str) -> str:

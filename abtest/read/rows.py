@@ -9,38 +9,44 @@ Memory holds a few batches and a group of pieces a core at a time.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import reduce
+from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed
+from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed, without_covariate
 from abtest.aggregate.archive import Counted
-from abtest.aggregate.user_days import Ints, Table
+from abtest.aggregate.user_days import UNKNOWN, Ints, Table
 from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
-from abtest.read.engines import DataError, batches
+from abtest.read.days import shown
+from abtest.read.engines import DataError, as_table, batches
 from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
+from abtest.read.users import keys_of, kind_of
 from abtest.stats.columns import Column
-from abtest.stats.metrics import Quantile, of_experiment
+from abtest.stats.metrics import Mean, Quantile, of_experiment
 from abtest.stats.moments import Floats
 from contracts.config.experiment import METRICS, Experiment
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    import pandas as pd
+
+    Rows: TypeAlias = ir.Table | pd.DataFrame | pa.Table
 
 GROUP = 400_000  # rows that are made aggregates at once, on all cores together, or one piece each where that has more
 PRE = "pre."
 VISITS = "recalls"  # what a confidence sequence goes by, if it is there
 
 
-def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = None) -> Counted:
+def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Counted:
     """The aggregate of a table of users and days.
 
     Args:
-        table: `USER`, `ARM`, `DAY`, the columns of the experiment's metrics, and perhaps covariates ``pre.…``.
+        table: of Ibis, a data frame or an Arrow table: `USER`, `ARM`, `DAY`, the columns of the experiment's metrics,
+            and perhaps covariates ``pre.…``.
         experiment: its file.
         pre: covariates instead in a table of their own, a row per user.
 
@@ -49,6 +55,7 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
         SettingsError: the experiment has a metric that needs a column without a name.
 
     """
+    table, pre = as_table(table), None if pre is None else as_table(pre)
     columns, spread, inside = wanted(table, experiment)
     schema = _schema(table)
     if inside and pre is not None:
@@ -56,8 +63,9 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
     outside = tuple(name for name in _schema(pre) if name != USER) if pre is not None else ()
     if pre is not None:
         _require(_schema(pre), (USER,), "the table of covariates")
-    covariates = inside or tuple(name if name.startswith(PRE) else PRE + name for name in outside)
-    reader = Reader(experiment, columns, covariates)
+        require_same_users(table, pre)
+    covariates = inside if pre is None else _covariates(outside)
+    reader = Reader(experiment, columns, covariates, _counted(experiment, schema))
     with (
         Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))) as rows,
         Pieces(_dtype(_schema(pre), [], outside) if pre is not None else np.dtype([(USER, "<i8")])) as before,
@@ -79,7 +87,9 @@ def read(table: "ir.Table", experiment: Experiment, pre: "ir.Table | None" = Non
         whole = reduce(add, (aggregated for aggregated, _ in parts))
         for _, mine in parts:
             reader.take(mine)
-    reader.problems.raise_any()
+    reader.problems.raise_any(partial(_name_of, [table] if pre is None else [table, pre]))
+    if pre is not None and not reader.counts["users_without_pre"]:
+        whole = without_covariate(whole, UNKNOWN)
     counts = {**reader.counts, **gaps(whole)}
     return Counted(whole, {name: count for name, count in counts.items() if count})
 
@@ -114,7 +124,7 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
     metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
     counted = [VISITS] if VISITS in schema else []
     columns = needed([*counted, *(str(column) for metric in metrics for column in metric.columns)])
-    _require(schema, (USER, ARM, DAY, *columns), "the table")
+    _require(schema, (USER, ARM, DAY, *columns), "the table", table)
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
     return columns, spread, tuple(name for name in schema if name.startswith(PRE))
 
@@ -129,15 +139,15 @@ def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -
     """
     _, _, inside = wanted(table, experiment)
     dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))
-    reader = Reader(experiment, columns, inside)
+    reader = Reader(experiment, columns, inside, _counted(experiment, _schema(table)))
     records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
     reader.problems.raise_any()
     users = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
-    reader.problems.raise_any()
+    reader.problems.raise_any(partial(_name_of, [table]))
     return users, dict(reader.counts)
 
 
-def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
+def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
     """Names of covariates, ids of users and their covariates (users, P), for `abtest.incremental.add_day`; all of it in
     memory.
 
@@ -147,6 +157,7 @@ def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], In
     """
     names = tuple(name for name in _schema(pre) if name != USER)
     _require(_schema(pre), (USER,), "the table of covariates")
+    require_same_users(table, pre)
     reader = Reader(experiment, (), ())
     dtype = _dtype(_schema(pre), [], names)
     records = np.concatenate(
@@ -154,10 +165,29 @@ def before(pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], In
     )
     ids, counts = np.unique(records[USER], return_counts=True)
     if len(ids) < len(records):
-        reader.problems.add(REPEATED, USER, len(records) - len(ids), str(ids[np.argmax(counts > 1)]))
-    reader.problems.raise_any()
-    covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
-    return covariates, records[USER].copy(), stacked(records, names)
+        reader.problems.add(REPEATED, USER, len(records) - len(ids), "{user}", int(ids[np.argmax(counts > 1)]))
+    reader.problems.raise_any(partial(_name_of, [pre]))
+    values = np.hstack([stacked(records, names), np.zeros((len(records), 1))])
+    return _covariates(names), records[USER].copy(), values
+
+
+def _covariates(names: Sequence[str]) -> tuple[str, ...]:
+    """Covariates by a second table's columns, and whether a user is not in it, which only that can tell."""
+    prefixed = tuple(name if name.startswith(PRE) else PRE + name for name in names)
+    if UNKNOWN in prefixed:
+        said = "says which users the table of covariates lacks, and is made of it; give the column another name"
+        raise DataError(f"Column '{UNKNOWN.removeprefix(PRE)}' {said}.")
+    return (*prefixed, UNKNOWN)
+
+
+def _name_of(tables: "Sequence[ir.Table]", key: int) -> str:
+    """What the first of `tables` that has a user calls it; read again, as no name is kept."""
+    for table in tables:
+        for batch in batches(table, [USER]):
+            same = np.flatnonzero(keys_of(batch.column(USER)) == key)
+            if len(same):
+                return shown(batch.column(USER)[int(same[0])].as_py())
+    return str(key)
 
 
 def gaps(whole: Aggregate) -> dict[str, int]:
@@ -173,22 +203,49 @@ def _schema(table: "ir.Table | None") -> dict[str, Any]:
     return dict(table.schema().items()) if table is not None else {}
 
 
-def _require(schema: dict[str, Any], columns: Sequence[str], what: str) -> None:
+def _counted(experiment: Experiment, schema: dict[str, Any]) -> list[str]:
+    """Columns that must not be negative: denominators, those of quantiles, and visits."""
+    metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
+    below = [metric.columns[-1] for metric in metrics if not isinstance(metric, Mean)]
+    return [VISITS, *map(str, below)]
+
+
+def require_same_users(table: "ir.Table", pre: "ir.Table") -> None:
+    """Users of both tables can be the same.
+
+    Raises:
+        DataError: they cannot.
+
+    """
+    kind, before = _schema(table)[USER], _schema(pre)[USER]
+    if kind_of(kind) != kind_of(before):
+        raise DataError(f"Column '{USER}' is {kind} in the table and {before} in that of covariates; make it the same.")
+
+
+def _require(schema: dict[str, Any], columns: Sequence[str], what: str, table: "ir.Table | None" = None) -> None:
     lacking = [column for column in columns if column not in schema]
     if lacking:
         lacks, has = ", ".join(f"'{name}'" for name in lacking), ", ".join(schema)
         raise DataError(f"{what[0].upper()}{what[1:]} lacks {lacks}; it has {has}.")
     for column in columns:
         kind = schema[column]
-        wanted = {USER: "an integer", ARM: "text", DAY: "a date or an integer"}.get(column, "a number")
+        wanted = {ARM: "text", DAY: "a date, a midnight, text of ISO 8601, or an integer"}.get(column, "a number")
         fits = {
-            USER: kind.is_integer(),
+            USER: not (kind.is_unknown() or kind.is_null()),
             ARM: kind.is_string(),
-            DAY: kind.is_integer() or kind.is_date(),
+            DAY: kind.is_integer() or kind.is_date() or kind.is_timestamp() or kind.is_string(),
         }.get(column, kind.is_numeric() or kind.is_boolean())
         if not fits:
             is_kind = "has no type, as where there are no rows" if kind.is_unknown() or kind.is_null() else f"is {kind}"
-            raise DataError(f"Column '{column}' of {what} {is_kind}; it must be {wanted}.")
+            met = f" (first: {_first(table, column)})" if column == DAY and table is not None else ""
+            raise DataError(f"Column '{column}' of {what} {is_kind}{met}; it must be {wanted}.")
+
+
+def _first(table: "ir.Table", column: str) -> str:
+    for batch in batches(table.limit(1), [column]):
+        for value in batch.column(column).to_pylist():
+            return shown(value)
+    return "none"
 
 
 def _dtype(schema: dict[str, Any], fixed: list[tuple[str, str]], columns: Sequence[str]) -> np.dtype[np.void]:

@@ -20,7 +20,7 @@ from abtest.report.svg.forest import forest
 from abtest.report.svg.over_days import Lines, course
 from abtest.report.svg.scales import Point, reach
 from abtest.report.wording import Relative, by_plan, line
-from contracts.runtime.clock import DAY_MS
+from contracts.config.calendar import Calendar
 
 MARKED = 12  # characters of a hash that a page shows
 
@@ -287,6 +287,8 @@ def _point(relative: Relative) -> Point | None:
 
 def _days_of(report: Report, at_ms: int) -> float | None:
     """Days from the start of the first one shown to a moment; None where it lies outside those shown."""
-    first = (report.start_ms + report.day_offset_ms) // DAY_MS
-    days = (at_ms + report.day_offset_ms) / DAY_MS - first
+    calendar = Calendar(report.day_offset_ms, report.zone)
+    number = calendar.date_number(at_ms)
+    begin, end = calendar.midnight_ms(number), calendar.midnight_ms(number + 1)
+    days = number - calendar.date_number(report.start_ms) + (at_ms - begin) / (end - begin)
     return days if 0 <= days <= len(report.days) else None

@@ -179,7 +179,7 @@ def _foot(report: Report, context: ReportContext) -> str:
         ("data", report.data_hash[:12]),
         ("commit", context.commit or ""),
         ("seed", "" if context.seed is None else str(context.seed)),
-        ("days cut at midnight", fmt.zone(report.day_offset_ms)),
+        ("days cut at midnight", fmt.zone(report.day_offset_ms, report.zone)),
         ("report format", str(report.schema_version)),
     ]
     return "; ".join(f"{name} {text(value)}" for name, value in facts if value) + "."

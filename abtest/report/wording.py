@@ -177,8 +177,8 @@ def cried_wolf(alarms: FalseAlarms) -> str:
 
 def period(report: Report) -> str:
     """From when to when the experiment runs, on its own clock."""
-    zone = fmt.zone(report.day_offset_ms)
-    begin, end = (fmt.instant(at_ms, report.day_offset_ms) for at_ms in (report.start_ms, report.end_ms))
+    zone = fmt.zone(report.day_offset_ms, report.zone)
+    begin, end = (fmt.instant(at_ms, report.day_offset_ms, report.zone) for at_ms in (report.start_ms, report.end_ms))
     return f"{begin.removesuffix(zone).strip()} to {end}"
 
 

@@ -35,7 +35,9 @@ from abtest.stats.metrics import Metric
 from abtest.stats.moments import Floats, Moments
 
 ALIKE = 1e-12  # a covariate whose standard deviation is this small against its mean has none but by rounding
-SINGULAR = 1e-10  # singular values of the covariates' correlations below this share of the largest count as 0
+SINGULAR = 1e-10  # of a covariate's variance, and of the correlations' singular values: what is below counts as 0
+COUNTS = 1e-6  # a coefficient on the scale of correlations that is more than rounding
+CONSTANT = "is the same for all users, or lacks a value in some arm"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Adjusted:
     """A metric after CUPED.
 
     `estimates`: by arm; an arm's plain estimate where there is nothing to adjust it by. `covariates`: those used, and
-    `theta` (p,) their coefficients. `dropped`: covariates without variance, or without a value in some arm.
+    `theta` (p,) their coefficients. `dropped`: covariates without variance, without a value in some arm, or that follow
+    from others.
     `variance_removed`: 1 − the sum of the arms' adjusted variances over that of the plain ones, so the share that the
     variance of a difference of two arms loses; None where an arm has no variance. It may be below 0 by chance.
     """
@@ -82,13 +85,14 @@ def adjust(moments: Mapping[str, Moments], metric: Metric, covariates: Sequence[
 class Adjustment:
     """All that CUPED needs and that is the same for every metric: of the arms' `moments`, and of the covariates.
 
-    `used`: name, estimate over all arms and by arm of the covariates that vary and have a value everywhere.
+    `used`: name, estimate over all arms and by arm of the covariates that vary, have a value everywhere, and do not
+    follow from those before them. `dropped`: the others, each with the reason.
     """
 
     moments: Mapping[str, Moments]
     whole: Moments
     used: tuple[tuple[str, Estimate, dict[str, Estimate]], ...]
-    names: tuple[str, ...]
+    dropped: Mapping[str, str]
 
     @classmethod
     def of(cls, moments: Mapping[str, Moments], covariates: Sequence[str | Metric]) -> "Adjustment":
@@ -102,14 +106,22 @@ class Adjustment:
         if not moments:
             raise ValueError("there are no arms to adjust")
         whole = reduce(add, moments.values())
-        return cls(moments, whole, tuple(_covariates(moments, whole, covariates)), tuple(map(_name, covariates)))
+        varying = tuple(_covariates(moments, whole, covariates))
+        follows = _following(whole, varying)
+        names = [name for name, _, _ in varying]
+        reasons = {
+            name: follows[name] if name in names else CONSTANT
+            for name in map(_name, covariates)
+            if name in follows or name not in names
+        }
+        return cls(moments, whole, tuple(each for each in varying if each[0] not in follows), reasons)
 
     def of_metric(self, metric: Metric) -> Adjusted:
         """One metric in every arm, adjusted."""
         plain = {arm: metric.estimate(moments) for arm, moments in self.moments.items()}
         pooled = metric.estimate(self.whole)
         used = tuple(name for name, _, _ in self.used)
-        dropped = tuple(name for name in self.names if name not in used)
+        dropped = tuple(self.dropped)
         if not self.used or pooled.influence is None or pooled.variance is None:
             return Adjusted(plain, (), np.zeros(0), (*used, *dropped), _removed(plain, plain))
         inverse, with_all, means = self._joint
@@ -155,6 +167,29 @@ def _covariates(
             continue
         if pooled.variance * pooled.users > (ALIKE * pooled.value) ** 2:
             yield _name(covariate), pooled, by_arm
+
+
+def _following(whole: Moments, varying: Sequence[tuple[str, Estimate, dict[str, Estimate]]]) -> dict[str, str]:
+    """Covariates that are a linear combination of those before them, and of which: they add nothing.
+
+    What is left of one beside those kept before it is its residual variance on the scale of correlations.
+    """
+    if len(varying) < 2:
+        return {}
+    C = np.stack([_influence(estimate) for _, estimate, _ in varying])
+    covariances = C @ whole.covariances @ C.T
+    scale = 1 / np.sqrt(np.diag(covariances))
+    correlations = covariances * np.outer(scale, scale)
+    kept, follows = [0], {}
+    for place in range(1, len(varying)):
+        with_kept = correlations[kept, place]
+        coefficients = np.linalg.solve(correlations[np.ix_(kept, kept)], with_kept)
+        if 1 - with_kept @ coefficients > SINGULAR:
+            kept.append(place)
+            continue
+        others = [varying[at][0] for at, weight in zip(kept, coefficients, strict=True) if abs(weight) > COUNTS]
+        follows[varying[place][0]] = f"follows from {', '.join(others)}"
+    return follows
 
 
 def _inverse(covariances: Floats) -> Floats:

@@ -103,6 +103,16 @@ class Moments:
         products[np.ix_(places, places)] = self.products
         return Moments(columns, self.n, means, products)
 
+    def only(self, columns: Sequence[AnyColumn]) -> "Moments":
+        """Of some of the columns, in their order.
+
+        Raises:
+            KeyError: one is not there.
+
+        """
+        places = [self.place(column) for column in columns]
+        return Moments(tuple(columns), self.n, self.means[places], self.products[np.ix_(places, places)])
+
     def place(self, column: AnyColumn) -> int:
         """Where a column stands.
 

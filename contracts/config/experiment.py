@@ -3,17 +3,18 @@
 Bad files raise `SettingsError` with one sentence that names the field. docs/experiments.md is the manual.
 """
 
-import re
-from collections.abc import Hashable
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from contracts.runtime.clock import DAY_MS, MINUTE_MS
+from contracts.config import calendar
+from contracts.config.calendar import Calendar
+from contracts.config.yaml_file import SettingsError as SettingsError  # noqa: PLC0414 importers have it from here
+from contracts.config.yaml_file import read_yaml
+from contracts.runtime.clock import DAY_MS
 
 RESERVED = (
     "layer:",
@@ -42,10 +43,6 @@ ModelName = Literal[
 ]
 SourceName = ModelName | Literal["popular"]
 Validated = TypeVar("Validated", bound=BaseModel)
-
-
-class SettingsError(Exception):
-    """Settings that cannot be used; one sentence says why."""
 
 
 class Section(BaseModel):
@@ -105,7 +102,9 @@ def instant_ms(value: Any, name: str) -> int:
     if isinstance(moment, datetime) and moment.tzinfo is not None:
         return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
     shown = value.isoformat() if isinstance(value, date) else value
-    raise ValueError(f"{name} '{shown}' is not a time with a zone, such as 2026-03-01T00:00:00+08:00")
+    hint = calendar.unit_hint(value) if isinstance(value, int) else ""
+    wanted = f"{name} '{shown}' is not a time with a zone, such as 2026-03-01T00:00:00+08:00"
+    raise ValueError(f"{wanted}; as milliseconds {hint}" if hint else wanted)
 
 
 def _spelled(data: Any, **fields: str) -> Any:
@@ -229,6 +228,7 @@ class Experiment(Section):
     arms: dict[Name, Arm]
     control: str
     day_offset_ms: Annotated[int, Field(gt=-DAY_MS, lt=DAY_MS)] = 0  # added to event time before cutting days
+    zone: str | None = None  # or days are cut at midnight of this one, such as Europe/Berlin
     hypothesis: str = ""
     owner: str = ""
     layer: Name = "recall"
@@ -242,8 +242,21 @@ class Experiment(Section):
     @property
     def days(self) -> int:
         """Calendar days that the experiment touches, the first and the last perhaps in part."""
-        first, last = ((time + self.day_offset_ms) // DAY_MS for time in (self.start_ms, self.end_ms - 1))
-        return last - first + 1
+        return self.day_of(self.end_ms - 1) + 1
+
+    @property
+    def calendar(self) -> Calendar:
+        """What cuts its days."""
+        return Calendar(self.day_offset_ms, self.zone)
+
+    @property
+    def first_date(self) -> int:
+        """The date on which it starts by its own calendar, in days from 1970-01-01."""
+        return self.calendar.date_number(self.start_ms)
+
+    def day_of(self, time_ms: int) -> int:
+        """Day of the experiment at a moment in Unix milliseconds, 0 being the one that it starts on."""
+        return self.calendar.date_number(time_ms) - self.first_date
 
     @property
     def testers(self) -> frozenset[int]:
@@ -257,7 +270,9 @@ class Experiment(Section):
         if isinstance(data, dict) and "day_offset" in data:
             if "day_offset_ms" in data:
                 raise ValueError("day_offset and day_offset_ms say the same; leave one out")
-            data["day_offset_ms"] = _offset_ms(data.pop("day_offset"))
+            data["day_offset_ms"] = calendar.offset_ms(data.pop("day_offset"))
+            if data.get("zone") is not None:
+                raise ValueError("zone and day_offset both say where days are cut; leave one out")
         return data
 
     @model_validator(mode="after")
@@ -266,8 +281,7 @@ class Experiment(Section):
             raise ValueError("an experiment needs at least two arms")
         if self.control not in self.arms:
             raise ValueError(f"control arm '{self.control}' is not among the arms {sorted(self.arms)}")
-        if self.end_ms <= self.start_ms:
-            raise ValueError("end_ms must be after start_ms")
+        self._check_times()
         for salt in (self.salt, self.holdout.salt if self.holdout else ""):
             if salt.startswith(RESERVED):
                 raise ValueError(f"salt '{salt}' begins with one of {', '.join(RESERVED)}, which are taken")
@@ -278,10 +292,27 @@ class Experiment(Section):
         self._check_plan()
         return self
 
+    def _check_times(self) -> None:
+        hint = calendar.unit_hint(self.start_ms)
+        # What lasts a day in milliseconds would last three years as seconds: that is an early experiment in truth.
+        if hint and not (self.start_ms + DAY_MS <= self.end_ms < calendar.SECONDS_END):
+            raise ValueError(f"start_ms is in milliseconds, but {hint}")
+        hint = calendar.unit_hint(self.end_ms)
+        if hint and (self.end_ms <= self.start_ms or self.end_ms >= calendar.MAX_TIME_MS):
+            raise ValueError(f"end_ms is in milliseconds, but {hint}")
+        if self.end_ms <= self.start_ms:
+            raise ValueError("end_ms must be after start_ms")
+        if self.zone is not None:
+            calendar.zone_name(self.zone)
+            if self.day_offset_ms:
+                raise ValueError("zone and day_offset_ms both say where days are cut; leave one out")
+
     def _check_ramp(self) -> None:
         for step in self.ramp:
             if not self.start_ms <= step.from_ms < self.end_ms:
-                raise ValueError(f"ramp: the step to {step.share:g} begins outside the experiment's period")
+                hint = calendar.unit_hint(step.from_ms)
+                outside = f"ramp: the step to {step.share:g} begins outside the experiment's period"
+                raise ValueError(f"{outside}: {hint}" if hint else outside)
         for before, after in pairwise(self.ramp):
             if after.from_ms <= before.from_ms:
                 raise ValueError("ramp: each step must begin after the one before it")
@@ -311,43 +342,6 @@ class Experiment(Section):
             raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {self.days} days")
 
 
-def _offset_ms(value: Any) -> int:
-    match = re.fullmatch(r"([+-])(\d\d):([0-5]\d)", value) if isinstance(value, str) else None
-    if match is None:  # without quotes YAML reads +10:00 as 600
-        raise ValueError(f"day_offset '{value}' is not an offset from UTC in quotes, such as '+08:00'")
-    minutes = int(match[2]) * 60 + int(match[3])
-    return (minutes if match[1] == "+" else -minutes) * MINUTE_MS
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML, but a key that stands twice in a mapping is an error: the second would silently replace the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        met = []
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in met and key.tag != "tag:yaml.org,2002:merge":
-                problem = f"'{name}' stands twice in one mapping"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            met.append(name)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path, what: str = "settings") -> Any:
-    """What a YAML file holds.
-
-    Raises:
-        SettingsError: the file is absent or is not YAML.
-
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 a safe loader
-    except OSError as error:
-        raise SettingsError(f"Cannot read the {what} file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-
-
 def validated(model: type[Validated], data: Any, where: str) -> Validated:
     """Settings that were read from `where`.
 
@@ -363,7 +357,17 @@ def validated(model: type[Validated], data: Any, where: str) -> Validated:
         name = ".".join(str(part) for part in first["loc"]) or at_top
         what = {"extra_forbidden": "there is no such setting", "model_type": "this is not a mapping of settings"}
         problem = what.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise SettingsError(f"{where}: {name}{name and ': '}{problem}.") from error
+        if first["type"] == "string_type" and first["input"] is not None:
+            problem = f"this is read as {_shown(first['input'])}, not as text; put it in quotes"
+        stop = "" if problem.endswith("?") else "."
+        raise SettingsError(f"{where}: {name}{name and ': '}{problem}{stop}") from error
+
+
+def _shown(value: Any) -> str:
+    """What YAML makes of a word without quotes."""
+    if isinstance(value, bool):
+        return "true (so are on and yes)" if value else "false (so are off and no)"
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def load_experiment(path: Path) -> Experiment:

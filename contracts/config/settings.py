@@ -17,9 +17,9 @@ from contracts.config.experiment import (
     SettingsError,
     Source,
     load_experiment,
-    read_yaml,
     validated,
 )
+from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 
 __all__ = [

@@ -10,12 +10,13 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from contracts.config.calendar import MAX_TIME_MS, SECONDS_END, unit_hint
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
 
 SCHEMA_VERSION = 1
 MAX_PLAY_TIME_MS = 24 * 3600 * 1000
-MAX_TIME_MS = 7_258_118_400_000  # 2200-01-01
 FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow")
+DECADES_MS = 10 * SECONDS_END  # 2001: a log that received events since then has none from before 1973
 MAX_ITEMS_PER_EXPOSURE = 1000
 MAX_KEY_BYTES = 19  # digits of an id, which is below 2⁶³
 
@@ -228,7 +229,9 @@ def _require_past(time_ms: int, received_ms: int, tolerance_ms: int) -> None:
         raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is {time_ms}, not above 0")
     if time_ms >= MAX_TIME_MS:
         # A record's own timestamp may be nonsense too, so it cannot be the only judge of what lies in the future.
-        raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is {time_ms}, past the year 2199")
+        raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is in milliseconds, but {unit_hint(time_ms)}")
+    if received_ms >= DECADES_MS and unit_hint(time_ms):
+        raise BadEvent(Reason.OUT_OF_RANGE, f"time_ms is in milliseconds, but {unit_hint(time_ms)}")
     if time_ms > received_ms + tolerance_ms:
         raise BadEvent(
             Reason.FUTURE_TIMESTAMP, f"time_ms {time_ms} is {time_ms - received_ms} ms after it was received"

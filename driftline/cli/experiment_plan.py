@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contracts.config.experiment import Experiment, load_experiment, read_yaml
+from contracts.config.experiment import Experiment, load_experiment
 from contracts.config.settings import Settings, load
+from contracts.config.yaml_file import read_yaml
 from driftline.cli.options import SettingsOption
 from driftline.errors import UsageError
 
@@ -64,17 +65,14 @@ def plan(
     """
     experiment, own = _planned_file(file)
     days = days or experiment.days
-    from abtest.stats.metrics import Quantile, of_experiment
+    from abtest.stats.metrics import of_experiment
     from driftline.experiment.planning import Stated, as_values, notes_on, rows_of, table_of
     from driftline.tables import show
 
     numbers = Stated(mean, sd, rate)
-    metrics = [m for m in of_experiment(experiment) if not isinstance(m, Quantile)]
     if numbers.given and metric is None:
-        metric = metrics[0].name
-    if metric is not None and metric not in [m.name for m in metrics]:
-        raise UsageError(f"There is no metric '{metric}' to plan for; there are {', '.join(m.name for m in metrics)}.")
-    wanted = [m for m in metrics if metric in (None, m.name)]
+        metric = of_experiment(experiment)[0].name
+    wanted = _chosen(experiment, metric)
     if sum((numbers.given, settings is not None, data is not None, state is not None)) > 1:
         raise UsageError("Give one baseline: --settings, --data, --state or numbers.")
     if numbers.given:
@@ -82,7 +80,7 @@ def plan(
 
         if users_per_day is None:
             raise UsageError("A baseline in numbers needs --users-per-day.")
-        baselines = [stated(*numbers.numbers(), users_per_day, days)] * len(wanted)
+        baselines = [stated(*numbers.numbers(), users_per_day, days, rate)] * len(wanted)
         source = "from the numbers given"
     elif data is not None or state is not None:
         baselines, source = _from_aggregate(wanted, experiment, data, table, state, days, users_per_day)
@@ -102,6 +100,20 @@ def plan(
     show(table_of(rows, days))
     for sentence in notes_on(rows, experiment, days):
         typer.echo(sentence)
+
+
+def _chosen(experiment: Experiment, name: str | None) -> "list[Mean | Ratio]":
+    """The metrics that are planned for: the one of that name, or all but quantiles."""
+    from abtest.stats.metrics import Quantile, of_experiment
+
+    every = of_experiment(experiment)
+    if any(isinstance(each, Quantile) and each.name == name for each in every):
+        raise UsageError(f"Metric '{name}' is a quantile; means and ratios can be planned for.")
+    metrics = [each for each in every if not isinstance(each, Quantile)]
+    if name is not None and name not in [each.name for each in metrics]:
+        there_are = ", ".join(each.name for each in metrics)
+        raise UsageError(f"There is no metric '{name}' to plan for; there are {there_are}.")
+    return [each for each in metrics if name in {None, each.name}]
 
 
 def aa(

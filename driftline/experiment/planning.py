@@ -77,13 +77,21 @@ def rows_of(
         effect: relative, to be found; None: each metric's `minimum_effect`.
         progress: is told how many are done.
 
+    Raises:
+        UsageError: `effect`, or a metric's own, is none that the metric can have.
+
     """
+    if effect is not None and not 0 < effect < math.inf:
+        raise UsageError(
+            f"--effect is {effect:g}; it must be above 0, and is looked for in each metric's own direction."
+        )
     analysis = experiment.analysis
     weights = {name: arm.weight for name, arm in experiment.arms.items()}
     rows = []
     for done, (metric, each) in enumerate(zip(metrics, baselines, strict=True), start=1):
         wanted = abs(metric.minimum_effect if effect is None else effect) or None
         plan, needed = None, None
+        _require_possible(metric, each, _signed(metric, wanted or ANY), given=effect is not None)
         if each.baseline is not None:
             plan = planned(
                 each.baseline,
@@ -95,11 +103,21 @@ def rows_of(
                 analysis.kind,
                 analysis.looks,
                 max(each.variance_removed or 0.0, 0.0) if analysis.cuped else 0.0,
+                rate=each.rate,
             )
             needed = plan.days or days_for(sum(plan.users.values()), each.baseline)
         rows.append(Row(metric, each, wanted, plan, needed))
         progress(done)
     return rows
+
+
+def _require_possible(metric: Mean | Ratio, known: Known, effect: float, *, given: bool) -> None:
+    source = "--effect" if given else f"minimum_effect of '{metric.name}'"
+    size = f"{source} is {abs(effect):g}, which is {_percent(abs(effect))}"
+    if effect <= -1:
+        raise UsageError(f"{size}: {metric.name} cannot fall by 100 % or more; 0.01 is 1 %.")
+    if known.rate is not None and known.rate * (1 + effect) >= 1:
+        raise UsageError(f"{size}: a share of {_percent(known.rate)} of users cannot rise by that; 0.01 is 1 %.")
 
 
 def _signed(metric: Mean | Ratio, effect: float) -> float:

@@ -127,12 +127,12 @@ def run(
 
 def rendered(view: View) -> Group:
     """The view for a terminal."""
-    report, offset_ms = view.report, view.report.day_offset_ms
+    report, zone = view.report, (view.report.day_offset_ms, view.report.zone)
     parts: list[RenderableType] = [
         Text(report.experiment, style="bold"),
         Text(
             f"day {len(report.days)} of {report.days_planned}; {fmt.number(sum(report.split.users.values()))} users; "
-            f"saved {fmt.instant(view.live.saved_ms, offset_ms)}, looked at {fmt.instant(view.live.at_ms, offset_ms)}",
+            f"saved {fmt.instant(view.live.saved_ms, *zone)}, looked at {fmt.instant(view.live.at_ms, *zone)}",
             style="dim",
         ),
     ]

@@ -56,7 +56,7 @@ def test_the_manual_s_example_is_sound(tmp_path: Path) -> None:
     manual = Path(__file__).parents[3] / "docs" / "experiments.md"
     (tmp_path / "e.yaml").write_text(manual.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0])
     found = load_experiment(tmp_path / "e.yaml")
-    assert set(found.model_fields_set) >= Experiment.model_fields.keys()
+    assert set(found.model_fields_set) >= Experiment.model_fields.keys() - {"zone"}  # it is instead of day_offset
 
 
 def test_what_is_left_out_is_the_whole_layer_for_everyone_by_the_usual_metrics() -> None:
@@ -103,6 +103,18 @@ EVR = {"name": "evr", "kind": "ratio", "columns": ["a", "b"], "role": "primary"}
         ("start and start_ms say the same", {"start": "2026-03-01T00:00:00Z", "start_ms": 0}),
         ("day_offset '600' is not an offset from UTC in quotes", {"day_offset": 600}),
         ("day_offset '-8' is not", {"day_offset": "-8"}),
+        ("zone and day_offset both say where days are cut", {"day_offset": "+08:00", "zone": "Europe/Berlin"}),
+        ("zone and day_offset_ms both say", {"day_offset_ms": 3_600_000, "zone": "Europe/Berlin"}),
+        ("zone 'Berlin' is not the name of a time zone, such as Europe/Berlin", {"zone": "Berlin"}),
+        ("day_offset 'Europe/Berlin' is not .* a zone by its name is given as zone", {"day_offset": "Europe/Berlin"}),
+        ("as milliseconds 1772323200 is in 1970; are these seconds?", {"start": 1_772_323_200}),
+        ("start_ms is in milliseconds, but 1772323200 is in 1970; are these seconds?", {"start_ms": 1_772_323_200}),
+        ("start_ms is .* are these seconds?", {"start_ms": 1_772_323_200, "end_ms": 1_772_323_200 + 90 * 86_400}),
+        ("start_ms is .* are these seconds?", {"start_ms": 1_772_323_200, "end_ms": 1_772_928_000_000}),
+        ("start_ms is .* are these microseconds?", {"start_ms": 1_772_323_200_000_000}),
+        ("end_ms is .* are these seconds?", {"start_ms": 1_772_323_200_000, "end_ms": 1_772_409_600}),
+        ("end_ms is .* are these nanoseconds?", {"end_ms": 1_772_409_600 * 10**9}),
+        ("begins outside .*: 1772323200 is in 1970", {"ramp": [{"from_ms": 1_772_323_200, "share": 0.1}]}),
         ("day_offset and day_offset_ms say the same", {"day_offset": "+08:00", "day_offset_ms": 0}),
         (
             "arms.a.weight: Input should be a finite number",
@@ -150,3 +162,68 @@ def test_each_mistake_is_named(complaint: str, changes: dict[str, Any]) -> None:
         validated(Experiment, data, "e.yaml")
     assert str(caught.value).startswith("e.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("arms:\n  on: {weight: 1}\n", "arms: YAML reads the name on as true or false; put it in quotes, 'on'"),
+        ("arms:\n  a: {}\n  NO: {}\n", "arms: YAML reads the name NO as true or false; put it in quotes, 'NO'"),
+        ("arms:\n  1: {}\n", "arms: YAML reads the name 1 as a number; put it in quotes, '1'"),
+        ("arms:\n  1e3: {}\n  1.5: {}\n", "arms: YAML reads the name 1.5 as a number"),
+        ("arms:\n  2026-03-01: {}\n", "arms: YAML reads the name 2026-03-01 as a timestamp"),
+        ("arms:\n  ~: {}\n", "arms: YAML reads the name ~ as nothing"),
+        ("overrides:\n  off: [1]\n", "overrides: YAML reads the name off as true or false"),
+        ("metrics:\n  - {yes: 1}\n", "metrics.0: YAML reads the name yes as true or false"),
+    ],
+)
+def test_a_name_that_yaml_does_not_read_as_text_is_named_and_quotes_are_asked_for(tmp_path, written, complaint) -> None:
+    (tmp_path / "e.yaml").write_text(f"name: w\nsalt: w\n{written}")
+    with pytest.raises(SettingsError) as raised:
+        load_experiment(tmp_path / "e.yaml")
+    assert complaint in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"control": False}, "control: this is read as false (so are off and no), not as text; put it in quotes."),
+        ({"salt": 2026}, "salt: this is read as 2026, not as text; put it in quotes."),
+        ({"name": True}, "name: this is read as true (so are on and yes), not as text; put it in quotes."),
+        ({"metrics": [{**EVR, "name": False}]}, "metrics.0.name: this is read as false"),
+        ({"metrics": [{**EVR, "columns": [True, "b"]}]}, "metrics.0.columns.0: this is read as true"),
+    ],
+)
+def test_a_name_given_without_quotes_as_a_value_is_refused_too(changes, complaint) -> None:
+    with pytest.raises(SettingsError) as raised:
+        validated(Experiment, mapping(**changes), "e")
+    assert complaint in str(raised.value)
+
+
+def test_words_that_are_no_names_may_be_true_or_false_and_merged_keys_stay(tmp_path) -> None:
+    text = WRITTEN.replace("arms:", "x: &x {weight: 1}\narms:").replace(
+        "{weight: 1, model: t2diff}", "{<<: *x, model: t2diff}"
+    )
+    (tmp_path / "e.yaml").write_text(text.replace("correction: bh", "correction: bh, cuped: off"))
+    with pytest.raises(SettingsError, match="x: there is no such setting"):
+        load_experiment(tmp_path / "e.yaml")
+    (tmp_path / "e.yaml").write_text(WRITTEN.replace("correction: bh", "correction: bh, cuped: off"))
+    assert load_experiment(tmp_path / "e.yaml").analysis.cuped is False
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "end", "days"),
+    [
+        ("Europe/Berlin", "2026-10-22T00:00:00+02:00", "2026-10-29T00:00:00+01:00", 7),
+        ("Europe/Berlin", "2026-03-26T00:00:00+01:00", "2026-04-02T00:00:00+02:00", 7),
+        ("America/New_York", "2026-10-30T00:00:00-04:00", "2026-11-06T00:00:00-05:00", 7),
+        ("Asia/Tokyo", "2026-03-01T00:00:00+09:00", "2026-03-02T00:00:00+09:00", 1),
+    ],
+)
+def test_days_of_a_zone_are_counted_by_its_own_clock(zone, start, end, days) -> None:
+    given = {key: value for key, value in mapping(start=start, end=end, zone=zone).items() if not key.endswith("_ms")}
+    found = validated(Experiment, given, "e")
+    assert (found.days, found.day_of(found.start_ms), found.day_of(found.end_ms - 1)) == (days, 0, days - 1)
+    assert found.day_of(found.end_ms) == days
+    assert found.day_of(found.start_ms - 1) == -1

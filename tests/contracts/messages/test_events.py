@@ -79,6 +79,23 @@ def test_a_time_that_no_calendar_needs_is_out_of_range_whatever_the_log_says() -
     assert reason_of(feedback(time_ms=2**60), received_ms=2**61) == Reason.OUT_OF_RANGE
 
 
+@pytest.mark.parametrize(
+    ("time_ms", "unit"),
+    [(1_772_323_200, "seconds"), (1_772_323_200 * 10**6, "microseconds"), (1_772_323_200 * 10**9, "nanoseconds")],
+)
+def test_a_time_in_another_unit_than_milliseconds_is_out_of_range_and_the_letter_says_so(
+    time_ms: int, unit: str
+) -> None:
+    limits = LIMITS | {"received_ms": 1_772_323_260_000}
+    shown = Exposure(schema_version=1, event_id="e", request_id="r", user_id=1, time_ms=time_ms)
+    for decode, message in ((decode_feedback, feedback(time_ms=time_ms)), (decode_exposure, shown)):
+        with pytest.raises(BadEvent, match=f"{time_ms} is .*; are these {unit}") as raised:
+            decode(message.SerializeToString(), **limits)
+        assert raised.value.reason == Reason.OUT_OF_RANGE
+    decode_feedback(feedback(time_ms=1_772_323_200_000).SerializeToString(), **limits)
+    decode_feedback(feedback(time_ms=820_454_400_000).SerializeToString(), **limits)  # a log of 1996, replayed
+
+
 def test_a_record_over_the_limit_is_oversized() -> None:
     assert reason_of(feedback(request_id="r" * 20_000)) == Reason.OVERSIZED
 

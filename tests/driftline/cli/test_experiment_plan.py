@@ -15,6 +15,7 @@ from abtest.collect.store import Saved, path_of, save
 from contracts.config.settings import load
 from contracts.runtime.clock import DAY_MS
 from driftline.cli.app import app
+from driftline.errors import UsageError
 from tests.abtest.abtest_cases import START, experiment, observe, week
 from tests.contracts.config.test_settings import sound
 
@@ -95,10 +96,45 @@ def planned(*arguments: object):
 def test_a_plan_from_numbers_is_the_textbook_one(settings: Path) -> None:
     (line,) = planned(settings, "--rate", 0.2, "--effect", 0.1, "--users-per-day", 1000, "--days", 14).values()
     assert line["metric"] == "evr"
-    each = 2 * (1.959964 + 0.841621) ** 2 * (0.8 / 0.2) / math.log(1.1) ** 2
+    each = (1.959964 + 0.841621) ** 2 * (0.8 / 0.2 + 0.78 / 0.22) / math.log(1.1) ** 2  # of each arm its own variance
     assert line["users_per_arm"] == {"control": math.ceil(each), "treatment": math.ceil(each)}
     assert line["days_needed"] == math.ceil(2 * each / 1000)
-    assert line["minimum_detectable"] == pytest.approx(math.expm1(math.log(1.1) * math.sqrt(2 * each / 14_000)))
+    least = math.log1p(line["minimum_detectable"])
+    spread = 0.8 / 0.2 + (1 - 0.2 * math.exp(least)) / (0.2 * math.exp(least))
+    assert least == pytest.approx((1.959964 + 0.841621) * math.sqrt(spread / 7000), rel=1e-6)
+
+
+def test_a_share_that_falls_needs_more_users_than_the_control_s_variance_says(settings: Path) -> None:
+    """5 % to 4.5 %: 26,869 users an arm by the variance of 5 % in both, 28,440 by each arm's own."""
+    metrics = [
+        {"name": "conv", "kind": "mean", "columns": ["conv"], "role": "primary", "direction": "decrease"},
+        {"name": "p90", "kind": "quantile", "columns": ["conv"], "q": 0.9},
+    ]
+    spec = yaml.safe_load(settings.read_text())
+    spec["experiment"]["metrics"] = metrics
+    settings.write_text(yaml.safe_dump(spec))
+    (line,) = planned(settings, "--rate", 0.05, "--effect", 0.1, "--users-per-day", 5000, "--days", 14).values()
+    each = (1.959964 + 0.841621) ** 2 * (0.95 / 0.05 + 0.955 / 0.045) / math.log(0.9) ** 2
+    assert line["users_per_arm"]["control"] == math.ceil(each) == 28_440
+    for arguments, said in (
+        (["--effect", 5], "--effect is 5, which is 500 %: conv cannot fall by 100 % or more; 0.01 is 1 %."),
+        (["--effect", 1], "conv cannot fall by 100 % or more"),
+        (["--effect", 0], "--effect is 0; it must be above 0"),
+        (["--effect", "-0.1"], "--effect is -0.1; it must be above 0"),
+        (["--effect", "nan"], "--effect is nan; it must be above 0"),
+        (["--effect", "inf"], "--effect is inf; it must be above 0"),
+        (["--effect", 0.1, "--metric", "p90"], "Metric 'p90' is a quantile; means and ratios can be planned for."),
+    ):
+        shown = run("plan", settings, "--rate", 0.05, "--users-per-day", 5000, *arguments)
+        assert isinstance(shown.exception, UsageError), arguments
+        assert said in str(shown.exception)
+
+
+def test_a_share_of_users_cannot_rise_above_all_of_them(settings: Path) -> None:
+    for effect in (1, 5):
+        shown = run("plan", settings, "--rate", 0.5, "--users-per-day", 5000, "--effect", effect)
+        assert isinstance(shown.exception, UsageError)
+        assert "a share of 50 % of users cannot rise by that" in str(shown.exception)
 
 
 def test_a_plan_from_an_experiment_that_runs_goes_by_its_users_and_days(settings: Path) -> None:

@@ -1,0 +1,167 @@
+"""Which files hold the rows: Parquet and CSV by their names, without those that a writer has not committed."""
+
+from collections.abc import Sequence
+from glob import escape, glob, has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from contracts.config.experiment import SettingsError
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    from ibis.backends.duckdb import Backend
+
+PARQUET, CSV = (".parquet", ".pq", ".parq"), (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+REMOTE = ("s3", "s3a", "gs", "gcs", "r2", "http", "https")
+MAGIC = b"PAR1"
+
+Format = Literal["Parquet", "CSV"]
+
+
+class DataError(SettingsError):
+    """Data that cannot be used; one sentence says what, how often and where."""
+
+
+def files_of(place: str) -> tuple[Format, list[str]]:
+    """Their format and the files at a path, a folder, a glob, or a ``file://`` URL of one, in order.
+
+    Of a folder or a glob, names that begin with ``_`` or ``.`` are no data at any depth below what is written out.
+
+    Raises:
+        DataError: there are none, of both formats, or one that is not what its name says.
+
+    """
+    text = unquote(urlsplit(place).path) if place.startswith("file://") else place
+    path = Path(text)
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and is_data(file.relative_to(path).parts))
+    else:
+        parts = path.parts
+        fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
+        met = map(Path, glob(text, recursive=True))  # noqa: PTH207 an absolute pattern, which Path.glob refuses
+        files = sorted(file for file in met if file.is_file() and is_data(file.parts[fixed:]))
+    by_format: dict[Format, list[Path]] = {}
+    for file in files:
+        by_name = format_of(file.name)
+        if by_name is not None:
+            by_format.setdefault(by_name, []).append(file)
+    if not by_format:
+        others = f"; {files[0].name} is neither that nor CSV by its name" if files else ""
+        raise DataError(f"There is no Parquet file at {place}{others}.")
+    if len(by_format) > 1:
+        (a, first), (b, second) = ((name, each[0].name) for name, each in by_format.items())
+        raise DataError(f"{place} has {a} ({first}) and {b} ({second}); give those of one format.")
+    ((kind, chosen),) = by_format.items()
+    for file in chosen:
+        _require_whole(file, kind)
+    return kind, [escape(str(file)) for file in chosen]
+
+
+def is_data(parts: Sequence[str]) -> bool:
+    """Whether no name of a path below its folder begins with ``_`` or ``.``, as those of Hadoop's committers do.
+
+    >>> is_data(["day=3", "a.parquet"]), is_data(["_temporary", "0", "a.parquet"]), is_data([".a.parquet"])
+    (True, False, False)
+    """
+    return not any(part.startswith(("_", ".")) for part in parts)
+
+
+def format_of(name: str) -> Format | None:
+    """By the end of a file's name; None where it is neither.
+
+    >>> format_of("a.PQ"), format_of("a.csv.gz"), format_of("a.parquet.crc")
+    ('Parquet', 'CSV', None)
+    """
+    lower = name.lower()
+    return "Parquet" if lower.endswith(PARQUET) else "CSV" if lower.endswith(CSV) else None
+
+
+def _require_whole(file: Path, kind: Format) -> None:
+    try:
+        with file.open("rb") as opened:
+            begin = opened.read(4)
+            size = opened.seek(0, 2)
+            opened.seek(max(size - 4, 0))
+            end = opened.read(4)
+    except OSError as error:
+        raise DataError(f"Cannot read {file}: {error.strerror}.") from error
+    if not size:
+        raise DataError(f"{file} is empty.")
+    if kind == "CSV" and begin == MAGIC:
+        raise DataError(f"{file} is called CSV, but is Parquet; give it a name that ends in .parquet.")
+    if kind == "Parquet" and begin != MAGIC:
+        raise DataError(f"Cannot read {file} as Parquet: it does not begin as Parquet does.")
+    if kind == "Parquet" and (end != MAGIC or size < 12):
+        raise DataError(f"Cannot read {file} as Parquet: it breaks off before its end.")
+
+
+def table_of(place: str, engine: "Backend") -> "ir.Table":
+    """A table of the files at a place, see `files_of`, or at the URL of an object store (`REMOTE`).
+
+    Raises:
+        DataError: there is nothing that can be read.
+
+    """
+    scheme = place.partition("://")[0] if "://" in place else ""
+    try:
+        kind, files = _remote(place, engine) if scheme in REMOTE else files_of(place)
+        # By name, so that a column has one type that holds all files' numbers, and not the first file's.
+        if kind == "Parquet":
+            return typed(engine, engine.read_parquet(files, hive_partitioning=True, union_by_name=True))
+        return _csv(files, engine)
+    except DataError:
+        raise
+    except Exception as error:  # DuckDB's own, and whatever a damaged file brings about
+        raise DataError(f"Cannot read {place}: {line(error)}.") from error
+
+
+def typed(engine: "Backend", table: "ir.Table") -> "ir.Table":
+    """With moments in microseconds where Ibis has no name for their type: nanoseconds with a zone, as pandas writes."""
+    unnamed = [name for name, kind in table.schema().items() if kind.is_unknown() and "TIMESTAMP" in str(kind)]
+    if not unnamed:
+        return table
+    quoted = ['"' + name.replace('"', '""') + '"' for name in unnamed]
+    casts = ", ".join(f"{name}::TIMESTAMPTZ AS {name}" for name in quoted)
+    view = f"driftline_{table.get_name()}"
+    source = f'"{table.get_name()}"'
+    engine.raw_sql(f'CREATE TEMP VIEW "{view}" AS SELECT * REPLACE ({casts}) FROM {source}')  # noqa: S608 quoted names
+    return engine.table(view, database="temp.main")
+
+
+def _remote(place: str, engine: "Backend") -> tuple[Format, list[str]]:
+    by_name = format_of(place)
+    if place.startswith("http") and by_name is not None:
+        return by_name, [place]
+    whole = place if by_name is not None else f"{place.rstrip('/')}/**"
+    fixed = whole.partition("*")[0].rpartition("/")[0]
+    rows = engine.con.execute("SELECT file FROM glob(?)", [whole]).fetchall()
+    files = sorted(file for (file,) in rows if is_data(file.removeprefix(fixed).strip("/").split("/")))
+    formats = {format_of(file) for file in files} - {None}
+    if len(formats) != 1:
+        raise DataError(f"There have to be Parquet files at {place}, or CSV, and not both.")
+    (kind,) = formats
+    return kind or "Parquet", [file for file in files if format_of(file) == kind]
+
+
+def _csv(files: Sequence[str], engine: "Backend") -> "ir.Table":
+    """Types by all rows; but an arm is text, and so are users whom a number would not write as the file does (007)."""
+    options: dict[str, Any] = {"union_by_name": True, "hive_partitioning": True}
+    table = engine.read_csv(list(files), sample_size=-1, **options)
+    schema, types = table.schema(), {}
+    if "arm" in schema and not schema["arm"].is_string():
+        types["arm"] = "VARCHAR"
+    if "user_id" in schema and not schema["user_id"].is_string():
+        written = engine.read_csv(list(files), all_varchar=True, **options)
+        as_number = written.user_id.try_cast("int64").cast("string")
+        differs = written.filter(written.user_id.notnull() & ~written.user_id.identical_to(as_number)).count()
+        if engine.con.execute(differs.compile()).fetchall()[0][0]:
+            types["user_id"] = "VARCHAR"
+    return engine.read_csv(list(files), sample_size=-1, types=types, **options) if types else table
+
+
+def line(error: Exception) -> str:
+    """What an engine's exception says, in one line without its full stop."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

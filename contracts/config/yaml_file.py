@@ -1,0 +1,73 @@
+"""YAML files of settings: what YAML would silently make of a name, or of a key that stands twice, is refused."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; one sentence says why."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but a key that stands twice in a mapping is an error: the second would silently replace the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        met = []
+        for key in (key for key, _ in node.value if key.tag != MERGE):  # `<<` may stand there, and no value is its own
+            name = self.construct_object(key, deep=True)
+            if name in met:
+                problem = f"'{name}' stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            met.append(name)
+        return super().construct_mapping(node, deep)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        _require_text_keys(node, "", set())
+        return node
+
+
+class _KeyError(Exception):
+    """A key that YAML does not read as text."""
+
+
+def _require_text_keys(node: yaml.Node | None, path: str, met: set[int]) -> None:
+    """Every key is text: `on` would be true, `1` a number, `2026-03-01` a date, and none the name that was written."""
+    if node is None or id(node) in met:  # an alias may be met again, and within itself
+        return
+    met.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for place, each in enumerate(node.value):
+            _require_text_keys(each, f"{path}.{place}" if path else str(place), met)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag not in {TEXT, MERGE}:
+                kind = key.tag.rpartition(":")[2]
+                what = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
+                read = what.get(kind, f"a {kind}")
+                at = f"{path}: " if path else ""
+                raise _KeyError(f"{at}YAML reads the name {key.value} as {read}; put it in quotes, '{key.value}'")
+            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            _require_text_keys(value, f"{path}.{name}" if path else name, met)
+
+
+def read_yaml(path: Path, what: str = "settings") -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        SettingsError: the file is absent, is not YAML, or has a name that YAML does not read as text.
+
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 a safe loader
+    except OSError as error:
+        raise SettingsError(f"Cannot read the {what} file {path}: {error.strerror}.") from error
+    except _KeyError as error:
+        raise SettingsError(f"{path}: {error}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
