@@ -88,7 +88,8 @@ class Reader:
         self._bad(batch, pc.and_(at.is_null(), pc.invert(missing)), _other_than(self.arms), ARM)
         self._bad(batch, batch.column(DAY).is_null(), "missing values", DAY)
         day, unusable, what = days_of(batch.column(DAY), self.experiment)
-        self._bad(batch, pa.array(unusable), what, DAY)
+        if unusable.any():
+            self._bad(batch, pa.array(unusable), what, DAY)
         records = self.values(batch, dtype)
         inside = (day >= 0) & (day < self.experiment.days)
         records[ARM] = pc.fill_null(at, 0).to_numpy()
@@ -209,8 +210,10 @@ class Reader:
 
     def _check_repeats(self, ids: Ints, user: Ints, day: Ints, mixed: npt.NDArray[np.bool_]) -> None:
         """Two rows of a day are one too many; but of a user in two arms none counts."""
-        one_arm = ~mixed[user]
-        rows = np.bincount(user[one_arm] * self.experiment.days + day[one_arm])
+        if mixed.any():
+            one_arm = ~mixed[user]
+            user, day = user[one_arm], day[one_arm]
+        rows = np.bincount(user * self.experiment.days + day)
         if len(rows) and rows.max() > 1:
             at, on = divmod(int(np.argmax(rows > 1)), self.experiment.days)
             self.problems.add(REPEATED_DAYS, USER, int((rows - 1).clip(0).sum()), f"{{user}}, day {on}", int(ids[at]))

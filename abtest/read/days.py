@@ -47,7 +47,8 @@ def days_of(column: pa.Array, experiment: Experiment) -> Days:
     numbers = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
     far = (numbers >= FURTHEST) | ((numbers <= -FURTHEST) if pa.types.is_signed_integer(kind) else False)
     what = "numbers that are not counted from the experiment's first day, 0; a date is given as a date or as ISO 8601"
-    return Days(np.where(far, 0, numbers).astype(np.int64), far, what)
+    usable = np.where(far, 0, numbers) if far.any() else numbers
+    return Days(usable.astype(np.int64, copy=False), far, what)
 
 
 def _midnights(column: pa.Array, experiment: Experiment) -> Days:

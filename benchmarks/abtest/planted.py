@@ -196,7 +196,7 @@ def learned(seed: int, state: CollectorState) -> tuple[ModelFacts, ModelFacts]:
     A harmless share at the control's model, one between `INTERFERENCE` at the treatment's.
     """
     random = np.random.default_rng([seed, 2])
-    examples = sum(response.effective_view for r in state.requests.values() for response in r.responses.values())
+    examples = sum(response.effective_view for r in state.requests.values() for response in r.responses)
     facts = []
     pairs = (("control", "treatment", "two_tower", HARMLESS), ("treatment", "control", "t2diff", None))
     for arm, other, model, harmless in pairs:
