@@ -33,7 +33,7 @@ test: servers ## run the tests, on all cores up to four
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # What differed between Pythons so far: connections that nobody closes, and the libraries that leave them open.
-SHORT := tests/serving tests/feature_repo contracts serving stream abtest -m 'not proof'
+SHORT := tests/serving tests/feature_repo abtest contracts driftline evaluation serving stream trainer world -m 'not proof'
 
 test-pythons: ## run a short form of the tests on every newer Python that is found
 	@for python in $$(.ci/newer-pythons $(PYTHON)); do \

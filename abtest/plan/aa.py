@@ -148,7 +148,7 @@ def enough(alpha: float) -> int:
 
     With fewer, the interval of a rate of 0 holds alpha, so that no metric would be found significant too rarely.
 
-    >>> enough(0.05), [binomtest(0, n, 0.05).proportion_ci(0.99).high < 0.05 for n in (103, 104)]
+    >>> enough(0.05), [bool(binomtest(0, n, 0.05).proportion_ci(0.99).high < 0.05) for n in (103, 104)]
     (104, [False, True])
     """
     return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log1p(-alpha))
