@@ -231,6 +231,7 @@ def without_covariate(aggregate: Aggregate, name: str) -> Aggregate:
             segment: {arm: moments.only(narrow) for arm, moments in by_arm.items()}
             for segment, by_arm in aggregate.segments.items()
         },
+        largest={arm: users.only(narrow) for arm, users in aggregate.largest.items()},
     )
 
 

@@ -60,6 +60,17 @@ class Largest:
             users[row] = _further(mine, theirs, row % ranked, highest=row < ranked)
         return Largest(self.columns, users)
 
+    def only(self, columns: Sequence[str]) -> "Largest":
+        """With these of the columns, the ranked ones among them and first.
+
+        Raises:
+            ValueError: one is not there.
+
+        >>> Largest.of(("x", "y", "z"), np.array([[1.0, 5.0, 2.0]]), 1).only(("x", "z")).users[0].tolist()
+        [1.0, 2.0]
+        """
+        return Largest(tuple(columns), self.users[:, [self.columns.index(column) for column in columns]])
+
     def of_columns(self, columns: Sequence[str]) -> Floats:
         """The users who stand out in any of `columns`, each once (users, K)."""
         ranked = len(self.users) // 2
