@@ -68,6 +68,7 @@ class Largest:
 
         >>> Largest.of(("x", "y", "z"), np.array([[1.0, 5.0, 2.0]]), 1).only(("x", "z")).users[0].tolist()
         [1.0, 2.0]
+
         """
         return Largest(tuple(columns), self.users[:, [self.columns.index(column) for column in columns]])
 

@@ -19,6 +19,7 @@ from trainer.models.t2diff import T2Diff
 from trainer.models.t2diff_paper import MixedAttentionOnly, T2DiffPaper, WithoutDrifts
 from trainer.models.two_tower import TwoTower
 
+# Settings and experiments name these; `ModelName` in contracts.config.experiment lists them, and a test ties the two.
 REGISTRY: dict[str, Callable[[ModelSettings], UserEncoder]] = {
     "bert4rec": BERT4Rec,
     "caser": Caser,
