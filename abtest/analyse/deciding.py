@@ -149,7 +149,7 @@ def _weigh(
     if value is None or effect.difference is None:
         return _Weighed(result, line, None, (), effect.reason or "it cannot be estimated", None, by_arm)
     if not effect.difference_std_error:
-        return _Weighed(result, line, None, (), "all users are alike", None, by_arm)
+        return _alike(result, line, effect.difference, value, by_arm, min(users.moments[arm].n for arm in arms))
     on_log = _of_log(effect, alpha, value)
     difference = _Statistic(effect.difference, effect.difference_std_error, on_log=False, control=value)
     events = min(each.events for each in by_arm.values())
@@ -166,6 +166,18 @@ def _weigh(
     if not by_log and ship_reason is None and not users.largest and events < FEW:
         ship_reason = f"only {events:.0f} effective events"
     return _Weighed(result, line, statistic, tuple(others), reason, ship_reason, by_arm)
+
+
+def _alike(
+    result: MetricResult, line: ArmEffect, difference: float, control: float, by_arm: Mapping[str, Evidence], users: int
+) -> _Weighed:
+    """All users of an arm have one value: where the arms' values differ, users enough make that certain."""
+    if not difference:
+        return _Weighed(result, line, None, (), "all users are alike", None, by_arm)
+    if users < FEW:
+        return _Weighed(result, line, None, (), f"all users of an arm are alike, and only {users}", None, by_arm)
+    certain = _Statistic(difference, abs(difference) * 1e-9, on_log=False, control=control)
+    return _Weighed(result, line, certain, (), None, None, by_arm)
 
 
 def _one_user(by_arm: Mapping[str, Evidence], *, by_log: bool) -> tuple[str | None, str | None]:
@@ -221,6 +233,9 @@ def _judge(weighed: _Weighed, level: float, critical: float | None) -> Deciding:
         math.expm1(min(end, LARGEST_LOG)) if statistic.on_log else end for end in (statistic.estimate, low, high)
     )
     shares = {arm: each.share for arm, each in weighed.by_arm.items()}
+    worse, reason = _claim(weighed, "worse", critical, weighed.reason), weighed.reason
+    if weighed.result.role == "guardrail" and not worse.holds:
+        reason = reason or weighed.ship_reason or _hidden_loss(weighed, critical)
     if planned is not None and planned.kind != "fixed" and statistic.on_log and planned.relative is not None:
         estimate = planned.relative  # a confidence sequence's interval need not lie evenly about it
     return Deciding(
@@ -234,9 +249,9 @@ def _judge(weighed: _Weighed, level: float, critical: float | None) -> Deciding:
         events={arm: _finite(each.events) for arm, each in weighed.by_arm.items()},
         largest_share=shares,
         better=_claim(weighed, "better", critical, weighed.ship_reason or weighed.reason),
-        worse=_claim(weighed, "worse", critical, weighed.reason),
+        worse=worse,
         short=_claim(weighed, "short", critical, weighed.reason),
-        reason=weighed.reason,
+        reason=reason,
     )
 
 
@@ -268,6 +283,14 @@ def _claim(weighed: _Weighed, claim: str, critical: float, reason: str | None) -
         if _past(other, claim, weighed.result, weighed.sign) < AGREE * critical:
             return Claim(holds, name if name.startswith("without") else f"{name} does not agree")
     return Claim(holds)
+
+
+def _hidden_loss(weighed: _Weighed, critical: float) -> str | None:
+    """Which user makes a guardrail look sound that has worsened for the others."""
+    for name, other in weighed.others:
+        if name.startswith("without") and _past(other, "worse", weighed.result, weighed.sign) > critical:
+            return f"it worsened {name.removesuffix(' that cannot be told')}".rstrip(",")
+    return None
 
 
 def _past(statistic: _Statistic, claim: str, result: MetricResult, sign: int) -> float:

@@ -265,7 +265,7 @@ def sentence(verdict: Verdict) -> str:
     >>> sentence(Verdict("treatment", "hold", "Play duration fell by more than the plan allows."))
     'Hold: treatment. Play duration fell by more than the plan allows.'
     """
-    return f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because}"
+    return f"{DECISIONS[verdict.decision][1]}: {verdict.arm}. {verdict.because} {verdict.beside}".rstrip()
 
 
 def by_gravity(checks: Sequence[Check]) -> list[Check]:
@@ -312,8 +312,19 @@ def trend_sentence(trend: Trend) -> str:
     interval = f"[{fmt.signed(trend.low, decimals)}, {fmt.signed(trend.high, decimals)}], {fmt.p_value(trend.p_value)}"
     if trend.low <= 0 <= trend.high:
         return f"No clear trend over the days: {change} {interval}."
-    fades = trend.start is not None and trend.start * trend.slope < 0
-    return f"The effect {'wears off' if fades else 'grows'}: {change} {interval}."
+    return f"The effect {_over_days(trend.start, trend.slope, trend.days)}: {change} {interval}."
+
+
+def _over_days(start: float | None, slope: float, days: int) -> str:
+    """What a straight line over the days does to an effect.
+
+    >>> [_over_days(start, 0.01, 7) for start in (-0.1, -0.02, -0.001, 0.02)]
+    ['wears off', 'turns around', 'grows', 'grows']
+    """
+    end = (start or 0.0) + slope * (days - 1)
+    if start is None or abs(end) > abs(start):
+        return "turns around" if start is not None and start * end < 0 and abs(start) > abs(slope) else "grows"
+    return "wears off"
 
 
 def jackknife_ratio(effect: ArmEffect) -> str:

@@ -170,3 +170,35 @@ def test_arms_that_would_ship_are_compared_with_each_other():
     assert beside["t1"] == f"t1 gained less than {best}."
     assert beside[equal] == f"{equal} cannot be told from {best}."
     assert beside[best] == f"Ship {best}; {equal} cannot be told from it."
+
+
+@pytest.mark.parametrize("one_users", [300, 500, 800])
+def test_one_user_does_not_hide_that_a_guardrail_fell_for_all_others(one_users):
+    random, arm, values = better_views()
+    # 2,100 follows fall to 1,600; one user then has 12 to 27 % of an arm's
+    follows = random.binomial(values["views"], np.where(arm == 1, 0.018, 0.024))
+    found = judged(arm, values | {"follows": follows}, [EVR, FOLLOWS])
+    assert (found.verdicts[0].decision, exit_code(found.verdicts)) == ("hold", 3)
+    place = np.flatnonzero(arm == 1)[0]
+    follows[place] += one_users
+    views = values["views"].copy()
+    views[place] += one_users
+    (verdict,) = judged(arm, values | {"views": views, "follows": follows}, [EVR, FOLLOWS]).verdicts
+    assert verdict.decision == "inconclusive"
+    assert "the guardrail Follow rate cannot be judged" in verdict.because
+    assert "one user" in verdict.because
+
+
+@pytest.mark.parametrize(("before", "after", "direction"), [(1.0, 0.0, "increase"), (3.0, 5.0, "decrease")])
+def test_a_guardrail_that_gets_worse_for_everybody_alike_holds(before, after, direction):
+    _, arm, values = better_views()
+    guardrail = mean("logins", "guardrail", direction=direction, minimum_effect=0.02)
+    found = judged(arm, values | {"logins": np.where(arm == 1, after, before)}, [EVR, guardrail])
+    assert (found.verdicts[0].decision, exit_code(found.verdicts)) == ("hold", 3)
+
+
+def test_a_guardrail_that_nobody_touched_in_either_arm_cannot_be_judged():
+    _, arm, values = better_views()
+    (verdict,) = judged(arm, values | {"errors": np.zeros(len(arm))}, [EVR, mean("errors", "guardrail")]).verdicts
+    assert verdict.decision == "inconclusive"
+    assert "the guardrail errors cannot be judged: all users are alike" in verdict.because
