@@ -40,7 +40,7 @@ class Counted:
     ``rows_of_testers``: of users in `overrides`, left out. ``users_in_two_arms``: left out with all their rows.
     ``users_without_pre``: whose covariates are taken as 0, nothing being known of them from before.
     ``pre_users_without_rows``: of the second table, left out. ``days_without_rows``: before the last day seen.
-    ``arms_without_users``.
+    ``arms_without_users``. ``pre_arm_left_out``, ``pre_day_left_out``: 1 where the second table has such a column.
     """
 
     aggregate: Aggregate

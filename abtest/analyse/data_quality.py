@@ -225,6 +225,11 @@ def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
         text += f"{number(strangers)} users known from before were not seen."
         numbers = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
         yield Check("covariates", "Users without a past", "ok", text, numbers)
+    columns = [name for name in ("arm", "day") if counts.get(f"pre_{name}_left_out")]
+    if columns:
+        text = f"Left out of the table of covariates: {' and '.join(columns)}; "
+        text += "such a column describes a row and not a user."
+        yield Check("no_covariates", "Columns that are no covariates", "ok", text, dict.fromkeys(columns, 1))
 
 
 def estimable(metrics: Sequence[MetricResult]) -> Iterator[Check]:

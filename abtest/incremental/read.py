@@ -15,7 +15,7 @@ from abtest.incremental.store import MANIFEST, Kept, create, load
 from abtest.read.checks import DAY
 from abtest.read.days import days_of, shown
 from abtest.read.engines import DataError, batches
-from abtest.read.rows import before, gaps, one_day, wanted
+from abtest.read.rows import before, gaps, no_covariates, one_day, wanted
 from contracts.config.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     if UNKNOWN in whole.covariates and not kept.counts.get("users_without_pre"):
         whole = without_covariate(whole, UNKNOWN)
     counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(whole)}
+    counts |= no_covariates(pre)
     return Counted(whole, {name: count for name, count in counts.items() if count})
 
 

@@ -18,6 +18,7 @@ from abtest.stats.moments import Floats
 from contracts.config.experiment import Experiment
 
 ARM, DAY = "arm", "day"
+LARGEST = 1e150  # the square of a larger one, or the sum of such squares, is more than a double holds
 REPEATED = "repeated users in the table of covariates"
 REPEATED_DAYS = "rows of a user and day that another row has"
 
@@ -103,9 +104,9 @@ class Reader:
         return records if inside.all() else records[inside]
 
     def values(self, batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
-        """Records of a batch's users and numbers, checked."""
-        records = np.empty(batch.num_rows, dtype)
-        for column in batch.schema.names:
+        """Records of a batch's users and numbers, checked; `ARM` and `DAY`, which are neither, are 0."""
+        records = np.zeros(batch.num_rows, dtype)
+        for column in dtype.names or ():
             if column in {ARM, DAY}:
                 continue
             values = batch.column(column)
@@ -133,10 +134,12 @@ class Reader:
         return keys_of(values)
 
     def _check(self, batch: pa.RecordBatch, column: str, values: Floats) -> None:
-        if not len(values) or (values.min() >= 0 and values.max() < np.inf):  # NaN fails both
+        if not len(values) or (values.min() >= 0 and values.max() <= LARGEST):  # NaN fails both
             return
         self._bad(batch, pa.array(np.isnan(values)), "values that are not a number", column)
         self._bad(batch, pa.array(np.isinf(values)), "infinite values", column)
+        too_large = (np.abs(values, dtype=np.float64) > LARGEST) & np.isfinite(values)
+        self._bad(batch, pa.array(too_large), "values beyond ±1e150, whose squares no double holds", column)
         if column in self.counted:
             what = "negative values, though it counts something or is what a ratio or a quantile is taken of"
             self._bad(batch, pa.array((values < 0) & np.isfinite(values)), what, column)

@@ -1,10 +1,14 @@
 """Which files hold the rows: Parquet and CSV by their names, without those that a writer has not committed."""
 
+import re
+from base64 import b64decode
 from collections.abc import Sequence
 from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
 
 from contracts.config.experiment import SettingsError
 
@@ -108,10 +112,12 @@ def table_of(place: str, engine: "Backend") -> "ir.Table":
     scheme = place.partition("://")[0] if "://" in place else ""
     try:
         kind, files = _remote(place, engine) if scheme in REMOTE else files_of(place)
+        _require_agreement(files, kind, engine)
         # By name, so that a column has one type that holds all files' numbers, and not the first file's.
         if kind == "Parquet":
-            return typed(engine, engine.read_parquet(files, hive_partitioning=True, union_by_name=True))
-        return _csv(files, engine)
+            table = typed(engine, engine.read_parquet(files, hive_partitioning=True, union_by_name=True))
+            return _with_durations(engine, table, files)
+        return _csv(_with_rows(files, place, engine), engine)
     except DataError:
         raise
     except Exception as error:  # DuckDB's own, and whatever a damaged file brings about
@@ -123,12 +129,86 @@ def typed(engine: "Backend", table: "ir.Table") -> "ir.Table":
     unnamed = [name for name, kind in table.schema().items() if kind.is_unknown() and "TIMESTAMP" in str(kind)]
     if not unnamed:
         return table
-    quoted = ['"' + name.replace('"', '""') + '"' for name in unnamed]
-    casts = ", ".join(f"{name}::TIMESTAMPTZ AS {name}" for name in quoted)
-    view = f"driftline_{table.get_name()}"
-    source = f'"{table.get_name()}"'
+    return _replaced(engine, table, {name: f"{_quoted(name)}::TIMESTAMPTZ" for name in unnamed})
+
+
+def _replaced(engine: "Backend", table: "ir.Table", by_name: dict[str, str]) -> "ir.Table":
+    """A view in which some columns are what an expression says."""
+    casts = ", ".join(f"{expression} AS {_quoted(name)}" for name, expression in by_name.items())
+    view, source = f"driftline_{table.get_name()}", _quoted(table.get_name())
     engine.raw_sql(f'CREATE TEMP VIEW "{view}" AS SELECT * REPLACE ({casts}) FROM {source}')  # noqa: S608 quoted names
     return engine.table(view, database="temp.main")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _with_durations(engine: "Backend", table: "ir.Table", files: Sequence[str]) -> "ir.Table":
+    """With durations as intervals, which are no number: Parquet holds whole ones, and only Arrow's schema has their
+    unit.
+    """
+    query = "SELECT DISTINCT value FROM parquet_kv_metadata(?) WHERE key = 'ARROW:schema'"
+    schemas = [
+        pa.ipc.read_schema(pa.py_buffer(b64decode(value)))
+        for (value,) in engine.con.execute(query, [list(files)]).fetchall()
+    ]
+    durations = {field.name for schema in schemas for field in schema if pa.types.is_duration(field.type)}
+    by_name = {
+        name: f"to_microseconds({_quoted(name)}::BIGINT)"
+        for name, kind in table.schema().items()
+        if name in durations and kind.is_numeric()
+    }
+    return _replaced(engine, table, by_name) if by_name else table
+
+
+def _require_agreement(files: Sequence[str], kind: Format, engine: "Backend") -> None:
+    """A folder ``name=value`` says of its files what a column of that name in them says, or the engine would take the
+    folder's word and not the file's.
+
+    Raises:
+        DataError: a file has another value.
+
+    """
+    keys = sorted({key.lower() for file in files for key in re.findall(r"[/\\]([^/\\=]+)=[^/\\]*(?=[/\\])", file)})
+    if not keys:
+        return
+    options = "union_by_name = true, hive_partitioning = false, filename = 'driftline_file'"
+    reader = "read_parquet(?, " if kind == "Parquet" else "read_csv(?, sample_size = -1, "
+    source = f"{reader}{options})"
+    columns = engine.con.execute(f"DESCRIBE SELECT * FROM {source}", [list(files)]).fetchall()  # noqa: S608 of ours
+    for name, kind_of_column, *_ in columns:
+        if name.lower() not in keys:
+            continue
+        # An arm is text: 01 is not 1. All else is compared as what it is in the file: 2026-03-01 may be a midnight.
+        compared = "VARCHAR" if name.lower() == "arm" else kind_of_column
+        query = f"""
+            SELECT driftline_file, in_file::VARCHAR, in_folder FROM (
+                SELECT driftline_file, {_quoted(name)} AS in_file,
+                    url_decode(regexp_extract(driftline_file, ?, 1)) AS in_folder
+                FROM {source} WHERE regexp_matches(driftline_file, ?)
+            ) WHERE in_file IS NOT NULL AND in_file::{compared} IS DISTINCT FROM TRY_CAST(in_folder AS {compared})
+            LIMIT 1
+        """  # noqa: S608 a quoted name, and a type that the engine gave
+        folder = rf"(?i)[/\\]{re.escape(name)}=([^/\\]*)[/\\]"
+        for file, in_file, in_folder in engine.con.execute(query, [folder, list(files), folder]).fetchall():
+            raise DataError(
+                f"Column '{name}' of {file} has {in_file}, but the file's folder says {in_folder}; make them the same."
+            )
+
+
+def _with_rows(files: Sequence[str], place: str, engine: "Backend") -> list[str]:
+    """Without the CSV files that have a header alone, from which every column would seem to be text.
+
+    Raises:
+        DataError: none has a row.
+
+    """
+    query = "SELECT 1 FROM read_csv(?, all_varchar = true, header = true) LIMIT 1"
+    having = [file for file in files if engine.con.execute(query, [file]).fetchall()]
+    if not having:
+        raise DataError(f"{place} has no rows.")
+    return having
 
 
 def _remote(place: str, engine: "Backend") -> tuple[Format, list[str]]:

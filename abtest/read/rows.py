@@ -60,10 +60,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
     schema = _schema(table)
     if inside and pre is not None:
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
-    outside = tuple(name for name in _schema(pre) if name != USER) if pre is not None else ()
-    if pre is not None:
-        _require(_schema(pre), (USER,), "the table of covariates")
-        require_same_users(table, pre)
+    outside = () if pre is None else _outside(table, pre)
     covariates = inside if pre is None else _covariates(outside)
     reader = Reader(experiment, columns, covariates, _counted(experiment, schema))
     with (
@@ -90,7 +87,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
     reader.problems.raise_any(partial(_name_of, [table] if pre is None else [table, pre]))
     if pre is not None and not reader.counts["users_without_pre"]:
         whole = without_covariate(whole, UNKNOWN)
-    counts = {**reader.counts, **gaps(whole)}
+    counts = {**reader.counts, **gaps(whole), **no_covariates(pre)}
     return Counted(whole, {name: count for name, count in counts.items() if count})
 
 
@@ -123,6 +120,13 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
     schema = _schema(table)
     metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
     counted = [VISITS] if VISITS in schema else []
+    for metric in metrics:
+        for column in metric.columns:
+            if str(column) in {USER, ARM, DAY}:
+                raise DataError(
+                    f"Metric '{metric.name}' is of column '{column}', which says whose row it is, of which arm or "
+                    "which day, and is no number to measure."
+                )
     columns = needed([*counted, *(str(column) for metric in metrics for column in metric.columns)])
     _require(schema, (USER, ARM, DAY, *columns), "the table", table)
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
@@ -155,9 +159,7 @@ def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[
         DataError: as for `read`.
 
     """
-    names = tuple(name for name in _schema(pre) if name != USER)
-    _require(_schema(pre), (USER,), "the table of covariates")
-    require_same_users(table, pre)
+    names = _outside(table, pre)
     reader = Reader(experiment, (), ())
     dtype = _dtype(_schema(pre), [], names)
     records = np.concatenate(
@@ -169,6 +171,23 @@ def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[
     reader.problems.raise_any(partial(_name_of, [pre]))
     values = np.hstack([stacked(records, names), np.zeros((len(records), 1))])
     return _covariates(names), records[USER].copy(), values
+
+
+def _outside(table: "ir.Table", pre: "ir.Table") -> tuple[str, ...]:
+    """Columns of a second table that are covariates: all but the user, and but `ARM` and `DAY`, which describe a row.
+
+    Raises:
+        DataError: it lacks the users, or they cannot be those of the table.
+
+    """
+    _require(_schema(pre), (USER,), "the table of covariates")
+    require_same_users(table, pre)
+    return tuple(name for name in _schema(pre) if name not in {USER, ARM, DAY})
+
+
+def no_covariates(pre: "ir.Table | None") -> dict[str, int]:
+    """Columns of a second table that are left out, see `abtest.aggregate.archive.Counted`."""
+    return {f"pre_{name}_left_out": 1 for name in (ARM, DAY) if name in _schema(pre)}
 
 
 def _covariates(names: Sequence[str]) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from tests.abtest.read.read_cases import METRICS, WEEK, assert_same, parquet
         ("play_s", np.nan, "column 'play_s' has 2 values that are not a number"),
         ("views", -3, "column 'views' has 2 negative values"),
         ("play_s", np.inf, "column 'play_s' has 2 infinite values"),
+        ("play_s", 1.1e150, "column 'play_s' has 2 values beyond ±1e150"),
+        ("play_s", -np.finfo(float).max, "column 'play_s' has 2 values beyond ±1e150"),
         ("views", None, "column 'views' has 2 missing values"),
         ("user_id", None, "column 'user_id' has 2 missing values"),
         ("day", None, "column 'day' has 2 missing values"),

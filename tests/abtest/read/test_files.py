@@ -7,7 +7,7 @@ import pytest
 from abtest.read.engines import DataError, opened
 from abtest.read.rows import read
 from tests.abtest.abtest_cases import experiment
-from tests.abtest.read.read_cases import METRICS, WEEK, assert_same, parquet
+from tests.abtest.read.read_cases import FIRST, METRICS, WEEK, assert_same, parquet
 
 
 def some(first, count=100, **changes):
@@ -178,3 +178,36 @@ def test_an_object_store_that_cannot_be_reached_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match=r"Cannot read s3://nowhere.invalid/rows: ") as raised:
         opened("s3://nowhere.invalid/rows")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["part-0.parquet", "part-0.csv"])
+@pytest.mark.parametrize(
+    ("key", "folder", "in_file"),
+    [("arm", "control", "treatment"), ("arm", "1", "01"), ("Arm", "control", "treatment"), ("day", "2", 3)],
+)
+def test_a_folder_that_says_another_value_than_its_file_is_refused(tmp_path, name, key, folder, in_file):
+    path = tmp_path / f"rows/{key}={folder}" / name
+    path.parent.mkdir(parents=True)
+    rows = some(1, **{key.lower(): in_file})
+    rows.to_parquet(path) if name.endswith("parquet") else rows.to_csv(path, index=False)
+    said = f"^Column '{key.lower()}' of .*{name} has {in_file}, but the file's folder says {folder};"
+    with pytest.raises(DataError, match=said):
+        opened(tmp_path / "rows")
+
+
+@pytest.mark.parametrize("day", [2, str(FIRST), pd.Timestamp(FIRST), FIRST])
+@pytest.mark.parametrize("name", ["part-0.parquet", "part-0.csv"])
+def test_a_folder_that_says_what_its_file_says_is_read(tmp_path, name, day):
+    folder = tmp_path / f"day={str(day)[:10]}" / "arm=control"
+    folder.mkdir(parents=True)
+    rows = some(1, arm="control", day=day)
+    rows.to_parquet(folder / name) if name.endswith("parquet") else rows.to_csv(folder / name, index=False)
+    assert users_of(tmp_path) == 100
+
+
+def test_csv_files_with_a_header_alone_have_no_rows_and_change_no_type(tmp_path):
+    some(1).head(0).to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match=r"a\.csv has no rows\.$"):
+        opened(tmp_path / "a.csv")
+    some(1).to_csv(tmp_path / "b.csv", index=False)
+    assert users_of(tmp_path) == 100

@@ -9,7 +9,9 @@ import pytest
 
 from abtest.aggregate.aggregate import aggregate
 from abtest.aggregate.user_days import arranged
+from abtest.analyse import data_quality
 from abtest.analyse.analysis import report
+from abtest.incremental.read import read as read_incrementally
 from abtest.read import rows
 from abtest.read.engines import DataError, opened
 from abtest.read.rows import read
@@ -158,9 +160,36 @@ def test_a_table_without_rows_is_an_aggregate_of_nobody(tmp_path, crowd):
         (lambda days: days.assign(user_id=None), "Column 'user_id' of the table has no type"),
         (lambda days: days.assign(arm=1), "Column 'arm' of the table is int64; it must be text"),
         (lambda days: days.assign(day=0.5), r"Column 'day' of the table is float64 \(first: 0.5\); it must be a date"),
+        (
+            lambda days: days.assign(views=timedelta(1)),
+            "Column 'views' of the table is interval.*; it must be a number",
+        ),
         (lambda days: days.assign(views="many"), "Column 'views' of the table is string; it must be a number"),
     ],
 )
 def test_a_table_of_the_wrong_shape_is_refused_before_it_is_read(tmp_path, crowd, change, said):
     with pytest.raises(DataError, match=said):
         read(opened(parquet(tmp_path, change(crowd[0]))), WEEK)
+
+
+@pytest.mark.parametrize("column", ["user_id", "arm", "day"])
+def test_a_metric_of_a_column_that_describes_the_row_is_named(tmp_path, crowd, column):
+    plan = experiment(metrics=[{"name": "odd", "kind": "mean", "columns": [column], "role": "primary"}])
+    with pytest.raises(DataError, match=f"^Metric 'odd' is of column '{column}'"):
+        read(opened(parquet(tmp_path, crowd[0])), plan)
+
+
+def test_an_arm_and_a_day_in_the_table_of_covariates_are_left_out_and_said(tmp_path, crowd):
+    days, pre = crowd
+    rows, own = opened(parquet(tmp_path, days)), opened(parquet(tmp_path, pre, "pre.parquet"))
+    more = opened(parquet(tmp_path, pre.assign(arm="control", day=3), "more.parquet"))
+    without, counted = read(rows, WEEK, own), read(rows, WEEK, more)
+    assert_same(counted.aggregate, without.aggregate)
+    assert counted.counts == {**without.counts, "pre_arm_left_out": 1, "pre_day_left_out": 1}
+    kept = read_incrementally(tmp_path / "state", rows, WEEK, more)
+    assert kept.counts == counted.counts
+    assert kept.aggregate.covariates == without.aggregate.covariates
+    (check,) = [check for check in data_quality.rows(counted.counts, 800) if check.name == "no_covariates"]
+    assert check.said == (
+        "Left out of the table of covariates: arm and day; such a column describes a row and not a user."
+    )
