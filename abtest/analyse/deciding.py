@@ -155,11 +155,11 @@ def _weigh(
     events = min(each.events for each in by_arm.values())
     by_log = on_log is not None and events >= FEW
     statistic = on_log if by_log and on_log is not None else difference
-    others = [
-        ("the difference" if by_log else "the log ratio", other)
-        for other in (difference if by_log else on_log,)
-        if other
-    ]
+    others: list[tuple[str, _Statistic]] = []
+    if by_log:
+        others.append(("the difference", difference))
+    elif on_log is not None and events > quantile(alpha / 2) ** 2:  # else a value is not told from 0: no ratio is known
+        others.append(("the log ratio", on_log))
     others += _jackknifed(metric, line, statistic, users, arms)
     others += _without_one(metric, by_arm, statistic, users, arms, alpha, by_cuped=by_cuped)
     reason, ship_reason = _one_user(by_arm, by_log=by_log)

@@ -202,3 +202,12 @@ def test_a_guardrail_that_nobody_touched_in_either_arm_cannot_be_judged():
     (verdict,) = judged(arm, values | {"errors": np.zeros(len(arm))}, [EVR, mean("errors", "guardrail")]).verdicts
     assert verdict.decision == "inconclusive"
     assert "the guardrail errors cannot be judged: all users are alike" in verdict.because
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_guardrail_whose_mean_is_near_zero_goes_by_the_difference_whatever_the_control_came_to(seed):
+    random, arm, values = better_views(20_000, seed)
+    lag = random.normal(np.where(arm == 1, 0.5, 0.0), 1.0)
+    guardrail = mean("lag", "guardrail", direction="decrease", minimum_effect=0.02)
+    found = judged(arm, values | {"lag": lag}, [EVR, guardrail])
+    assert (found.verdicts[0].decision, exit_code(found.verdicts)) == ("hold", 3)
