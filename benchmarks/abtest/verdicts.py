@@ -6,7 +6,7 @@ Prints one JSON object. `verdict_false_ship`: by shape, the share of weeks in wh
 standard error at the bound); `verdict_false_hold`: in which any guardrail is called broken. The metric that a shape is
 about stands in both places, once as the primary metric alone and once as a guardrail that may lose nothing; with
 guardrails of its own, a shape has those. `power_kept`: weeks of the shape `clean` with a planted lift of 2 % that ship,
-over those that today's rule of one plain interval of the log ratio ships.
+over those that one plain interval of the log ratio ships.
 
     clean            effective view rate of 2,000 users an arm
     conversions      a mean of 0 and 1, .1 % of 20,000 users an arm
