@@ -27,6 +27,7 @@ from abtest.stats.jackknife import Buckets
 from abtest.stats.largest import Largest
 from abtest.stats.metrics import COLUMNS
 from abtest.stats.moments import Floats, Moments
+from contracts.config.settings import SettingsError
 
 EXPOSED, SEEN = "exposed", "seen"
 BUCKETS = 100
@@ -46,7 +47,8 @@ class Aggregate:
     `SOURCE_COLUMNS` over the users whom it answered; versions are many, so they are not kept jointly. `replicas`: by
     replica and arm, users it answered. `histograms`: by column and arm, of users' sums over all days. `votes`: by arm,
     of its users on its sources. `largest`: by arm, the users whose sums over all days stand out, covariates beside;
-    empty where they are not known.
+    empty where they are not known. `largest_through`, `buckets_through`: the same by the last day of the sums, for the
+    looks of a sequential plan; a day that a part has not reached is all of it, so it has none.
     """
 
     arms: tuple[str, ...]
@@ -63,6 +65,8 @@ class Aggregate:
     votes: dict[str, Votes] = field(default_factory=dict)
     versions: dict[str, dict[str, Moments]] = field(default_factory=dict)
     largest: dict[str, Largest] = field(default_factory=dict)
+    largest_through: dict[int, dict[str, Largest]] = field(default_factory=dict)
+    buckets_through: dict[int, dict[str, Buckets]] = field(default_factory=dict)
 
     def __add__(self, other: "Aggregate") -> "Aggregate":
         """As if the users of both had been in one.
@@ -102,6 +106,7 @@ class Aggregate:
                 for name in sorted({*self.versions, *other.versions})
             },
             {arm: self.largest[arm] + other.largest[arm] for arm in self.arms if self.largest and other.largest},
+            *_through(self, other),
         )
 
     @property
@@ -135,6 +140,21 @@ class Aggregate:
         wanted += [(SEEN, on_days(FIRST, upto))]
         return {arm: moments.sums(wanted).within(SEEN) for arm, moments in self.moments.items()}
 
+    def standouts(self, day: int) -> tuple[dict[str, Largest], dict[str, Buckets]]:
+        """By arm, who stood out in the sums through a day, and the users' sums through it by bucket.
+
+        Raises:
+            SettingsError: the aggregate was made without a look after that day.
+
+        """
+        if day >= self.days - 1:
+            return self.largest, self.buckets
+        if day not in self.buckets_through:
+            raise SettingsError(
+                f"The aggregate was made for a plan that does not look after day {day + 1}; make it again by this plan."
+            )
+        return self.largest_through.get(day, {}), self.buckets_through[day]
+
     def looks(self, days: Sequence[int]) -> dict[str, Moments]:
         """By arm, over all users: ``c<=d`` for columns, covariates and `FIRST` at each of `days`, jointly."""
         names = (*self.columns, *self.covariates, FIRST)
@@ -153,7 +173,11 @@ def layout(columns: Sequence[str], covariates: Sequence[str], days: int) -> tupl
 
 
 def aggregate(
-    table: Table, columns: Sequence[str] | None = None, days: int | None = None, spread: Sequence[str] = ()
+    table: Table,
+    columns: Sequence[str] | None = None,
+    days: int | None = None,
+    spread: Sequence[str] = (),
+    looks: Sequence[int] = (),
 ) -> Aggregate:
     """The aggregate of a table.
 
@@ -161,8 +185,8 @@ def aggregate(
         table: users and their days.
         columns: those to keep; None keeps all of the table.
         days: at least so many; by default up to the last one seen, and one where none was.
-
         spread: columns among those whose histograms are to be kept, for quantiles.
+        looks: days, counted from 0, of which it is to be known as well who stood out after them.
 
     Raises:
         KeyError: the table lacks a column.
@@ -180,6 +204,8 @@ def aggregate(
     segments = {name: {arm: Moments.of(all_names, np.zeros((0, width))) for arm in table.arms} for name in SEGMENTS}
     histograms = {column: {arm: Histogram.of(np.zeros(0)) for arm in table.arms} for column in spread}
     largest = {arm: Largest.of(all_names, np.zeros((0, width)), k) for arm in table.arms}
+    looks = [day for day in looks if day < days - 1]
+    largest_through, buckets_through = {day: dict(largest) for day in looks}, {day: dict(buckets) for day in looks}
     bounds = np.searchsorted(table.day, np.arange(days + 1))
     for arm, first, begin, end in _cohorts(table):
         pre, wide_days = table.pre[begin:end], (days - first) * (k + 1)
@@ -199,6 +225,9 @@ def aggregate(
             histograms[column][arm] += Histogram.of(totals[:, names.index(column)])
         both, is_known = np.hstack((totals, pre)), did_something_before(table.covariates, pre)
         largest[arm] = largest[arm].among(both)
+        for day, sums in _sums_through(by_day.reshape(end - begin, days - first, k + 1, copy=False), first, looks):
+            largest_through[day][arm] = largest_through[day][arm].among(np.hstack((sums, pre)))
+            buckets_through[day][arm] += bucketed(names, table.user_id[begin:end], sums)
         for name, inside in zip(SEGMENTS, (is_known, ~is_known), strict=True):
             segments[name][arm] += Moments.of(all_names, both[inside])
     return Aggregate(
@@ -216,6 +245,8 @@ def aggregate(
         _votes(table),
         _versions(table),
         largest,
+        largest_through,
+        buckets_through,
     )
 
 
@@ -232,6 +263,10 @@ def without_covariate(aggregate: Aggregate, name: str) -> Aggregate:
             for segment, by_arm in aggregate.segments.items()
         },
         largest={arm: users.only(narrow) for arm, users in aggregate.largest.items()},
+        largest_through={
+            day: {arm: users.only(narrow) for arm, users in by_arm.items()}
+            for day, by_arm in aggregate.largest_through.items()
+        },
     )
 
 
@@ -253,6 +288,16 @@ def _lay_out(into: Floats, table: Table, places: Sequence[int], bounds: Ints, be
         users, values = table.user[a:b] - begin, table.values[a:b]
         into[users, day, :-1] = values if everything else values[:, places]
         into[users, day, -1] = 1.0
+
+
+def _sums_through(by_day: Floats, first: int, looks: Sequence[int]) -> Iterator[tuple[int, Floats]]:
+    """The looks from the first day on, each with the users' sums (users, k) through it, of (users, days, k + 1)."""
+    sums, added = np.zeros((len(by_day), by_day.shape[2] - 1)), 0
+    for look in looks:
+        if look >= first:
+            sums = sums + by_day[:, added : look - first + 1, :-1].sum(axis=1)
+            added = look - first + 1
+            yield look, sums
 
 
 def bucketed(columns: tuple[str, ...], user_id: Ints, totals: Floats) -> Buckets:
@@ -343,6 +388,22 @@ def _joined(a: Aggregate, b: Aggregate, kind: str) -> dict[str, Moments]:
     both = [moments.parts[kind] for moments in (a, b) if kind in moments.parts]
     wide = sorted({column for by_arm in both for moments in by_arm.values() for column in moments.columns})
     return {arm: reduce(add, (by_arm[arm].embedded(wide) for by_arm in both)) for arm in a.arms}
+
+
+def _through(a: Aggregate, b: Aggregate) -> tuple[dict[int, dict[str, Largest]], dict[int, dict[str, Buckets]]]:
+    """Who stood out after each look that both know; a part is all there is of it after its last day."""
+    looks = sorted(
+        day
+        for day in {*a.buckets_through, *b.buckets_through}
+        if all(day in part.buckets_through or day >= part.days - 1 for part in (a, b))
+    )
+    largest: dict[int, dict[str, Largest]] = {}
+    buckets: dict[int, dict[str, Buckets]] = {}
+    for day in looks:
+        (users, sums), (more_users, more_sums) = a.standouts(day), b.standouts(day)
+        largest[day] = {arm: users[arm] + more_users[arm] for arm in a.arms if users and more_users}
+        buckets[day] = {arm: sums[arm] + more_sums[arm] for arm in a.arms}
+    return largest, buckets
 
 
 def _count(aggregate: Aggregate, replica: str, arm: str) -> int:

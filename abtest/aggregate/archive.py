@@ -26,7 +26,7 @@ from abtest.stats.moments import Moments
 from contracts.config.experiment import Experiment
 from contracts.runtime.durable import StateError, replace_file
 
-FORMAT = 3
+FORMAT = 4
 ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Largest, Moments, Votes)}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from abtest.aggregate.aggregate import MET, SEGMENTS, Aggregate, aggregate, needed
@@ -10,9 +11,10 @@ from abtest.aggregate.sources import compare_sources
 from abtest.aggregate.user_days import table
 from abtest.analyse.checks import ModelFacts, checks_of
 from abtest.analyse.data_quality import date_of, days_over
-from abtest.analyse.deciding import Users, decided, told_apart
+from abtest.analyse.deciding import decided, told_apart, with_deciding
+from abtest.analyse.looks import History, decided_at_looks
 from abtest.analyse.model_age import by_age, by_version, comparable
-from abtest.analyse.over_time import courses_of, criticals_now
+from abtest.analyse.over_time import courses_of, criticals_of, level_of
 from abtest.analyse.planned import planned
 from abtest.analyse.results import (
     SCHEMA_VERSION,
@@ -27,6 +29,7 @@ from abtest.analyse.results import (
     Verdict,
 )
 from abtest.analyse.verdict import beside_each_other, decide
+from abtest.analyse.weighing import Users
 from abtest.collect.observed import Observed
 from abtest.collect.state import CollectorState, folded, plan_of
 from abtest.stats.columns import Column, parts_of
@@ -49,7 +52,7 @@ def analyse(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     metrics = of_experiment(experiment, STREAMED)
     columns = needed(["recalls", *(str(column) for metric in metrics for column in metric.columns)])
     spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
-    aggregated = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
+    aggregated = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)), looks=experiment.look_days)
     now = plan_of(experiment)
     changed = tuple(name for name in now if state.plan.get(name) != now[name])
     observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed)
@@ -83,9 +86,22 @@ def report(
     days = tuple(_days(aggregate, estimable, experiment))
     over = days_over(experiment, observed.newest_ms, aggregate.days)
     courses = tuple(courses_of(aggregate, estimable, experiment, over))
-    results = planned((*_whole(aggregate, metrics, everyone, control, alpha),), courses, plan)
     users = _users(aggregate)
-    results = decided(results, metrics, users, control, alpha, criticals_now(aggregate, experiment, over))
+    results = tuple(_whole(aggregate, metrics, everyone, control, alpha))
+    if plan.kind == "fixed":
+        results = decided(planned(results, courses, plan), metrics, users, control, alpha)
+    else:
+        history = History(
+            experiment,
+            metrics,
+            days,
+            courses,
+            cache(partial(_users_through, aggregate)),
+            criticals_of(aggregate, experiment, over),
+            partial(level_of, experiment),
+        )
+        at_looks = decided_at_looks(results, history)
+        results = with_deciding(planned(results, courses, plan, at_looks), at_looks)
     checks = checks_of(aggregate, experiment, split, alike, models, observed, results)
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in aggregate.arms if arm != control]
@@ -130,6 +146,13 @@ def _side_by_side(
     return beside_each_other(
         verdicts, primary, lambda one, other, level: told_apart(metric, users, one, other, level), alpha
     )
+
+
+def _users_through(aggregate: Aggregate, day: int) -> Users:
+    """Those of all days up to one, counted from 0."""
+    columns = (*aggregate.columns, *aggregate.covariates)
+    moments = {arm: moments.only(columns) for arm, moments in aggregate.through(day).items()}
+    return Users(moments, *aggregate.standouts(day), aggregate.covariates)
 
 
 def _users(aggregate: Aggregate) -> Users:

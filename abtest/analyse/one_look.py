@@ -10,10 +10,11 @@ from abtest.aggregate.aggregate import bucketed
 from abtest.aggregate.user_days import Table
 from abtest.analyse.analysis import compare_arms
 from abtest.analyse.context import FalseAlarms
-from abtest.analyse.deciding import Users, decided
+from abtest.analyse.deciding import decided
 from abtest.analyse.planned import planned
 from abtest.analyse.results import Verdict
 from abtest.analyse.verdict import decide
+from abtest.analyse.weighing import Users
 from abtest.stats.largest import Largest
 from abtest.stats.metrics import Mean, Ratio
 from abtest.stats.moments import Floats, Moments

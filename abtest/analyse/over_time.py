@@ -1,5 +1,6 @@
 """Metrics over the days: bands that hold for all days at once, a plan's looks, and whether an effect wears off."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,7 +38,7 @@ def courses_of(
 ) -> Iterator[Course]:
     """One for each metric and treatment arm. A look is after a day that is among the first `days_over`."""
     plan = experiment.analysis
-    at = _looks(plan, experiment.days, aggregate.days, days_over)
+    at = _looks(experiment, aggregate.days, days_over)
     all_drawn = list(_drawn(aggregate, metrics, experiment.control, at, by_cuped=plan.cuped))
     around = bands(
         [(effects.effects, effects.covariance) for drawn in all_drawn for effects in (drawn.daily, drawn.cumulative)],
@@ -92,38 +93,38 @@ def level_of(experiment: Experiment, role: str) -> float:
     return experiment.analysis.alpha / max(shares.get(role, 1), 1)
 
 
-def criticals_now(aggregate: Aggregate, experiment: Experiment, days_over: int) -> dict[str, float] | None:
-    """By role, the standard errors that a difference of all days so far has to span; for what has no log ratio.
+def criticals_of(aggregate: Aggregate, experiment: Experiment, days_over: int) -> dict[str, dict[int, float]]:
+    """By role and look, the standard errors that a difference of all days so far has to span; for what has no log
+    ratio.
 
-    Of bounds, those of independent increments (the widest, since users who come back make looks more alike), where the
-    last day is a look; None for a plan of one look.
+    Of bounds, those of independent increments: the widest, since users who come back make looks more alike.
     """
     plan = experiment.analysis
-    if plan.kind == "fixed":
-        return None
-    at = _looks(plan, experiment.days, aggregate.days, days_over)
-    criticals = {}
+    at = _looks(experiment, aggregate.days, days_over)
+    criticals: dict[str, dict[int, float]] = {}
     for role in ("primary", "guardrail"):
         level = level_of(experiment, role)
         if plan.kind == "confidence-sequence":
-            visits = _visits(aggregate, aggregate.days - 1)
-            if visits:
-                criticals[role] = float(critical_values(np.array([visits]), level, plan.tuned_at)[0])
-        elif len(at) and at[-1] == aggregate.days - 1:
+            visits = {day: _visits(aggregate, day) for day in at}
+            found = {
+                day: float(critical_values(np.array([units]), level, plan.tuned_at)[0])
+                for day, units in visits.items()
+                if units
+            }
+        elif len(at):
             share = fractions([day + 1 for day in at], experiment.days)
-            critical = float(boundaries(1 / np.maximum.outer(share, share), share, level)[-1])
-            if np.isfinite(critical):
-                criticals[role] = critical
+            bounds = boundaries(1 / np.maximum.outer(share, share), share, level).tolist()
+            found = {day: bound for day, bound in zip(at, bounds, strict=True) if math.isfinite(bound)}
+        else:
+            found = {}
+        criticals[role] = found
     return criticals
 
 
-def _looks(plan: AnalysisPlan, planned: int, seen: int, over: int) -> Sequence[int]:
+def _looks(experiment: Experiment, seen: int, over: int) -> Sequence[int]:
     """Days, counted from 0, at which has been looked: by bounds after whole days, by a confidence sequence any time."""
-    if plan.kind == "fixed":
-        return ()
-    if plan.kind == "confidence-sequence":
-        return range(seen)
-    return [day for day in [look - 1 for look in plan.looks] or range(planned) if day < over]
+    limit = seen if experiment.analysis.kind == "confidence-sequence" else over
+    return [day for day in experiment.look_days if day < limit]
 
 
 def _adjustment(aggregate: Aggregate, jointly: Mapping[str, Moments], day: int) -> Adjustment:
@@ -202,31 +203,30 @@ def _confidence_sequence(
 ) -> Course:
     """Every day's interval, and within those before it: all hold at once, so what one has excluded stays excluded.
 
-    Where a day's interval and those before have nothing in common, what was left before stays. What is counted are
-    recalls, or days on which users came where recalls are not known.
+    They hold for an effect that stays the same. Of such a one hardly an estimate lies outside what the days before have
+    left (it would have to be missed by them, at `level`): where one does, the effect has changed. From then on looks
+    are days' own intervals and conclude nothing. What is counted are recalls, or days on which users came where recalls
+    are not known.
     """
     looks: list[Look] = []
-    p_value = None
+    p_value, changed = None, False
     errors = np.sqrt(np.diag(effects.covariance))
     for place, effect, error in zip(effects.days, effects.effects.tolist(), errors.tolist(), strict=True):
         day = at[int(place)]
         valid = always_valid(effect, error, _visits(aggregate, day), level, plan.tuned_at)
-        p_value = min((p for p in (p_value, valid.p_value) if p is not None), default=None)
-        low, high = _within(valid.ci_low, valid.ci_high, looks)
+        low, high = valid.ci_low, valid.ci_high
+        last = looks[-1] if looks else None
+        if last is not None and last.low is not None and last.high is not None and valid.relative is not None:
+            changed = changed or not last.low <= valid.relative <= last.high
+            if not changed and low is not None and high is not None:
+                low, high = max(low, last.low), min(high, last.high)
+        if not changed:
+            p_value = min((p for p in (p_value, valid.p_value) if p is not None), default=None)
         crossed = p_value is not None and p_value <= level
-        looks.append(Look(day, valid.relative, low, high, valid.critical, crossed))
+        looks.append(Look(day, valid.relative, low, high, valid.critical, crossed, changed))
     stopped = next((look.day for look in looks if look.crossed), None)
     reason = None if looks else "no day yet has an effect"
     return replace(curve, looks=tuple(looks), p_value=p_value, stopped_on=stopped, reason=reason)
-
-
-def _within(low: float | None, high: float | None, before: Sequence[Look]) -> tuple[float | None, float | None]:
-    last = before[-1] if before else None
-    if last is None or last.low is None or last.high is None:
-        return low, high
-    if low is None or high is None or low > last.high or high < last.low:
-        return last.low, last.high
-    return max(low, last.low), min(high, last.high)
 
 
 def _visits(aggregate: Aggregate, day: int) -> float:

@@ -111,7 +111,9 @@ class Deciding:
     unit; at the two-sided `level`, which is the plan's after correction, so `critical` standard errors to each side.
     `control`: the control's value. `events`: effective number of events by arm (None: unbounded); `largest_share`: that
     of the largest user in the arm's sum. `better`, `worse`: than nothing, or of a guardrail than the plan allows;
-    `short`: of the least that is worth shipping. `reason`: why nothing can be judged; None where it can.
+    `short`: of the least that is worth shipping. `reason`: why nothing can be judged; None where it can. `look`: in a
+    sequential plan the day, counted from 0, of the look that all of this is of; `last`: that of the last look where it
+    is a later one, and `since` its estimate where that has left this interval.
     """
 
     method: Literal["log ratio", "difference"] | None = None
@@ -127,6 +129,9 @@ class Deciding:
     worse: Claim = Claim(holds=False)
     short: Claim = Claim(holds=False)
     reason: str | None = None
+    look: int | None = None
+    last: int | None = None
+    since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,9 @@ class Day:
 
 @dataclass(frozen=True)
 class Look:
-    """One look of a sequential plan at all days so far, as a relative difference; `day` counts from 0."""
+    """One look of a sequential plan at all days so far, as a relative difference; `day` counts from 0. `changed`: the
+    estimate has left what the days before allow, so nothing is concluded from this look or a later one.
+    """
 
     day: int
     relative: float | None
@@ -185,6 +192,7 @@ class Look:
     high: float | None
     critical: float | None
     crossed: bool
+    changed: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from abtest.analyse.results import ArmEffect, Check, Deciding, Decision, MetricResult, Verdict
-from abtest.format import listed, share
+from abtest.format import difference, listed, share, signed
 from contracts.config.experiment import AnalysisPlan
 
 RULE = (
@@ -47,8 +47,8 @@ def decide(
     lines = [(result, next(line for line in result.effects if line.arm == arm)) for result in metrics]
     guardrails = [(result, _deciding(line)) for result, line in lines if result.role == "guardrail"]
     broken = tuple(result.label for result, by in guardrails if by.worse.holds and not by.worse.doubt)
-    open_ones = [(result.label, doubt) for result, by in guardrails if (doubt := _not_judged(by))]
-    not_judged = tuple(label for label, _ in open_ones)
+    open_ones = [(result.label, doubt) for result, by in guardrails if (doubt := not_judged(by))]
+    open_labels = tuple(label for label, _ in open_ones)
     worsened = "; ".join(
         f"{result.label} {_moved(result, worse=True)} by more than the plan allows"
         for result, by in guardrails
@@ -56,22 +56,21 @@ def decide(
     )
     if plan.kind == "fixed" and not ended:
         text = "The experiment has not ended; its plan has one look, after the last day."
-        return Verdict(arm, "inconclusive", f"{text} {worsened}, so far." if broken else text, broken, not_judged)
+        return Verdict(arm, "inconclusive", f"{text} {worsened}, so far." if broken else text, broken, open_labels)
     if broken:
-        return Verdict(arm, "hold", f"{worsened}.", broken, not_judged)
+        return Verdict(arm, "hold", f"{worsened}.", broken, open_labels)
     primary, line = next(result for result in lines if result[0].role == "primary")
-    decision, text = _of_primary(primary, _deciding(line))
+    decision, text = of_primary(primary, _deciding(line))
     if decision == "ship" and open_ones:
         label, doubt = open_ones[0]
         text = f"{text}, but the guardrail {label} cannot be judged: {doubt}"
-        return Verdict(arm, "inconclusive", f"{text}.", (), not_judged)
+        return Verdict(arm, "inconclusive", f"{text}.", (), open_labels)
     if decision == "ship" and interference and not plan.pooled_training:
         text = f"{text}, but the arms' models learned from each other's users."
-        return Verdict(arm, "inconclusive", text, (), not_judged)
-    planned = line.planned
-    if decision in ("ship", "hold") and planned and planned.now and planned.decided_on is not None:
-        text += f". Decided after day {planned.decided_on + 1}; later looks are overrun and change nothing"
-    return Verdict(arm, decision, f"{text}.", (), not_judged)
+        return Verdict(arm, "inconclusive", text, (), open_labels)
+    if decision in ("ship", "hold"):
+        text += _of_look(primary, _deciding(line))
+    return Verdict(arm, decision, f"{text}.", (), open_labels)
 
 
 def beside_each_other(
@@ -101,7 +100,18 @@ def beside_each_other(
     return tuple(replace(verdict, beside=beside.get(verdict.arm, "")) for verdict in verdicts)
 
 
-def _of_primary(result: MetricResult, by: Deciding) -> tuple[Decision, str]:
+def _of_look(result: MetricResult, by: Deciding) -> str:
+    """When a sequential plan decided, where there were looks after it, and whether the effect stayed."""
+    if by.look is None or by.last is None:
+        return ""
+    text = f". Decided after day {by.look + 1}; later looks are overrun and change nothing"
+    if by.since is None:
+        return text
+    moved = signed(by.since) if by.method == "log ratio" else difference(by.since, result.unit)
+    return f"{text}, but the effect has changed since: {moved} after day {by.last + 1}"
+
+
+def of_primary(result: MetricResult, by: Deciding) -> tuple[Decision, str]:
     """What the primary metric says by itself."""
     label, why = result.label, by.reason or by.better.doubt
     decision: Decision = "inconclusive"
@@ -143,7 +153,7 @@ def _moved(result: MetricResult, *, worse: bool) -> str:
     return "fell" if worse == (result.direction == "increase") else "rose"
 
 
-def _not_judged(by: Deciding) -> str | None:
+def not_judged(by: Deciding) -> str | None:
     """Why nothing can be said about a guardrail."""
     if by.method is None or by.reason:
         return by.reason or "it cannot be estimated"

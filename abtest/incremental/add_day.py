@@ -100,6 +100,7 @@ def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
     kept = replace(
         kept,
         moments=moments,
+        buckets_through={**before.buckets_through, **{day.day: before.buckets for day in before.days[-1:]}},
         buckets=_buckets(before, table.user_id[users], arm, rows),
         histograms=_histograms(before, roster["totals"], arm, rows),
         counts=dict(counts),
@@ -254,7 +255,7 @@ def _without_users(kept: Kept, ids: Ints, places: Ints) -> Kept:
     segment_of = np.array([key.segment for key in keys])[which]
     day_of, user, values = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     moments: dict[str, dict[str, Moments]] = {}
-    buckets = dict(kept.buckets)
+    buckets, buckets_through = dict(kept.buckets), dict(kept.buckets_through)
     histograms = {column: dict(by_arm) for column, by_arm in kept.histograms.items()}
     arms, arm_of = tuple(kept.experiment.arms), _arms_at(kept, places)
     for segment in SEGMENTS:
@@ -274,11 +275,15 @@ def _without_users(kept: Kept, ids: Ints, places: Ints) -> Kept:
             ),
             days=kept.days[-1].day + 1,
             spread=kept.spread,
+            looks=tuple(kept.buckets_through),
         )
+        buckets_through = {
+            day: {arm: _less_buckets(before[arm], left.buckets_through[day][arm]) for arm in arms}
+            for day, before in buckets_through.items()
+        }
         moments[segment] = {arm: _less_moments(kept.moments[segment][arm], left.moments[arm]) for arm in arms}
         for arm in arms:
-            gone = left.buckets[arm]
-            buckets[arm] = buckets[arm] + Buckets(gone.columns, -gone.sums, -gone.counts)
+            buckets[arm] = _less_buckets(buckets[arm], left.buckets[arm])
             for column in kept.spread:
                 histograms[column][arm] = _less(histograms[column][arm], left.histograms[column][arm])
     days = []
@@ -293,10 +298,15 @@ def _without_users(kept: Kept, ids: Ints, places: Ints) -> Kept:
         kept,
         moments=moments,
         buckets=buckets,
+        buckets_through=buckets_through,
         histograms=histograms,
         days=tuple(days),
         in_two_arms=kept.in_two_arms + len(ids),
     )
+
+
+def _less_buckets(whole: Buckets, part: Buckets) -> Buckets:
+    return whole + Buckets(part.columns, -part.sums, -part.counts)
 
 
 def _sums_about(about: Floats, values: Floats, pre: Floats) -> Floats:

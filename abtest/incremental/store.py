@@ -78,7 +78,8 @@ class Kept:
     """An experiment so far.
 
     `moments`: by segment and arm, of all days' columns jointly. `runs`: the places of each run that has users, in
-    order. `days`: those added, in order. `counts`: see `abtest.aggregate.archive.Counted`.
+    order. `days`: those added, in order. `buckets_through`: by each of these but the last, the buckets as they were
+    after it. `counts`: see `abtest.aggregate.archive.Counted`.
     """
 
     folder: Path
@@ -93,6 +94,7 @@ class Kept:
     days: tuple[KeptDay, ...] = ()
     in_two_arms: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    buckets_through: dict[int, dict[str, Buckets]] = field(default_factory=dict)
 
     @property
     def aggregate(self) -> Aggregate:
@@ -114,7 +116,18 @@ class Kept:
             },
             in_two_arms=self.in_two_arms,
             histograms=self.histograms,
+            buckets_through={day: self._buckets_after(day) for day in range(days - 1)},
         )
+
+    def _buckets_after(self, day: int) -> dict[str, Buckets]:
+        """As they were when a day had ended, one perhaps on which nobody came."""
+        known = max((kept for kept in self.buckets_through if kept <= day), default=None)
+        if known is not None:
+            return self.buckets_through[known]
+        return {
+            arm: Buckets(sums.columns, np.zeros_like(sums.sums), np.zeros_like(sums.counts))
+            for arm, sums in self.buckets.items()
+        }
 
     @property
     def groups(self) -> list[Group]:
@@ -212,6 +225,7 @@ def load(folder: Path, experiment: Experiment) -> Kept:
         days,
         facts["in_two_arms"],
         facts["counts"],
+        values["buckets_through"],
     )
     _verify(kept)
     return kept
@@ -241,6 +255,7 @@ def commit(kept: Kept) -> None:
     values = {
         "moments": kept.moments,
         "buckets": kept.buckets,
+        "buckets_through": kept.buckets_through,
         "histograms": kept.histograms,
         "about": {str(day.day): np.stack([day.about[group] for group in groups]) for day in kept.days},
         "sums": {str(day.day): np.stack([day.sums[group] for group in groups]) for day in kept.days},

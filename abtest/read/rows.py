@@ -71,7 +71,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
         def part(group: range) -> tuple[Aggregate, Reader]:
             mine = reader.another()
             users = mine.table(rows.piece(group), before.piece(group) if pre is not None else None)
-            return aggregate(users, spread=spread), mine
+            return aggregate(users, spread=spread, looks=experiment.look_days), mine
 
         cores = os.cpu_count() or 1
         with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):  # a thread a core is enough

@@ -15,7 +15,7 @@ over those that one plain interval of the log ratio ships.
     heavy_user       effective view rate, one user a week with Pareto(1.1) times as many views and a taste of their own
     ninety_ten       effective view rate and a follow rate, 9,000 users against 1,000
     five_arms        five treatment arms and three guardrails, 1,000 users an arm
-    group_sequential seven looks at users who come back, 300 an arm, by the whole report
+    group_sequential seven looks at users who come back, 300 an arm, by the whole report; confidence_sequence the same
     returning        effective view rate of users who come every day, with a mood and a taste that last
 """
 
@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,12 @@ POWER_USERS = 8_000  # an arm
 SHIP_BOUND, HOLD_BOUND = 0.025, 0.05
 EVR = Ratio("evr", "evr", "%", "", "effective_views", "views", "primary")
 Random = np.random.Generator
+Looks = Literal["group-sequential", "confidence-sequence"]
+SEQUENTIAL: dict[str, Looks] = {
+    "group_sequential": "group-sequential",
+    "confidence_sequence": "confidence-sequence",
+}
+TUNED_AT = 2_500.0  # visits of such a week
 Arms = dict[str, Floats]
 
 
@@ -149,8 +155,8 @@ def alarms(shape: Shape, random: Random) -> tuple[bool, bool]:
     return any(each.decision == "ship" for each in ships), any(each.broken for each in guarded)
 
 
-def looked_at_daily(random: Random) -> tuple[bool, bool]:
-    """One group-sequential week of seven looks, by the report: has it shipped, has it broken a guardrail."""
+def looked_at_daily(kind: Looks, random: Random) -> tuple[bool, bool]:
+    """One week of seven looks, by the report: has it shipped, has it broken a guardrail."""
     users, days = 600, 7
     taste, came = random.beta(2, 4, users), random.random((users, days)) < 0.6
     came[:, 0] |= ~came.any(axis=1)
@@ -173,13 +179,17 @@ def looked_at_daily(random: Random) -> tuple[bool, bool]:
             arms={name: Arm(weight=1, model="two_tower") for name in arms},
             control="control",
             metrics=tuple(metrics),
-            analysis=AnalysisPlan(kind="group-sequential", cuped=False),
+            analysis=AnalysisPlan(kind=kind, cuped=False, tuned_at=TUNED_AT),
         )
         table = arranged(
             arms, ("views", "effective_views"), (), np.arange(users) + 1, arm, np.zeros((users, 0)), day, user, values
         )
         found.append(
-            report(aggregate(table, days=days), experiment, Observed(newest_ms=(days + 1) * DAY_MS)).verdicts[0]
+            report(
+                aggregate(table, days=days, looks=experiment.look_days),
+                experiment,
+                Observed(newest_ms=(days + 1) * DAY_MS),
+            ).verdicts[0]
         )
     return found[0].decision == "ship", bool(found[1].broken)
 
@@ -214,11 +224,11 @@ def measure(names: Sequence[str], replicates: int, seed: int, data: Path | None)
     ship: dict[str, Any] = {}
     hold: dict[str, Any] = {}
     for name in names:
-        if name not in known and name != "group_sequential":
+        if name not in known and name not in SEQUENTIAL:
             continue
         began = time.perf_counter()
         random = np.random.default_rng((seed, *name.encode()))
-        week = looked_at_daily if name == "group_sequential" else partial(alarms, known[name])
+        week = partial(looked_at_daily, SEQUENTIAL[name]) if name in SEQUENTIAL else partial(alarms, known[name])
         ship[name], hold[name] = rates([week(random) for _ in range(replicates)])
         sys.stderr.write(
             f"{name}: {ship[name]['rate']:.4f} {hold[name]['rate']:.4f}, {time.perf_counter() - began:.0f} s\n"
@@ -227,7 +237,7 @@ def measure(names: Sequence[str], replicates: int, seed: int, data: Path | None)
 
 
 def names_of(data: Path | None) -> list[str]:
-    return [*shapes(data), "group_sequential"]
+    return [*shapes(data), *SEQUENTIAL]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 Bad files raise `SettingsError` with one sentence that names the field. docs/experiments.md is the manual.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, pairwise
 from pathlib import Path
@@ -243,6 +244,13 @@ class Experiment(Section):
     def days(self) -> int:
         """Calendar days that the experiment touches, the first and the last perhaps in part."""
         return self.day_of(self.end_ms - 1) + 1
+
+    @property
+    def look_days(self) -> Sequence[int]:
+        """Days, counted from 0, after which a sequential plan may decide; () where there is one look, at the end."""
+        if self.analysis.kind == "fixed":
+            return ()
+        return [look - 1 for look in self.analysis.looks] or range(self.days)
 
     @property
     def calendar(self) -> Calendar:

@@ -1,3 +1,6 @@
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from abtest.stats.cuped import adjust
 from abtest.stats.estimates import covariance
 from abtest.stats.metrics import Mean, Ratio
 from abtest.stats.moments import Moments
+from contracts.config.settings import SettingsError
 
 COLUMNS, COVARIATES, DAYS = ("views", "ev"), ("pre.views", "pre.ev"), 4
 EVR, VIEWS = Ratio("evr", "", "", "", "ev", "views"), Mean("views", "", "", "", "views")
@@ -100,6 +104,28 @@ def test_parts_that_share_no_user_merge_into_the_whole_in_any_order(crowd, whole
             np.testing.assert_allclose(found.buckets[name].sums, whole.buckets[name].sums)
             for segment in whole.segments:
                 assert found.segments[segment][name].n == whole.segments[segment][name].n
+
+
+@pytest.mark.parametrize("cut", [(slice(0, 300),), (slice(0, 90), slice(90, 200), slice(200, 300))])
+def test_who_stood_out_after_a_look_is_as_if_the_days_after_had_not_come(crowd, cut):
+    days, arm, pre = crowd
+    ids = np.arange(len(arm)) + 1000
+    found = reduce(add, (aggregate(table_of(days[c], arm[c], pre[c], ids[c]), looks=range(DAYS)) for c in cut))
+    for day in range(DAYS):
+        early = days.copy()
+        early[:, day + 1 :] = np.nan
+        by_then = ~np.isnan(early[..., 0]).all(axis=1)
+        expected = aggregate(table_of(early[by_then], arm[by_then], pre[by_then], ids[by_then]), days=DAYS)
+        largest, buckets = found.standouts(day)
+        for name in "ab":
+            np.testing.assert_array_equal(largest[name].users, expected.largest[name].users)
+            np.testing.assert_array_equal(buckets[name].sums, expected.buckets[name].sums)
+            np.testing.assert_array_equal(buckets[name].counts, expected.buckets[name].counts)
+
+
+def test_a_look_that_was_not_kept_is_told(whole):
+    with pytest.raises(SettingsError, match="does not look after day 2; make it again by this plan"):
+        whole.standouts(1)
 
 
 def test_a_piece_that_saw_fewer_days_merges_into_one_that_saw_more(crowd):

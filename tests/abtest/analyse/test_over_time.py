@@ -19,7 +19,7 @@ METRICS = (
 @pytest.fixture(scope="module")
 def crowd():
     days, arm, pre = people(seed=4, users=2000)
-    return aggregate(table_of(days, arm, pre), spread=["views"])
+    return aggregate(table_of(days, arm, pre), spread=["views"], looks=range(4))
 
 
 def reported(aggregated, plan, days=4, newest_ms=0):

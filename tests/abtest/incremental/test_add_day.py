@@ -19,6 +19,10 @@ def assert_same(added, expected, rtol=1e-12):
         assert (abs(a.products - b.products) <= rtol * (scale + 1e-3 * scale.max())).all()  # some are exactly 0
         np.testing.assert_allclose(added.buckets[arm].sums, expected.buckets[arm].sums, rtol=1e-12, atol=1e-9)
         np.testing.assert_array_equal(added.buckets[arm].counts, expected.buckets[arm].counts)
+        for day in expected.buckets_through:
+            through, other = added.buckets_through[day][arm], expected.buckets_through[day][arm]
+            np.testing.assert_allclose(through.sums, other.sums, rtol=1e-12, atol=1e-9)
+            np.testing.assert_array_equal(through.counts, other.counts)
         for column, by_arm in expected.histograms.items():
             np.testing.assert_array_equal(added.histograms[column][arm].counts, by_arm[arm].counts)
         for segment, by_arm in expected.segments.items():
@@ -39,14 +43,14 @@ def day_by_day(crowd, folder, days, pre=None):
 def test_days_added_one_by_one_are_as_if_all_had_been_read_at_once(tmp_path, days):
     crowd = Crowd()
     added = day_by_day(crowd, tmp_path, days).aggregate
-    assert_same(added, aggregate(crowd.table(days), spread=("play_s",)))
+    assert_same(added, aggregate(crowd.table(days), spread=("play_s",), looks=range(7)))
 
 
 def test_means_that_are_large_against_their_spread_lose_no_digits(tmp_path):
     crowd = Crowd(mean=1e6)
     crowd.seen[:] = True
     added = day_by_day(crowd, tmp_path, range(4)).aggregate
-    assert_same(added, aggregate(crowd.table(range(4)), spread=("play_s",)), rtol=1e-8)
+    assert_same(added, aggregate(crowd.table(range(4)), spread=("play_s",), looks=range(7)), rtol=1e-8)
     assert added.moments["control"].products[0, 0] == pytest.approx(
         ((crowd.values[:, 0, 0] - crowd.values[crowd.arm[:, 0] == 0, 0, 0].mean()) ** 2)[crowd.arm[:, 0] == 0].sum(),
         rel=1e-9,
@@ -56,7 +60,7 @@ def test_means_that_are_large_against_their_spread_lose_no_digits(tmp_path):
 def test_covariates_may_be_given_once_for_all_users(tmp_path):
     crowd = Crowd()
     added = day_by_day(crowd, tmp_path, range(7), (crowd.ids, crowd.pre)).aggregate
-    assert_same(added, aggregate(crowd.table(range(7)), spread=("play_s",)))
+    assert_same(added, aggregate(crowd.table(range(7)), spread=("play_s",), looks=range(7)))
 
 
 def test_a_user_who_turns_up_in_the_other_arm_leaves_with_all_that_it_did(tmp_path):
@@ -65,14 +69,14 @@ def test_a_user_who_turns_up_in_the_other_arm_leaves_with_all_that_it_did(tmp_pa
     crowd.seen[mixed, 1], crowd.seen[mixed, 4] = True, True
     crowd.arm[mixed, 4:] = 1 - crowd.arm[mixed, 4:]
     added = day_by_day(crowd, tmp_path, range(7)).aggregate
-    assert_same(added, aggregate(crowd.table(range(7), ~mixed), spread=("play_s",)), rtol=1e-11)
+    assert_same(added, aggregate(crowd.table(range(7), ~mixed), spread=("play_s",), looks=range(7)), rtol=1e-11)
     assert added.in_two_arms == mixed.sum()
 
 
 def test_a_report_is_that_of_all_days_read_at_once(tmp_path):
     crowd = Crowd()
     added = report(day_by_day(crowd, tmp_path, range(7)).aggregate, WEEK)
-    expected = report(aggregate(crowd.table(range(7)), spread=("play_s",)), WEEK)
+    expected = report(aggregate(crowd.table(range(7)), spread=("play_s",), looks=range(7)), WEEK)
     for a, b in zip(added.metrics, expected.metrics, strict=True):
         assert a.effects[0].effect.p_value == pytest.approx(b.effects[0].effect.p_value, rel=1e-9)
     assert added.courses[0].trend.slope == pytest.approx(expected.courses[0].trend.slope, rel=1e-9)
@@ -91,7 +95,7 @@ def test_a_crash_before_a_day_is_there_leaves_the_days_before(tmp_path, monkeypa
             add_day(load(tmp_path, WEEK), crowd.table([3]))
     assert load(tmp_path, WEEK).aggregate.days == 3
     added = add_day(load(tmp_path, WEEK), crowd.table([3])).aggregate
-    assert_same(added, aggregate(crowd.table(range(4)), spread=("play_s",)))
+    assert_same(added, aggregate(crowd.table(range(4)), spread=("play_s",), looks=range(7)))
 
 
 def test_days_come_in_order_each_once_and_alone(tmp_path):

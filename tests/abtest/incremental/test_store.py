@@ -81,7 +81,7 @@ def test_a_folder_of_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "FORMAT", 1)
     create(tmp_path, WEEK, COLUMNS, COVARIATES)
     monkeypatch.undo()
-    with pytest.raises(StateError, match=r"kept\.npz has format 1; this build reads 3\."):
+    with pytest.raises(StateError, match=r"kept\.npz has format 1; this build reads 4\."):
         load(tmp_path, WEEK)
 
 
