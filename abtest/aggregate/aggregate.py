@@ -220,14 +220,15 @@ def aggregate(
         of_cohort.means[of_cohort.place(Column(FIRST, first))] = 1.0
         moments[arm] += of_cohort
         totals = by_day @ np.tile(np.eye(k + 1, k), (days - first, 1))  # a sum over so few is quicker as a product
-        buckets[arm] += bucketed(names, table.user_id[begin:end], totals)
+        bucket = bucket_of(table.user_id[begin:end])
+        buckets[arm] += bucketed(names, bucket, totals)
         for column in spread:
             histograms[column][arm] += Histogram.of(totals[:, names.index(column)])
         both, is_known = np.hstack((totals, pre)), did_something_before(table.covariates, pre)
-        largest[arm] = largest[arm].among(both)
+        largest[arm] = largest[arm].among(totals, pre)
         for day, sums in _sums_through(by_day.reshape(end - begin, days - first, k + 1, copy=False), first, looks):
-            largest_through[day][arm] = largest_through[day][arm].among(np.hstack((sums, pre)))
-            buckets_through[day][arm] += bucketed(names, table.user_id[begin:end], sums)
+            largest_through[day][arm] = largest_through[day][arm].among(sums, pre)
+            buckets_through[day][arm] += bucketed(names, bucket, sums)
         for name, inside in zip(SEGMENTS, (is_known, ~is_known), strict=True):
             segments[name][arm] += Moments.of(all_names, both[inside])
     return Aggregate(
@@ -300,9 +301,8 @@ def _sums_through(by_day: Floats, first: int, looks: Sequence[int]) -> Iterator[
             yield look, sums
 
 
-def bucketed(columns: tuple[str, ...], user_id: Ints, totals: Floats) -> Buckets:
-    """Users' `totals` (users, K) by their bucket."""
-    bucket = bucket_of(user_id)
+def bucketed(columns: tuple[str, ...], bucket: Ints, totals: Floats) -> Buckets:
+    """Users' `totals` (users, K) by their `bucket` (users,)."""
     sums = np.zeros((BUCKETS, len(columns)))
     for place, column in enumerate(totals.T):
         sums[:, place] = np.bincount(bucket, column, BUCKETS)

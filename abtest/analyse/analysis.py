@@ -14,7 +14,7 @@ from abtest.analyse.data_quality import date_of, days_over
 from abtest.analyse.deciding import decided, told_apart, with_deciding
 from abtest.analyse.looks import History, decided_at_looks
 from abtest.analyse.model_age import by_age, by_version, comparable
-from abtest.analyse.over_time import courses_of, criticals_of, level_of
+from abtest.analyse.over_time import courses_of, critical_of, level_of, looks_at
 from abtest.analyse.planned import planned
 from abtest.analyse.results import (
     SCHEMA_VERSION,
@@ -95,9 +95,10 @@ def report(
             experiment,
             metrics,
             days,
+            looks_at(experiment, aggregate.days, over),
             courses,
             cache(partial(_users_through, aggregate)),
-            criticals_of(aggregate, experiment, over),
+            partial(critical_of, aggregate, experiment, over),
             partial(level_of, experiment),
         )
         at_looks = decided_at_looks(results, history)

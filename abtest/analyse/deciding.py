@@ -79,13 +79,14 @@ def _levels(family: Sequence[Weighed], alpha: float) -> list[float]:
     return levels
 
 
-def judge(weighed: Weighed, level: float, critical: float) -> Deciding:
+def judge(weighed: Weighed, level: float, critical: float, *, hidden: bool = True) -> Deciding:
     """The claims that a comparison bears, each bound to be passed by `critical` standard errors.
 
     Args:
         weighed: the comparison with its evidence.
         level: what the critical value stands for, two-sided; only told.
         critical: standard errors to each side of the estimate.
+        hidden: whether to look for a user who makes a guardrail look sound.
 
     """
     statistic = weighed.statistic
@@ -98,7 +99,7 @@ def judge(weighed: Weighed, level: float, critical: float) -> Deciding:
     shares = {arm: each.share for arm, each in weighed.by_arm.items()}
     worse, reason = _claim(weighed, "worse", critical, weighed.reason), weighed.reason
     if weighed.result.role == "guardrail" and not worse.holds:
-        reason = reason or weighed.ship_reason or _hidden_loss(weighed, critical)
+        reason = reason or weighed.ship_reason or (_hidden_loss(weighed, critical) if hidden else None)
     return Deciding(
         "log ratio" if statistic.on_log else "difference",
         estimate,

@@ -3,13 +3,15 @@
 A look has its own users, its own evidence and its own interval, so nothing that comes after it can take it back.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 from abtest.analyse.deciding import judge
-from abtest.analyse.results import ArmEffect, Course, Day, Deciding, Look, MetricResult
+from abtest.analyse.results import Course, Day, Deciding, Look, MetricResult
 from abtest.analyse.verdict import not_judged, of_primary
-from abtest.analyse.weighing import Users, Weighed, of_interval, weigh
+from abtest.analyse.weighing import Statistic, Users, Weighed, of_interval, weigh
 from abtest.stats.metrics import Declared
 from contracts.config.experiment import Experiment
 
@@ -21,21 +23,28 @@ CHANGED = "the effect has changed: its estimate has left what the days before al
 Key = tuple[str, str]  # metric, arm
 
 
+class _Look(Protocol):
+    """What decides by one look; `hidden` costs more, see `judge`."""
+
+    def __call__(self, *, hidden: bool) -> Deciding: ...
+
+
 @dataclass(frozen=True)
 class History:
     """An experiment as it was after each day.
 
-    `metrics`: what is compared. `days`: with the comparisons of all days so far. `courses`: with the looks.
-    `users_through`: those of all days up to one, counted from 0. `criticals`: by role and look, the critical value of a
-    comparison that has no log ratio. `level_of`: a role's level of one comparison.
+    `metrics`: what is compared. `days`: with the comparisons of all days so far. `at`: the looks so far, from day 0.
+    `courses`: with the looks of log ratios. `users_through`: those of all days up to one. `critical_of`: at a role's
+    look, of a comparison that has no log ratio; None where there is none. `level_of`: a role's level of one comparison.
     """
 
     experiment: Experiment
     metrics: Sequence[Declared]
     days: Sequence[Day]
+    at: Sequence[int]
     courses: Sequence[Course]
     users_through: Callable[[int], Users]
-    criticals: Mapping[str, Mapping[int, float]]
+    critical_of: Callable[[str, int], float | None]
     level_of: Callable[[str], float]
 
 
@@ -55,45 +64,47 @@ def decided_at_looks(results: Sequence[MetricResult], history: History) -> dict[
     since: dict[str, int | None] = {}
     primary = next(result for result in results if result.role == "primary")
     for line in primary.effects:
-        found = _judged(primary, line.arm, history)
+        found = [look(hidden=False) for look in _looks(primary, line.arm, history)]
         decisive = next((by for by in found if of_primary(primary, by)[0] != "inconclusive"), None)
         crossed = (by for by in found if by.better.holds or by.worse.holds)
         since[line.arm] = decisive.look if decisive else None
         decided[primary.metric, line.arm] = _with_last(decisive or next(crossed, found[-1]), found[-1])
     for result in results:
         for line in result.effects if result.role == "guardrail" else ():
-            found = _judged(result, line.arm, history)
-            decided[result.metric, line.arm] = _with_last(_of_guardrail(found, since[line.arm]), found[-1])
+            decided[result.metric, line.arm] = _of_guardrail(_looks(result, line.arm, history), since[line.arm])
     return decided
 
 
-def _judged(result: MetricResult, arm: str, history: History) -> list[Deciding]:
-    """At each look, at least one."""
-    level, criticals = history.level_of(result.role), history.criticals[result.role]
+def _looks(result: MetricResult, arm: str, history: History) -> "list[_Look]":
+    """In order, at least one."""
+    level = history.level_of(result.role)
     course = next((each for each in history.courses if (each.metric, each.arm) == (result.metric, arm)), None)
-    if course is None:
-        return [Deciding(reason=NO_LOOKS, level=level)]
-    looks = {look.day: look for look in course.looks}
-    days = sorted({*looks, *criticals})
-    if not days:
-        return [Deciding(reason=course.reason or NOT_YET, level=level)]
+    if course is None or not history.at:
+        reason = NO_LOOKS if course is None else course.reason or NOT_YET
+        return [lambda *, hidden: Deciding(reason=reason, level=level)]  # noqa: ARG005 no look knows more
     metric = next(metric for metric in history.metrics if metric.name == result.metric)
-    control, plan = history.experiment.control, history.experiment.analysis
-    found = []
-    for day in days:
-        users = history.users_through(day)
-        so_far, line = _through(history.days[day], result.metric, arm)
-        weighed = weigh(so_far, line, metric, users, control, plan.alpha, by_cuped=plan.cuped)
-        found.append(replace(_at_look(weighed, looks.get(day), criticals.get(day), level), look=day))
-    return found
+    looks = {look.day: look for look in course.looks}
+    return [partial(_judged, metric, arm, history, day, looks.get(day)) for day in history.at]
 
 
-def _of_guardrail(found: Sequence[Deciding], decided_on: int | None) -> Deciding:
+def _judged(metric: Declared, arm: str, history: History, day: int, look: Look | None, *, hidden: bool) -> Deciding:
+    plan = history.experiment.analysis
+    result = next(result for result in history.days[day].cumulative if result.metric == metric.name)
+    line = next(line for line in result.effects if line.arm == arm)
+    users = history.users_through(day)
+    weighed = weigh(result, line, metric, users, history.experiment.control, plan.alpha, by_cuped=plan.cuped)
+    return replace(_at_look(weighed, look, day, history, hidden=hidden), look=day)
+
+
+def _of_guardrail(looks: "Sequence[_Look]", decided_on: int | None) -> Deciding:
+    found = [look(hidden=False) for look in looks]
     broken = next((by for by in found if by.worse.holds and not by.worse.doubt), None)
-    if broken or decided_on is None:
-        return broken or found[-1]
-    after = (by for by in found if by.look is not None and by.look >= decided_on and not_judged(by) is None)
-    return next(after, found[-1])
+    if broken:
+        return _with_last(broken, found[-1])
+    after = () if decided_on is None else zip(looks, found, strict=True)
+    judged = (look(hidden=True) for look, by in after if by.look is not None and by.look >= (decided_on or 0))
+    first = next((by for by in judged if not_judged(by) is None), None)
+    return _with_last(first, found[-1]) if first else looks[-1](hidden=True)
 
 
 def _with_last(by: Deciding, last: Deciding) -> Deciding:
@@ -106,37 +117,29 @@ def _with_last(by: Deciding, last: Deciding) -> Deciding:
     return replace(by, last=last.look, since=now)
 
 
-def _through(day: Day, metric: str, arm: str) -> tuple[MetricResult, ArmEffect]:
-    """A comparison over all days up to one."""
-    result = next(result for result in day.cumulative if result.metric == metric)
-    return result, next(line for line in result.effects if line.arm == arm)
-
-
-def _at_look(weighed: Weighed, look: Look | None, critical: float | None, level: float) -> Deciding:
-    """`critical`: of a comparison by the difference; one by the log ratio has the look's."""
-    statistic = weighed.statistic
+def _at_look(weighed: Weighed, look: Look | None, day: int, history: History, *, hidden: bool) -> Deciding:
+    """By the difference with a bound of its own; by the log ratio with the look's interval."""
+    statistic, role = weighed.statistic, weighed.result.role
+    level = history.level_of(role)
     if statistic is None:
         return Deciding(reason=weighed.reason, level=level)
     if look is not None and look.changed:
         return Deciding(reason=CHANGED, level=level, estimate=look.relative)
     if not statistic.on_log:
-        return judge(weighed, level, critical) if critical is not None else Deciding(reason=NOTHING, level=level)
+        critical = history.critical_of(role, day)
+        if critical is None:
+            return Deciding(reason=NOTHING, level=level)
+        return judge(weighed, level, critical, hidden=hidden)
     looked = None if look is None or look.critical is None else of_interval(look.low, look.high, look.critical)
     if look is None or look.critical is None or looked is None:
         return Deciding(reason=NOTHING, level=level)
-    looked = replace(looked, control=statistic.control)
-    others = tuple(
-        (
-            name,
-            replace(
-                looked,
-                estimate=looked.estimate + other.estimate - statistic.estimate,
-                std_error=looked.std_error * other.std_error / statistic.std_error,
-            )
-            if other.on_log
-            else other,
-        )
-        for name, other in weighed.others
-    )
-    judged = judge(replace(weighed, statistic=looked, others=others), level, look.critical)
+    by_look = replace(looked, control=statistic.control)
+
+    def agreeing() -> Iterator[tuple[str, Statistic]]:
+        for name, other in weighed.others:
+            estimate = by_look.estimate + other.estimate - statistic.estimate
+            error = by_look.std_error * other.std_error / statistic.std_error
+            yield name, replace(by_look, estimate=estimate, std_error=error) if other.on_log else other
+
+    judged = judge(replace(weighed, statistic=by_look, agreeing=agreeing), level, look.critical, hidden=hidden)
     return replace(judged, estimate=look.relative)  # a running intersection need not lie evenly about it

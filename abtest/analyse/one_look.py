@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from abtest.aggregate.aggregate import bucketed
+from abtest.aggregate.aggregate import bucket_of, bucketed
 from abtest.aggregate.user_days import Table
 from abtest.analyse.analysis import compare_arms
 from abtest.analyse.context import FalseAlarms
@@ -35,7 +35,7 @@ def users_of(columns: Sequence[str], by_arm: Mapping[str, Floats], covariates: S
     return Users(
         {arm: Moments.of(names, values) for arm, values in by_arm.items()},
         {arm: Largest.of(names, values, ranked) for arm, values in by_arm.items()},
-        {arm: bucketed(names[:ranked], next(ids), values[:, :ranked]) for arm, values in by_arm.items()},
+        {arm: bucketed(names[:ranked], bucket_of(next(ids)), values[:, :ranked]) for arm, values in by_arm.items()},
         tuple(covariates),
     )
 

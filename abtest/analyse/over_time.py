@@ -38,7 +38,7 @@ def courses_of(
 ) -> Iterator[Course]:
     """One for each metric and treatment arm. A look is after a day that is among the first `days_over`."""
     plan = experiment.analysis
-    at = _looks(experiment, aggregate.days, days_over)
+    at = looks_at(experiment, aggregate.days, days_over)
     all_drawn = list(_drawn(aggregate, metrics, experiment.control, at, by_cuped=plan.cuped))
     around = bands(
         [(effects.effects, effects.covariance) for drawn in all_drawn for effects in (drawn.daily, drawn.cumulative)],
@@ -93,35 +93,23 @@ def level_of(experiment: Experiment, role: str) -> float:
     return experiment.analysis.alpha / max(shares.get(role, 1), 1)
 
 
-def criticals_of(aggregate: Aggregate, experiment: Experiment, days_over: int) -> dict[str, dict[int, float]]:
-    """By role and look, the standard errors that a difference of all days so far has to span; for what has no log
-    ratio.
+def critical_of(aggregate: Aggregate, experiment: Experiment, days_over: int, role: str, day: int) -> float | None:
+    """The standard errors that a difference of all days so far has to span at a look; for what has no log ratio. None
+    where nothing may be concluded from it.
 
     Of bounds, those of independent increments: the widest, since users who come back make looks more alike.
     """
-    plan = experiment.analysis
-    at = _looks(experiment, aggregate.days, days_over)
-    criticals: dict[str, dict[int, float]] = {}
-    for role in ("primary", "guardrail"):
-        level = level_of(experiment, role)
-        if plan.kind == "confidence-sequence":
-            visits = {day: _visits(aggregate, day) for day in at}
-            found = {
-                day: float(critical_values(np.array([units]), level, plan.tuned_at)[0])
-                for day, units in visits.items()
-                if units
-            }
-        elif len(at):
-            share = fractions([day + 1 for day in at], experiment.days)
-            bounds = boundaries(1 / np.maximum.outer(share, share), share, level).tolist()
-            found = {day: bound for day, bound in zip(at, bounds, strict=True) if math.isfinite(bound)}
-        else:
-            found = {}
-        criticals[role] = found
-    return criticals
+    plan, level = experiment.analysis, level_of(experiment, role)
+    if plan.kind == "confidence-sequence":
+        visits = _visits(aggregate, day)
+        return float(critical_values(np.array([visits]), level, plan.tuned_at)[0]) if visits else None
+    at = looks_at(experiment, aggregate.days, days_over)
+    share = fractions([day + 1 for day in at], experiment.days)
+    bound = float(boundaries(1 / np.maximum.outer(share, share), share, level)[at.index(day)])
+    return bound if math.isfinite(bound) else None
 
 
-def _looks(experiment: Experiment, seen: int, over: int) -> Sequence[int]:
+def looks_at(experiment: Experiment, seen: int, over: int) -> Sequence[int]:
     """Days, counted from 0, at which has been looked: by bounds after whole days, by a confidence sequence any time."""
     limit = seen if experiment.analysis.kind == "confidence-sequence" else over
     return [day for day in experiment.look_days if day < limit]

@@ -4,8 +4,9 @@ Sources: see docs/verdict.md.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -52,15 +53,20 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Weighed:
-    """A metric in one arm before its level is known. `others`: by name, what has to agree."""
+    """A metric in one arm before its level is known."""
 
     result: MetricResult
     line: ArmEffect
     statistic: Statistic | None
-    others: tuple[tuple[str, Statistic], ...]
+    agreeing: Callable[[], Iterator[tuple[str, Statistic]]]
     reason: str | None  # why nothing can be judged
     ship_reason: str | None  # why it cannot carry a "ship"
     by_arm: Mapping[str, Evidence]
+
+    @cached_property
+    def others(self) -> tuple[tuple[str, Statistic], ...]:
+        """By name, what has to agree; made when it is asked for, since most comparisons claim nothing."""
+        return tuple(self.agreeing())
 
     @property
     def sign(self) -> int:
@@ -98,12 +104,12 @@ def weigh(
     if isinstance(metric, Quantile):
         statistic = _of_log(effect, alpha, 1.0)
         reason = None if statistic else effect.reason or "it cannot be estimated"
-        return Weighed(result, line, statistic, (), reason, None, {})
+        return Weighed(result, line, statistic, _nothing, reason, None, {})
     arms = (line.arm, control)
     by_arm = {arm: evidence(metric, users.moments[arm], users.largest.get(arm)) for arm in arms}
     value = metric.estimate(users.moments[control]).value
     if value is None or effect.difference is None:
-        return Weighed(result, line, None, (), effect.reason or "it cannot be estimated", None, by_arm)
+        return Weighed(result, line, None, _nothing, effect.reason or "it cannot be estimated", None, by_arm)
     if not effect.difference_std_error:
         return _alike(result, line, effect.difference, value, by_arm, min(users.moments[arm].n for arm in arms))
     on_log = _of_log(effect, alpha, value)
@@ -111,17 +117,23 @@ def weigh(
     events = min(each.events for each in by_arm.values())
     by_log = on_log is not None and events >= FEW
     statistic = on_log if by_log and on_log is not None else difference
-    others: list[tuple[str, Statistic]] = []
-    if by_log:
-        others.append(("the difference", difference))
-    elif on_log is not None and events > quantile(alpha / 2) ** 2:  # else a value is not told from 0: no ratio is known
-        others.append(("the log ratio", on_log))
-    others += _jackknifed(metric, line, statistic, users, arms)
-    others += _without_one(metric, by_arm, statistic, users, arms, alpha, by_cuped=by_cuped)
+
+    def agreeing() -> Iterator[tuple[str, Statistic]]:
+        if by_log:
+            yield "the difference", difference
+        elif on_log is not None and events > quantile(alpha / 2) ** 2:  # else a value is not told from 0: no ratio
+            yield "the log ratio", on_log
+        yield from _jackknifed(metric, line, statistic, users, arms)
+        yield from _without_one(metric, by_arm, statistic, users, arms, alpha, by_cuped=by_cuped)
+
     reason, ship_reason = _one_user(by_arm, by_log=by_log)
     if not by_log and ship_reason is None and not users.largest and events < FEW:
         ship_reason = f"only {events:.0f} effective events"
-    return Weighed(result, line, statistic, tuple(others), reason, ship_reason, by_arm)
+    return Weighed(result, line, statistic, agreeing, reason, ship_reason, by_arm)
+
+
+def _nothing() -> Iterator[tuple[str, Statistic]]:
+    return iter(())
 
 
 def _alike(
@@ -129,11 +141,11 @@ def _alike(
 ) -> Weighed:
     """All users of an arm have one value: where the arms' values differ, users enough make that certain."""
     if not difference:
-        return Weighed(result, line, None, (), "all users are alike", None, by_arm)
+        return Weighed(result, line, None, _nothing, "all users are alike", None, by_arm)
     if users < FEW:
-        return Weighed(result, line, None, (), f"all users of an arm are alike, and only {users}", None, by_arm)
+        return Weighed(result, line, None, _nothing, f"all users of an arm are alike, and only {users}", None, by_arm)
     certain = Statistic(difference, abs(difference) * 1e-9, on_log=False, control=control)
-    return Weighed(result, line, certain, (), None, None, by_arm)
+    return Weighed(result, line, certain, _nothing, None, None, by_arm)
 
 
 def _one_user(by_arm: Mapping[str, Evidence], *, by_log: bool) -> tuple[str | None, str | None]:

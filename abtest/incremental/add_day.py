@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from abtest.aggregate.aggregate import SEGMENTS, aggregate, bucketed
+from abtest.aggregate.aggregate import SEGMENTS, aggregate, bucket_of, bucketed
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table, arranged, did_something_before
 from abtest.incremental.cross_day_moments import DayRows, moments_with, summarised
 from abtest.incremental.store import COVARIATES, Kept, RunKey, commit, load_roster, write_day, write_roster
@@ -203,8 +203,8 @@ def _buckets(kept: Kept, ids: Ints, arm: Ints, rows: DayRows) -> dict[str, Bucke
         inside = arm == i
         new = inside.copy()
         new[: rows.returning] = False
-        added = bucketed(kept.columns, ids[inside], rows.values[inside])
-        counts = bucketed(kept.columns, ids[new], rows.values[new]).counts
+        added = bucketed(kept.columns, bucket_of(ids[inside]), rows.values[inside])
+        counts = bucketed(kept.columns, bucket_of(ids[new]), rows.values[new]).counts
         buckets[name] = kept.buckets[name] + Buckets(kept.columns, added.sums, counts)
     return buckets
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pandas.util import hash_array
 
 from abtest.aggregate.user_days import Ints
 
@@ -49,6 +48,8 @@ def are_whole(numbers: Any) -> Any:
 
 
 def _hashed(values: list[Any]) -> Ints:
+    from pandas.util import hash_array  # a quarter of a second that users who are numbers need not wait
+
     keys = np.zeros(len(values), np.int64)
     written = np.array([_written(each) for each in values], object)
     small = np.array([isinstance(each, int) for each in written], bool)

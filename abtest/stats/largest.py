@@ -27,22 +27,32 @@ class Largest:
         >>> Largest.of(("x", "y"), np.array([[1.0, 5.0], [3.0, -2.0]]), 1).users.tolist()
         [[3.0, -2.0], [nan, nan]]
         """
-        return cls(tuple(columns), np.full((2 * ranked, len(columns)), np.nan)).among(values)
+        return cls(tuple(columns), np.full((2 * ranked, len(columns)), np.nan)).among(
+            values[:, :ranked], values[:, ranked:]
+        )
 
-    def among(self, values: Floats) -> "Largest":
-        """Of these users (users, K) as well; where none of them stands out that costs no more than a maximum."""
+    def among(self, values: Floats, others: Floats) -> "Largest":
+        """Of these users as well; where none of them stands out that costs no more than a maximum.
+
+        Args:
+            values: (users, k) their sums of the columns that are ranked.
+            others: (users, K − k) of those that are not.
+
+        """
         if not len(values):
             return self
         ranked, users = len(self.users) // 2, self.users.copy()
-        by_column = np.ascontiguousarray(values[:, :ranked].T)  # ten times as fast to search
+        by_column = np.ascontiguousarray(values.T)  # ten times as fast to search
         highest, lowest = by_column.max(axis=1), by_column.min(axis=1)
         for place in range(ranked):
             if not highest[place] < users[place, place]:  # NaN: nobody yet
-                further = _last_of(values[by_column[place] == highest[place]])
+                who = by_column[place] == highest[place]
+                further = _last_of(np.hstack((values[who], others[who])))
                 users[place] = _further(users[place], further, place, highest=True)
             row = ranked + place
             if lowest[place] < 0 and not lowest[place] > users[row, place]:
-                further = _last_of(values[by_column[place] == lowest[place]])
+                who = by_column[place] == lowest[place]
+                further = _last_of(np.hstack((values[who], others[who])))
                 users[row] = _further(users[row], further, place, highest=False)
         return Largest(self.columns, users)
 

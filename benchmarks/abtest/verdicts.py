@@ -57,7 +57,7 @@ SEQUENTIAL: dict[str, Looks] = {
     "group_sequential": "group-sequential",
     "confidence_sequence": "confidence-sequence",
 }
-TUNED_AT = 2_500.0  # visits of such a week
+TUNED_AT = 2_500  # visits of such a week
 Arms = dict[str, Floats]
 
 
