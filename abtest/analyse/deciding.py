@@ -17,6 +17,7 @@ from abtest.stats.effects import LARGEST_LOG, compare, quantile, two_sided
 from abtest.stats.evidence import evidence
 from abtest.stats.metrics import FEW, Declared, Metric
 
+NO_CLAIM = Claim(holds=False)
 AGREE = 5 / 6  # of the critical value: 1.63 of 1.96, so about twice the level
 
 
@@ -98,7 +99,8 @@ def judge(weighed: Weighed, level: float, critical: float, *, hidden: bool = Tru
     )
     shares = {arm: each.share for arm, each in weighed.by_arm.items()}
     worse, reason = _claim(weighed, "worse", critical, weighed.reason), weighed.reason
-    if weighed.result.role == "guardrail" and not worse.holds:
+    guardrail = weighed.result.role == "guardrail"
+    if guardrail and not worse.holds:
         reason = reason or weighed.ship_reason or (_hidden_loss(weighed, critical) if hidden else None)
     return Deciding(
         "log ratio" if statistic.on_log else "difference",
@@ -110,9 +112,9 @@ def judge(weighed: Weighed, level: float, critical: float, *, hidden: bool = Tru
         control=statistic.control,
         events={arm: _finite(each.events) for arm, each in weighed.by_arm.items()},
         largest_share=shares,
-        better=_claim(weighed, "better", critical, weighed.ship_reason or weighed.reason),
+        better=NO_CLAIM if guardrail else _claim(weighed, "better", critical, weighed.ship_reason or weighed.reason),
         worse=worse,
-        short=_claim(weighed, "short", critical, weighed.reason),
+        short=NO_CLAIM if guardrail else _claim(weighed, "short", critical, weighed.reason),
         reason=reason,
     )
 

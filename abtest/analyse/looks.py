@@ -10,7 +10,7 @@ from typing import Protocol
 
 from abtest.analyse.deciding import judge
 from abtest.analyse.results import Course, Day, Deciding, Look, MetricResult
-from abtest.analyse.verdict import not_judged, of_primary
+from abtest.analyse.verdict import decides, not_judged
 from abtest.analyse.weighing import Statistic, Users, Weighed, of_interval, weigh
 from abtest.stats.metrics import Declared
 from contracts.config.experiment import Experiment
@@ -64,11 +64,14 @@ def decided_at_looks(results: Sequence[MetricResult], history: History) -> dict[
     since: dict[str, int | None] = {}
     primary = next(result for result in results if result.role == "primary")
     for line in primary.effects:
-        found = [look(hidden=False) for look in _looks(primary, line.arm, history)]
-        decisive = next((by for by in found if of_primary(primary, by)[0] != "inconclusive"), None)
-        crossed = (by for by in found if by.better.holds or by.worse.holds)
-        since[line.arm] = decisive.look if decisive else None
-        decided[primary.metric, line.arm] = _with_last(decisive or next(crossed, found[-1]), found[-1])
+        looks, found = _looks(primary, line.arm, history), list[Deciding]()
+        while len(found) < len(looks) and (not found or not decides(primary, found[-1])):
+            found.append(looks[len(found)](hidden=False))
+        by, last = found[-1], found[-1] if len(found) == len(looks) else looks[-1](hidden=False)
+        since[line.arm] = by.look if decides(primary, by) else None
+        if since[line.arm] is None:
+            by = next((by for by in found if by.better.holds or by.worse.holds), by)
+        decided[primary.metric, line.arm] = _with_last(by, last)
     for result in results:
         for line in result.effects if result.role == "guardrail" else ():
             decided[result.metric, line.arm] = _of_guardrail(_looks(result, line.arm, history), since[line.arm])

@@ -111,9 +111,10 @@ class Deciding:
     unit; at the two-sided `level`, which is the plan's after correction, so `critical` standard errors to each side.
     `control`: the control's value. `events`: effective number of events by arm (None: unbounded); `largest_share`: that
     of the largest user in the arm's sum. `better`, `worse`: than nothing, or of a guardrail than the plan allows;
-    `short`: of the least that is worth shipping. `reason`: why nothing can be judged; None where it can. `look`: in a
-    sequential plan the day, counted from 0, of the look that all of this is of; `last`: that of the last look where it
-    is a later one, and `since` its estimate where that has left this interval.
+    `short`: of the least that is worth shipping. Neither `better` nor `short` is asked of a guardrail. `reason`: why
+    nothing can be judged; None where it can. `look`: in a sequential plan the day, counted from 0, of the look that all
+    of this is of; `last`: that of the last look where it is a later one, and `since` its estimate where that has left
+    this interval.
     """
 
     method: Literal["log ratio", "difference"] | None = None

@@ -60,7 +60,7 @@ def decide(
     if broken:
         return Verdict(arm, "hold", f"{worsened}.", broken, open_labels)
     primary, line = next(result for result in lines if result[0].role == "primary")
-    decision, text = of_primary(primary, _deciding(line))
+    decision, text = _of_primary(primary, _deciding(line))
     if decision == "ship" and open_ones:
         label, doubt = open_ones[0]
         text = f"{text}, but the guardrail {label} cannot be judged: {doubt}"
@@ -111,7 +111,12 @@ def _of_look(result: MetricResult, by: Deciding) -> str:
     return f"{text}, but the effect has changed since: {moved} after day {by.last + 1}"
 
 
-def of_primary(result: MetricResult, by: Deciding) -> tuple[Decision, str]:
+def decides(result: MetricResult, by: Deciding) -> bool:
+    """Whether the primary metric by itself says ship or hold."""
+    return _of_primary(result, by)[0] != "inconclusive"
+
+
+def _of_primary(result: MetricResult, by: Deciding) -> tuple[Decision, str]:
     """What the primary metric says by itself."""
     label, why = result.label, by.reason or by.better.doubt
     decision: Decision = "inconclusive"
