@@ -27,6 +27,7 @@ from abtest.stats.jackknife import Buckets
 from abtest.stats.largest import Largest
 from abtest.stats.metrics import COLUMNS
 from abtest.stats.moments import Floats, Moments
+from abtest.stats.winsorize import Cap
 
 EXPOSED, SEEN = "exposed", "seen"
 BUCKETS = 100
@@ -46,7 +47,7 @@ class Aggregate:
     `SOURCE_COLUMNS` over the users whom it answered; versions are many, so they are not kept jointly. `replicas`: by
     replica and arm, users it answered. `histograms`: by column and arm, of users' sums over all days. `votes`: by arm,
     of its users on its sources. `largest`: by arm, the users whose sums over all days stand out, covariates beside;
-    empty where they are not known.
+    empty where they are not known. `caps`: by column that is another one capped, at what and how many users.
     """
 
     arms: tuple[str, ...]
@@ -63,12 +64,13 @@ class Aggregate:
     votes: dict[str, Votes] = field(default_factory=dict)
     versions: dict[str, dict[str, Moments]] = field(default_factory=dict)
     largest: dict[str, Largest] = field(default_factory=dict)
+    caps: dict[str, Cap] = field(default_factory=dict)
 
     def __add__(self, other: "Aggregate") -> "Aggregate":
         """As if the users of both had been in one.
 
         Raises:
-            ValueError: they are of other arms or columns.
+            ValueError: they are of other arms or columns, or capped at different thresholds.
 
         """
         if self._shape != other._shape:
@@ -102,11 +104,19 @@ class Aggregate:
                 for name in sorted({*self.versions, *other.versions})
             },
             {arm: self.largest[arm] + other.largest[arm] for arm in self.arms if self.largest and other.largest},
+            {name: cap + other.caps[name] for name, cap in self.caps.items()},
         )
 
     @property
     def _shape(self) -> tuple[object, ...]:
-        return self.arms, self.columns, self.covariates, sorted(self.histograms), sorted(self.votes)
+        return (
+            self.arms,
+            self.columns,
+            self.covariates,
+            sorted(self.histograms),
+            sorted(self.votes),
+            sorted(self.caps),
+        )
 
     @property
     def users(self) -> dict[str, int]:
@@ -216,6 +226,7 @@ def aggregate(
         _votes(table),
         _versions(table),
         largest,
+        {name: cap for name, cap in table.caps.items() if name in names},
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from abtest.aggregate.aggregate import MET, SEGMENTS, Aggregate, aggregate, needed
 from abtest.aggregate.fingerprint import digest
 from abtest.aggregate.sources import compare_sources
-from abtest.aggregate.user_days import table
+from abtest.aggregate.winsorize import table_of
+from abtest.analyse.capping import checks_of_caps, require_in_advance, winsorized
 from abtest.analyse.checks import ModelFacts, checks_of
 from abtest.analyse.data_quality import date_of, days_over
 from abtest.analyse.deciding import Users, decided, told_apart
@@ -34,7 +35,7 @@ from abtest.stats.cuped import Adjustment
 from abtest.stats.effects import ALPHA, compare
 from abtest.stats.estimates import Estimate
 from abtest.stats.jackknife import jackknife
-from abtest.stats.metrics import STREAMED, Declared, Mean, Metric, Quantile, Ratio, of_experiment
+from abtest.stats.metrics import STREAMED, Declared, Mean, Metric, Quantile, Ratio, of_experiment, with_capped
 from abtest.stats.moments import Moments
 from abtest.stats.novelty import on_day, pre_period
 from abtest.stats.quantiles import quantile_estimate
@@ -46,10 +47,10 @@ def analyse(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     """The report on everything a collector's `state` has seen; `state` is not changed."""
     complete = folded(state)
     experiment = complete.rules.experiment
-    metrics = of_experiment(experiment, STREAMED)
+    metrics = of_experiment(experiment, with_capped(STREAMED, experiment))
     columns = needed(["recalls", *(str(column) for metric in metrics for column in metric.columns)])
     spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
-    aggregated = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)))
+    aggregated = aggregate(table_of(complete, experiment), columns, spread=tuple(dict.fromkeys(spread)))
     now = plan_of(experiment)
     changed = tuple(name for name in now if state.plan.get(name) != now[name])
     observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed)
@@ -68,11 +69,13 @@ def report(
         models: what is known of the arms' models.
 
     Raises:
-        SettingsError: the experiment has a metric of a column that the aggregate does not have.
+        SettingsError: the experiment has a metric of a column that the aggregate does not have, or one whose cap moves
+            from look to look of its plan.
 
     """
     observed = observed or Observed()
     metrics = of_experiment(experiment, aggregate.columns)
+    require_in_advance(aggregate.caps, experiment)
     estimable = [metric for metric in metrics if not isinstance(metric, Quantile)]
     control, plan = experiment.control, experiment.analysis
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
@@ -86,7 +89,11 @@ def report(
     results = planned((*_whole(aggregate, metrics, everyone, control, alpha),), courses, plan)
     users = _users(aggregate)
     results = decided(results, metrics, users, control, alpha, criticals_now(aggregate, experiment, over))
-    checks = checks_of(aggregate, experiment, split, alike, models, observed, results)
+    caps = winsorized(aggregate, experiment)
+    checks = (
+        *checks_of(aggregate, experiment, split, alike, models, observed, results),
+        *checks_of_caps(caps, control),
+    )
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in aggregate.arms if arm != control]
     ended = over >= experiment.days
@@ -119,6 +126,7 @@ def report(
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
         data_hash=digest(aggregate),
+        winsorized=caps,
     )
 
 

@@ -17,7 +17,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
 from abtest.collect.store import Saved, load, path_of, save
-from abtest.stats.metrics import STREAMED, of_experiment
+from abtest.stats.metrics import (
+    STREAMED,
+    STREAMED_BEFORE,
+    of_experiment,
+    require_known_before,
+    with_capped,
+)
 from contracts.config.settings import Settings, SettingsError, StreamSettings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK, partitions_of
 from contracts.kafka.consumers import consumer
@@ -70,7 +76,9 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry)
     path = path_of(settings)
-    of_experiment(settings.experiment, STREAMED)  # a metric of an unknown column would be found out at the end
+    experiment = settings.experiment  # a metric of an unknown column would be found out at the end
+    of_experiment(experiment, with_capped(STREAMED, experiment))
+    require_known_before(experiment, [f"pre.{column}" for column in STREAMED_BEFORE])
     try:
         saved = load(path, Rules.of(settings))
     except StateError as error:

@@ -16,6 +16,7 @@ from abtest.read.checks import DAY
 from abtest.read.days import days_of, shown
 from abtest.read.engines import DataError, batches
 from abtest.read.rows import before, gaps, no_covariates, one_day, wanted
+from abtest.stats.metrics import capped_columns
 from contracts.config.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
         StateError: what is kept is damaged, or of another experiment.
 
     """
+    _require_no_caps(experiment)
     columns, spread, inside = wanted(table, experiment)
     if (folder / MANIFEST).exists():
         kept = load(folder, experiment)
@@ -72,6 +74,21 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(whole)}
     counts |= no_covariates(pre)
     return Counted(whole, {name: count for name, count in counts.items() if count})
+
+
+def _require_no_caps(experiment: Experiment) -> None:
+    """What a day adds to a capped sum depends on the user's days before, whose sums are not kept by column.
+
+    Raises:
+        DataError: a metric is capped.
+
+    """
+    capped = capped_columns(experiment)
+    if capped:
+        raise DataError(
+            f"Metric '{capped[0].metric}' is capped by user, over all days together, and days that are kept are added "
+            "one by one; make the report without --keep, or leave winsorize out."
+        )
 
 
 def _require(kept: Kept, columns: Sequence[str], spread: Sequence[str], inside: Sequence[str], more: bool) -> None:

@@ -8,7 +8,16 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from contracts.config import calendar
 from contracts.config.calendar import Calendar
@@ -139,12 +148,32 @@ class RampStep(Section):
         return _spelled(data, **{"from": "from_ms"})
 
 
+class Winsorize(Section):
+    """A cap on users' sums of a metric's column, one for all arms: a sum above it counts as the cap (winsorising).
+
+    The cap is the `quantile` of users' sums, "pooled" over all arms, or of what users did before the start ("pre"), or
+    it is the value `at`, in the column's unit.
+    """
+
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    of: Literal["pooled", "pre"] = "pooled"
+    at: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Winsorize":
+        if (self.quantile is None) == (self.at is None):
+            raise ValueError("winsorize has a quantile or a value (at), one of them")
+        if self.at is not None and "of" in self.model_fields_set:
+            raise ValueError(f"winsorize: of says what a quantile is of, and at {self.at:g} is none")
+        return self
+
+
 class MetricPlan(Section):
     """A metric and what it is there for.
 
     `columns` are a user's sums: one for a mean, numerator and denominator for a ratio, one for a quantile (with `q`).
     `minimum_effect` is relative to the control: of the primary metric the least that is worth shipping, of a guardrail
-    the most that may be lost.
+    the most that may be lost. `winsorize` caps users' sums of the first column, a ratio's numerator.
     """
 
     name: Name
@@ -154,6 +183,15 @@ class MetricPlan(Section):
     direction: Literal["increase", "decrease"] = "increase"  # the one that is good
     minimum_effect: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     q: Annotated[float, Field(gt=0, lt=1)] | None = None
+    winsorize: Winsorize | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A metric without a cap is written as before there were caps: a state's plan is compared with the file's."""
+        data: dict[str, Any] = whole(self)
+        if self.winsorize is None:
+            data.pop("winsorize", None)
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> "MetricPlan":
@@ -163,6 +201,10 @@ class MetricPlan(Section):
             raise ValueError(f"columns of '{self.name}' must be {wanted_columns}, not {list(self.columns)}")
         if (self.kind == "quantile") != (self.q is not None):
             raise ValueError(f"q of '{self.name}' goes with kind quantile, and with no other")
+        if self.kind == "quantile" and self.winsorize is not None:
+            raise ValueError(
+                f"winsorize of '{self.name}' goes with a mean or a ratio: a cap moves no quantile below it"
+            )
         return self
 
 
@@ -337,6 +379,12 @@ class Experiment(Section):
             raise ValueError(f"metrics: exactly one must be primary, not {primaries}")
         if self.analysis.kind != "fixed" and any(m.kind == "quantile" and m.role == "primary" for m in self.metrics):
             raise ValueError(f"metrics: '{primaries[0]}' is a quantile, which takes analysis kind fixed as primary")
+        moving = [m.name for m in self.metrics if m.winsorize and m.winsorize.quantile and m.winsorize.of == "pooled"]
+        if self.analysis.kind != "fixed" and moving:
+            raise ValueError(
+                f"metrics: '{moving[0]}' is capped at a pooled quantile, which is not known at the looks of analysis kind "
+                f"{self.analysis.kind}; cap it at a value (at) or at a quantile of: pre"
+            )
         looks = self.analysis.looks
         if looks and looks[-1] > self.days:
             raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {self.days} days")
