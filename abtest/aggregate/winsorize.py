@@ -77,3 +77,15 @@ def capped(users: Table, caps: Mapping[str, Cap]) -> Table:
         by_arm = np.bincount(users.arm[above], minlength=len(users.arms)).tolist()
         counted[name] = replace(cap, capped=dict(zip(users.arms, by_arm, strict=True)))
     return replace(users, columns=(*users.columns, *caps), values=np.hstack(columns), caps=counted)
+
+
+def capped_sums(columns: Sequence[str], values: Floats, wanted: Sequence[Capped]) -> tuple[tuple[str, ...], Floats]:
+    """Users' sums (users, K) of `columns` over one stretch of time, and of those of them that are to be capped: their
+    names and (users, K + C). A quantile, pooled or not, is that of these very sums.
+    """
+    found = {each: values[:, columns.index(each.column)] for each in wanted if each.column in columns}
+    own = {each.column: column for each, column in found.items()}
+    pre = {f"pre.{name}": column for name, column in own.items()}
+    caps = caps_of(list(found), own, pre, in_advance=True)
+    capped_ones = [np.minimum(column, caps[each.name].threshold or np.inf) for each, column in found.items()]
+    return (*columns, *(each.name for each in found)), np.column_stack([values, *capped_ones])

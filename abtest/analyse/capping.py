@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from scipy.stats import fisher_exact
 
 from abtest.aggregate.aggregate import Aggregate
@@ -74,10 +75,8 @@ def unlike(users: Mapping[str, int], capped: Mapping[str, int], control: str) ->
     treatments = [arm for arm in users if arm != control and users[arm]]
     if not treatments or not users[control]:
         return None
-    p_values = [
-        float(fisher_exact([[capped[name], users[name] - capped[name]] for name in (arm, control)]).pvalue)
-        for arm in treatments
-    ]
+    tables = [np.array([[capped[name], users[name] - capped[name]] for name in (arm, control)]) for arm in treatments]
+    p_values = [float(fisher_exact(table).pvalue) for table in tables]
     return min(1.0, min(p_values) * len(p_values))
 
 

@@ -8,7 +8,7 @@ bytes a user for it, since all pieces have to be gone through for the quantile b
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial, reduce
 from operator import add
@@ -87,9 +87,8 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
             return aggregate(capped(users, caps), spread=spread), mine
 
         def values(group: range) -> tuple[dict[str, Floats], dict[str, Floats]]:
-            return _values(
-                to_cap, reader.another(), rows.piece(group), before.piece(group) if pre is not None else None
-            )
+            known = before.piece(group) if pre is not None else None
+            return _values(to_cap, reader.another(), rows.piece(group), known)
 
         cores = os.cpu_count() or 1
         with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):  # a thread a core is enough
@@ -176,13 +175,14 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
     counted = [VISITS] if VISITS in schema else []
     for metric in metrics:
         for column in metric.columns:
-            if made_of.get(str(column), str(column)) in {USER, ARM, DAY}:
+            own = made_of.get(str(column), str(column))
+            if own in {USER, ARM, DAY}:
                 raise DataError(
-                    f"Metric '{metric.name}' is of column '{made_of.get(str(column), column)}', which says whose row it "
-                    "is, of which arm or which day, and is no number to measure."
+                    f"Metric '{metric.name}' is of column '{own}', which says whose row it is, of which arm or "
+                    "which day, and is no number to measure."
                 )
-    named = (str(column) for metric in metrics for column in metric.columns)
-    columns = needed([*counted, *(made_of.get(column, column) for column in named)])
+            counted.append(own)
+    columns = needed(counted)
     _require(schema, (USER, ARM, DAY, *columns), "the table", table)
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
     return columns, spread, tuple(name for name in schema if name.startswith(PRE))

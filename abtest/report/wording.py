@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from abtest import format as fmt
+from abtest.analyse.capping import where
 from abtest.analyse.context import FalseAlarms
 from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
 from abtest.stats.effects import Effect
@@ -189,6 +190,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
     least = primary.minimum_effect if primary else 0.0
     alpha = float(plan.get("alpha", 0.05))
     kind, looks = _analysis(plan, report.days_planned)
+    caps = "; ".join(f"{cap.label}: {_first_small(where(cap))}" for cap in report.winsorized)
     return [
         ("Analysis", kind),
         ("Looks", looks),
@@ -197,7 +199,12 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
         ("Correction for several metrics", CORRECTIONS.get(str(plan.get("correction")), str(plan.get("correction")))),
         ("Least effect worth shipping", f"{fmt.share(least)} of {primary.label}" if least and primary else "any"),
         ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
+        *([("Caps", caps)] if caps else []),
     ]
+
+
+def _first_small(sentence: str) -> str:
+    return f"{sentence[:1].lower()}{sentence[1:]}"
 
 
 def _analysis(plan: Mapping[str, Any], days: int) -> tuple[str, str]:

@@ -202,9 +202,7 @@ class MetricPlan(Section):
         if (self.kind == "quantile") != (self.q is not None):
             raise ValueError(f"q of '{self.name}' goes with kind quantile, and with no other")
         if self.kind == "quantile" and self.winsorize is not None:
-            raise ValueError(
-                f"winsorize of '{self.name}' goes with a mean or a ratio: a cap moves no quantile below it"
-            )
+            raise ValueError(f"winsorize of '{self.name}' goes with kind mean or ratio, not with quantile")
         return self
 
 
@@ -382,8 +380,8 @@ class Experiment(Section):
         moving = [m.name for m in self.metrics if m.winsorize and m.winsorize.quantile and m.winsorize.of == "pooled"]
         if self.analysis.kind != "fixed" and moving:
             raise ValueError(
-                f"metrics: '{moving[0]}' is capped at a pooled quantile, which is not known at the looks of analysis kind "
-                f"{self.analysis.kind}; cap it at a value (at) or at a quantile of: pre"
+                f"metrics: '{moving[0]}' is capped at a pooled quantile, which is not known at the looks of analysis "
+                f"kind {self.analysis.kind}; cap it at a value (at) or at a quantile of: pre"
             )
         looks = self.analysis.looks
         if looks and looks[-1] > self.days:
