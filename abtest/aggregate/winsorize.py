@@ -24,14 +24,14 @@ def table_of(state: CollectorState, experiment: Experiment) -> Table:
     """
     require_known_before(experiment, PRE)
     wanted, users = capped_columns(experiment), table(state)
-    known = earlier(state) if any(each.of_pre for each in wanted) else np.zeros((0, len(PRE)))
+    known = earlier(state) if any(each.how.of_pre for each in wanted) else np.zeros((0, len(PRE)))
     pre = {name: known[:, place] for place, name in enumerate(PRE)}
     return capped(users, caps_of(wanted, pooled_sums(users, wanted), pre, in_advance=True))
 
 
 def pooled_sums(users: Table, wanted: Sequence[Capped]) -> dict[str, Floats]:
     """By column that is capped at a pooled quantile, the users' sums over all days (U,), all arms together."""
-    columns = dict.fromkeys(each.column for each in wanted if each.is_pooled)
+    columns = dict.fromkeys(each.column for each in wanted if each.how.is_pooled)
     return {column: sums(users, column) for column in columns}
 
 
@@ -58,9 +58,12 @@ def caps_of(
         if each.how.at is not None:
             caps[each.name] = value_cap(each.column, each.how.at)
             continue
-        values = pre[f"pre.{each.column}"] if each.of_pre else pooled[each.column]
-        quantile, known = each.how.quantile or 0.0, each.of_pre and in_advance
-        caps[each.name] = quantile_cap(each.column, values, quantile, each.how.of, in_advance=known)
+        quantile = each.how.quantile or 0.0
+        if each.how.of_pre:
+            known = pre[f"pre.{each.column}"]
+            caps[each.name] = quantile_cap(each.column, known, quantile, "pre", in_advance=in_advance)
+        else:
+            caps[each.name] = quantile_cap(each.column, pooled[each.column], quantile, "pooled", in_advance=False)
     return caps
 
 

@@ -48,12 +48,15 @@ def during(metric: Mean | Ratio, past: Aggregate, days: int, users_per_day: floa
 
     Args:
         metric: to be planned for.
-        past: that experiment's; it needs the metric's columns.
+        past: that experiment's.
         days: to be planned.
         users_per_day: whom each day will bring for the first time; None: as in the experiment.
 
     """
     moments = reduce(add, past.moments.values())
+    missing = [str(column) for column in metric.columns if column not in past.columns]
+    if missing:
+        return Known(moments.n, past.days, reason=f"the data have no column '{missing[0]}'")
     whole = reduce(add, past.through(past.days - 1).values())
     known = _known(metric, metric.estimate(whole), whole, past.days)
     if known.reason:

@@ -133,7 +133,7 @@ def _values(
     the second table, with rows or not, or of those with rows where there is none.
     """
     users = reader.table(rows, before)
-    names = dict.fromkeys(f"{PRE}{each.column}" for each in wanted if each.of_pre)
+    names = dict.fromkeys(f"{PRE}{each.column}" for each in wanted if each.how.of_pre)
     if before is None:
         known = {name: users.pre[:, users.covariates.index(name)] for name in names}
     else:

@@ -238,14 +238,6 @@ class Capped:
     how: Winsorize
     metric: str
 
-    @property
-    def is_pooled(self) -> bool:
-        return self.how.quantile is not None and self.how.of == "pooled"
-
-    @property
-    def of_pre(self) -> bool:
-        return self.how.quantile is not None and self.how.of == "pre"
-
 
 def capped_columns(experiment: Experiment) -> tuple[Capped, ...]:
     """Columns that the experiment's metrics cap, once each."""
@@ -270,7 +262,7 @@ def require_known_before(experiment: Experiment, covariates: Collection[str]) ->
 
     """
     for each in capped_columns(experiment):
-        if each.of_pre and f"pre.{each.column}" not in covariates:
+        if each.how.of_pre and f"pre.{each.column}" not in covariates:
             known = ", ".join(covariates) or "nothing"
             raise SettingsError(
                 f"Metric '{each.metric}' is capped at a quantile of what users did before, but there is no "
@@ -286,7 +278,7 @@ def said_of(how: Winsorize) -> str:
     """
     if how.quantile is None:
         return f"{how.at:g}"
-    return f"the {100 * how.quantile:.6g} % quantile of {'what users did before' if how.of == 'pre' else 'all users'}"
+    return f"the {100 * how.quantile:.6g} % quantile of {'what users did before' if how.of_pre else 'all users'}"
 
 
 DEFAULTS = tuple(metric for metric in map(of_plan, METRICS) if not isinstance(metric, Quantile))

@@ -67,7 +67,7 @@ def capped_column(column: str, how: Winsorize) -> str:
     """
     if how.at is not None:
         return f"{column} capped at {repr(how.at).removesuffix('.0')}"
-    return f"{column} capped at quantile {how.quantile!r}{' of pre' if how.of == 'pre' else ''}"
+    return f"{column} capped at quantile {how.quantile!r}{' of pre' if how.of_pre else ''}"
 
 
 def value_cap(column: str, at: float) -> Cap:

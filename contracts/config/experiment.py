@@ -151,21 +151,31 @@ class RampStep(Section):
 class Winsorize(Section):
     """A cap on users' sums of a metric's column, one for all arms: a sum above it counts as the cap (winsorising).
 
-    The cap is the `quantile` of users' sums, "pooled" over all arms, or of what users did before the start ("pre"), or
-    it is the value `at`, in the column's unit.
+    The cap is the `quantile` of users' sums, "pooled" over all arms (None is that too), or of what users did before the
+    start ("pre"), or it is the value `at`, in the column's unit.
     """
 
     quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = None
-    of: Literal["pooled", "pre"] = "pooled"
+    of: Literal["pooled", "pre"] | None = None
     at: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Winsorize":
         if (self.quantile is None) == (self.at is None):
-            raise ValueError("winsorize has a quantile or a value (at), one of them")
-        if self.at is not None and "of" in self.model_fields_set:
-            raise ValueError(f"winsorize: of says what a quantile is of, and at {self.at:g} is none")
+            raise ValueError("a cap has a quantile or a value (at), one of them")
+        if self.at is not None and self.of is not None:
+            raise ValueError(f"of says what a quantile is of, and at {self.at:g} is a value")
         return self
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether it is a quantile of the experiment's own users, which is known when all have come."""
+        return self.quantile is not None and self.of != "pre"
+
+    @property
+    def of_pre(self) -> bool:
+        """Whether it is a quantile of what users did before the start."""
+        return self.quantile is not None and self.of == "pre"
 
 
 class MetricPlan(Section):
@@ -377,7 +387,7 @@ class Experiment(Section):
             raise ValueError(f"metrics: exactly one must be primary, not {primaries}")
         if self.analysis.kind != "fixed" and any(m.kind == "quantile" and m.role == "primary" for m in self.metrics):
             raise ValueError(f"metrics: '{primaries[0]}' is a quantile, which takes analysis kind fixed as primary")
-        moving = [m.name for m in self.metrics if m.winsorize and m.winsorize.quantile and m.winsorize.of == "pooled"]
+        moving = [metric.name for metric in self.metrics if metric.winsorize and metric.winsorize.is_pooled]
         if self.analysis.kind != "fixed" and moving:
             raise ValueError(
                 f"metrics: '{moving[0]}' is capped at a pooled quantile, which is not known at the looks of analysis "

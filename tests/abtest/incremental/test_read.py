@@ -11,7 +11,7 @@ from abtest.analyse import data_quality as quality
 from abtest.incremental import read as kept_days
 from abtest.read import rows
 from abtest.read.engines import DataError, opened
-from contracts.config.experiment import MetricPlan
+from contracts.config.experiment import MetricPlan, Winsorize
 from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
 from tests.abtest.read.read_cases import FIRST, METRICS, WEEK, assert_same, parquet, people
@@ -154,6 +154,15 @@ def test_a_missing_day_is_refused(tmp_path, crowd):
     path = parquet(tmp_path, days.assign(day=days.day.where(days.index != 7)))
     with pytest.raises(DataError, match="column 'day' has missing values"):
         kept_days.read(tmp_path / "kept", opened(path), WEEK)
+
+
+@pytest.mark.parametrize("how", [{"quantile": 0.9}, {"quantile": 0.9, "of": "pre"}, {"at": 50}])
+def test_a_capped_metric_is_refused_and_nothing_is_kept(tmp_path, crowd, how):
+    days, _ = crowd
+    capped = experiment(metrics=(METRICS[0], METRICS[1].model_copy(update={"winsorize": Winsorize(**how)})))
+    with pytest.raises(DataError, match=r"Metric 'play' is capped by user, over all days together, .* without --keep"):
+        kept_days.read(tmp_path / "kept", daily(tmp_path / "rows", days, [0]), capped)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_a_metric_of_a_column_that_is_not_kept_is_refused(tmp_path, crowd):
