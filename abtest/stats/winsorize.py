@@ -114,10 +114,19 @@ def contributions(day: Ints, user: Ints, values: Floats, users: int, threshold: 
     for begin, end in pairwise(edges):
         rows = slice(begin, end)
         before = sums[user[rows]]
-        after = before + added[rows]
-        sums[user[rows]] = after
-        if threshold is not None:  # below the cap a row stays the very number that it is
-            over = np.maximum(before, after) > threshold
-            capped = np.minimum(after, threshold) - np.minimum(before, threshold)
-            added[rows] = np.where(over, capped, added[rows])
+        sums[user[rows]] = before + added[rows]
+        added[rows] = contribution(before, added[rows], threshold)
     return added, sums
+
+
+def contribution(before: Floats, values: Floats, threshold: float | None) -> Floats:
+    """What one day's `values` (users,) add to the capped sums of users whose sums without a cap were `before`.
+
+    >>> contribution(np.array([0.0, 3.0, 12.0]), np.array([3.0, 4.0, -9.0]), 6.0).tolist()
+    [3.0, 3.0, -3.0]
+    """
+    if threshold is None:
+        return values
+    after = before + values
+    over = np.maximum(before, after) > threshold  # below the cap a value stays the very number that it is
+    return np.where(over, np.minimum(after, threshold) - np.minimum(before, threshold), values)

@@ -156,8 +156,8 @@ def test_a_cap_that_caps_nothing_is_a_warning_with_the_reason():
     assert check.level == "warning"
     among = found.winsorized[0].among
     assert check.said == (
-        f"Users’ sums of spend are not capped, though the plan says at the 90 % quantile of all {among} users, all arms "
-        "together: that quantile is 0, and at 0 nothing would be left."
+        f"Users’ sums of spend are not capped, though the plan says at the 90 % quantile of all {among} users, all "
+        "arms together: that quantile is 0, and at 0 nothing would be left."
     )
     assert found.winsorized[0].threshold is None
 
