@@ -108,6 +108,20 @@ def checks_of_caps(caps: Sequence[Winsorized], control: str) -> Iterator[Check]:
         yield Check(name, title, "warning", f"{text}users above it do more or less than that is in no figure.", numbers)
 
 
+def by_plan(cap: Winsorized) -> str:
+    """At what the plan has users' sums capped, whatever the data.
+
+    >>> by_plan(Winsorized("p", "Play (capped)", "play_s", "s", "pre", 0.999, 1200.0, 5000, {}, {}))
+    'users’ sums of play s, at the 99.9 % quantile of what users did before'
+    """
+    at = {
+        "value": value(cap.threshold, cap.unit),
+        "pooled": f"the {100 * (cap.quantile or 0.0):.6g} % quantile of all users",
+        "pre": f"the {100 * (cap.quantile or 0.0):.6g} % quantile of what users did before",
+    }
+    return f"users’ sums of {cap.column.replace('_', ' ')}, at {at[cap.of]}"
+
+
 def where(cap: Winsorized) -> str:
     """At what a user's sums are capped, and where that comes from.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from abtest import format as fmt
-from abtest.analyse.capping import where
+from abtest.analyse.capping import by_plan as capped_by_plan
 from abtest.analyse.context import FalseAlarms
 from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
 from abtest.stats.effects import Effect
@@ -190,7 +190,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
     least = primary.minimum_effect if primary else 0.0
     alpha = float(plan.get("alpha", 0.05))
     kind, looks = _analysis(plan, report.days_planned)
-    caps = "; ".join(f"{cap.label}: {_first_small(where(cap))}" for cap in report.winsorized)
+    caps = "; ".join(f"{cap.label}: {capped_by_plan(cap)}" for cap in report.winsorized)
     return [
         ("Analysis", kind),
         ("Looks", looks),
@@ -201,10 +201,6 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
         ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
         *([("Caps", caps)] if caps else []),
     ]
-
-
-def _first_small(sentence: str) -> str:
-    return f"{sentence[:1].lower()}{sentence[1:]}"
 
 
 def _analysis(plan: Mapping[str, Any], days: int) -> tuple[str, str]:

@@ -91,7 +91,9 @@ def test_all_that_people_read_has_it():
     said = where(cap)
     assert said.startswith("Users’ sums of play s are capped at ")
     assert said.endswith(" s, the 90 % quantile of all 60 users, all arms together")
-    assert dict(plan_lines(found))["Caps"] == f"Play duration (capped): u{said[1:]}"
+    assert dict(plan_lines(found))["Caps"] == (
+        "Play duration (capped): users’ sums of play s, at the 90 % quantile of all users"
+    )
     check = next(check for check in found.checks if check.name == "winsorized:play_duration")
     assert check.title == "Cap of Play duration"
     assert check.said.startswith(f"{said}; above it, and counted as that: ")
