@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from abtest.aggregate.user_days import PRE, Table, earlier, table
+from abtest.aggregate.user_days import PRE, UNKNOWN, Table, earlier, table
 from abtest.collect.state import CollectorState
 from abtest.stats.metrics import Capped, capped_columns, require_known_before
 from abtest.stats.moments import Floats
@@ -25,8 +25,18 @@ def table_of(state: CollectorState, experiment: Experiment) -> Table:
     require_known_before(experiment, PRE)
     wanted, users = capped_columns(experiment), table(state)
     known = earlier(state) if any(each.how.of_pre for each in wanted) else np.zeros((0, len(PRE)))
-    pre = {name: known[:, place] for place, name in enumerate(PRE)}
-    return capped(users, caps_of(wanted, pooled_sums(users, wanted), pre, in_advance=True))
+    return capped(users, caps_of(wanted, pooled_sums(users, wanted), known_before(PRE, known), in_advance=True))
+
+
+def known_before(covariates: Sequence[str], values: Floats) -> dict[str, Floats]:
+    """By covariate (users, P), those of the users of whom something is known from before.
+
+    >>> known_before(("pre.x", UNKNOWN), np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))["pre.x"].tolist()
+    [3.0, 0.0]
+    """
+    if UNKNOWN in covariates:
+        values = values[values[:, list(covariates).index(UNKNOWN)] != 1]
+    return {name: values[:, place] for place, name in enumerate(covariates)}
 
 
 def pooled_sums(users: Table, wanted: Sequence[Capped]) -> dict[str, Floats]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from abtest.aggregate.aggregate import without_covariate
 from abtest.aggregate.archive import Counted
 from abtest.aggregate.user_days import UNKNOWN
-from abtest.aggregate.winsorize import caps_of
+from abtest.aggregate.winsorize import caps_of, known_before
 from abtest.incremental.add_day import add_day, caps_so_far
 from abtest.incremental.store import COVARIATES, MANIFEST, Kept, create, load
 from abtest.read.checks import DAY
@@ -64,8 +64,7 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
     elif pre is not None:
         covariates, ids, values = before(table, pre, experiment)
         require_known_before(experiment, covariates)
-        known = {name: values[:, place] for place, name in enumerate(covariates)}
-        caps = caps_of(to_cap, {}, known, in_advance=True)
+        caps = caps_of(to_cap, {}, known_before(covariates, values), in_advance=True)
         kept = create(folder, experiment, columns, covariates, (ids, values), spread, caps)
     else:
         caps = caps_of(to_cap, {}, {}, in_advance=True)

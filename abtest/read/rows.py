@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed, without_covariate
 from abtest.aggregate.archive import Counted
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table
-from abtest.aggregate.winsorize import capped, caps_of, pooled_sums
+from abtest.aggregate.winsorize import capped, caps_of, known_before, pooled_sums
 from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
 from abtest.read.days import shown
 from abtest.read.engines import DataError, as_table, batches
@@ -133,13 +133,14 @@ def _values(
     the second table, with rows or not, or of those with rows where there is none.
     """
     users = reader.table(rows, before)
-    names = dict.fromkeys(f"{PRE}{each.column}" for each in wanted if each.how.of_pre)
-    if before is None:
-        known = {name: users.pre[:, users.covariates.index(name)] for name in names}
-    else:
-        own = {name if name.startswith(PRE) else PRE + name: name for name in before.dtype.names or () if name != USER}
-        known = {name: before[own[name]].astype(np.float64) for name in names}
-    return pooled_sums(users, wanted), known
+    covariates, values = users.covariates, users.pre
+    if before is not None:
+        names = [name for name in before.dtype.names or () if name != USER]
+        covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
+        values = stacked(before, names)
+    known = known_before(covariates, values)
+    needed_ones = dict.fromkeys(f"{PRE}{each.column}" for each in wanted if each.how.of_pre)
+    return pooled_sums(users, wanted), {name: known[name].copy() for name in needed_ones}  # not the others with it
 
 
 def _scatter(
