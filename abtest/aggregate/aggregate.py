@@ -27,6 +27,7 @@ from abtest.stats.jackknife import Buckets
 from abtest.stats.largest import Largest
 from abtest.stats.metrics import COLUMNS
 from abtest.stats.moments import Floats, Moments
+from abtest.stats.winsorize import Cap
 from contracts.config.settings import SettingsError
 
 EXPOSED, SEEN = "exposed", "seen"
@@ -48,7 +49,8 @@ class Aggregate:
     replica and arm, users it answered. `histograms`: by column and arm, of users' sums over all days. `votes`: by arm,
     of its users on its sources. `largest`: by arm, the users whose sums over all days stand out, covariates beside;
     empty where they are not known. `largest_through`, `buckets_through`: the same by the last day of the sums, for the
-    looks of a sequential plan; a day that a part has not reached is all of it, so it has none.
+    looks of a sequential plan; a day that a part has not reached is all of it, so it has none. `caps`: by column that
+    is another one capped, at what and how many users.
     """
 
     arms: tuple[str, ...]
@@ -67,12 +69,13 @@ class Aggregate:
     largest: dict[str, Largest] = field(default_factory=dict)
     largest_through: dict[int, dict[str, Largest]] = field(default_factory=dict)
     buckets_through: dict[int, dict[str, Buckets]] = field(default_factory=dict)
+    caps: dict[str, Cap] = field(default_factory=dict)
 
     def __add__(self, other: "Aggregate") -> "Aggregate":
         """As if the users of both had been in one.
 
         Raises:
-            ValueError: they are of other arms or columns.
+            ValueError: they are of other arms or columns, or capped at different thresholds.
 
         """
         if self._shape != other._shape:
@@ -107,11 +110,19 @@ class Aggregate:
             },
             {arm: self.largest[arm] + other.largest[arm] for arm in self.arms if self.largest and other.largest},
             *_through(self, other),
+            {name: cap + other.caps[name] for name, cap in self.caps.items()},
         )
 
     @property
     def _shape(self) -> tuple[object, ...]:
-        return self.arms, self.columns, self.covariates, sorted(self.histograms), sorted(self.votes)
+        return (
+            self.arms,
+            self.columns,
+            self.covariates,
+            sorted(self.histograms),
+            sorted(self.votes),
+            sorted(self.caps),
+        )
 
     @property
     def users(self) -> dict[str, int]:
@@ -248,6 +259,7 @@ def aggregate(
         largest,
         largest_through,
         buckets_through,
+        {name: cap for name, cap in table.caps.items() if name in names},
     )
 
 

@@ -23,12 +23,13 @@ from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.largest import Largest
 from abtest.stats.moments import Moments
+from abtest.stats.winsorize import Cap
 from contracts.config.experiment import Experiment
 from contracts.runtime.durable import StateError, replace_file
 
 FORMAT = 4
 ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Histogram, Largest, Moments, Votes)}
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (Aggregate, Buckets, Cap, Histogram, Largest, Moments, Votes)}
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import numpy.typing as npt
 from abtest.collect.activity import Interval
 from abtest.collect.records import EventSums
 from abtest.collect.state import CollectorState, UserRecord
-from abtest.stats.metrics import STREAMED
+from abtest.stats.metrics import STREAMED, STREAMED_BEFORE
 from abtest.stats.moments import Floats
+from abtest.stats.winsorize import Cap
 from contracts.runtime.clock import SECOND_MS
 
 Ints: TypeAlias = npt.NDArray[np.int64]
-PRE = tuple(f"pre.{column}" for column in ("recalls", "views", "effective_views", "follows", "play_s"))
+PRE = tuple(f"pre.{column}" for column in STREAMED_BEFORE)
 UNKNOWN = "pre.unknown"  # a covariate, 0 or 1: nothing was recorded of the user before, so its others are 0
 
 
@@ -52,6 +53,7 @@ class Table:
     in_two_arms: int = 0
     parts: Mapping[str, Parts] = field(default_factory=dict)  # "source", "age", "version", "replica"
     left_out: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # ids of those in two arms, where they matter
+    caps: Mapping[str, Cap] = field(default_factory=dict)  # by column that is another one capped
 
 
 def arranged(

@@ -8,7 +8,8 @@ from typing import Any
 from abtest.aggregate.aggregate import MET, SEGMENTS, Aggregate, aggregate, needed
 from abtest.aggregate.fingerprint import digest
 from abtest.aggregate.sources import compare_sources
-from abtest.aggregate.user_days import table
+from abtest.aggregate.winsorize import table_of
+from abtest.analyse.capping import checks_of_caps, require_in_advance, winsorized
 from abtest.analyse.checks import ModelFacts, checks_of
 from abtest.analyse.data_quality import date_of, days_over
 from abtest.analyse.deciding import decided, told_apart, with_deciding
@@ -37,7 +38,7 @@ from abtest.stats.cuped import Adjustment
 from abtest.stats.effects import ALPHA, compare
 from abtest.stats.estimates import Estimate
 from abtest.stats.jackknife import jackknife
-from abtest.stats.metrics import STREAMED, Declared, Mean, Metric, Quantile, Ratio, of_experiment
+from abtest.stats.metrics import STREAMED, Declared, Mean, Metric, Quantile, Ratio, of_experiment, with_capped
 from abtest.stats.moments import Moments
 from abtest.stats.novelty import on_day, pre_period
 from abtest.stats.quantiles import quantile_estimate
@@ -49,10 +50,12 @@ def analyse(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     """The report on everything a collector's `state` has seen; `state` is not changed."""
     complete = folded(state)
     experiment = complete.rules.experiment
-    metrics = of_experiment(experiment, STREAMED)
+    metrics = of_experiment(experiment, with_capped(STREAMED, experiment))
     columns = needed(["recalls", *(str(column) for metric in metrics for column in metric.columns)])
     spread = [metric.column for metric in metrics if isinstance(metric, Quantile)]
-    aggregated = aggregate(table(complete), columns, spread=tuple(dict.fromkeys(spread)), looks=experiment.look_days)
+    aggregated = aggregate(
+        table_of(complete, experiment), columns, spread=tuple(dict.fromkeys(spread)), looks=experiment.look_days
+    )
     now = plan_of(experiment)
     changed = tuple(name for name in now if state.plan.get(name) != now[name])
     observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed)
@@ -71,11 +74,13 @@ def report(
         models: what is known of the arms' models.
 
     Raises:
-        SettingsError: the experiment has a metric of a column that the aggregate does not have.
+        SettingsError: the experiment has a metric of a column that the aggregate does not have, or one whose cap moves
+            from look to look of its plan.
 
     """
     observed = observed or Observed()
     metrics = of_experiment(experiment, aggregate.columns)
+    require_in_advance(aggregate.caps, experiment)
     estimable = [metric for metric in metrics if not isinstance(metric, Quantile)]
     control, plan = experiment.control, experiment.analysis
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
@@ -103,7 +108,11 @@ def report(
         )
         at_looks = decided_at_looks(results, history)
         results = with_deciding(planned(results, courses, plan, at_looks), at_looks)
-    checks = checks_of(aggregate, experiment, split, alike, models, observed, results)
+    caps = winsorized(aggregate, experiment)
+    checks = (
+        *checks_of(aggregate, experiment, split, alike, models, observed, results),
+        *checks_of_caps(caps, control),
+    )
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in aggregate.arms if arm != control]
     ended = over >= experiment.days
@@ -136,6 +145,7 @@ def report(
         snapshots=tuple(SnapshotRow(*key, recalls) for key, recalls in sorted(observed.recalls.items())),
         counts=dict(sorted((name, count) for name, count in observed.counts.items() if count)),
         data_hash=digest(aggregate),
+        winsorized=caps,
     )
 
 

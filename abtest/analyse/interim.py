@@ -10,13 +10,14 @@ from dataclasses import replace
 from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
 from abtest.analyse.data_quality import days_over
-from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, Report, Verdict
+from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, Planned, Report, Verdict
 from abtest.collect.state import CollectorState, plan_of
 from abtest.format import instant
 from abtest.stats.effects import Effect
 from contracts.config.experiment import AnalysisPlan
 
 LATER = "comes with the report"
+MOVES = "its cap, a quantile of all users, is known when all have come"
 MAKE = "driftline experiment report"
 Looks = Mapping[tuple[str, str, int], Look]
 
@@ -50,6 +51,7 @@ def always_valid_only(report: Report, plan: AnalysisPlan, *, ended: bool = False
         ended: whether all days are in, so that the verdict waits no longer: it is in the report.
 
     """
+    report = _without_moving_caps(report)
     looks = {(course.metric, course.arm, look.day): look for course in report.courses for look in course.looks}
     return replace(
         report,
@@ -64,6 +66,40 @@ def always_valid_only(report: Report, plan: AnalysisPlan, *, ended: bool = False
         slices=(),
         sources=tuple(replace(row, evr_std_error=None, evr_effect=None) for row in report.sources),
     )
+
+
+def _without_moving_caps(report: Report) -> Report:
+    """No look at a metric whose cap is a pooled quantile: users who come later move it, so no interval holds over days.
+
+    Such an experiment's plan has one look at the end; its verdict waits for that.
+    """
+    moving = {cap.metric: cap.label for cap in report.winsorized if cap.of == "pooled"}
+    if not moving:
+        return report
+    return replace(
+        report,
+        verdicts=tuple(
+            replace(verdict, broken=tuple(label for label in verdict.broken if label not in moving.values()))
+            for verdict in report.verdicts
+        ),
+        metrics=tuple(
+            replace(result, effects=tuple(_waiting(line) for line in result.effects))
+            if result.metric in moving
+            else result
+            for result in report.metrics
+        ),
+        courses=tuple(
+            replace(course, looks=(), p_value=None, stopped_on=None, reason=MOVES)
+            if course.metric in moving
+            else course
+            for course in report.courses
+        ),
+    )
+
+
+def _waiting(line: ArmEffect) -> ArmEffect:
+    waits = Planned("confidence-sequence", by_cuped=False, reason=MOVES)
+    return replace(line, planned=waits, deciding=None)
 
 
 def _verdict(verdict: Verdict, plan: AnalysisPlan, end: str, ended: bool) -> Verdict:

@@ -264,6 +264,31 @@ class SnapshotRow:
 
 
 @dataclass(frozen=True)
+class Winsorized:
+    """The cap on users' sums of one metric, one for all arms; of a ratio, on those of its numerator.
+
+    `column`: what is capped, in `unit`. `of`: a value fixed in advance, or the `quantile` of users' sums pooled over
+    all arms, or of what users did before the start; `among`: how many users that is of. `threshold`: None where no sum
+    is capped, and `reason` says why. `users`: by arm; `capped`: those whose sum over all days is above the threshold.
+    `p_value`: of the shares of users capped, that of the treatment arm least like the control, Fisher's exact test,
+    times the number of treatment arms; None where there is nothing to test.
+    """
+
+    metric: str
+    label: str
+    column: str
+    unit: str
+    of: Literal["value", "pooled", "pre"]
+    quantile: float | None
+    threshold: float | None
+    among: int
+    users: dict[str, int]
+    capped: dict[str, int]
+    p_value: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the aggregate says about the experiment."""
 
@@ -294,6 +319,7 @@ class Report:
     counts: dict[str, int]
     data_hash: str = ""  # of the aggregate's content: the same in two reports on the same data
     zone: str | None = None  # where days are cut at midnight, if that is given by a name
+    winsorized: tuple[Winsorized, ...] = ()  # of each metric whose users' sums are capped
 
     @property
     def invalid(self) -> bool:

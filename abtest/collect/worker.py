@@ -17,8 +17,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
 from abtest.collect.store import Saved, load, path_of, save
-from abtest.stats.metrics import STREAMED, of_experiment
-from contracts.config.settings import Settings, SettingsError, StreamSettings
+from abtest.stats.metrics import (
+    STREAMED,
+    STREAMED_BEFORE,
+    of_experiment,
+    require_known_before,
+    with_capped,
+)
+from contracts.config.settings import Experiment, Settings, SettingsError, StreamSettings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK, partitions_of
 from contracts.kafka.consumers import consumer
 from contracts.messages.attribution import is_late, watermark_ms
@@ -60,7 +66,8 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     """Keep the state until a stop signal, then save it and return.
 
     Raises:
-        SettingsError: the saved state cannot be continued under these settings.
+        SettingsError: the saved state cannot be continued under these settings, or a metric is of something that is not
+            collected.
 
     """
     configure_logs()
@@ -70,7 +77,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     registry = CollectorRegistry()
     meters = Meters(registry)
     path = path_of(settings)
-    of_experiment(settings.experiment, STREAMED)  # a metric of an unknown column would be found out at the end
+    require_columns(settings.experiment)
     try:
         saved = load(path, Rules.of(settings))
     except StateError as error:
@@ -168,6 +175,17 @@ def close_settled(saved: Saved, keys: Sequence[str]) -> None:
     through_ms = settled_ms(saved.newest_ms, keys, saved.state.rules)
     if through_ms is not None and through_ms > saved.state.closed_ms:
         close(saved.state, through_ms)
+
+
+def require_columns(experiment: Experiment) -> None:
+    """The collector knows what the metrics are of, and what their caps are of: else it would be found out at the end.
+
+    Raises:
+        SettingsError: it does not.
+
+    """
+    of_experiment(experiment, with_capped(STREAMED, experiment))
+    require_known_before(experiment, [f"pre.{column}" for column in STREAMED_BEFORE])
 
 
 def settled_ms(newest_ms: Mapping[str, int], keys: Sequence[str], rules: Rules) -> int | None:

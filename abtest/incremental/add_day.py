@@ -26,6 +26,7 @@ from abtest.read.engines import DataError
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
+from abtest.stats.winsorize import Cap, contribution
 
 UNKNOWN_PLACE, NEVER_KEPT = -1, -2  # of a user who has not come, and of one who came in two arms on the first day
 
@@ -85,7 +86,9 @@ def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
     users = np.concatenate([returning, new.users])
     newcomers = slice(kept.places, kept.places + len(new.users))
     rows = DayRows(
-        np.concatenate([place[returning], np.arange(newcomers.start, newcomers.stop)]), table.values[users], new.pre
+        np.concatenate([place[returning], np.arange(newcomers.start, newcomers.stop)]),
+        _with_capped(kept, table.values[users], roster["totals"], place[returning]),
+        new.pre,
     )
     runs = {**kept.runs, **new.runs}
     added = summarised(kept, day, newcomers, _rows_of_runs(runs, rows.places), rows, row_count)
@@ -228,10 +231,39 @@ def _less(whole: Histogram, part: Histogram) -> Histogram:
     return Histogram((whole.counts.astype(np.int64) - part.counts).astype(np.uint32))
 
 
+def _with_capped(kept: Kept, values: Floats, totals: Floats, returning: Ints) -> Floats:
+    """A day's values (users, K) of all columns, from those of the table's own; those who came before, with the places
+    `returning`, are the first of the users, and `totals` are of `Kept.summed`.
+    """
+    columns = [values]
+    for cap in kept.caps.values():
+        before = np.zeros(len(values))
+        before[: len(returning)] = totals[returning, kept.summed.index(cap.column)]
+        own = values[:, kept.own_columns.index(cap.column)]
+        columns.append(contribution(before, own, cap.threshold)[:, None])
+    return np.hstack(columns) if kept.caps else values
+
+
+def caps_so_far(kept: Kept) -> dict[str, Cap]:
+    """The caps, with how many users of each arm who are still there they cap."""
+    if not kept.caps:
+        return {}
+    roster = load_roster(kept)
+    there = np.flatnonzero(~roster["gone"])
+    arm, arms, counted = _arms_at(kept, there), tuple(kept.experiment.arms), {}
+    for name, cap in kept.caps.items():
+        above = np.zeros(len(there), bool)
+        if cap.threshold is not None:
+            above = roster["totals"][there, kept.summed.index(cap.column)] > cap.threshold
+        by_arm = np.bincount(arm[above], minlength=len(arms)).tolist()
+        counted[name] = replace(cap, capped=dict(zip(arms, by_arm, strict=True)))
+    return counted
+
+
 def _totals(kept: Kept, totals: Floats, rows: DayRows) -> Floats:
-    """Users' sums over all days of the columns of histograms."""
+    """Users' sums over all days of `Kept.summed`."""
     longer = np.concatenate([totals, np.zeros((len(rows.pre), totals.shape[1]))])
-    for i, column in enumerate(kept.spread):
+    for i, column in enumerate(kept.summed):
         longer[rows.places, i] += rows.values[:, kept.columns.index(column)]
     return longer
 

@@ -4,18 +4,21 @@ What `abtest.read.rows.read` gives of all days, by `abtest.incremental.add_day` 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from abtest.aggregate.aggregate import without_covariate
 from abtest.aggregate.archive import Counted
 from abtest.aggregate.user_days import UNKNOWN
-from abtest.incremental.add_day import add_day
-from abtest.incremental.store import MANIFEST, Kept, create, load
+from abtest.aggregate.winsorize import caps_of, known_before
+from abtest.incremental.add_day import add_day, caps_so_far
+from abtest.incremental.store import COVARIATES, MANIFEST, Kept, create, load
 from abtest.read.checks import DAY
 from abtest.read.days import days_of, shown
 from abtest.read.engines import DataError, batches
 from abtest.read.rows import before, gaps, no_covariates, one_day, wanted
+from abtest.stats.metrics import Capped, capped_columns, require_known_before
 from contracts.config.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -43,11 +46,14 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
 
     Raises:
         DataError: as for `abtest.read.rows.read`; a day came after a later one was kept; the metrics need columns that
-            are not kept; or `folder` has something else in it.
+            are not kept, or caps that are not known by the first day; or `folder` has something else in it.
         StateError: what is kept is damaged, or of another experiment.
 
     """
+    begun_with_own = (folder / MANIFEST).exists() and (folder / COVARIATES).exists()
+    to_cap = _kept_caps(experiment, own_table=pre is not None or begun_with_own)
     columns, spread, inside = wanted(table, experiment)
+    columns = (*columns, *(each.name for each in to_cap))
     if (folder / MANIFEST).exists():
         kept = load(folder, experiment)
         _require(kept, columns, spread, inside, pre is not None)
@@ -57,21 +63,44 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
     elif pre is not None:
         covariates, ids, values = before(table, pre, experiment)
-        kept = create(folder, experiment, columns, covariates, (ids, values), spread)
+        require_known_before(experiment, covariates)
+        caps = caps_of(to_cap, {}, known_before(covariates, values), in_advance=True)
+        kept = create(folder, experiment, columns, covariates, (ids, values), spread, caps)
     else:
-        kept = create(folder, experiment, columns, inside, spread=spread)
+        caps = caps_of(to_cap, {}, {}, in_advance=True)
+        kept = create(folder, experiment, columns, inside, spread=spread, caps=caps)
     days = _days(table, experiment)
     _require_order(kept, days)
     for number in sorted(days):
         if not kept.days or number > kept.days[-1].day:
             rows = table.filter(table[DAY].isin(days[number].values))
-            kept = add_day(kept, *one_day(rows, experiment, kept.columns))
-    whole = kept.aggregate
+            kept = add_day(kept, *one_day(rows, experiment, kept.own_columns))
+    whole = replace(kept.aggregate, caps=caps_so_far(kept))
     if UNKNOWN in whole.covariates and not kept.counts.get("users_without_pre"):
         whole = without_covariate(whole, UNKNOWN)
     counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(whole)}
     counts |= no_covariates(pre)
     return Counted(whole, {name: count for name, count in counts.items() if count})
+
+
+def _kept_caps(experiment: Experiment, *, own_table: bool) -> tuple[Capped, ...]:
+    """What is capped. Days are added one by one, and what a day adds to a capped sum is kept, so the thresholds have to
+    be known by the first day.
+
+    Raises:
+        DataError: one is not.
+
+    """
+    wanted = capped_columns(experiment)
+    for each in wanted:
+        if each.how.is_pooled or (each.how.of_pre and not own_table):
+            moving = "a pooled quantile" if each.how.is_pooled else "a quantile of what the users with rows did before"
+            rest = "a value (at)" if own_table else "a value (at), or at a quantile of: pre with --pre"
+            raise DataError(
+                f"Metric '{each.metric}' is capped at {moving}, which is known when all have come, and days that are "
+                f"kept are added one by one; make the report without --keep, or cap it at {rest}."
+            )
+    return wanted
 
 
 def _require(kept: Kept, columns: Sequence[str], spread: Sequence[str], inside: Sequence[str], more: bool) -> None:

@@ -5,7 +5,7 @@ its number in every file. The folder has
 
     kept.npz                the manifest: the aggregate's parts, and which places and rows each run has
     ids-D, places-D, gone-D, totals-D    the roster after day D, sorted by id: only the last day's is there
-    rows-D, values-D        the places of the users who came on day D, sorted, and their columns
+    rows-D, values-D        the places of the users who came on day D, sorted, and their columns, capped ones too
     pre-D                   the covariates of those of them who were new
     pre-ids, pre            ids and covariates of all users, where they are given once and not with the days
 
@@ -14,7 +14,7 @@ replaced, so a crash or a power cut leaves the days before.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from abtest.stats.columns import on_days
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
+from abtest.stats.winsorize import Cap
 from contracts.config.experiment import Experiment
 from contracts.runtime.durable import StateError, sync_directory, sync_file
 
@@ -79,7 +80,8 @@ class Kept:
 
     `moments`: by segment and arm, of all days' columns jointly. `runs`: the places of each run that has users, in
     order. `days`: those added, in order. `buckets_through`: by each of these but the last, the buckets as they were
-    after it. `counts`: see `abtest.aggregate.archive.Counted`.
+    after it. `counts`: see `abtest.aggregate.archive.Counted`. `caps`: by those of the columns that are others capped;
+    how many users that caps is told by the roster alone.
     """
 
     folder: Path
@@ -95,10 +97,21 @@ class Kept:
     in_two_arms: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     buckets_through: dict[int, dict[str, Buckets]] = field(default_factory=dict)
+    caps: Mapping[str, Cap] = field(default_factory=dict)
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """Those that a day's table has."""
+        return tuple(column for column in self.columns if column not in self.caps)
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """Columns whose sums over all days the roster has: those of histograms, and those that are capped."""
+        return tuple(dict.fromkeys((*self.spread, *(cap.column for cap in self.caps.values()))))
 
     @property
     def aggregate(self) -> Aggregate:
-        """Of all days added."""
+        """Of all days added, without the caps."""
         days = self.days[-1].day + 1 if self.days else 1
         names = (*self.columns, *self.covariates)
         totals = [(name, on_days(name, range(days))) for name in names]
@@ -155,6 +168,7 @@ def create(
     covariates: Sequence[str] = (),
     pre: tuple[Ints, Floats] | None = None,
     spread: Sequence[str] = (),
+    caps: Mapping[str, Cap] | None = None,
 ) -> Kept:
     """An experiment without days, in a folder of its own.
 
@@ -165,6 +179,7 @@ def create(
         covariates: from before.
         pre: ids and covariates (users, P), where a day's table does not have them.
         spread: columns whose histograms are kept.
+        caps: by those of the columns that are others capped.
 
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,9 +200,10 @@ def create(
         {arm: Buckets(tuple(columns), np.zeros((BUCKETS, k)), np.zeros(BUCKETS, np.int64)) for arm in arms},
         {column: {arm: Histogram.of(np.zeros(0)) for arm in arms} for column in spread},
         counts={} if pre is None else {"pre_users_without_rows": len(pre[0])},
+        caps=caps or {},
     )
     empty = np.zeros(0, np.int64)
-    write_roster(kept, ids=empty, places=empty, gone=np.zeros(0, bool), totals=np.zeros((0, len(spread))))
+    write_roster(kept, ids=empty, places=empty, gone=np.zeros(0, bool), totals=np.zeros((0, len(kept.summed))))
     commit(kept)
     return kept
 
@@ -226,13 +242,16 @@ def load(folder: Path, experiment: Experiment) -> Kept:
         facts["in_two_arms"],
         facts["counts"],
         values["buckets_through"],
+        {name: Cap(**cap) for name, cap in facts.get("caps", {}).items()},
     )
     _verify(kept)
     return kept
 
 
 def load_roster(kept: Kept) -> dict[str, Any]:
-    """`ids` of all users who ever came, sorted; their `places`; and by place, whether `gone` and `totals`."""
+    """`ids` of all users who ever came, sorted; their `places`; and by place, whether `gone`, and `totals` of
+    `Kept.summed`.
+    """
     return {what: np.load(kept.folder / f"{what}-{_last(kept)}.npy") for what in ROSTER}
 
 
@@ -278,6 +297,7 @@ def commit(kept: Kept) -> None:
         ],
         "in_two_arms": kept.in_two_arms,
         "counts": kept.counts,
+        "caps": {name: asdict(cap) for name, cap in kept.caps.items()},
     }
     write_archive(values, facts, kept.folder / MANIFEST)
     for what in ROSTER:

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -11,12 +12,13 @@ from operator import add
 import numpy as np
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
-from abtest.aggregate.user_days import PRE, Ints, earlier
+from abtest.aggregate.user_days import Ints, earlier
+from abtest.aggregate.winsorize import capped_sums
 from abtest.collect.state import PRE_DAYS, CollectorState
 from abtest.plan.power import Baseline, measured, steady
 from abtest.stats.cuped import adjust
 from abtest.stats.estimates import Estimate
-from abtest.stats.metrics import Mean, Ratio
+from abtest.stats.metrics import STREAMED_BEFORE, Capped, Mean, Ratio
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import Experiment
 
@@ -46,12 +48,15 @@ def during(metric: Mean | Ratio, past: Aggregate, days: int, users_per_day: floa
 
     Args:
         metric: to be planned for.
-        past: that experiment's; it needs the metric's columns.
+        past: that experiment's.
         days: to be planned.
         users_per_day: whom each day will bring for the first time; None: as in the experiment.
 
     """
     moments = reduce(add, past.moments.values())
+    missing = [str(column) for column in metric.columns if column not in past.columns]
+    if missing:
+        return Known(moments.n, past.days, reason=f"the data have no column '{missing[0]}'")
     whole = reduce(add, past.through(past.days - 1).values())
     known = _known(metric, metric.estimate(whole), whole, past.days)
     if known.reason:
@@ -66,7 +71,12 @@ def during(metric: Mean | Ratio, past: Aggregate, days: int, users_per_day: floa
 
 
 def before(
-    metric: Mean | Ratio, state: CollectorState, days: int, share: float, users_per_day: float | None = None
+    metric: Mean | Ratio,
+    state: CollectorState,
+    days: int,
+    share: float,
+    users_per_day: float | None = None,
+    to_cap: Sequence[Capped] = (),
 ) -> Known:
     """From what users did in the `PRE_DAYS` days before an experiment, whichever of these a user came on.
 
@@ -79,9 +89,10 @@ def before(
         days: to be planned.
         share: of these users who will be in the experiment.
         users_per_day: whom each day will bring for the first time; None: a seventh of them.
+        to_cap: columns that metrics cap; a quantile, pooled or not, is that of these users.
 
     """
-    moments = Moments.of([name.removeprefix("pre.") for name in PRE], earlier(state))
+    moments = Moments.of(*capped_sums(STREAMED_BEFORE, earlier(state), to_cap))
     missing = [column for column in metric.columns if column not in moments.columns]
     if missing:
         return Known(moments.n, PRE_DAYS, reason=f"nothing is known of {missing[0]} before the start")

@@ -3,7 +3,8 @@ schema.
 
 Rows come in any order, and a user's days must come together: so every row goes to a piece by its user
 (`abtest.read.spill`), and then piece by piece, with all days of a piece's users, becomes an aggregate; these add up.
-Memory holds a few batches and a group of pieces a core at a time.
+Memory holds a few batches and a group of pieces a core at a time; and where a metric is capped at a quantile, eight
+bytes a user for it, since all pieces have to be gone through for the quantile before the first is made an aggregate.
 """
 
 import os
@@ -20,14 +21,23 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed, without_covariate
 from abtest.aggregate.archive import Counted
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table
+from abtest.aggregate.winsorize import capped, caps_of, known_before, pooled_sums
 from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
 from abtest.read.days import shown
 from abtest.read.engines import DataError, as_table, batches
 from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
 from abtest.read.users import keys_of, kind_of
 from abtest.stats.columns import Column
-from abtest.stats.metrics import Mean, Quantile, of_experiment
+from abtest.stats.metrics import (
+    Capped,
+    Mean,
+    Quantile,
+    capped_columns,
+    of_experiment,
+    require_known_before,
+)
 from abtest.stats.moments import Floats
+from abtest.stats.winsorize import Cap
 from contracts.config.experiment import METRICS, Experiment
 
 if TYPE_CHECKING:
@@ -52,7 +62,8 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
 
     Raises:
         DataError: the data lack a column, or have rows that no number may be made of.
-        SettingsError: the experiment has a metric that needs a column without a name.
+        SettingsError: the experiment has a metric that needs a column without a name, or one that is capped at a
+            quantile of covariates that the data do not have.
 
     """
     table, pre = as_table(table), None if pre is None else as_table(pre)
@@ -62,6 +73,8 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
     outside = () if pre is None else _outside(table, pre)
     covariates = inside if pre is None else _covariates(outside)
+    require_known_before(experiment, covariates)
+    to_cap = capped_columns(experiment)
     reader = Reader(experiment, columns, covariates, _counted(experiment, schema))
     with (
         Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))) as rows,
@@ -71,7 +84,11 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
         def part(group: range) -> tuple[Aggregate, Reader]:
             mine = reader.another()
             users = mine.table(rows.piece(group), before.piece(group) if pre is not None else None)
-            return aggregate(users, spread=spread, looks=experiment.look_days), mine
+            return aggregate(capped(users, caps), spread=spread, looks=experiment.look_days), mine
+
+        def values(group: range) -> tuple[dict[str, Floats], dict[str, Floats]]:
+            known = before.piece(group) if pre is not None else None
+            return _values(to_cap, reader.another(), rows.piece(group), known)
 
         cores = os.cpu_count() or 1
         with ThreadPoolExecutor(cores) as pool, threadpool_limits(1, "blas"):  # a thread a core is enough
@@ -80,6 +97,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
             if pre is not None:
                 _scatter(before, batches(pre, [USER, *outside]), Reader.values, reader, pool, 2 * cores)
             reader.problems.raise_any()
+            caps = _caps(to_cap, values, list(rows.groups(GROUP // cores)), pool, in_advance=pre is not None)
             parts = list(pool.map(part, rows.groups(GROUP // cores)))
         whole = reduce(add, (aggregated for aggregated, _ in parts))
         for _, mine in parts:
@@ -89,6 +107,40 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
         whole = without_covariate(whole, UNKNOWN)
     counts = {**reader.counts, **gaps(whole), **no_covariates(pre)}
     return Counted(whole, {name: count for name, count in counts.items() if count})
+
+
+def _caps(
+    wanted: Sequence[Capped],
+    values: Callable[[range], tuple[dict[str, Floats], dict[str, Floats]]],
+    groups: Sequence[range],
+    pool: Executor,
+    *,
+    in_advance: bool,
+) -> dict[str, Cap]:
+    """The caps; where one is a quantile, of all pieces' `values`: of columns' sums and of covariates, by user."""
+    found = list(pool.map(values, groups)) if any(each.how.quantile is not None for each in wanted) else []
+    pooled, known = (
+        {name: np.concatenate([each[side][name] for each in found]) for name in (found[0][side] if found else ())}
+        for side in (0, 1)
+    )
+    return caps_of(wanted, pooled, known, in_advance=in_advance)
+
+
+def _values(
+    wanted: Sequence[Capped], reader: Reader, rows: Records, before: Records | None
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Of some pieces, users' sums of the columns that are capped at a pooled quantile, and users' covariates: of all in
+    the second table, with rows or not, or of those with rows where there is none.
+    """
+    users = reader.table(rows, before)
+    covariates, values = users.covariates, users.pre
+    if before is not None:
+        names = [name for name in before.dtype.names or () if name != USER]
+        covariates = tuple(name if name.startswith(PRE) else PRE + name for name in names)
+        values = stacked(before, names)
+    known = known_before(covariates, values)
+    needed_ones = dict.fromkeys(f"{PRE}{each.column}" for each in wanted if each.how.of_pre)
+    return pooled_sums(users, wanted), {name: known[name].copy() for name in needed_ones}  # not the others with it
 
 
 def _scatter(
@@ -111,7 +163,8 @@ def _scatter(
 
 
 def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Columns to be read, those of them whose histograms are needed, and the covariates that the table has.
+    """Columns to be read (of a capped one that it is made of), those of them whose histograms are needed, and the
+    covariates that the table has.
 
     Raises:
         DataError: the table lacks a column, or it has the wrong type.
@@ -119,15 +172,18 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
     """
     schema = _schema(table)
     metrics = of_experiment(experiment, schema if experiment.metrics == METRICS else None)
+    made_of = {each.name: each.column for each in capped_columns(experiment)}
     counted = [VISITS] if VISITS in schema else []
     for metric in metrics:
         for column in metric.columns:
-            if str(column) in {USER, ARM, DAY}:
+            own = made_of.get(str(column), str(column))
+            if own in {USER, ARM, DAY}:
                 raise DataError(
-                    f"Metric '{metric.name}' is of column '{column}', which says whose row it is, of which arm or "
+                    f"Metric '{metric.name}' is of column '{own}', which says whose row it is, of which arm or "
                     "which day, and is no number to measure."
                 )
-    columns = needed([*counted, *(str(column) for metric in metrics for column in metric.columns)])
+            counted.append(own)
+    columns = needed(counted)
     _require(schema, (USER, ARM, DAY, *columns), "the table", table)
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
     return columns, spread, tuple(name for name in schema if name.startswith(PRE))

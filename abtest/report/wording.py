@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from abtest import format as fmt
+from abtest.analyse.capping import by_plan as capped_by_plan
 from abtest.analyse.context import FalseAlarms
 from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
 from abtest.stats.effects import Effect
@@ -189,6 +190,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
     least = primary.minimum_effect if primary else 0.0
     alpha = float(plan.get("alpha", 0.05))
     kind, looks = _analysis(plan, report.days_planned)
+    caps = "; ".join(f"{cap.label}: {capped_by_plan(cap)}" for cap in report.winsorized)
     return [
         ("Analysis", kind),
         ("Looks", looks),
@@ -197,6 +199,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
         ("Correction for several metrics", CORRECTIONS.get(str(plan.get("correction")), str(plan.get("correction")))),
         ("Least effect worth shipping", f"{fmt.share(least)} of {primary.label}" if least and primary else "any"),
         ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
+        *([("Caps", caps)] if caps else []),
     ]
 
 

@@ -12,11 +12,13 @@ import numpy as np
 from abtest.stats.columns import AnyColumn
 from abtest.stats.estimates import Estimate, effective_events, mean_estimate, ratio_estimate
 from abtest.stats.moments import Floats, Moments
-from contracts.config.experiment import METRICS, Experiment, MetricPlan, SettingsError
+from abtest.stats.winsorize import capped_column
+from contracts.config.experiment import METRICS, Experiment, MetricPlan, SettingsError, Winsorize
 
 COLUMNS = ("recalls", "views", "effective_views", "follows", "play_s", "usage_s")  # a user's sums over a day or longer
 TIMED = ("timed", "answer_ms")  # recalls whose answer was timed, and how long those took together
 STREAMED = (*COLUMNS, *TIMED)  # what the collector knows of a user's day
+STREAMED_BEFORE = ("recalls", "views", "effective_views", "follows", "play_s")  # and of one before the start
 
 FEW = 20  # below this many users or events in an arm the normal approximation is a poor one
 
@@ -164,6 +166,15 @@ _UNITS = {"play_s": "s", "usage_s": "s", "answer_ms": "ms"}
 _NAMED = {"play_s": "play duration", "usage_s": "app usage duration", "answer_ms": "time to answer"}  # columns
 
 
+def unit_of(column: str) -> str:
+    """The unit of users' sums of a column; nothing where it counts, or is not known.
+
+    >>> unit_of("play_s"), unit_of("views")
+    ('s', '')
+    """
+    return _UNITS.get(column, "")
+
+
 def of_plan(plan: MetricPlan) -> Declared:
     """The metric that a file declares.
 
@@ -172,9 +183,13 @@ def of_plan(plan: MetricPlan) -> Declared:
     """
     first, *rest = plan.columns
     name = _NAMED.get(first, first.replace("_", " "))
-    unit = _UNITS.get(first, "")
+    unit = unit_of(first)
     about = f"{name} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{name} per exposed user"
     label, unit, about = _SAID.get(plan.name, (plan.name, unit, about))
+    if plan.winsorize is not None:
+        whose = f"a user’s {name}" if plan.kind == "ratio" else "a user’s sum"
+        label, about = f"{label} (capped)", f"{about}; {whose} is capped at {said_of(plan.winsorize)}"
+        first = capped_column(first, plan.winsorize)
     judged = plan.role, plan.direction, plan.minimum_effect
     if plan.kind == "ratio":
         return Ratio(plan.name, label, unit, about, first, rest[0], *judged)
@@ -200,13 +215,70 @@ def of_experiment(experiment: Experiment, columns: Collection[str] | None = None
     plans = experiment.metrics
     if plans == METRICS and columns is not None:  # nobody asked for these: those that the data cannot have are left out
         plans = tuple(plan for plan in plans if plan.role == "primary" or set(plan.columns) <= set(columns))
-    declared = tuple(of_plan(plan) for plan in sorted(plans, key=lambda plan: order.index(plan.role)))
-    for metric in declared:
-        for column in metric.columns:
-            if columns is not None and column not in columns:
-                names = ", ".join(columns)
-                raise SettingsError(f"Metric '{metric.name}': there is no column '{column}'; there are {names}.")
+    plans = tuple(sorted(plans, key=lambda plan: order.index(plan.role)))
+    declared = tuple(map(of_plan, plans))
+    for plan, metric in zip(plans, declared, strict=True):
+        for column, own in zip(metric.columns, plan.columns, strict=True):
+            if columns is None or column in columns:
+                continue
+            names = ", ".join(columns)
+            missing = f"there is no column '{own}'"
+            if own != column and own in columns:
+                missing = f"there is no column '{column}', and a cap takes the users' own rows, so read those again"
+            raise SettingsError(f"Metric '{metric.name}': {missing}; there are {names}.")
     return declared
+
+
+@dataclass(frozen=True)
+class Capped:
+    """A column that a metric caps. `name`: of the capped one; `metric`: the first one of it."""
+
+    name: str
+    column: str
+    how: Winsorize
+    metric: str
+
+
+def capped_columns(experiment: Experiment) -> tuple[Capped, ...]:
+    """Columns that the experiment's metrics cap, once each."""
+    capped: dict[str, Capped] = {}
+    for plan in experiment.metrics:
+        if plan.winsorize is not None:
+            name = capped_column(plan.columns[0], plan.winsorize)
+            capped.setdefault(name, Capped(name, plan.columns[0], plan.winsorize, plan.name))
+    return tuple(capped.values())
+
+
+def with_capped(columns: Collection[str], experiment: Experiment) -> tuple[str, ...]:
+    """`columns`, and those that the experiment's metrics cap of them."""
+    return (*columns, *(each.name for each in capped_columns(experiment) if each.column in columns))
+
+
+def require_known_before(experiment: Experiment, covariates: Collection[str]) -> None:
+    """Caps at a quantile of what users did before are of one of the `covariates`.
+
+    Raises:
+        SettingsError: one is not.
+
+    """
+    for each in capped_columns(experiment):
+        if each.how.of_pre and f"pre.{each.column}" not in covariates:
+            known = ", ".join(covariates) or "nothing"
+            raise SettingsError(
+                f"Metric '{each.metric}' is capped at a quantile of what users did before, but there is no "
+                f"'pre.{each.column}'; known from before: {known}."
+            )
+
+
+def said_of(how: Winsorize) -> str:
+    """Where a cap is, as text.
+
+    >>> said_of(Winsorize(at=1200)), said_of(Winsorize(quantile=0.999))
+    ('1200', 'the 99.9 % quantile of all users')
+    """
+    if how.quantile is None:
+        return f"{how.at:g}"
+    return f"the {100 * how.quantile:.6g} % quantile of {'what users did before' if how.of_pre else 'all users'}"
 
 
 DEFAULTS = tuple(metric for metric in map(of_plan, METRICS) if not isinstance(metric, Quantile))

@@ -6,11 +6,13 @@ Prints one JSON object. `verdict_false_ship`: by shape, the share of weeks in wh
 standard error at the bound); `verdict_false_hold`: in which any guardrail is called broken. The metric that a shape is
 about stands in both places, once as the primary metric alone and once as a guardrail that may lose nothing; with
 guardrails of its own, a shape has those. `power_kept`: weeks of the shape `clean` with a planted lift of 2 % that ship,
-over those that one plain interval of the log ratio ships.
+over those that one plain interval of the log ratio ships. `cap_power`: weeks of payers, 20,000 users an arm, who spend
+30 % more in the treatment, that ship without a cap and with one at the 99.9 % quantile.
 
     clean            effective view rate of 2,000 users an arm
     conversions      a mean of 0 and 1, .1 % of 20,000 users an arm
     payers_1000      2 % pay a lognormal sum with σ = 2, 1,000 users an arm; payers_5000: 5,000
+    payers_capped    the same, 5,000 users an arm, a user's sum capped at the 99.9 % quantile of both arms together
     hillstrom_500    real spend, drawn with replacement, 500 users an arm; _1000, _2000; needs --data (DRIFTLINE_DATA)
     heavy_user       effective view rate, one user a week with Pareto(1.1) times as many views and a taste of their own
     ninety_ten       effective view rate and a follow rate, 9,000 users against 1,000
@@ -42,12 +44,14 @@ from abtest.collect.observed import Observed
 from abtest.stats.effects import compare
 from abtest.stats.metrics import Mean, Ratio
 from abtest.stats.moments import Floats
+from abtest.stats.winsorize import quantile_cap
 from benchmarks.abtest.published import HILLSTROM
 from contracts.config.experiment import AnalysisPlan, Arm, Experiment, MetricPlan
 from contracts.runtime.clock import DAY_MS
 
 PLAN = AnalysisPlan(cuped=False)
 LIFT = 0.02
+CAP = 0.999
 POWER_USERS = 8_000  # an arm
 SHIP_BOUND, HOLD_BOUND = 0.025, 0.05
 EVR = Ratio("evr", "evr", "%", "", "effective_views", "views", "primary")
@@ -86,6 +90,13 @@ def payers(users: int, random: Random) -> Floats:
     paying = random.random(users) < 0.02
     spent[paying, 0] = random.lognormal(0, 2, int(paying.sum()))
     return spent
+
+
+def capped(draw: Callable[[Random], Arms], random: Random) -> Arms:
+    """A draw's users with their sums capped at `CAP`, a quantile of all arms together."""
+    arms = draw(random)
+    cap = quantile_cap("spend", np.concatenate([*arms.values()])[:, 0], CAP, "pooled", in_advance=False)
+    return {arm: np.minimum(sums, cap.threshold or np.inf) for arm, sums in arms.items()}
 
 
 def returning(users: int, random: Random) -> Floats:
@@ -129,6 +140,7 @@ def shapes(data: Path | None) -> dict[str, Shape]:
         "conversions": Shape(("spend",), two(conversions, 20_000, 20_000), spend),
         "payers_1000": Shape(("spend",), two(payers, 1000, 1000), spend),
         "payers_5000": Shape(("spend",), two(payers, 5000, 5000), spend),
+        "payers_capped": Shape(("spend",), partial(capped, two(payers, 5000, 5000)), spend),
         "heavy_user": Shape(seen, heavy, EVR),
         "ninety_ten": Shape(wide, two(with_rare, 9000, 1000), EVR, guardrails[:2]),
         "five_arms": Shape(wide, lambda random: {arm: with_rare(1000, random) for arm in five}, EVR, guardrails),
@@ -209,6 +221,17 @@ def power(replicates: int, random: Random) -> dict[str, float]:
     return {"ships": ships / replicates, "ships_today": plainly / replicates, "power_kept": ships / max(plainly, 1)}
 
 
+def cap_power(replicates: int, random: Random) -> dict[str, float]:
+    """Weeks of payers with a planted lift that ship, without a cap and with one."""
+    spend, ships = Mean("spend", "spend", "", "", "spend", "primary"), [0, 0]
+    for _ in range(replicates):
+        arms = {"control": payers(20_000, random), "treatment": payers(20_000, random) * 1.3}
+        for place, shown in enumerate((arms, capped(lambda _, arms=arms: arms, random))):
+            verdicts = verdicts_on([spend], users_of(("spend",), shown), "control", PLAN)
+            ships[place] += verdicts[0].decision == "ship"
+    return {"without": ships[0] / replicates, "with": ships[1] / replicates}
+
+
 def rates(weeks: Sequence[tuple[bool, bool]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """False ships and false holds: rate, weeks, standard error at the bound, and whether it keeps bound + 2 SE."""
     both = []
@@ -253,7 +276,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.replicates < 1 or unknown:
         parser.error(f"there is no shape {', '.join(unknown)}" if unknown else "--replicates must be 1 or more")
     result: Mapping[str, Any] = measure(given.shapes or known, given.replicates, given.seed, given.data)
-    lifted = power(given.replicates, np.random.default_rng((given.seed, 7))) if not given.shapes else {}
+    lifted: dict[str, Any] = {}
+    if not given.shapes:
+        lifted = power(given.replicates, np.random.default_rng((given.seed, 7)))
+        lifted["cap_power"] = cap_power(given.replicates, np.random.default_rng((given.seed, 8)))
     sys.stdout.write(
         json.dumps({"replicates": given.replicates, "seed": given.seed, **result, **lifted}, indent=2) + "\n"
     )

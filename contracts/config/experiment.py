@@ -9,10 +9,14 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from contracts.config import calendar
 from contracts.config.calendar import Calendar
+from contracts.config.metric_plan import METRICS as METRICS  # noqa: PLC0414 importers have these from here
+from contracts.config.metric_plan import MetricPlan as MetricPlan  # noqa: PLC0414
+from contracts.config.metric_plan import Winsorize as Winsorize  # noqa: PLC0414
+from contracts.config.section import Name, Section
 from contracts.config.yaml_file import SettingsError as SettingsError  # noqa: PLC0414 importers have it from here
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import DAY_MS
@@ -25,7 +29,6 @@ RESERVED = (
 
 Share = Annotated[float, Field(ge=0, le=1)]
 UserId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Name = Annotated[str, Field(min_length=1)]
 ModelName = Literal[
     "bert4rec",
     "caser",
@@ -44,12 +47,6 @@ ModelName = Literal[
 ]
 SourceName = ModelName | Literal["popular"]
 Validated = TypeVar("Validated", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A mapping of settings: what it does not know, it refuses; nothing changes it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(Section):
@@ -140,44 +137,6 @@ class RampStep(Section):
         return _spelled(data, **{"from": "from_ms"})
 
 
-class MetricPlan(Section):
-    """A metric and what it is there for.
-
-    `columns` are a user's sums: one for a mean, numerator and denominator for a ratio, one for a quantile (with `q`).
-    `minimum_effect` is relative to the control: of the primary metric the least that is worth shipping, of a guardrail
-    the most that may be lost.
-    """
-
-    name: Name
-    kind: Literal["mean", "ratio", "quantile"]
-    columns: tuple[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], ...]
-    role: Literal["primary", "guardrail", "diagnostic"] = "diagnostic"
-    direction: Literal["increase", "decrease"] = "increase"  # the one that is good
-    minimum_effect: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    q: Annotated[float, Field(gt=0, lt=1)] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "MetricPlan":
-        wanted = 2 if self.kind == "ratio" else 1
-        if len(self.columns) != wanted:
-            wanted_columns = "numerator and denominator" if wanted == 2 else "one column"
-            raise ValueError(f"columns of '{self.name}' must be {wanted_columns}, not {list(self.columns)}")
-        if (self.kind == "quantile") != (self.q is not None):
-            raise ValueError(f"q of '{self.name}' goes with kind quantile, and with no other")
-        return self
-
-
-METRICS = (
-    MetricPlan(name="evr", kind="ratio", columns=("effective_views", "views"), role="primary"),
-    MetricPlan(name="follow_rate", kind="ratio", columns=("follows", "views"), role="guardrail"),
-    MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="guardrail"),
-    MetricPlan(name="app_usage", kind="mean", columns=("usage_s",), role="guardrail"),
-    MetricPlan(name="recalls", kind="mean", columns=("recalls",)),
-    MetricPlan(name="latency", kind="ratio", columns=("answer_ms", "timed"), direction="decrease"),
-    MetricPlan(name="play_p90", kind="quantile", columns=("play_s",), q=0.9),
-)
-
-
 class AnalysisPlan(Section):
     """How the experiment will be analysed, fixed before it starts.
 
@@ -236,7 +195,7 @@ class Experiment(Section):
     slots: Slots = (0.0, 1.0)
     holdout: Holdout | None = None
     ramp: tuple[RampStep, ...] = ()
-    overrides: dict[str, tuple[UserId, ...]] = {}
+    overrides: dict[str, tuple[UserId, ...]] = Field(default_factory=dict)
     metrics: tuple[MetricPlan, ...] = METRICS
     analysis: AnalysisPlan = AnalysisPlan()
 
@@ -345,6 +304,12 @@ class Experiment(Section):
             raise ValueError(f"metrics: exactly one must be primary, not {primaries}")
         if self.analysis.kind != "fixed" and any(m.kind == "quantile" and m.role == "primary" for m in self.metrics):
             raise ValueError(f"metrics: '{primaries[0]}' is a quantile, which takes analysis kind fixed as primary")
+        moving = [metric.name for metric in self.metrics if metric.winsorize and metric.winsorize.is_pooled]
+        if self.analysis.kind != "fixed" and moving:
+            raise ValueError(
+                f"metrics: '{moving[0]}' is capped at a pooled quantile, which is not known at the looks of analysis "
+                f"kind {self.analysis.kind}; cap it at a value (at) or at a quantile of: pre"
+            )
         looks = self.analysis.looks
         if looks and looks[-1] > self.days:
             raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {self.days} days")

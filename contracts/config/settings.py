@@ -13,12 +13,12 @@ from contracts.config.experiment import (
     Arm,
     Experiment,
     ModelName,
-    Section,
     SettingsError,
     Source,
     load_experiment,
     validated,
 )
+from contracts.config.section import Section
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 

@@ -132,7 +132,7 @@ def aa(
     `trusted` is null in the JSON.
     """
     loaded = load(settings)
-    from abtest.aggregate.user_days import table
+    from abtest.aggregate.winsorize import table_of
     from abtest.analyse.one_look import false_alarms, shuffled_verdicts
     from abtest.collect.state import folded
     from abtest.plan.aa import replay_table
@@ -141,7 +141,7 @@ def aa(
     from driftline.experiment.false_alarms import save_false_alarms
 
     experiment = loaded.experiment
-    users = table(folded(saved_state(loaded)))
+    users = table_of(folded(saved_state(loaded)), experiment)
     metrics = [m for m in of_experiment(experiment, users.columns) if not isinstance(m, Quantile)]
     if len(users.arm) < 4:
         raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
@@ -250,22 +250,23 @@ def _from_state(
 ) -> "tuple[list[Known], str]":
     """What a collector's state says of the metrics; and a few words on what that is."""
     from abtest.aggregate.aggregate import aggregate
-    from abtest.aggregate.user_days import table
+    from abtest.aggregate.winsorize import table_of
     from abtest.collect.state import PRE_DAYS, folded
     from abtest.plan.baseline import before, during, share_of
-    from abtest.stats.metrics import STREAMED
+    from abtest.stats.metrics import STREAMED, capped_columns, with_capped
 
     state = folded(saved_state(settings))
-    users = table(state)
     for metric in metrics:
         for column in metric.columns:
-            if column not in STREAMED:
+            if column not in with_capped(STREAMED, experiment):
                 raise UsageError(f"Metric '{metric.name}': the collector knows no column '{column}'.")
+    users = table_of(state, experiment)
     if len(users.arm):
         daily = aggregate(users)
         baselines = [during(metric, daily, days, users_per_day) for metric in metrics]
         return baselines, f"from {len(users.arm):,} users in {daily.days} days of {settings.experiment.name}"
-    baselines = [before(metric, state, days, share_of(experiment), users_per_day) for metric in metrics]
+    share, to_cap = share_of(experiment), capped_columns(experiment)
+    baselines = [before(metric, state, days, share, users_per_day, to_cap) for metric in metrics]
     if not any(each.users for each in baselines):
         raise UsageError(f"The collector of {settings.experiment.name} has seen nobody yet.")
     return baselines, f"from {baselines[0].users:,} users in the {PRE_DAYS} days before {settings.experiment.name}"

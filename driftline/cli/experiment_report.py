@@ -76,6 +76,9 @@ def report(
     typer.echo(f"Wrote {', '.join(FILES)} to {out}/")
     for verdict in result.verdicts:
         typer.echo(sentence(verdict))
+    for check in result.checks:
+        if check.name.startswith("winsorized:"):
+            typer.echo(f"{check.title}: {check.said}")
     warned = warnings_summary(result.checks)
     if warned:
         typer.echo(f'{warned}. Weigh what the report says under "Can it be trusted?".')

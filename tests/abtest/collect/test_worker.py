@@ -1,15 +1,17 @@
 from dataclasses import dataclass
 
+import pytest
 from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from abtest.collect.records import EventSums
 from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import Saved
-from abtest.collect.worker import Meters, close_settled, settled_ms, step
+from abtest.collect.worker import Meters, close_settled, require_columns, settled_ms, step
+from contracts.config.experiment import MetricPlan, SettingsError
 from contracts.config.settings import StreamSettings
 from contracts.runtime.clock import HOUR_MS
-from tests.abtest.abtest_cases import START, exposure, feedback, rules
+from tests.abtest.abtest_cases import START, experiment, exposure, feedback, rules
 
 SHOWN, SEEN = TopicPartition("exposures", 0), TopicPartition("feedback", 0)
 KEYS = ["exposures:0", "feedback:0"]
@@ -82,3 +84,16 @@ def test_feedback_at_the_end_of_the_window_and_of_the_lateness_still_counts():
     close_settled(saved, KEYS)
     take(saved, meters, SEEN, feedback(request=str(START), at=START + 6 * HOUR_MS).SerializeToString())
     assert folded(saved.state).arms["treatment"].views == 2
+
+
+def of(column, how=None):
+    return experiment(metrics=(MetricPlan(name="m", kind="mean", columns=(column,), role="primary", winsorize=how),))
+
+
+def test_a_metric_of_what_is_not_collected_is_refused_before_anything_is():
+    for column, how in (("play_s", None), ("usage_s", {"at": 60}), ("play_s", {"quantile": 0.9, "of": "pre"})):
+        require_columns(of(column, how))
+    with pytest.raises(SettingsError, match="Metric 'm': there is no column 'revenue'; there are recalls, views"):
+        require_columns(of("revenue", {"at": 60}))
+    with pytest.raises(SettingsError, match=r"there is no 'pre.usage_s'; known from before: pre.recalls, pre.views"):
+        require_columns(of("usage_s", {"quantile": 0.9, "of": "pre"}))

@@ -11,7 +11,7 @@ from abtest.analyse import data_quality as quality
 from abtest.incremental import read as kept_days
 from abtest.read import rows
 from abtest.read.engines import DataError, opened
-from contracts.config.experiment import MetricPlan
+from contracts.config.experiment import MetricPlan, Winsorize
 from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import experiment
 from tests.abtest.read.read_cases import FIRST, METRICS, WEEK, assert_same, parquet, people
@@ -154,6 +154,53 @@ def test_a_missing_day_is_refused(tmp_path, crowd):
     path = parquet(tmp_path, days.assign(day=days.day.where(days.index != 7)))
     with pytest.raises(DataError, match="column 'day' has missing values"):
         kept_days.read(tmp_path / "kept", opened(path), WEEK)
+
+
+def capped(**how):
+    play = METRICS[1].model_copy(update={"winsorize": Winsorize(**how)})
+    spread = MetricPlan(name="p90", kind="quantile", columns=("play_s",), q=0.9)
+    return experiment(metrics=(METRICS[0], play, spread))
+
+
+@pytest.mark.parametrize("how", [{"at": 300}, {"quantile": 0.8, "of": "pre"}])
+def test_a_cap_known_before_the_first_day_is_kept_and_gives_what_reading_all_at_once_gives(tmp_path, crowd, how):
+    days, pre = crowd
+    turned = days[(days.day == FIRST) & (days.arm == "treatment")].user_id.iloc[:9]  # in the other arm on day 4
+    later = (days.day == FIRST + timedelta(days=4)) & days.user_id.isin(turned)
+    days = days.assign(arm=days.arm.where(~later, "control"))
+    before = opened(parquet(tmp_path, pre, "pre.parquet"))
+    for which in ([0], [1, 2], [3, 4], [5, 6]):
+        table = daily(tmp_path / "rows", days, which)
+        counted = kept_days.read(tmp_path / "kept", table, capped(**how), before if which == [0] else None)
+        expected = rows.read(table, capped(**how), before)
+        assert_same(counted.aggregate, expected.aggregate)
+        assert counted.aggregate.caps == expected.aggregate.caps
+    assert counted.counts["users_in_two_arms"] > 0
+    (cap,) = counted.aggregate.caps.values()
+    assert min(cap.capped.values()) > 5
+
+
+def test_a_cap_that_moves_as_users_come_is_refused_and_nothing_is_kept(tmp_path, crowd):
+    days, pre = crowd
+    table, before = daily(tmp_path / "rows", days, [0]), opened(parquet(tmp_path, pre, "pre.parquet"))
+    with pytest.raises(
+        DataError, match=r"Metric 'play' is capped at a pooled quantile, which .*, or cap it at a value"
+    ):
+        kept_days.read(tmp_path / "kept", table, capped(quantile=0.9), before)
+    inside = daily(tmp_path / "wide", days.assign(**{"pre.play_s": days.user_id % 97}), [0])
+    with pytest.raises(DataError, match=r"a quantile of what the users with rows did before, .* of: pre with --pre"):
+        kept_days.read(tmp_path / "kept", inside, capped(quantile=0.9, of="pre"))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_another_cap_than_the_folder_was_begun_with_is_refused(tmp_path, crowd):
+    days, _ = crowd
+    for first, later in (({"at": 300}, {"at": 301}), (None, {"at": 300})):
+        folder = tmp_path / f"kept {later} after {first}"
+        of_first = capped(**first) if first else experiment(metrics=METRICS)
+        kept_days.read(folder, daily(tmp_path / "rows", days, [0]), of_first)
+        with pytest.raises(DataError, match=r"does not keep .*play_s capped at .*; begin another folder"):
+            kept_days.read(folder, daily(tmp_path / "rows", days, [1]), capped(**later))
 
 
 def test_a_metric_of_a_column_that_is_not_kept_is_refused(tmp_path, crowd):

@@ -94,6 +94,28 @@ def test_a_key_that_stands_twice_is_told(tmp_path: Path) -> None:
 EVR = {"name": "evr", "kind": "ratio", "columns": ["a", "b"], "role": "primary"}
 
 
+def capped(how: dict[str, Any]) -> dict[str, Any]:
+    return {"metrics": [{**EVR, "winsorize": how}]}
+
+
+@pytest.mark.parametrize("how", [{"at": 1200}, {"quantile": 0.999, "of": "pre"}])
+@pytest.mark.parametrize("kind", ["fixed", "group-sequential", "confidence-sequence"])
+def test_a_cap_that_is_known_before_the_start_goes_with_every_plan(kind: str, how: dict[str, Any]) -> None:
+    found = Experiment(**mapping(**capped(how), analysis={"kind": kind}))
+    (metric,) = found.metrics
+    assert metric.winsorize is not None
+    assert metric.model_dump(exclude_none=True)["winsorize"] == how
+
+
+def test_a_metric_without_a_cap_is_written_as_if_there_were_none() -> None:
+    """A collector's state has the plan that it began with: no cap must be no change of it."""
+    found = Experiment(**mapping(metrics=[EVR, {**EVR, "name": "b", "role": "guardrail", "winsorize": {"at": 3}}]))
+    bare, with_cap = (metric.model_dump(mode="json") for metric in found.metrics)
+    assert "winsorize" not in bare
+    assert with_cap["winsorize"] == {"quantile": None, "of": None, "at": 3.0}
+    assert Experiment(**found.model_dump()) == found
+
+
 @pytest.mark.parametrize(
     ("complaint", "changes"),
     [
@@ -142,6 +164,26 @@ EVR = {"name": "evr", "kind": "ratio", "columns": ["a", "b"], "role": "primary"}
         ("metrics.0: q of 'evr' goes with kind quantile", {"metrics": [{**EVR, "q": 0.5}]}),
         ("metrics.0: q of 'evr' goes", {"metrics": [{**EVR, "kind": "quantile", "columns": ["a"]}]}),
         ("metrics.0.columns.0: ", {"metrics": [{**EVR, "columns": ["a@0", "b"]}]}),
+        ("metrics.0.winsorize: a cap has a quantile or a value .at., one of them", capped({})),
+        ("metrics.0.winsorize: a cap has a quantile or a value", capped({"at": 3, "quantile": 0.9})),
+        ("metrics.0.winsorize: of says what a quantile is of, and at 3 is a value", capped({"at": 3, "of": "pre"})),
+        ("metrics.0.winsorize.of: ", capped({"quantile": 0.9, "of": "arm"})),
+        ("metrics.0.winsorize.quantile: Input should be greater than 0.5", capped({"quantile": 0.5})),
+        ("metrics.0.winsorize.quantile: Input should be less than 1", capped({"quantile": 1})),
+        ("metrics.0.winsorize.at: Input should be greater than 0", capped({"at": 0})),
+        ("metrics.0.winsorize.at: Input should be a finite number", capped({"at": float("inf")})),
+        ("metrics.0.winsorize.below: there is no such setting", capped({"at": 3, "below": 1})),
+        (
+            "metrics.1: winsorize of 'q' goes with kind mean or ratio, not with quantile",
+            {"metrics": [EVR, {"name": "q", "kind": "quantile", "columns": ["a"], "q": 0.9, "winsorize": {"at": 3}}]},
+        ),
+        *(
+            (
+                f"metrics: 'evr' is capped at a pooled quantile, which is not known at the looks of .* {kind}; cap",
+                {**capped({"quantile": 0.9}), "analysis": {"kind": kind}},
+            )
+            for kind in ("group-sequential", "confidence-sequence")
+        ),
         ("analysis: looks go with kind group-sequential", {"analysis": {"looks": [1]}}),
         ("analysis: looks .2, 1. must rise", {"analysis": {"kind": "group-sequential", "looks": [2, 1]}}),
         (

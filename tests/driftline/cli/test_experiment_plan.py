@@ -172,6 +172,37 @@ def test_a_plan_from_before_the_start(tmp_path: Path) -> None:
     assert more["users_by_day"][-1] == 4900
 
 
+CAPPED = {"name": "play", "kind": "mean", "columns": ["play_s"], "role": "primary", "winsorize": {"quantile": 0.8}}
+
+
+def test_a_capped_metric_is_planned_for_and_replayed_by_its_capped_sums(tmp_path: Path) -> None:
+    plain = {**CAPPED, "name": "whole", "role": "diagnostic", "winsorize": None}
+    fixed = {**CAPPED, "name": "fixed", "role": "diagnostic", "winsorize": {"at": 24}}
+    settings = settings_with(tmp_path, week(users=120), metrics=[CAPPED, plain, fixed])
+    found = planned(settings, "--effect", 0.05)
+    assert found["play"]["value"] < found["whole"]["value"]
+    assert found["play"]["minimum_detectable"] < found["whole"]["minimum_detectable"]
+    shown = run("aa", "-s", settings, "--replicates", 120, "--json")
+    assert shown.exit_code == 0, shown.output
+    levels = {level["metric"]: level for level in json.loads(shown.stdout)["levels"]}
+    assert levels["play"]["trusted"]
+    assert levels["fixed"]["uniform_p"] != levels["whole"]["uniform_p"]
+
+
+def test_a_capped_metric_is_planned_for_from_the_days_before_the_start(tmp_path: Path) -> None:
+    begins = START + 3 * DAY_MS
+    fixed = {**CAPPED, "name": "fixed", "role": "diagnostic", "winsorize": {"at": 5}}
+    before = {**CAPPED, "name": "before", "role": "diagnostic", "winsorize": {"quantile": 0.8, "of": "pre"}}
+    whole = {**CAPPED, "name": "whole", "role": "diagnostic", "winsorize": None}
+    changes = {"start_ms": begins, "end_ms": begins + 7 * DAY_MS, "metrics": [CAPPED, fixed, before, whole]}
+    found = planned(settings_with(tmp_path, week(users=120), **changes), "--effect", 0.05)
+    assert found["play"]["value"] == found["before"]["value"] < found["whole"]["value"]
+    assert found["fixed"]["value"] <= 5
+    unknown = {**CAPPED, "columns": ["usage_s"], "winsorize": {"quantile": 0.8, "of": "pre"}}
+    shown = run("plan", settings_with(tmp_path, week(users=120), metrics=[unknown]), "--effect", 0.05)
+    assert "there is no 'pre.usage_s'" in str(shown.exception)
+
+
 def test_looks_cost_users(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, week(users=120), analysis={"kind": "group-sequential"})
     shown = run("plan", settings, "--effect", 0.05)
@@ -227,6 +258,12 @@ def test_a_plan_from_rows_and_from_the_aggregate_that_was_saved_of_them(tmp_path
     least = math.expm1((1.959964 + 0.841621) * math.sqrt(4 * spread / len(sums)))
     assert one["minimum_detectable"] == pytest.approx(least, rel=1e-6)
     assert one["users_by_day"][-1] == len(sums)
+    metrics[0]["winsorize"] = {"at": 300}  # the rows can be capped, and what was saved of them cannot
+    file.write_text(yaml.safe_dump(experiment().model_dump(mode="json") | {"metrics": metrics}))
+    capped = planned(file, "--data", tmp_path / "days.parquet")["play"]
+    assert capped["value"] == pytest.approx(sums.clip(upper=300).mean())
+    shown = planned(file, "--state", tmp_path / "saved.npz")["play"]
+    assert shown["reason"] == "the data have no column 'play_s capped at 300'"
 
 
 def test_two_baselines_are_refused(settings: Path) -> None:

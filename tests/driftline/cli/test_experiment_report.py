@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from abtest.collect.state import CollectorState, Rules
 from abtest.collect.store import Saved, path_of, save
-from contracts.config.experiment import METRICS
+from contracts.config.experiment import METRICS, Winsorize
 from contracts.config.settings import Settings, dump
 from contracts.runtime.clock import MINUTE_MS
 from driftline.cli.app import app
@@ -88,6 +88,25 @@ def test_a_collector_that_saved_nothing_is_one_sentence(saved, tmp_path, argumen
     shown = run(*arguments, "-s", saved())
     assert isinstance(shown.exception, UsageError)
     assert str(shown.exception) == f"The collector has saved nothing in {tmp_path / 'state'} yet."
+
+
+def test_a_cap_is_said_in_the_terminal_in_every_file_and_is_no_change_of_the_plan(saved, tmp_path):
+    capped = tuple(
+        metric.model_copy(update={"winsorize": Winsorize(quantile=0.9)}) if metric.name == "play_duration" else metric
+        for metric in METRICS
+    )
+    for name, users in (("a", 40), ("b", 60)):
+        shown = run("report", "-s", saved(*week(users=users, days=7), metrics=capped), "--out", tmp_path / name)
+        said = f"the 90 % quantile of all {users} users, all arms together; above it, and counted as that: "
+        assert shown.exit_code == 0, shown.output
+        assert said in shown.stdout
+        for file in ("report.html", "report.md"):
+            assert said in (tmp_path / name / file).read_text()
+        (cap,) = json.loads((tmp_path / name / "report.json").read_text())["winsorized"]
+        assert (cap["metric"], cap["of"], cap["quantile"], cap["among"]) == ("play_duration", "pooled", 0.9, users)
+    found = json.loads(run("diff", tmp_path / "a/report.json", tmp_path / "b/report.json", "--json").stdout)
+    assert not [change for change in found["changes"] if change["kind"] == "plan"]
+    assert [change for change in found["changes"] if change["name"] == "Cap of Play duration"]
 
 
 def test_once_looks_once(saved):
