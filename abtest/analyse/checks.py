@@ -9,7 +9,7 @@ from abtest.analyse.data_quality import date_of, quality_of
 from abtest.analyse.model_age import freshness_of
 from abtest.analyse.results import Check, Level, MetricResult
 from abtest.collect.observed import Observed
-from abtest.format import listed, number, p_value, share, threshold
+from abtest.format import counted, listed, number, p_value, share, threshold
 from abtest.stats.cuped import Adjustment
 from abtest.stats.novelty import BIAS_ALPHA, PrePeriod
 from abtest.stats.split import SRM_ALPHA, Split
@@ -185,7 +185,8 @@ def _plan(changed: Sequence[str]) -> Iterator[Check]:
 def _contamination(aggregate: Aggregate) -> Check:
     users = sum(aggregate.users.values()) + aggregate.in_two_arms
     part = aggregate.in_two_arms / users if users else 0.0
-    text = f"{number(aggregate.in_two_arms)} users were seen in two arms ({share(part, 2)}); no figure has them."
+    met = counted(aggregate.in_two_arms, "user was", "users were")
+    text = f"{met} seen in two arms ({share(part, 2)}); no figure has them."
     level: Level = "invalid" if part > CONTAMINATION else "warning" if part > CONTAMINATION_NOTICED else "ok"
     return Check("contamination", "Users in two arms", level, text, {"users": aggregate.in_two_arms, "share": part})
 

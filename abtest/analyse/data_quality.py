@@ -11,7 +11,7 @@ from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, Unused
-from abtest.format import instant, number, share, words
+from abtest.format import counted, instant, number, part, share, words
 from abtest.stats.columns import Column
 from abtest.stats.split import SRM_ALPHA
 from contracts.config.calendar import iso_date
@@ -62,7 +62,7 @@ def empty_arms(users: Mapping[str, int], experiment: Experiment) -> Check:
     empty = [arm for arm, count in users.items() if not count]
     n = sum(users.values())
     if not empty:
-        return Check(name, title, "ok", f"None: each of {len(users)} arms has users.", users)
+        return Check(name, title, "ok", f"None: each of {counted(len(users), 'arm')} has users.", users)
     if not n:
         return Check(name, title, "unknown", "No user has been seen in any arm.", users)
     text = f"No user has been seen in {_listed(empty)}, {number(n)} in the other arms."
@@ -86,16 +86,16 @@ def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 
         for day in days
     }
     none = [day for day, users in seen.items() if not any(users.values())]
-    part = {day: [arm for arm, n in users.items() if not n] for day, users in seen.items() if day not in none}
-    part = {day: arms for day, arms in part.items() if arms}
-    numbers = {"days": len(days), "without_exposures": len(none), "without_exposures_in_an_arm": len(part)}
+    lacking = {day: [arm for arm, n in users.items() if not n] for day, users in seen.items() if day not in none}
+    lacking = {day: arms for day, arms in lacking.items() if arms}
+    numbers = {"days": len(days), "without_exposures": len(none), "without_exposures_in_an_arm": len(lacking)}
     if not sum(aggregate.users.values()):
         return Check(name, title, "unknown", "No exposure has been seen on any day.", numbers)
-    if not none and not part:
-        return Check(name, title, "ok", f"None of {len(days)} days: every arm was shown on each.", numbers)
-    levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in part.items()}
+    if not none and not lacking:
+        return Check(name, title, "ok", f"None of {counted(len(days), 'day')}: every arm was shown on each.", numbers)
+    levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in lacking.items()}
     clauses = [f"Nothing was seen on {_listed([date_of(experiment, day) for day in none])}"] if none else []
-    clauses += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in part.items()]
+    clauses += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in lacking.items()]
     text = "; ".join(clauses)
     return Check(name, title, "invalid" if "invalid" in levels else "warning", f"{text[0].upper()}{text[1:]}.", numbers)
 
@@ -163,42 +163,43 @@ def events(counts: Mapping[str, int]) -> Iterator[Check]:
     if not everything:
         return
     why = f": {', '.join(f'{number(n)} {words(reason)}' for reason, n in bad.items())}" if bad else ""
-    text = f"{_of(unreadable, everything)} events could not be read{why}"
+    text = f"{part(unreadable, everything, 'event')} could not be read{why}"
     yield _graded("unreadable", "Events that could not be read", unreadable, everything, text, UNREADABLE, VOID, bad)
 
     outside = counts.get(NOT_OURS_YET, 0)
     skewed = future + outside
-    text = f"{_of(skewed, everything)} events have a wrong time: {number(future)} later than they were received, "
-    text += f"{number(outside)} exposures outside the period of the experiment that they name"
+    text = f"{part(skewed, everything, 'event', ('has', 'have'))} a wrong time: {number(future)} later than received, "
+    text += f"{counted(outside, 'exposure')} outside the period of the experiment named"
     numbers = {"future": future, NOT_OURS_YET: outside}
     yield _graded("clock", "Clocks", skewed, everything, text, SKEWED, VOID, numbers)
 
     numbers = {str(name): counts.get(name, 0) for name in (Unused.DUPLICATE_EXPOSURE, Unused.DUPLICATE_FEEDBACK)}
     repeated = sum(numbers.values())
-    text = f"{_of(repeated, exposures + feedback)} events were repeats; each event counts once, so no figure has them"
+    text = f"{part(repeated, exposures + feedback, 'event', ('was a repeat', 'were repeats'))}; each event counts once"
     yield _graded("duplicates", "Repeated events", repeated, exposures + feedback, text, REPEATED, None, numbers)
 
     responses = feedback - counts.get(Unused.DUPLICATE_FEEDBACK, 0)
     if responses:
         early = counts.get(Unused.BEFORE_EXPOSURE, 0)
-        text = f"{_of(early, responses)} feedback events are from before their exposure; no figure has them"
+        text = f"{part(early, responses, 'feedback event', ('is', 'are'))} from before the exposure, and in no figure"
         title = "Feedback before its exposure"
         yield _graded(str(Unused.BEFORE_EXPOSURE), title, early, responses, text, SKEWED, VOID)
 
         lost = counts.get(Unused.NO_EXPOSURE, 0)
-        text = f"{_of(lost, responses)} feedback events had no exposure, or came after all was counted for it"
+        text = f"{part(lost, responses, 'feedback event')} had no exposure, or came after all was counted for it"
         yield _graded(str(Unused.NO_EXPOSURE), "Feedback without exposure", lost, responses, text, LOST)
 
         wrong = {str(name): counts.get(name, 0) for name in (Unused.NOT_SHOWN, Unused.OTHER_USER)}
+        names = "names", "name"
         text = (
-            f"{_of(sum(wrong.values()), responses)} feedback events name an item or a user that their exposure has not"
+            f"{part(sum(wrong.values()), responses, 'feedback event', names)} an item or a user that the exposure lacks"
         )
         title = "Feedback that does not match"
         yield _graded("mismatched_feedback", title, sum(wrong.values()), responses, text, UNREADABLE, VOID, wrong)
     late = {str(name): counts.get(name, 0) for name in (Unused.TOO_LATE, Unused.LATE_FEEDBACK, Unused.LATE_EXPOSURE)}
     late_feedback = late[Unused.TOO_LATE] + late[Unused.LATE_FEEDBACK]
-    text = f"{number(late_feedback)} feedback events came late or after the attribution window, "
-    text += f"{number(late[Unused.LATE_EXPOSURE])} exposures after their time had been counted; no figure has them"
+    text = f"{counted(late_feedback, 'feedback event')} came late or after the attribution window, "
+    text += f"{counted(late[Unused.LATE_EXPOSURE], 'exposure')} after that time had been counted; no figure has them"
     worst = max(
         (late_feedback / responses if responses else 0.0) / LATE,
         (late[Unused.LATE_EXPOSURE] / exposures if exposures else 0.0) / LOST,
@@ -212,17 +213,18 @@ def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
     if not read:
         return
     outside, testers = counts.get("rows_outside_days", 0), counts.get("rows_of_testers", 0)
-    text = f"{_of(outside, read)} rows are on days that the experiment does not have, {number(testers)} of testers; "
+    text = f"{part(outside, read, 'row', ('is', 'are'))} on days that the experiment does not have, "
+    text += f"{number(testers)} of testers; "
     numbers = {"rows_of_testers": testers}
     yield _graded("rows", "Rows left out", outside, read, f"{text}no figure has them", SKEWED, VOID, numbers)
     late = counts.get("rows_late", 0)
     if late:
-        text = f"{_of(late, read + late)} rows came after their day had been kept; no figure has them"
+        text = f"{part(late, read + late, 'row')} came after the day had been kept; no figure has them"
         yield _graded("rows_late", "Late rows", late, read + late, text, SKEWED, VOID, {})
     unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
     if unknown or strangers:
-        text = f"Of {_of(unknown, users)} users nothing is known from before, which CUPED is told; "
-        text += f"{number(strangers)} users known from before were not seen."
+        text = f"Of {part(unknown, users, 'user')} nothing is known from before, which CUPED is told; "
+        text += f"{counted(strangers, 'user')} known from before {'was' if strangers == 1 else 'were'} not seen."
         numbers = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
         yield Check("covariates", "Users without a past", "ok", text, numbers)
     columns = [name for name in ("arm", "day") if counts.get(f"pre_{name}_left_out")]
@@ -300,13 +302,9 @@ def _graded(
     voids: float | None = None,
     numbers: Mapping[str, int] | None = None,
 ) -> Check:
-    part = count / total if total else 0.0
-    level: Level = "ok" if part <= warns else "warning" if voids is None or part <= voids else "invalid"
-    return Check(name, title, level, f"{text}.", {"events": count, "share": part, **(numbers or {})})
-
-
-def _of(count: int, total: int) -> str:
-    return f"{number(count)} of {number(total)}" + (f" ({share(count / total, 2)})" if count else "")
+    of = count / total if total else 0.0
+    level: Level = "ok" if of <= warns else "warning" if voids is None or of <= voids else "invalid"
+    return Check(name, title, level, f"{text}.", {"events": count, "share": of, **(numbers or {})})
 
 
 def _detectable(line: ArmEffect) -> float | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from abtest.analyse.results import ArmEffect, Claim, Deciding, MetricResult
+from abtest.format import few_events
 from abtest.format import share as percent
 from abtest.stats.cuped import Adjustment
 from abtest.stats.effects import LARGEST_LOG, Effect, compare, quantile, two_sided
@@ -164,7 +165,7 @@ def _weigh(
     others += _without_one(metric, by_arm, statistic, users, arms, alpha, by_cuped=by_cuped)
     reason, ship_reason = _one_user(by_arm, by_log=by_log)
     if not by_log and ship_reason is None and not users.largest and events < FEW:
-        ship_reason = f"only {events:.0f} effective events"
+        ship_reason = few_events(events)
     return _Weighed(result, line, statistic, tuple(others), reason, ship_reason, by_arm)
 
 
@@ -190,7 +191,7 @@ def _one_user(by_arm: Mapping[str, Evidence], *, by_log: bool) -> tuple[str | No
     for arm, each in by_arm.items():
         if each.share is None or each.share <= LARGEST_SHARE:
             continue
-        few = f"only {each.events:.0f} effective events in arm {arm}, where " if each.events < FEW else ""
+        few = f"{few_events(each.events)} in arm {arm}, where " if each.events < FEW else ""
         there = "" if few else f" in arm {arm}"
         ship_reason = f"{few}one user has {percent(each.share)} of {_words(each.column)}{there}"
         if together and each.share * each.total > LARGEST_SHARE * together:
@@ -201,7 +202,7 @@ def _one_user(by_arm: Mapping[str, Evidence], *, by_log: bool) -> tuple[str | No
     for arm, each in by_arm.items():
         if each.error_share is None:
             continue
-        few = f"only {each.events:.0f} effective events in arm {arm}, and one user has"
+        few = f"{few_events(each.events)} in arm {arm}, and one user has"
         if each.error_share > ONE_USER or each.error_share == 0:
             ship_reason = ship_reason or (
                 f"{few} {percent(each.error_share)} of its squared error"

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from abtest.format import counted
 from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import critical_values
 from abtest.stats.cumulative import FIRST, so_far, sums_so_far
@@ -221,7 +222,7 @@ def plan(
         (drifts[-1] / one_look(alpha, power)) ** 2,
         tuple(by_day.tolist()),
         tuple(int(n) for n in np.round(baseline.users)),
-        None if days else f"{baseline.days} days are too few to find {effect:+.2%}",
+        None if days else f"{counted(baseline.days, 'day is', 'days are')} too few to find {effect:+.2%}",
     )
 
 

@@ -171,7 +171,9 @@ def cried_wolf(alarms: FalseAlarms) -> str:
             ("a broken guardrail", alarms.broken, alarms.broken_interval),
         )
     ]
-    weeks = f"The verdict on {fmt.number(alarms.replicates)} weeks of these users in which no arm differs, in one look"
+    weeks = (
+        f"The verdict on {fmt.counted(alarms.replicates, 'week')} of these users in which no arm differs, in one look"
+    )
     return f"{weeks}: {fmt.listed(parts)}."
 
 
@@ -203,7 +205,8 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
 def _analysis(plan: Mapping[str, Any], days: int) -> tuple[str, str]:
     if plan.get("kind") == "group-sequential":
         looks = [str(day) for day in plan.get("looks", ())]
-        after = f"after day {fmt.listed(looks)} of {days}" if looks else f"after each of {days} days"
+        every = f"after each of {days} days" if days > 1 else "after its one day"
+        after = f"after day {fmt.listed(looks)} of {days}" if looks else every
         return "group-sequential", f"{after}, and no others"
     if plan.get("kind") == "confidence-sequence":
         return "confidence sequence", "at any time: the intervals hold at all moments at once"
@@ -222,7 +225,8 @@ def to_do(report: Report, verdict: Verdict) -> str:
         return f"Keep {report.control}; do not ship {verdict.arm}."
     left = report.days_planned - len(report.days)
     if left > 0:
-        wait = f"Let it run: {left} of {report.days_planned} days are still to come."
+        of = fmt.counted(report.days_planned, "day")
+        wait = f"Let it run: {left} of {of} {'is' if left == 1 else 'are'} still to come."
         broken = f" But look at {fmt.listed(verdict.broken)} now." if verdict.broken else ""
         return wait + broken
     if any(check.level == "warning" and check.name.startswith("interference") for check in report.checks):
@@ -284,7 +288,7 @@ def warnings_summary(checks: Sequence[Check]) -> str:
     '1 warning: Late events'
     """
     titles = [check.title for check in checks if check.level == "warning"]
-    return f"{len(titles)} warning{'' if len(titles) == 1 else 's'}: {fmt.listed(titles)}" if titles else ""
+    return f"{fmt.counted(len(titles), 'warning')}: {fmt.listed(titles)}" if titles else ""
 
 
 def checks_summary(checks: Sequence[Check]) -> str:
@@ -296,7 +300,7 @@ def checks_summary(checks: Sequence[Check]) -> str:
     levels = [check.level for check in checks]
     counts = [(levels.count(level), LEVELS[level][1].lower()) for level in reversed(GRAVEST)]
     by_level = ", ".join(f"{count} {word}" for count, word in counts if count)
-    return f"{len(checks)} check{'' if len(checks) == 1 else 's'}{': ' + by_level if by_level else ''}"
+    return f"{fmt.counted(len(checks), 'check')}{': ' + by_level if by_level else ''}"
 
 
 def trend_sentence(trend: Trend) -> str:
@@ -334,4 +338,4 @@ def jackknife_ratio(effect: ArmEffect) -> str:
         return fmt.DASH
     if jackknife.difference_std_error is None or not error:
         return jackknife.reason or fmt.DASH
-    return f"{jackknife.difference_std_error / error:.2f} × ({jackknife.buckets} buckets)"
+    return f"{jackknife.difference_std_error / error:.2f} × ({fmt.counted(jackknife.buckets, 'bucket')})"

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from abtest.format import counted, few_events
 from abtest.stats.columns import AnyColumn
 from abtest.stats.estimates import Estimate, effective_events, mean_estimate, ratio_estimate
 from abtest.stats.moments import Floats, Moments
@@ -141,9 +142,9 @@ class Quantile:
 def _caution(moments: Moments, estimate: Estimate) -> str | None:
     """One rule for means and ratios: so few users, or so few effective events, make no normal distribution."""
     if 0 < moments.n < FEW:
-        return f"only {moments.n} users"
+        return f"only {counted(moments.n, 'user')}"
     events = effective_events(estimate)
-    return f"only {events:.0f} effective events" if estimate.variance is not None and events < FEW else None
+    return few_events(events) if estimate.variance is not None and events < FEW else None
 
 
 Declared: TypeAlias = Mean | Ratio | Quantile

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from abtest.format import counted
 from contracts.config.experiment import Experiment, load_experiment
 from contracts.config.settings import Settings, load
 from contracts.config.yaml_file import read_yaml
@@ -96,7 +97,7 @@ def plan(
         return
     analysis = experiment.analysis
     by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:g}"
-    typer.echo(f"{experiment.name}: {by}, {days} days, {source}\n")
+    typer.echo(f"{experiment.name}: {by}, {counted(days, 'day')}, {source}\n")
     show(table_of(rows, days))
     for sentence in notes_on(rows, experiment, days):
         typer.echo(sentence)
@@ -144,7 +145,9 @@ def aa(
     users = table(folded(saved_state(loaded)))
     metrics = [m for m in of_experiment(experiment, users.columns) if not isinstance(m, Quantile)]
     if len(users.arm) < 4:
-        raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
+        raise UsageError(
+            f"The collector has seen {counted(len(users.arm), 'user')} in an arm; there is nobody to shuffle yet."
+        )
     with _progress("shuffling users", replicates) as progress:
         levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, progress)
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
@@ -166,7 +169,8 @@ def aa(
         }
         typer.echo(json.dumps(result, indent=2))
     else:
-        typer.echo(f"{experiment.name}: {len(users.arm):,} users, shuffled into two halves {replicates:,} times\n")
+        times = counted(replicates, "time")
+        typer.echo(f"{experiment.name}: {counted(len(users.arm), 'user')}, shuffled into two halves {times}\n")
         _show_levels(levels)
         for sentence in _judged(levels, experiment.analysis.alpha):
             typer.echo(sentence)
@@ -227,18 +231,16 @@ def _from_aggregate(
     from abtest.aggregate.archive import load as load_aggregate
     from abtest.plan.baseline import during
     from contracts.runtime.durable import StateError
-    from driftline.experiment.data import counted, public
+    from driftline.experiment import data as rows
 
     try:
-        observed = load_aggregate(state, experiment) if state else counted(str(data), table, experiment)
+        observed = load_aggregate(state, experiment) if state else rows.counted(str(data), table, experiment)
     except StateError as error:
         raise UsageError(str(error)) from error
     aggregate = observed.aggregate
     baselines = [during(metric, aggregate, days, users_per_day) for metric in metrics]
-    return (
-        baselines,
-        f"from {sum(aggregate.users.values()):,} users in {aggregate.days} days of {state or public(str(data))}",
-    )
+    met = f"{counted(sum(aggregate.users.values()), 'user')} in {counted(aggregate.days, 'day')}"
+    return baselines, f"from {met} of {state or rows.public(str(data))}"
 
 
 def _from_state(
@@ -264,11 +266,17 @@ def _from_state(
     if len(users.arm):
         daily = aggregate(users)
         baselines = [during(metric, daily, days, users_per_day) for metric in metrics]
-        return baselines, f"from {len(users.arm):,} users in {daily.days} days of {settings.experiment.name}"
+        return (
+            baselines,
+            f"from {counted(len(users.arm), 'user')} in {counted(daily.days, 'day')} of {settings.experiment.name}",
+        )
     baselines = [before(metric, state, days, share_of(experiment), users_per_day) for metric in metrics]
     if not any(each.users for each in baselines):
         raise UsageError(f"The collector of {settings.experiment.name} has seen nobody yet.")
-    return baselines, f"from {baselines[0].users:,} users in the {PRE_DAYS} days before {settings.experiment.name}"
+    return (
+        baselines,
+        f"from {counted(baselines[0].users, 'user')} in the {PRE_DAYS} days before {settings.experiment.name}",
+    )
 
 
 def _show_levels(levels: Sequence["Level"]) -> None:
@@ -301,6 +309,7 @@ def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":
         else:
             yield f"{name} is significant too rarely: its events are too few, and its intervals wider than need be."
     if not any(level.trusted is not None for level in levels):
-        yield f"No metric can be called trusted. At alpha {alpha:.0%}, at least {enough(alpha)} replicates tell."
+        least = counted(enough(alpha), "replicate tells", "replicates tell")
+        yield f"No metric can be called trusted. At alpha {100 * alpha:.6g} %, at least {least}."
     elif not off:
-        yield f"Every metric that could be tested is significant about as often as alpha, {alpha:.0%}, says."
+        yield f"Every metric that could be tested is significant about as often as alpha, {100 * alpha:.6g} %, says."
