@@ -156,7 +156,7 @@ def level(alpha: float) -> str:
     Two digits of `alpha` are kept however small it is, so that no level reads as certain.
 
     >>> level(0.05), level(0.001), level(0.05 / 3), level(1e-12), level(0.00012345)
-    ('95 %', '99.9 %', '98.3333 %', '99.9999999999 %', '99.988 %')
+    ('95 %', '99.9 %', '98.3333 %', '99.9999999999 %', '99.9877 %')
     """
     covered = 100 * (1 - Decimal(repr(alpha)))
     digits = max(4, 1 - Decimal(repr(100 * alpha)).adjusted())

@@ -25,7 +25,8 @@ REPEATED = 0.05  # at-least-once delivery repeats some events after a restart; a
 LOST = 0.01  # a user without exposure is in no arm: this many lost, and arms may have lost different users
 LATE = 0.05  # some people do come back to an item after hours; more than these, and the window is too short
 VOID = 0.1  # above this share of events without use, those that are left need not be like those that are not
-WHOLE_DAY_MS = 3_600_000  # the last hour of a day may pass without an event
+HOUR_MS = 60 * MINUTE_MS
+WHOLE_DAY_MS = HOUR_MS  # the last hour of a day may pass without an event
 IMPLAUSIBLE = 0.2  # a fifth: a change of recall that moves a metric by more would be seen without an experiment
 
 
@@ -44,6 +45,7 @@ def quality_of(
     return (
         empty_arms(aggregate.users, experiment),
         missing_days(aggregate, experiment, observed.newest_ms),
+        *part_days(experiment),
         *last_day(experiment, observed.newest_ms),
         *ending(experiment, days_over(experiment, observed.newest_ms, aggregate.days)),
         *events(observed.counts),
@@ -100,6 +102,22 @@ def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 
     return Check(name, title, "invalid" if "invalid" in levels else "warning", f"{text[0].upper()}{text[1:]}.", numbers)
 
 
+def part_days(experiment: Experiment) -> Iterator[Check]:
+    """Whether the experiment has all of its first and its last day; nothing where it has."""
+    parts: dict[int, list[str]] = {}
+    for day, time_ms, verb in ((0, experiment.start_ms, "starts"), (experiment.days - 1, experiment.end_ms, "ends")):
+        if time_ms != experiment.calendar.midnight_ms(experiment.calendar.date_number(time_ms)):
+            parts[day] = [*parts.get(day, []), f"{verb} at {_clock(experiment, time_ms)}"]
+    if not parts:
+        return
+    has = [f"of {date_of(experiment, day)} it has {_span(_length_ms(experiment, day))}" for day in parts]
+    when = _listed([part for of_day in parts.values() for part in of_day])
+    text = f"The experiment {when}: {_listed(has)}. Sums per user of a part of a day are smaller than those of a whole "
+    text += "one: compare the arms on it, not it with other days."
+    numbers = {date_of(experiment, day): _length_ms(experiment, day) / HOUR_MS for day in parts}
+    yield Check("part_days", "Days that the experiment has in part", "warning", text, numbers)
+
+
 def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
     """Whether the last day is whole: sums per user of a day that goes on are smaller than those of other days."""
     if not experiment.start_ms <= newest_ms:
@@ -107,12 +125,14 @@ def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
     name, title = "last_day", "The last day"
     newest_ms = min(newest_ms, experiment.end_ms)
     day = day_of(experiment, min(newest_ms, experiment.end_ms - 1))
-    offset, ends_ms = experiment.calendar.offset_at_ms(newest_ms), _end_ms(experiment, day)
+    ends_ms = _end_ms(experiment, day)
     date, numbers = date_of(experiment, day), {"newest_ms": newest_ms, "ends_ms": ends_ms}
     if ends_ms - newest_ms <= WHOLE_DAY_MS:
-        yield Check(name, title, "ok", f"{date} is whole.", numbers)
+        whole = _length_ms(experiment, day) == _day_ms(experiment, day)
+        is_whole = "is whole" if whole else f"is over, {_span(_length_ms(experiment, day))} of it"
+        yield Check(name, title, "ok", f"{date} {is_whole}.", numbers)
         return
-    until = datetime.fromtimestamp((newest_ms + offset) / 1000, UTC).strftime("%H:%M")
+    until = _clock(experiment, newest_ms)
     text = f"{date} is not whole: events go up to {until}. Compare its arms, not it with other days."
     yield Check(name, title, "warning", text, numbers)
 
@@ -140,10 +160,13 @@ def ending(experiment: Experiment, over: int) -> Iterator[Check]:
     sliver_ms = experiment.end_ms - begins_ms
     waited = [date_of(experiment, day) for day in dict.fromkeys((over, last))]
     end = instant(experiment.end_ms, experiment.day_offset_ms, experiment.zone)
-    text = f"{over} of {experiment.days} days are over; what is waited for is {' to '.join(waited)}, up to {end}"
+    of = f"{over} of {counted(experiment.days, 'day')} {'is' if over == 1 else 'are'} over"
+    if over and _length_ms(experiment, 0) != _day_ms(experiment, 0):
+        of += f", the first of them with {_span(_length_ms(experiment, 0))} only"
+    text = f"{of}; what is waited for is {' to '.join(waited)}, up to {end}"
     numbers = {"over": over, "days": experiment.days, "end_ms": experiment.end_ms}
     if experiment.days > 1 and sliver_ms <= WHOLE_DAY_MS:
-        text += f". Of {waited[-1]} the experiment has {sliver_ms // MINUTE_MS} minutes: if its days are those of a "
+        text += f". Of {waited[-1]} the experiment has {_span(sliver_ms)}: if its days are those of a "
         text += "place whose clocks change, name that (zone: Europe/Berlin) instead of an offset"
         yield Check(name, title, "warning", f"{text}.", numbers)
         return
@@ -152,6 +175,34 @@ def ending(experiment: Experiment, over: int) -> Iterator[Check]:
 
 def _end_ms(experiment: Experiment, day: int) -> int:
     return min(experiment.calendar.midnight_ms(experiment.first_date + day + 1), experiment.end_ms)
+
+
+def _length_ms(experiment: Experiment, day: int) -> int:
+    """How much of a day the experiment has."""
+    begins_ms = experiment.calendar.midnight_ms(experiment.first_date + day)
+    return _end_ms(experiment, day) - max(begins_ms, experiment.start_ms)
+
+
+def _day_ms(experiment: Experiment, day: int) -> int:
+    """How long a day is: 23 or 25 hours where clocks change."""
+    date = experiment.first_date + day
+    return experiment.calendar.midnight_ms(date + 1) - experiment.calendar.midnight_ms(date)
+
+
+def _clock(experiment: Experiment, time_ms: int) -> str:
+    local_ms = time_ms + experiment.calendar.offset_at_ms(time_ms)
+    return datetime.fromtimestamp(local_ms / 1000, UTC).strftime("%H:%M")
+
+
+def _span(length_ms: int) -> str:
+    """A length of time.
+
+    >>> _span(9 * HOUR_MS), _span(HOUR_MS + 30 * MINUTE_MS), _span(30_000)
+    ('9 hours', '1 hour and 30 minutes', 'less than a minute')
+    """
+    hours, minutes = divmod(length_ms // MINUTE_MS, 60)
+    parts = [counted(n, name) for n, name in ((hours, "hour"), (minutes, "minute")) if n]
+    return " and ".join(parts) or "less than a minute"
 
 
 def events(counts: Mapping[str, int]) -> Iterator[Check]:
@@ -246,7 +297,7 @@ def estimable(metrics: Sequence[MetricResult]) -> Iterator[Check]:
     }
     title = "Metrics that can be estimated"
     if not why:
-        yield Check("estimable", title, "ok", f"All {len(metrics)}.")
+        yield Check("estimable", title, "ok", f"All: {counted(len(metrics), 'metric')}.")
         return
     yield Check("estimable", title, "unknown", f"Not all. {'. '.join(dict.fromkeys(why.values()))}.", why)
 

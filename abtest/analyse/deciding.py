@@ -21,12 +21,11 @@ from abtest.stats.effects import LARGEST_LOG, Effect, compare, quantile, two_sid
 from abtest.stats.evidence import Evidence, evidence
 from abtest.stats.jackknife import Buckets, jackknife
 from abtest.stats.largest import Largest, without
-from abtest.stats.metrics import FEW, Declared, Metric, Quantile
+from abtest.stats.metrics import FEW, LARGEST_SHARE, Declared, Metric, Quantile
 from abtest.stats.moments import Moments
 
 AGREE = 5 / 6  # of the critical value: 1.63 of 1.96, so about twice the level
 ONE_USER = 1 / FEW  # of the squared error of a difference: as if it rested on `FEW` users
-LARGEST_SHARE = 0.1  # of a column's sum
 
 
 @dataclass(frozen=True)

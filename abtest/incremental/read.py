@@ -96,7 +96,7 @@ def _require(kept: Kept, columns: Sequence[str], spread: Sequence[str], inside: 
     if not kept.has_covariates_of_their_own and (
         more or set(kept.covariates) not in (set(inside), set(inside_covariates(inside)))
     ):
-        had = ", ".join(kept.covariates) or "no covariates"
+        had = ", ".join(name for name in kept.covariates if name != UNKNOWN) or "no covariates"
         raise DataError(
             f"{kept.folder} was begun with {had} in the table of days; give the same, or begin another folder."
         )

@@ -111,11 +111,12 @@ def judged_by(result: MetricResult) -> str:
     """A metric's role, what is worse, and how much of it counts.
 
     >>> judged_by(MetricResult("latency", "Latency", "ms", "", "guardrail", "decrease", 0.05, (), ()))
-    'guardrail; more is worse; may lose 5.0 %'
+    'guardrail; more is worse; may rise by 5.0 %'
     """
     words = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
     if result.minimum_effect:
-        words.append(f"{LEAST[result.role]} {fmt.share(result.minimum_effect)}")
+        rises = result.role == "guardrail" and result.direction == "decrease"
+        words.append(f"{'may rise by' if rises else LEAST[result.role]} {fmt.share(result.minimum_effect)}")
     return "; ".join(words)
 
 
@@ -160,8 +161,8 @@ def decides(result: MetricResult, effect: ArmEffect | None) -> str:
 def cried_wolf(alarms: FalseAlarms) -> str:
     """How often the verdict was wrong on shuffled users, in a sentence.
 
-    >>> cried_wolf(FalseAlarms(200, 0.02, (0.01, 0.05), 0.05, (0.02, 0.1), 0.0, (0.0, 0.03)))[:80]
-    'The verdict on 200 weeks of these users in which no arm differs, in one look: sh'
+    >>> cried_wolf(FalseAlarms(200, 0.02, (0.01, 0.05), 0.05, (0.02, 0.1), 0.0, (0.0, 0.03), 9000))[:83]
+    'The verdict on 200 weeks of 9,000 shuffled users of this experiment, in which no arm'
     """
     parts = [
         f"{word} in {fmt.share(rate)} ({fmt.share(low)} to {fmt.share(high)})"
@@ -171,9 +172,8 @@ def cried_wolf(alarms: FalseAlarms) -> str:
             ("a broken guardrail", alarms.broken, alarms.broken_interval),
         )
     ]
-    weeks = (
-        f"The verdict on {fmt.counted(alarms.replicates, 'week')} of these users in which no arm differs, in one look"
-    )
+    weeks, users = fmt.counted(alarms.replicates, "week"), fmt.counted(alarms.users, "shuffled user")
+    weeks = f"The verdict on {weeks} of {users} of this experiment, in which no arm differs, in one look"
     return f"{weeks}: {fmt.listed(parts)}."
 
 
@@ -238,8 +238,8 @@ def _shipped(report: Report, verdict: Verdict) -> str:
     weigh = any(check.level == "warning" for check in report.checks)
     others = [other.arm for other in report.verdicts if other.decision == "ship" and other.arm != verdict.arm]
     if others and not verdict.beside:
-        return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that gained most."
-    if verdict.beside.endswith("gained less than " + _best(report) + "."):
+        return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that improved most."
+    if verdict.beside.endswith("improved less than " + _best(report) + "."):
         return f"Give {_best(report)} to everyone instead: {verdict.beside}"
     if verdict.beside:
         return f"Give one arm to everyone. {verdict.beside}"
@@ -247,11 +247,11 @@ def _shipped(report: Report, verdict: Verdict) -> str:
 
 
 def _best(report: Report) -> str:
-    """Of several arms that would ship, the one that gained most."""
-    best = (
-        each.arm for each in report.verdicts if each.beside.startswith((f"Ship {each.arm};", f"{each.arm} gained most"))
-    )
-    return next(best, "")
+    """Of several arms that would ship, the one that improved most."""
+    for each in report.verdicts:
+        if each.beside.startswith((f"Ship {each.arm};", f"{each.arm} improved most")):
+            return each.arm
+    return ""
 
 
 def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from scipy.special import betaln, log_ndtr, ndtr, ndtri, stdtr, stdtrit
 
-from abtest.stats.estimates import Estimate
+from abtest.stats.estimates import SMALLEST, Estimate
 
 ALPHA = 0.05
 POWER = 0.8
@@ -101,7 +101,7 @@ def compare(
     for estimate, name in ((treatment, names[0]), (control, names[1])):
         if estimate.variance is None:
             reason = f"not estimable: {estimate.reason} in arm {name}"
-            return Effect(t - c, None, t / c - 1 if c > 0 else None, reason=reason, alpha=alpha)
+            return Effect(t - c, None, t / c - 1 if c >= SMALLEST else None, reason=reason, alpha=alpha)
     arms = (
         _Arm(t, _known(treatment.variance), treatment.users, names[0]),
         _Arm(c, _known(control.variance), control.users, names[1]),

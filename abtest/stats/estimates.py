@@ -35,6 +35,9 @@ class Estimate:
         return None if self.variance is None else math.sqrt(self.variance)
 
 
+SMALLEST = 1e-100  # the square of a value nearer to 0 has not all its digits in a double, nor has its variance
+
+
 def mean_estimate(moments: Moments, column: AnyColumn) -> Estimate:
     """Mean of a column over users.
 
@@ -61,8 +64,9 @@ def ratio_estimate(moments: Moments, numerator: AnyColumn, denominator: AnyColum
     if moments.n == 0:
         return Estimate(0, None, None, "no users")
     x = moments.mean(denominator)
-    if x == 0:
-        return Estimate(moments.n, None, None, f"no {str(denominator).replace('_', ' ')}")
+    named = str(denominator).replace("_", " ")
+    if abs(x) < SMALLEST:
+        return Estimate(moments.n, None, None, f"{named} too near 0" if x else f"no {named}")
     ratio = moments.mean(numerator) / x
     influence = np.zeros(len(moments.columns))
     influence[moments.place(numerator)] += 1 / x
@@ -94,5 +98,7 @@ def _estimate(
     """`weights`: what of `influence` is not 0; few columns' covariances are quicker than a product of all."""
     if moments.n < 2:
         return Estimate(moments.n, value, None, "fewer than 2 users", influence)
+    if 0 < abs(value) < SMALLEST:
+        return Estimate(moments.n, value, None, "the value is too near 0", influence)
     whole = sum(a * b * moments.covariance(x, y) for x, a in weights for y, b in weights)
     return Estimate(moments.n, value, max(whole / moments.n, 0.0), None, influence)  # rounding may fall below zero

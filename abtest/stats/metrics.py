@@ -20,6 +20,7 @@ TIMED = ("timed", "answer_ms")  # recalls whose answer was timed, and how long t
 STREAMED = (*COLUMNS, *TIMED)  # what the collector knows of a user's day
 
 FEW = 20  # below this many users or events in an arm the normal approximation is a poor one
+LARGEST_SHARE = 0.1  # of a column's sum: an arm of which one user has more rests on that user
 
 Role = Literal["primary", "guardrail", "diagnostic"]
 Direction = Literal["increase", "decrease"]  # which one is good

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abtest.format import counted
+from abtest.format import counted, share
 from contracts.config.experiment import Experiment, load_experiment
 from contracts.config.settings import Settings, load
 from contracts.config.yaml_file import read_yaml
@@ -41,7 +41,7 @@ def plan(
     ] = None,
     users_per_day: Annotated[
         float | None,
-        typer.Option(min=1, help="Users whom a day brings for the first time. \\[default: as in the baseline]"),
+        typer.Option(help="Users whom a day brings for the first time, 1 or more. \\[default: as in the baseline]"),
     ] = None,
     days: Annotated[
         int | None, typer.Option(min=1, max=90, help="Days of the experiment. \\[default: as in the file]")
@@ -64,6 +64,10 @@ def plan(
     collector has saved, before the experiment or while it runs; rows or an aggregate of its days; or numbers. With
     CUPED the variance that it takes away in the baseline is taken off.
     """
+    from abtest.plan.power import MOST_USERS
+
+    if users_per_day is not None and not 1 <= users_per_day <= MOST_USERS:
+        raise UsageError(f"--users-per-day is {users_per_day:g}; it must be a number from 1 to {MOST_USERS:,}.")
     experiment, own = _planned_file(file)
     days = days or experiment.days
     from abtest.stats.metrics import of_experiment
@@ -152,7 +156,7 @@ def aa(
         levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, progress)
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
     weeks = shuffled_verdicts(users, metrics, weights, experiment.control, experiment.analysis, replicates, seed)
-    alarms = false_alarms(weeks)
+    alarms = replace(false_alarms(weeks), users=len(users.arm))
     save_false_alarms(alarms, loaded)
     levels_trusted = {level.trusted for level in levels if level.replicates}
     trusted = next((answer for answer in (False, None, True) if answer in levels_trusted), None)
@@ -289,11 +293,9 @@ def _show_levels(levels: Sequence["Level"]) -> None:
         if level.false_positives is None or level.low is None or level.high is None or level.uniform_p is None:
             shown.add_row(level.metric, by_cuped, "-", "-", "-", f"not testable: {level.reason}")
             continue
-        interval = f"{level.low:.1%} to {level.high:.1%}"
+        interval = f"{share(level.low)} to {share(level.high)}"
         trusted = {True: "yes", False: "NO", None: f"not told: {level.reason}"}[level.trusted]
-        shown.add_row(
-            level.metric, by_cuped, f"{level.false_positives:.1%}", interval, f"{level.uniform_p:.3f}", trusted
-        )
+        shown.add_row(level.metric, by_cuped, share(level.false_positives), interval, f"{level.uniform_p:.3f}", trusted)
     show(shown)
 
 

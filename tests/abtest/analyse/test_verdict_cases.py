@@ -167,7 +167,7 @@ def test_arms_that_would_ship_are_compared_with_each_other():
     best, equal = (
         ("t2", "t3") if not beside["t2"].endswith("told from it.") and "cannot" not in beside["t2"] else ("t3", "t2")
     )
-    assert beside["t1"] == f"t1 gained less than {best}."
+    assert beside["t1"] == f"t1 improved less than {best}."
     assert beside[equal] == f"{equal} cannot be told from {best}."
     assert beside[best] == f"Ship {best}; {equal} cannot be told from it."
 

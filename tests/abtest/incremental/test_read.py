@@ -152,7 +152,7 @@ def test_days_may_be_numbers_and_lie_outside_the_experiment(tmp_path, crowd):
 def test_a_missing_day_is_refused(tmp_path, crowd):
     days, _ = crowd
     path = parquet(tmp_path, days.assign(day=days.day.where(days.index != 7)))
-    with pytest.raises(DataError, match="column 'day' has missing values"):
+    with pytest.raises(DataError, match=r"column 'day' has 1 missing value .first: user_id -?\d+, day missing"):
         kept_days.read(tmp_path / "kept", opened(path), WEEK)
 
 

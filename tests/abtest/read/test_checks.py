@@ -18,8 +18,8 @@ from tests.abtest.read.read_cases import METRICS, WEEK, assert_same, parquet
         ("play_s", np.nan, "column 'play_s' has 2 values that are not a number"),
         ("views", -3, "column 'views' has 2 negative values"),
         ("play_s", np.inf, "column 'play_s' has 2 infinite values"),
-        ("play_s", 1.1e150, "column 'play_s' has 2 values beyond ±1e150"),
-        ("play_s", -np.finfo(float).max, "column 'play_s' has 2 values beyond ±1e150"),
+        ("play_s", 1.1e60, "column 'play_s' has 2 values beyond ±1e60"),
+        ("play_s", -np.finfo(float).max, "column 'play_s' has 2 values beyond ±1e60"),
         ("views", None, "column 'views' has 2 missing values"),
         ("user_id", None, "column 'user_id' has 2 missing values"),
         ("day", None, "column 'day' has 2 missing values"),
@@ -51,7 +51,7 @@ def test_two_rows_of_one_user_and_day_are_refused(tmp_path, crowd):
 def test_a_user_who_stands_twice_in_the_table_of_covariates_is_refused(tmp_path, crowd):
     days, pre = crowd
     pre = pd.concat([pre, pre.iloc[[2]]])
-    with pytest.raises(DataError, match=f"1 repeated users in the table of covariates .first: {pre.user_id.iloc[2]}"):
+    with pytest.raises(DataError, match=f"1 repeated user in the table of covariates .first: {pre.user_id.iloc[2]}"):
         read(opened(parquet(tmp_path, days)), WEEK, opened(parquet(tmp_path, pre, "pre.parquet")))
 
 
@@ -80,7 +80,7 @@ def test_what_a_quantile_is_of_may_not_be_negative(tmp_path, crowd):
     plan = experiment(metrics=(*METRICS, MetricPlan(name="p90", kind="quantile", columns=("play_s",), q=0.9)))
     days = crowd[0].copy()
     days.loc[days.index[7], "play_s"] = -0.5
-    with pytest.raises(DataError, match="column 'play_s' has 1 negative values"):
+    with pytest.raises(DataError, match="column 'play_s' has 1 negative value,"):
         read(opened(parquet(tmp_path, days)), plan)
 
 
