@@ -148,6 +148,8 @@ def _weigh(
     value = metric.estimate(users.moments[control]).value
     if value is None or effect.difference is None:
         return _Weighed(result, line, None, (), effect.reason or "it cannot be estimated", None, by_arm)
+    if effect.difference_std_error is None:
+        return _Weighed(result, line, None, (), effect.reason or "it cannot be estimated", None, by_arm)
     if not effect.difference_std_error:
         return _alike(result, line, effect.difference, value, by_arm, min(users.moments[arm].n for arm in arms))
     on_log = _of_log(effect, alpha, value)

@@ -102,6 +102,8 @@ def compare(
         if estimate.variance is None:
             reason = f"not estimable: {estimate.reason} in arm {name}"
             return Effect(t - c, None, t / c - 1 if c >= SMALLEST else None, reason=reason, alpha=alpha)
+    if 0 < max(abs(t), abs(c)) < SMALLEST:
+        return Effect(t - c, reason="not estimable: the values are too near 0", alpha=alpha)
     arms = (
         _Arm(t, _known(treatment.variance), treatment.users, names[0]),
         _Arm(c, _known(control.variance), control.users, names[1]),
@@ -213,6 +215,8 @@ def _relative(effect: Effect, t: _Arm, c: _Arm, distribution: Distribution) -> E
         if arm.value <= 0:
             what = "0" if arm.value == 0 else "negative"
             return replace(effect, reason=f"not estimable: the value is {what} in arm {arm.name}")
+        if arm.value < SMALLEST:
+            return replace(effect, reason=f"not estimable: the value is too near 0 in arm {arm.name}")
     relative, ratio = t.value / c.value - 1, math.log(t.value / c.value)
     parts = t.variance / t.value**2, c.variance / c.value**2
     error = math.sqrt(sum(parts))

@@ -98,7 +98,5 @@ def _estimate(
     """`weights`: what of `influence` is not 0; few columns' covariances are quicker than a product of all."""
     if moments.n < 2:
         return Estimate(moments.n, value, None, "fewer than 2 users", influence)
-    if 0 < abs(value) < SMALLEST:
-        return Estimate(moments.n, value, None, "the value is too near 0", influence)
     whole = sum(a * b * moments.covariance(x, y) for x, a in weights for y, b in weights)
     return Estimate(moments.n, value, max(whole / moments.n, 0.0), None, influence)  # rounding may fall below zero

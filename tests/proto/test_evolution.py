@@ -4,6 +4,7 @@
 `buf breaking` refuses needs a package driftline.v2 beside v1.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -97,11 +98,13 @@ def publish(tmp_path: Path, before: str, after: str) -> tuple[subprocess.Complet
     recall.write_text(recall.read_text().replace(before, after))
     published = here / "published" / "v1.json"
     was = published.read_bytes()
-    ready = tmp_path / "ready"
-    ready.touch()
+    for name in ("pyproject.toml", "constraints.txt", "ready"):  # in this order, so that nothing is to be set up
+        (tmp_path / name).touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(
-        ["make", "proto-publish", f"BIN={BUF.parent}", f"READY={ready}"],
+        ["make", "proto-publish", f"BIN={BUF.parent}", "READY=ready"],
         cwd=tmp_path,
+        env=environment,
         check=False,
         capture_output=True,
         text=True,

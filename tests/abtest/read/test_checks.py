@@ -112,3 +112,18 @@ def test_a_user_in_two_arms_on_the_first_of_one_s_days_may_come_again_and_is_in_
     for counted in (read(data, WEEK), incremental.read(tmp_path / "kept", data, WEEK)):
         assert counted.aggregate.users == {"control": 1, "treatment": 2}
         assert counted.aggregate.in_two_arms == 1
+
+
+@pytest.mark.parametrize("unit", [1e-61, 1e-170, 5e-324])
+def test_a_column_whose_squares_vanish_is_refused(tmp_path, crowd, unit):
+    days = crowd[0].assign(play_s=(crowd[0].views % 2) * unit)
+    with pytest.raises(DataError, match=r"'play_s' has no value further from 0 than .*; give it in a smaller unit"):
+        read(opened(parquet(tmp_path, days)), WEEK)
+
+
+def test_values_near_0_beside_larger_ones_are_0_for_all_that_they_do(tmp_path, crowd):
+    days = crowd[0]
+    tiny = days.assign(play_s=days.play_s.where(days.views > 5, 1e-200))
+    zero = days.assign(play_s=days.play_s.where(days.views > 5, 0.0))
+    found, expected = (read(opened(parquet(tmp_path, each)), WEEK).aggregate for each in (tiny, zero))
+    assert_same(found, expected)
