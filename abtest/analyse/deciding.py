@@ -204,6 +204,7 @@ def _one_user(by_arm: Mapping[str, Evidence], *, by_log: bool) -> tuple[str | No
         if each.error_share is None:
             continue
         few = f"{few_events(each.events)} in arm {arm}, and one user has"
+        few = few if each.events < FEW else f"one user of arm {arm} has"
         if each.error_share > ONE_USER or each.error_share == 0:
             ship_reason = ship_reason or (
                 f"{few} {percent(each.error_share)} of its squared error"

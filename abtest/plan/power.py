@@ -15,17 +15,20 @@ Sources:
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.special import gammainccinv, gammaincinv
 
 from abtest.format import counted
 from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import critical_values
 from abtest.stats.cumulative import FIRST, so_far, sums_so_far
 from abtest.stats.effects import ALPHA, POWER, quantile
+from abtest.stats.estimates import SMALLEST
 from abtest.stats.group_sequential import boundaries, fractions
 from abtest.stats.metrics import FEW, LARGEST_SHARE, Mean, Ratio
 from abtest.stats.moments import Floats, Moments
@@ -36,7 +39,6 @@ POINTS = 1024
 STEPS, LARGEST = 60, 20.0  # of a fixed point; the largest log ratio it may pass through
 LARGEST_EFFECT = 1e6  # a relative difference beyond it, 100,000,000 %, is none that anybody looks for
 MOST_USERS = 10**15  # of an arm; more are no plan
-STANDS_OUT = 3.0  # standard deviations: how far the largest user of an arm is taken to lie above the mean
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def measured(
     counted = Mean("visits", "", "", "", visits)
     so_far_by_day = moments.sums(dict(sums_so_far([metric, counted], range(days))).items())
     estimates = [look.estimate(so_far_by_day) for look in looks]
-    if any(e.value is None or e.value <= 0 or not e.variance or e.influence is None for e in estimates):
+    if any(e.value is None or e.value < SMALLEST or not e.variance or e.influence is None for e in estimates):
         raise ValueError(f"{metric.name} has no value above 0 with a variance after each of {days} days")
     W = np.stack([e.influence / e.value for e in estimates if e.influence is not None and e.value is not None])
     covariance = W @ so_far_by_day.covariances @ W.T / so_far_by_day.n
@@ -218,7 +220,7 @@ def plan(
         smallest = np.minimum(np.array(drifts) * errors_at(math.copysign(1.0, effect) * smallest), LARGEST)
     by_day = np.expm1(np.minimum(smallest, LARGEST))
     wanted = abs(math.log1p(effect))
-    rule = [least_users(float(spread), effect, rate) for spread in baseline.spread]
+    rule = [least_users(float(spread), effect, power, rate) for spread in baseline.spread]
     rarest = min(weights.values()) / whole
     days = next(
         (
@@ -249,27 +251,40 @@ def plan(
     )
 
 
-def least_users(spread: float, effect: float, rate: float | None = None) -> int:
-    """Users of an arm below which the verdict's rule (docs/verdict.md) cannot ship, whatever the effect.
+def least_users(spread: float, effect: float, power: float, rate: float | None = None) -> int:
+    """Users of an arm below which the verdict's rule (docs/verdict.md) ships too seldom, whatever the effect.
 
-    An arm needs `FEW` users and `FEW` effective events, which are n / spread, and no user may have more than
-    `LARGEST_SHARE` of its sum: where the metric is a share of users, so many have to do it; else the largest user is
-    taken to lie `STANDS_OUT` standard deviations above the mean.
+    An arm needs `FEW` users and `FEW` effective events, of which n / spread are expected, and no user may have more
+    than `LARGEST_SHARE` of its sum. Events are taken to vary as Poisson's do: P(N >= k) = P(k, expected), the
+    incomplete gamma function. Where the metric is a share of users, 1 / `LARGEST_SHARE` of them have to do it; else
+    users are taken to be gamma distributed, with that mean and that variance, and the largest of n in two arms is at
+    most their quantile at power^(1 / 2n).
 
     Args:
         spread: relative variance of the metric from one user.
         effect: relative; the treatment's share is that of the control changed by it.
+        power: probability that an arm has enough of each.
         rate: the control's share, where the metric is a share of users.
 
-    >>> least_users(0.36, 5.0), least_users(100.0, 0.5), least_users(99.0, 5.0, rate=0.01)
-    (28, 2000, 1980)
+    >>> least_users(0.36, 5.0, 0.8), least_users(100.0, 0.5, 0.8), least_users(99.0, 5.0, 0.8, rate=0.01)
+    (34, 4338, 2340)
 
     """
-    if rate is None:
-        share = (1 + STANDS_OUT * math.sqrt(spread)) / LARGEST_SHARE
-        return math.ceil(max(FEW, FEW * spread, share))
-    rarer = min(rate, rate * (1 + effect))
-    return math.ceil(max(FEW, FEW * (1 - rarer) / rarer, 1 / (LARGEST_SHARE * rarer)))
+    events = float(gammaincinv(FEW, power))
+    if rate is not None:
+        rarer = min(rate, rate * (1 + effect))
+        doing = float(gammaincinv(1 / LARGEST_SHARE, power))
+        return math.ceil(max(FEW, events * (1 - rarer) / rarer, doing / rarer))
+    fewest = math.ceil(max(FEW, events * spread))
+
+    def is_enough(users: int) -> bool:
+        largest = spread * float(gammainccinv(1 / spread, -math.expm1(math.log(power) / (2 * users))))
+        return largest <= LARGEST_SHARE * users
+
+    most = fewest
+    while not is_enough(most):
+        most *= 2
+    return bisect_left(range(fewest, most), True, key=is_enough) + fewest  # the more users, the less one can have
 
 
 def _relative_spread(rate: float, log_ratio: Floats) -> Floats:

@@ -50,8 +50,9 @@ def files_of(place: str) -> tuple[Format, list[str]]:
         if by_name is not None:
             by_format.setdefault(by_name, []).append(file)
     if not by_format:
-        others = f"; {files[0].name} is neither by its name" if files else ""
-        raise DataError(f"There is no Parquet or CSV file at {place}{others} ({', '.join((*PARQUET, *CSV))}).")
+        ends = ", ".join((*PARQUET, *CSV))
+        others = f"; {files[0].name} is neither by its name, which would end in one of {ends}" if files else ""
+        raise DataError(f"There is no Parquet or CSV file at {place}{others}.")
     if len(by_format) > 1:
         (a, first), (b, second) = ((name, each[0].name) for name, each in by_format.items())
         raise DataError(f"{place} has {a} ({first}) and {b} ({second}); give those of one format.")

@@ -162,7 +162,7 @@ def cried_wolf(alarms: FalseAlarms) -> str:
     """How often the verdict was wrong on shuffled users, in a sentence.
 
     >>> cried_wolf(FalseAlarms(200, 0.02, (0.01, 0.05), 0.05, (0.02, 0.1), 0.0, (0.0, 0.03), 9000))[:83]
-    'The verdict on 200 weeks of 9,000 shuffled users of this experiment, in which no arm'
+    'The verdict on 200 weeks of 9,000 shuffled users of this experiment, in which no ar'
     """
     parts = [
         f"{word} in {fmt.share(rate)} ({fmt.share(low)} to {fmt.share(high)})"

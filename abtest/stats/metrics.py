@@ -11,7 +11,7 @@ import numpy as np
 
 from abtest.format import counted, few_events
 from abtest.stats.columns import AnyColumn
-from abtest.stats.estimates import Estimate, effective_events, mean_estimate, ratio_estimate
+from abtest.stats.estimates import SMALLEST, Estimate, effective_events, mean_estimate, ratio_estimate
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import METRICS, Experiment, MetricPlan, SettingsError
 
@@ -53,7 +53,7 @@ class Metric(Protocol):
         ...
 
     def values(self, columns: Sequence[AnyColumn], means: Floats) -> Floats:
-        """The metric from means (..., k) of `columns`: (...), NaN where its denominator is 0."""
+        """The metric from means (..., k) of `columns`: (...), NaN where its denominator is 0, or too near it."""
         ...
 
     def caution(self, moments: Moments) -> str | None:
@@ -115,7 +115,7 @@ class Ratio:
 
     def values(self, columns: Sequence[AnyColumn], means: Floats) -> Floats:
         above, below = (means[..., list(columns).index(column)] for column in self.columns)
-        return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+        return np.divide(above, below, out=np.full_like(above, np.nan), where=np.abs(below) >= SMALLEST)
 
     def caution(self, moments: Moments) -> str | None:
         return _caution(moments, self.estimate(moments))

@@ -18,7 +18,7 @@ from scipy.stats import chi2
 from abtest.format import counted
 from abtest.stats.columns import Column
 from abtest.stats.effects import ALPHA, Effect, compare, quantile, two_sided
-from abtest.stats.estimates import Estimate, mean_estimate
+from abtest.stats.estimates import SMALLEST, Estimate, mean_estimate
 from abtest.stats.metrics import Mean, Metric, Ratio
 from abtest.stats.moments import Floats, Moments
 
@@ -189,4 +189,4 @@ def _pre_period(
 
 
 def _usable(estimate: Estimate) -> bool:
-    return estimate.value is not None and estimate.variance is not None and estimate.value > 0
+    return estimate.value is not None and estimate.variance is not None and estimate.value >= SMALLEST

@@ -105,6 +105,7 @@ def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     from abtest.collect.store import load_state
     from contracts.runtime.durable import StateError
     from driftline.experiment.context import known_context
+    from driftline.experiment.false_alarms import known_false_alarms
 
     _require_state(settings)
     try:
@@ -112,7 +113,8 @@ def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     except StateError as error:
         raise UsageError(str(error)) from error
     context = known_context(settings, state)
-    return analyse(state, context.models), context
+    result = analyse(state, context.models)
+    return result, replace(context, false_alarms=known_false_alarms(settings, sum(result.split.users.values())))
 
 
 def diff(

@@ -192,7 +192,7 @@ def notes_on(rows: Sequence[Row], experiment: Experiment, days: int) -> Iterator
             yield (
                 f"{name}: an arm needs {counted(plan.least_users, 'user')} for the verdict's rule, more than it takes "
                 f"to find {_percent(plan.effect)}: {FEW} users, {FEW} effective events, and no user with more than "
-                f"{100 * LARGEST_SHARE:g} % of a sum, as is to be expected by the baseline."
+                f"{100 * LARGEST_SHARE:g} % of a sum; of heavier tails than the gamma distribution's it needs more."
             )
     dearest = max((row.plan.inflation for row in rows if row.plan), default=1.0)
     if dearest > 1.005:

@@ -241,7 +241,7 @@ def test_an_arm_whose_values_are_too_near_0_to_be_squared_is_judged_as_one_of_ze
     arm, drawn = np.arange(400) % 2, random.gamma(4, 1, 400)
     near, none = (judged(arm, {"x": np.where(arm == nearly, drawn * each, drawn)}, [mean("x")]) for each in (unit, 0.0))
     assert near.verdicts == none.verdicts
-    assert near.verdicts[0].decision == ("hold" if nearly else "ship")
+    assert near.verdicts[0].decision == "inconclusive"  # one user has much of the error that is left
     name = ("control", "treatment")[nearly]
     assert near.metrics[0].effects[0].effect.reason == f"not estimable: the value is too near 0 in arm {name}"
 
