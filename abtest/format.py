@@ -41,6 +41,17 @@ def share(fraction: float | None, decimals: int = 1) -> str:
     return DASH if fraction is None else f"{100 * fraction:,.{decimals}f} %"
 
 
+def least(fraction: float) -> str:
+    """An effect that a plan asks for, in percent: one decimal where that says it all, else three digits.
+
+    >>> least(0.01), least(0.0125), least(0.0001), least(1e-9), least(20.0)
+    ('1.0 %', '1.25 %', '0.01 %', '1e-07 %', '2,000.0 %')
+    """
+    if math.isclose(round(100 * fraction, 1), 100 * fraction, rel_tol=1e-6):
+        return share(fraction)
+    return f"{100 * fraction:.3g} %" if fraction < 1 else share(fraction)
+
+
 def value(number: float | None, unit: str) -> str:
     """A metric's value: a rate with three significant digits or two decimals, others with three significant digits.
 

@@ -12,6 +12,7 @@ from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.format import counted, instant, number, part, share, words
+from abtest.format import least as asked
 from abtest.stats.columns import Column
 from abtest.stats.split import SRM_ALPHA
 from contracts.config.calendar import iso_date
@@ -317,7 +318,7 @@ def power(metrics: Sequence[MetricResult]) -> Iterator[Check]:
         wanted = min(result.minimum_effect or IMPLAUSIBLE, IMPLAUSIBLE)
         if least > wanted:
             blind[f"{result.metric}:{line.arm}"] = least
-            clauses.append(f"{result.label} of {line.arm} from ±{share(least)} only ({share(wanted)} would matter)")
+            clauses.append(f"{result.label} of {line.arm} from ±{share(least)} only ({asked(wanted)} would matter)")
     title = "Differences that would be found"
     if not blind:
         yield Check("power", title, "ok", f"All metrics would show {share(IMPLAUSIBLE, 0)} or less.")

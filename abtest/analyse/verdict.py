@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from abtest.analyse.results import ArmEffect, Check, Deciding, Decision, MetricResult, Verdict
-from abtest.format import listed, share
+from abtest.format import least, listed
 from contracts.config.experiment import AnalysisPlan
 
 RULE = (
@@ -111,7 +111,7 @@ def _of_primary(result: MetricResult, by: Deciding) -> tuple[Decision, str]:
         decision, text = _unless(by.worse.doubt, "hold", f"{label} {_moved(result, worse=True)}", "wrong")
     elif by.short.holds and not by.short.doubt:
         short = "gained" if result.direction == "increase" else "fallen by"
-        decision, text = "hold", f"{label} has not {short} the {share(result.minimum_effect)} that are worth shipping"
+        decision, text = "hold", f"{label} has not {short} the {least(result.minimum_effect)} that are worth shipping"
     elif not by.better.holds:
         text = f"{label} may have risen or fallen; {why or 'its interval includes zero'}"
     elif not by.better.doubt and _gain(result, by) < result.minimum_effect:

@@ -33,11 +33,11 @@ from abtest.stats.group_sequential import boundaries, fractions
 from abtest.stats.metrics import FEW, LARGEST_SHARE, Mean, Ratio
 from abtest.stats.moments import Floats, Moments
 from abtest.stats.multinormal import correlation, falling_root, rectangle
+from contracts.config.experiment import LARGEST_EFFECT
 
 Kind = Literal["fixed", "group-sequential", "confidence-sequence"]
 POINTS = 1024
 STEPS, LARGEST = 60, 20.0  # of a fixed point; the largest log ratio it may pass through
-LARGEST_EFFECT = 1e6  # a relative difference beyond it, 100,000,000 %, is none that anybody looks for
 MOST_USERS = 10**15  # of an arm; more are no plan
 
 

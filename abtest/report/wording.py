@@ -116,7 +116,7 @@ def judged_by(result: MetricResult) -> str:
     words = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
     if result.minimum_effect:
         rises = result.role == "guardrail" and result.direction == "decrease"
-        words.append(f"{'may rise by' if rises else LEAST[result.role]} {fmt.share(result.minimum_effect)}")
+        words.append(f"{'may rise by' if rises else LEAST[result.role]} {fmt.least(result.minimum_effect)}")
     return "; ".join(words)
 
 
@@ -197,7 +197,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
         ("Error level", f"{100 * alpha:.6g} % two-sided, so intervals at {fmt.level(alpha)}"),
         ("CUPED", "yes, where users are known from before" if plan.get("cuped") else "no"),
         ("Correction for several metrics", CORRECTIONS.get(str(plan.get("correction")), str(plan.get("correction")))),
-        ("Least effect worth shipping", f"{fmt.share(least)} of {primary.label}" if least and primary else "any"),
+        ("Least effect worth shipping", f"{fmt.least(least)} of {primary.label}" if least and primary else "any"),
         ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
     ]
 

@@ -22,6 +22,7 @@ RESERVED = (
     "holdout:",
 )  # salts that abtest.assignment.assign makes begin so
 
+LARGEST_EFFECT = 1e6  # a relative difference beyond it, 100,000,000 %, is none that anybody looks for
 LEAST_ALPHA = 1e-15  # below it 1 - alpha is 1 in a double, and a bound lies past what any data can show
 Share = Annotated[float, Field(ge=0, le=1)]
 UserId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -153,7 +154,7 @@ class MetricPlan(Section):
     columns: tuple[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], ...]
     role: Literal["primary", "guardrail", "diagnostic"] = "diagnostic"
     direction: Literal["increase", "decrease"] = "increase"  # the one that is good
-    minimum_effect: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    minimum_effect: Annotated[float, Field(ge=0, le=LARGEST_EFFECT, allow_inf_nan=False)] = 0.0
     q: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
@@ -340,7 +341,8 @@ class Experiment(Section):
             raise ValueError(f"metrics: '{primaries[0]}' is a quantile, which takes analysis kind fixed as primary")
         looks = self.analysis.looks
         if looks and looks[-1] > self.days:
-            raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {self.days} days")
+            days = "1 day" if self.days == 1 else f"{self.days} days"
+            raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {days}")
 
 
 def validated(model: type[Validated], data: Any, where: str) -> Validated:

@@ -100,7 +100,7 @@ def plan(
         typer.echo(json.dumps(as_values(rows, experiment, days, source), indent=2))
         return
     analysis = experiment.analysis
-    by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:g}"
+    by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:.12g}"
     typer.echo(f"{experiment.name}: {by}, {counted(days, 'day')}, {source}\n")
     show(table_of(rows, days))
     for sentence in notes_on(rows, experiment, days):
@@ -123,7 +123,7 @@ def _chosen(experiment: Experiment, name: str | None) -> "list[Mean | Ratio]":
 
 def aa(
     settings: SettingsOption,
-    replicates: Annotated[int, typer.Option(min=1, help="How often the users are shuffled.")] = 1000,
+    replicates: Annotated[int, typer.Option(min=1, max=1_000_000, help="How often the users are shuffled.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the shuffles.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from abtest.format import MINUS, counted, significant
+from abtest.format import MINUS, counted, level, significant
 from abtest.plan.baseline import Known, days_for
-from abtest.plan.power import LARGEST_EFFECT, MOST_USERS, Plan
+from abtest.plan.power import MOST_USERS, Plan
 from abtest.plan.power import plan as planned
 from abtest.stats.metrics import FEW, LARGEST_SHARE, Mean, Ratio
-from contracts.config.experiment import Experiment
+from contracts.config.experiment import LARGEST_EFFECT, Experiment
 from driftline.errors import UsageError
 from driftline.tables import table
 
@@ -186,7 +186,7 @@ def notes_on(rows: Sequence[Row], experiment: Experiment, days: int) -> Iterator
             yield f"{name} needs {longer} to find {_percent(plan.effect)}. {least}{events}"
         else:
             finds = "finds" if plan.days == 1 else "find"
-            found = f"{_percent(plan.effect)} with a probability of {100 * power:.3g} %"
+            found = f"{_percent(plan.effect)} with a probability of {level(1 - power)}"
             yield f"{name}: {plan.days} of {over} {finds} {found}."
         if row.effect is not None and plan.by_rule:
             yield (
@@ -235,9 +235,11 @@ def as_values(rows: Sequence[Row], experiment: Experiment, days: int, source: st
 def _percent(share: float) -> str:
     """Of an effect, with three digits, but all of them before the point.
 
-    >>> _percent(0.004567), _percent(-0.1), _percent(20.5), _percent(1e-7)
-    ('0.457 %', '-10 %', '2,050 %', '0.00001 %')
+    >>> _percent(0.004567), _percent(-0.1), _percent(20.5), _percent(1e-7), _percent(1e-30)
+    ('0.457 %', '-10 %', '2,050 %', '0.00001 %', '1e-28 %')
     """
+    if 0 < abs(share) < LEAST_EFFECT / 100:
+        return f"{100 * share:.3g} %"
     shown = significant(100 * share).replace(MINUS, "-")
     return f"{shown.rstrip('0').rstrip('.') if '.' in shown else shown} %"
 

@@ -255,12 +255,19 @@ def test_what_is_too_near_0_in_both_arms_or_in_a_denominator_is_not_judged():
     assert (said.decision, said.because) == ("inconclusive", "x: x too near 0 in arm treatment.")
 
 
-@pytest.mark.parametrize(("direction", "said"), [("increase", "gained"), ("decrease", "fallen by")])
-def test_what_is_short_of_what_is_worth_shipping_is_said_in_the_metrics_own_direction(direction, said):
+@pytest.mark.parametrize(
+    ("direction", "least", "said"),
+    [
+        ("increase", 0.05, "gained the 5.0 %"),
+        ("decrease", 0.05, "fallen by the 5.0 %"),
+        ("increase", 0.0625, "gained the 6.25 %"),
+    ],
+)
+def test_what_is_short_of_what_is_worth_shipping_is_said_in_the_metrics_own_direction(direction, least, said):
     random = np.random.default_rng(1)
-    metric = mean("errors", direction=direction, minimum_effect=0.05)
+    metric = mean("errors", direction=direction, minimum_effect=least)
     found = judged(np.arange(4000) % 2, {"errors": random.poisson(50, 4000)}, [metric]).verdicts[0]
-    assert (found.decision, found.because) == ("hold", f"errors has not {said} the 5.0 % that are worth shipping.")
+    assert (found.decision, found.because) == ("hold", f"errors has not {said} that are worth shipping.")
 
 
 def test_few_effective_events_are_counted_as_they_are():
