@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from abtest.aggregate.aggregate import without_covariate
 from abtest.aggregate.archive import Counted
@@ -18,7 +19,7 @@ from abtest.incremental.store import MANIFEST, Kept, create, load
 from abtest.read.csv_files import place_of
 from abtest.read.days import days_of, shown
 from abtest.read.engines import DataError, batches
-from abtest.read.problems import DAY, MISSING, Met, Problems
+from abtest.read.problems import DAY, MISSING, Fault, Met, Problems
 from abtest.read.rows import before, gaps, inside_covariates, name_of, no_covariates, one_day, wanted
 from abtest.read.spill import USER
 from contracts.config.experiment import Experiment
@@ -131,29 +132,32 @@ def _days(table: "ir.Table", experiment: Experiment) -> dict[int, DayOfTable]:
 
     """
     days: dict[int, DayOfTable] = {}
-    problems = Problems()
+    faulty: dict[Fault, list[tuple[Any, int]]] = {}
     for batch in [*batches(table.group_by(DAY).aggregate(rows=table.count()), [DAY, "rows"])]:
         values = batch.column(DAY)
         numbers, unusable, fault = days_of(values, experiment)
         missing = values.is_null().to_numpy(zero_copy_only=False)
         for wrong, what in ((missing, MISSING), (unusable, fault)):
-            for at in np.flatnonzero(wrong).tolist():
-                value = values[at].as_py()
-                problems.add(what, DAY, batch.column("rows")[at].as_py(), _met(table, value))
+            found = batch.filter(pa.array(wrong))
+            for value, rows in zip(*(found.column(name).to_pylist() for name in (DAY, "rows")), strict=True):
+                faulty.setdefault(what, []).append((value, rows))
         numbers = np.where(missing | unusable, 0, numbers)
         for number, value, rows in zip(
             numbers.tolist(), values.to_pylist(), batch.column("rows").to_pylist(), strict=True
         ):
             before = days.get(number, DayOfTable((), 0))
             days[number] = DayOfTable((*before.values, value), before.rows + rows)
+    problems = Problems()
+    for what, met in faulty.items():
+        problems.add(what, DAY, sum(rows for _, rows in met), _met(table, [value for value, _ in met]))
     said = problems.sentence(place_of=partial(place_of, table))
     if said:
         raise DataError(said)
     return days
 
 
-def _met(table: "ir.Table", day: Any) -> Met:
-    """The first row of a day."""
-    rows = table.filter(table[DAY].isnull() if day is None else table[DAY] == day).limit(1)
-    user = next((batch.column(USER)[0].as_py() for batch in batches(rows, [USER]) if batch.num_rows), None)
-    return Met(f"{USER} {shown(user)}, {DAY} {shown(day)}", row={USER: user, DAY: day})
+def _met(table: "ir.Table", days: list[Any]) -> Met:
+    """The first row of some days."""
+    rows = table.filter(table[DAY].isnull() if days == [None] else table[DAY].isin(days)).limit(1)
+    row = next(batch.to_pylist()[0] for batch in batches(rows, [USER, DAY]) if batch.num_rows)
+    return Met(", ".join(f"{name} {shown(value)}" for name, value in row.items()), row=row)
