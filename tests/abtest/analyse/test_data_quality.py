@@ -243,7 +243,7 @@ def test_a_metric_too_blind_for_any_plausible_effect_says_so():
 
 def test_a_metric_too_blind_for_the_plans_own_minimum_says_so():
     wanted = (MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="primary", minimum_effect=1e-6),)
-    assert "0.0 % would matter" in check(report_of(*WEEK, metrics=wanted), "power").said
+    assert "0.0001 % would matter" in check(report_of(*WEEK, metrics=wanted), "power").said
 
 
 @pytest.mark.parametrize(("outside", "level"), [(0, "ok"), (5, "warning"), (200, "invalid")])
