@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from contracts.config.calendar import Calendar
 
@@ -38,6 +39,17 @@ def share(fraction: float | None, decimals: int = 1) -> str:
     ('50.0 %', '—')
     """
     return DASH if fraction is None else f"{100 * fraction:,.{decimals}f} %"
+
+
+def least(fraction: float) -> str:
+    """An effect that a plan asks for, in percent: one decimal where that says it all, else three digits.
+
+    >>> least(0.01), least(0.0125), least(0.0001), least(1e-9), least(20.0)
+    ('1.0 %', '1.25 %', '0.01 %', '1e-07 %', '2,000.0 %')
+    """
+    if math.isclose(round(100 * fraction, 1), 100 * fraction, rel_tol=1e-6):
+        return share(fraction)
+    return f"{100 * fraction:.3g} %" if fraction < 1 else share(fraction)
 
 
 def value(number: float | None, unit: str) -> str:
@@ -106,6 +118,40 @@ def number(count: float | None) -> str:
     return DASH if count is None else f"{count:,.0f}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A count and what is counted.
+
+    >>> counted(1, "row"), counted(1200, "row"), counted(0, "user"), counted(2, "day is", "days are")
+    ('1 row', '1,200 rows', '0 users', '2 days are')
+    """
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def part(count: int, total: int, one: str, verbs: tuple[str, str] = ("", "")) -> str:
+    """So many of so many, with the share, and a verb for one and for several.
+
+    >>> part(1, 200, "row", ("is late", "are late")), part(0, 1, "row", ("is late", "are late"))
+    ('1 of 200 rows (0.50 %) is late', '0 of 1 row are late')
+    """
+    of = f" ({share(count / total, 2)})" if count else ""
+    return f"{number(count)} of {counted(total, one)}{of} {verbs[0] if count == 1 else verbs[1]}".rstrip()
+
+
+def few_events(effective: float) -> str:
+    """How many effective events there are, where they are too few; below 10 with two digits: 0.55 is not 1.
+
+    >>> few_events(1.0), few_events(0.55), few_events(19.4), few_events(1e-9), few_events(0.0)
+    ('only 1 effective event', 'only 0.55 effective events', 'only 19 effective events', \
+'less than 0.01 effective events', 'no effective events')
+    """
+    if not effective > 0:
+        return "no effective events"
+    if effective < 0.01:
+        return "less than 0.01 effective events"
+    shown = f"{effective:.2g}" if effective < 10 else f"{effective:,.0f}"
+    return f"only {shown} effective event{'' if shown == '1' else 's'}"
+
+
 def words(name: str) -> str:
     """A count's name as text.
 
@@ -118,10 +164,14 @@ def words(name: str) -> str:
 def level(alpha: float) -> str:
     """How surely an interval at error level `alpha` covers.
 
-    >>> level(0.05), level(0.001)
-    ('95 %', '99.9 %')
+    Two digits of `alpha` are kept however small it is, so that no level reads as certain.
+
+    >>> level(0.05), level(0.001), level(0.05 / 3), level(1e-12), level(0.00012345)
+    ('95 %', '99.9 %', '98.3333 %', '99.9999999999 %', '99.9877 %')
     """
-    return f"{100 * (1 - alpha):.6g} %"
+    covered = 100 * (1 - Decimal(repr(alpha)))
+    digits = max(4, 1 - Decimal(repr(100 * alpha)).adjusted())
+    return f"{covered:.{digits}f}".rstrip("0").rstrip(".") + " %"
 
 
 def instant(at_ms: int, offset_ms: int = 0, zone_name: str | None = None) -> str:

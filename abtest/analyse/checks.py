@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from abtest.aggregate.aggregate import Aggregate
+from abtest.aggregate.user_days import UNKNOWN
 from abtest.analyse.data_quality import date_of, quality_of
 from abtest.analyse.model_age import freshness_of
 from abtest.analyse.results import Check, Level, MetricResult
 from abtest.collect.observed import Observed
-from abtest.format import listed, number, p_value, share, threshold
+from abtest.format import counted, listed, number, p_value, share, threshold
 from abtest.stats.cuped import Adjustment
+from abtest.stats.metrics import Declared, Quantile, of_experiment
 from abtest.stats.novelty import BIAS_ALPHA, PrePeriod
-from abtest.stats.split import SRM_ALPHA, Split
+from abtest.stats.split import SRM_ALPHA, Split, split_check
 from abtest.stats.srm import SequentialSplit, Splits, sequential_split, splits
 from contracts.config.experiment import Experiment
 
@@ -21,6 +23,9 @@ INTERFERENCE = 0.01  # above this share of another arm's data, a model's differe
 # of the users can be a twentieth of the views. A thousandth is what a few shared devices leave behind.
 CONTAMINATION = 0.01
 CONTAMINATION_NOTICED = 0.001
+# A covariate from before leaves to chance what users do now. To take .99 of the variance, two weeks of the same user
+# would have to correlate by .995; CUPED's authors report half of it ([D13] in abtest.stats.cuped).
+MEASURED_WITH = 0.99
 STRONG = 1e-6  # no chance, with any number of days or replicas
 HARDLY = 0.5  # a replica that answered less than half of the users of an arm that it should have
 
@@ -67,15 +72,20 @@ def checks_of(
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
     new_users = {day: aggregate.new_users(day) for day in range(aggregate.days)}
     by_day = {date_of(experiment, day): users for day, users in new_users.items() if any(users.values())}
+    contamination = _contamination(aggregate, split, weights)
+    causes = "cause" in contamination.numbers
+    cuped = Adjustment.of(aggregate.through(aggregate.days - 1), aggregate.covariates)
     return (
+        *([contamination] if causes else []),
         _split(split),
         split_so_far(sequential_split([*new_users.values()], weights), [date_of(experiment, day) for day in new_users]),
         split_by_day(splits(by_day, weights)),
         *([split_by_replica(splits(aggregate.replicas, weights))] if aggregate.replicas else []),
         *(_pre_period(was, experiment.control) for was in alike),
-        *dropped_covariates(Adjustment.of(aggregate.through(aggregate.days - 1), aggregate.covariates)),
+        *dropped_covariates(cuped),
+        *covariates_from_during(cuped, of_experiment(experiment, aggregate.columns)),
         *_plan(observed.changed),
-        _contamination(aggregate),
+        *([] if causes else [contamination]),
         *(_interference(model, pooled=experiment.analysis.pooled_training) for model in models),
         *freshness_of(aggregate, experiment.control),
         *quality_of(aggregate, experiment, observed, metrics),
@@ -89,6 +99,29 @@ def dropped_covariates(cuped: Adjustment) -> Iterator[Check]:
         used = ", ".join(name for name, _, _ in cuped.used)
         text = f"CUPED goes by {used}. Left out: {'; '.join(clauses)}."
         yield Check("dropped_covariates", "Covariates", "ok", text, dict(cuped.dropped))
+
+
+def covariates_from_during(cuped: Adjustment, metrics: Sequence[Declared]) -> Iterator[Check]:
+    """Covariates that leave so little of a metric's variance that they must have been measured with it: CUPED by them
+    takes the effect away as well.
+    """
+    clauses, numbers = [], {}
+    for metric in metrics:
+        removed = None if isinstance(metric, Quantile) else cuped.of_metric(metric).variance_removed
+        if isinstance(metric, Quantile) or removed is None or removed <= MEASURED_WITH:
+            continue
+        names = [name for name, _, _ in cuped.used if name != UNKNOWN]
+        alone = {name: Adjustment.of(cuped.moments, [name]).of_metric(metric).variance_removed for name in names}
+        guilty = [name for name, of in alone.items() if of is not None and of > MEASURED_WITH] or names
+        takes = "takes" if len(guilty) == 1 else "take"
+        clauses.append(f"{listed(guilty)} {takes} {share(removed)} of the variance of {metric.label}")
+        numbers[metric.name] = removed
+    if clauses:
+        text = (
+            f"{'; '.join(clauses)}: that is the metric itself, or was measured during the experiment, and CUPED by it "
+        )
+        text += "takes the effect away too. A covariate has to be from before the start."
+        yield Check("covariates_from_during", "Covariates from during the experiment", "warning", text, numbers)
 
 
 def split_so_far(split: SequentialSplit, dates: Sequence[str]) -> Check:
@@ -137,7 +170,7 @@ def _parts_agree(name: str, title: str, splits: Splits[str], what: str) -> Check
     if all(p is None for p in splits.adjusted.values()):
         return Check(name, title, "unknown", "No users to test.")
     least = p_value(_adjusted(splits, _worst(splits)))
-    text = f"As planned at every {what} of {len(splits.parts)}; the least likely {least}, corrected."
+    text = f"As planned at each of {counted(len(splits.parts), what)}; the least likely {least}, corrected."
     return Check(name, title, "ok", text, _numbers(splits))
 
 
@@ -182,12 +215,33 @@ def _plan(changed: Sequence[str]) -> Iterator[Check]:
         yield Check("plan", "The plan", "warning", text, {"changed": len(changed)})
 
 
-def _contamination(aggregate: Aggregate) -> Check:
+def _contamination(aggregate: Aggregate, split: Split, weights: Mapping[str, float]) -> Check:
+    """Users in two arms; named as the cause of a mismatch of the split where it may come of leaving them out."""
     users = sum(aggregate.users.values()) + aggregate.in_two_arms
     part = aggregate.in_two_arms / users if users else 0.0
-    text = f"{number(aggregate.in_two_arms)} users were seen in two arms ({share(part, 2)}); no figure has them."
+    met = counted(aggregate.in_two_arms, "user was", "users were")
+    text = f"{met} seen in two arms ({share(part, 2)}); no figure has them."
     level: Level = "invalid" if part > CONTAMINATION else "warning" if part > CONTAMINATION_NOTICED else "ok"
-    return Check("contamination", "Users in two arms", level, text, {"users": aggregate.in_two_arms, "share": part})
+    numbers: dict[str, float | int | str | None] = {"users": aggregate.in_two_arms, "share": part}
+    if level == "invalid" and split.mismatch and _as_planned_with(split.users, aggregate.in_two_arms, weights):
+        text = f"{text[:-1]}, which may be why the others did not fall into the arms as planned."
+        numbers["cause"] = "split"
+    return Check("contamination", "Users in two arms", level, text, numbers)
+
+
+def _as_planned_with(users: Mapping[str, int], more: int, weights: Mapping[str, float]) -> bool:
+    """Whether so many more users, in the arms that lack them, make a split that is as planned.
+
+    >>> _as_planned_with({"a": 1000, "b": 700}, 300, {"a": 1, "b": 1})
+    True
+    >>> _as_planned_with({"a": 1000, "b": 700}, 30, {"a": 1, "b": 1})
+    False
+    """
+    total = sum(users.values()) + more
+    short = {arm: max(total * weight / sum(weights.values()) - users[arm], 0.0) for arm, weight in weights.items()}
+    whole = sum(short.values())
+    filled = {arm: users[arm] + round(more * short[arm] / whole) if whole else users[arm] for arm in weights}
+    return not split_check(filled, weights).mismatch
 
 
 def _interference(model: ModelFacts, *, pooled: bool) -> Check:

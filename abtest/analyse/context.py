@@ -19,7 +19,7 @@ class SnapshotMark:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """How often the verdict cried wolf on users who did not differ. Of `replicates` weeks: `ship`, the share in which
+    """How often the verdict cried wolf on `users` who did not differ. Of `replicates` weeks: `ship`, the share in which
     any arm would ship; `hold`, in which any would be held; `broken`, in which a guardrail was called broken; each with
     its exact 99 % interval (Clopper-Pearson).
     """
@@ -31,6 +31,7 @@ class FalseAlarms:
     hold_interval: tuple[float, float]
     broken: float
     broken_interval: tuple[float, float]
+    users: int = 0
 
 
 @dataclass(frozen=True)

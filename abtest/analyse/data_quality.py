@@ -11,7 +11,8 @@ from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, Unused
-from abtest.format import instant, number, share, words
+from abtest.format import counted, instant, number, part, share, words
+from abtest.format import least as asked
 from abtest.stats.columns import Column
 from abtest.stats.split import SRM_ALPHA
 from contracts.config.calendar import iso_date
@@ -25,7 +26,8 @@ REPEATED = 0.05  # at-least-once delivery repeats some events after a restart; a
 LOST = 0.01  # a user without exposure is in no arm: this many lost, and arms may have lost different users
 LATE = 0.05  # some people do come back to an item after hours; more than these, and the window is too short
 VOID = 0.1  # above this share of events without use, those that are left need not be like those that are not
-WHOLE_DAY_MS = 3_600_000  # the last hour of a day may pass without an event
+HOUR_MS = 60 * MINUTE_MS
+WHOLE_DAY_MS = HOUR_MS  # the last hour of a day may pass without an event
 IMPLAUSIBLE = 0.2  # a fifth: a change of recall that moves a metric by more would be seen without an experiment
 
 
@@ -44,6 +46,7 @@ def quality_of(
     return (
         empty_arms(aggregate.users, experiment),
         missing_days(aggregate, experiment, observed.newest_ms),
+        *part_days(experiment),
         *last_day(experiment, observed.newest_ms),
         *ending(experiment, days_over(experiment, observed.newest_ms, aggregate.days)),
         *events(observed.counts),
@@ -62,7 +65,7 @@ def empty_arms(users: Mapping[str, int], experiment: Experiment) -> Check:
     empty = [arm for arm, count in users.items() if not count]
     n = sum(users.values())
     if not empty:
-        return Check(name, title, "ok", f"None: each of {len(users)} arms has users.", users)
+        return Check(name, title, "ok", f"None: each of {counted(len(users), 'arm')} has users.", users)
     if not n:
         return Check(name, title, "unknown", "No user has been seen in any arm.", users)
     text = f"No user has been seen in {_listed(empty)}, {number(n)} in the other arms."
@@ -86,18 +89,34 @@ def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 
         for day in days
     }
     none = [day for day, users in seen.items() if not any(users.values())]
-    part = {day: [arm for arm, n in users.items() if not n] for day, users in seen.items() if day not in none}
-    part = {day: arms for day, arms in part.items() if arms}
-    numbers = {"days": len(days), "without_exposures": len(none), "without_exposures_in_an_arm": len(part)}
+    lacking = {day: [arm for arm, n in users.items() if not n] for day, users in seen.items() if day not in none}
+    lacking = {day: arms for day, arms in lacking.items() if arms}
+    numbers = {"days": len(days), "without_exposures": len(none), "without_exposures_in_an_arm": len(lacking)}
     if not sum(aggregate.users.values()):
         return Check(name, title, "unknown", "No exposure has been seen on any day.", numbers)
-    if not none and not part:
-        return Check(name, title, "ok", f"None of {len(days)} days: every arm was shown on each.", numbers)
-    levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in part.items()}
+    if not none and not lacking:
+        return Check(name, title, "ok", f"None of {counted(len(days), 'day')}: every arm was shown on each.", numbers)
+    levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in lacking.items()}
     clauses = [f"Nothing was seen on {_listed([date_of(experiment, day) for day in none])}"] if none else []
-    clauses += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in part.items()]
+    clauses += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in lacking.items()]
     text = "; ".join(clauses)
     return Check(name, title, "invalid" if "invalid" in levels else "warning", f"{text[0].upper()}{text[1:]}.", numbers)
+
+
+def part_days(experiment: Experiment) -> Iterator[Check]:
+    """Whether the experiment has all of its first and its last day; nothing where it has."""
+    parts: dict[int, list[str]] = {}
+    for day, time_ms, verb in ((0, experiment.start_ms, "starts"), (experiment.days - 1, experiment.end_ms, "ends")):
+        if time_ms != experiment.calendar.midnight_ms(experiment.calendar.date_number(time_ms)):
+            parts[day] = [*parts.get(day, []), f"{verb} at {_clock(experiment, time_ms)}"]
+    if not parts:
+        return
+    has = [f"of {date_of(experiment, day)} it has {_span(_length_ms(experiment, day))}" for day in parts]
+    when = _listed([part for of_day in parts.values() for part in of_day])
+    text = f"The experiment {when}: {_listed(has)}. Sums per user of a part of a day are smaller than those of a whole "
+    text += "one: compare the arms on it, not it with other days."
+    numbers = {date_of(experiment, day): _length_ms(experiment, day) / HOUR_MS for day in parts}
+    yield Check("part_days", "Days that the experiment has in part", "warning", text, numbers)
 
 
 def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
@@ -107,12 +126,14 @@ def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
     name, title = "last_day", "The last day"
     newest_ms = min(newest_ms, experiment.end_ms)
     day = day_of(experiment, min(newest_ms, experiment.end_ms - 1))
-    offset, ends_ms = experiment.calendar.offset_at_ms(newest_ms), _end_ms(experiment, day)
+    ends_ms = _end_ms(experiment, day)
     date, numbers = date_of(experiment, day), {"newest_ms": newest_ms, "ends_ms": ends_ms}
     if ends_ms - newest_ms <= WHOLE_DAY_MS:
-        yield Check(name, title, "ok", f"{date} is whole.", numbers)
+        whole = _length_ms(experiment, day) == _day_ms(experiment, day)
+        is_whole = "is whole" if whole else f"is over, {_span(_length_ms(experiment, day))} of it"
+        yield Check(name, title, "ok", f"{date} {is_whole}.", numbers)
         return
-    until = datetime.fromtimestamp((newest_ms + offset) / 1000, UTC).strftime("%H:%M")
+    until = _clock(experiment, newest_ms)
     text = f"{date} is not whole: events go up to {until}. Compare its arms, not it with other days."
     yield Check(name, title, "warning", text, numbers)
 
@@ -140,10 +161,13 @@ def ending(experiment: Experiment, over: int) -> Iterator[Check]:
     sliver_ms = experiment.end_ms - begins_ms
     waited = [date_of(experiment, day) for day in dict.fromkeys((over, last))]
     end = instant(experiment.end_ms, experiment.day_offset_ms, experiment.zone)
-    text = f"{over} of {experiment.days} days are over; what is waited for is {' to '.join(waited)}, up to {end}"
+    of = f"{over} of {counted(experiment.days, 'day')} {'is' if over == 1 else 'are'} over"
+    if over and _length_ms(experiment, 0) != _day_ms(experiment, 0):
+        of += f", the first of them with {_span(_length_ms(experiment, 0))} only"
+    text = f"{of}; what is waited for is {' to '.join(waited)}, up to {end}"
     numbers = {"over": over, "days": experiment.days, "end_ms": experiment.end_ms}
     if experiment.days > 1 and sliver_ms <= WHOLE_DAY_MS:
-        text += f". Of {waited[-1]} the experiment has {sliver_ms // MINUTE_MS} minutes: if its days are those of a "
+        text += f". Of {waited[-1]} the experiment has {_span(sliver_ms)}: if its days are those of a "
         text += "place whose clocks change, name that (zone: Europe/Berlin) instead of an offset"
         yield Check(name, title, "warning", f"{text}.", numbers)
         return
@@ -152,6 +176,34 @@ def ending(experiment: Experiment, over: int) -> Iterator[Check]:
 
 def _end_ms(experiment: Experiment, day: int) -> int:
     return min(experiment.calendar.midnight_ms(experiment.first_date + day + 1), experiment.end_ms)
+
+
+def _length_ms(experiment: Experiment, day: int) -> int:
+    """How much of a day the experiment has."""
+    begins_ms = experiment.calendar.midnight_ms(experiment.first_date + day)
+    return _end_ms(experiment, day) - max(begins_ms, experiment.start_ms)
+
+
+def _day_ms(experiment: Experiment, day: int) -> int:
+    """How long a day is: 23 or 25 hours where clocks change."""
+    date = experiment.first_date + day
+    return experiment.calendar.midnight_ms(date + 1) - experiment.calendar.midnight_ms(date)
+
+
+def _clock(experiment: Experiment, time_ms: int) -> str:
+    local_ms = time_ms + experiment.calendar.offset_at_ms(time_ms)
+    return datetime.fromtimestamp(local_ms / 1000, UTC).strftime("%H:%M")
+
+
+def _span(length_ms: int) -> str:
+    """A length of time.
+
+    >>> _span(9 * HOUR_MS), _span(HOUR_MS + 30 * MINUTE_MS), _span(30_000)
+    ('9 hours', '1 hour and 30 minutes', 'less than a minute')
+    """
+    hours, minutes = divmod(length_ms // MINUTE_MS, 60)
+    parts = [counted(n, name) for n, name in ((hours, "hour"), (minutes, "minute")) if n]
+    return " and ".join(parts) or "less than a minute"
 
 
 def events(counts: Mapping[str, int]) -> Iterator[Check]:
@@ -163,42 +215,43 @@ def events(counts: Mapping[str, int]) -> Iterator[Check]:
     if not everything:
         return
     why = f": {', '.join(f'{number(n)} {words(reason)}' for reason, n in bad.items())}" if bad else ""
-    text = f"{_of(unreadable, everything)} events could not be read{why}"
+    text = f"{part(unreadable, everything, 'event')} could not be read{why}"
     yield _graded("unreadable", "Events that could not be read", unreadable, everything, text, UNREADABLE, VOID, bad)
 
     outside = counts.get(NOT_OURS_YET, 0)
     skewed = future + outside
-    text = f"{_of(skewed, everything)} events have a wrong time: {number(future)} later than they were received, "
-    text += f"{number(outside)} exposures outside the period of the experiment that they name"
+    text = f"{part(skewed, everything, 'event', ('has', 'have'))} a wrong time: {number(future)} later than received, "
+    text += f"{counted(outside, 'exposure')} outside the period of the experiment named"
     numbers = {"future": future, NOT_OURS_YET: outside}
     yield _graded("clock", "Clocks", skewed, everything, text, SKEWED, VOID, numbers)
 
     numbers = {str(name): counts.get(name, 0) for name in (Unused.DUPLICATE_EXPOSURE, Unused.DUPLICATE_FEEDBACK)}
     repeated = sum(numbers.values())
-    text = f"{_of(repeated, exposures + feedback)} events were repeats; each event counts once, so no figure has them"
+    text = f"{part(repeated, exposures + feedback, 'event', ('was a repeat', 'were repeats'))}; each event counts once"
     yield _graded("duplicates", "Repeated events", repeated, exposures + feedback, text, REPEATED, None, numbers)
 
     responses = feedback - counts.get(Unused.DUPLICATE_FEEDBACK, 0)
     if responses:
         early = counts.get(Unused.BEFORE_EXPOSURE, 0)
-        text = f"{_of(early, responses)} feedback events are from before their exposure; no figure has them"
+        text = f"{part(early, responses, 'feedback event', ('is', 'are'))} from before the exposure, and in no figure"
         title = "Feedback before its exposure"
         yield _graded(str(Unused.BEFORE_EXPOSURE), title, early, responses, text, SKEWED, VOID)
 
         lost = counts.get(Unused.NO_EXPOSURE, 0)
-        text = f"{_of(lost, responses)} feedback events had no exposure, or came after all was counted for it"
+        text = f"{part(lost, responses, 'feedback event')} had no exposure, or came after all was counted for it"
         yield _graded(str(Unused.NO_EXPOSURE), "Feedback without exposure", lost, responses, text, LOST)
 
         wrong = {str(name): counts.get(name, 0) for name in (Unused.NOT_SHOWN, Unused.OTHER_USER)}
+        names = "names", "name"
         text = (
-            f"{_of(sum(wrong.values()), responses)} feedback events name an item or a user that their exposure has not"
+            f"{part(sum(wrong.values()), responses, 'feedback event', names)} an item or a user that the exposure lacks"
         )
         title = "Feedback that does not match"
         yield _graded("mismatched_feedback", title, sum(wrong.values()), responses, text, UNREADABLE, VOID, wrong)
     late = {str(name): counts.get(name, 0) for name in (Unused.TOO_LATE, Unused.LATE_FEEDBACK, Unused.LATE_EXPOSURE)}
     late_feedback = late[Unused.TOO_LATE] + late[Unused.LATE_FEEDBACK]
-    text = f"{number(late_feedback)} feedback events came late or after the attribution window, "
-    text += f"{number(late[Unused.LATE_EXPOSURE])} exposures after their time had been counted; no figure has them"
+    text = f"{counted(late_feedback, 'feedback event')} came late or after the attribution window, "
+    text += f"{counted(late[Unused.LATE_EXPOSURE], 'exposure')} after that time had been counted; no figure has them"
     worst = max(
         (late_feedback / responses if responses else 0.0) / LATE,
         (late[Unused.LATE_EXPOSURE] / exposures if exposures else 0.0) / LOST,
@@ -212,17 +265,18 @@ def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:
     if not read:
         return
     outside, testers = counts.get("rows_outside_days", 0), counts.get("rows_of_testers", 0)
-    text = f"{_of(outside, read)} rows are on days that the experiment does not have, {number(testers)} of testers; "
+    text = f"{part(outside, read, 'row', ('is', 'are'))} on days that the experiment does not have, "
+    text += f"{number(testers)} of testers; "
     numbers = {"rows_of_testers": testers}
     yield _graded("rows", "Rows left out", outside, read, f"{text}no figure has them", SKEWED, VOID, numbers)
     late = counts.get("rows_late", 0)
     if late:
-        text = f"{_of(late, read + late)} rows came after their day had been kept; no figure has them"
+        text = f"{part(late, read + late, 'row')} came after the day had been kept; no figure has them"
         yield _graded("rows_late", "Late rows", late, read + late, text, SKEWED, VOID, {})
     unknown, strangers = counts.get("users_without_pre", 0), counts.get("pre_users_without_rows", 0)
     if unknown or strangers:
-        text = f"Of {_of(unknown, users)} users nothing is known from before, which CUPED is told; "
-        text += f"{number(strangers)} users known from before were not seen."
+        text = f"Of {part(unknown, users, 'user')} nothing is known from before, which CUPED is told; "
+        text += f"{counted(strangers, 'user')} known from before {'was' if strangers == 1 else 'were'} not seen."
         numbers = {"users_without_pre": unknown, "pre_users_without_rows": strangers}
         yield Check("covariates", "Users without a past", "ok", text, numbers)
     columns = [name for name in ("arm", "day") if counts.get(f"pre_{name}_left_out")]
@@ -244,7 +298,7 @@ def estimable(metrics: Sequence[MetricResult]) -> Iterator[Check]:
     }
     title = "Metrics that can be estimated"
     if not why:
-        yield Check("estimable", title, "ok", f"All {len(metrics)}.")
+        yield Check("estimable", title, "ok", f"All: {counted(len(metrics), 'metric')}.")
         return
     yield Check("estimable", title, "unknown", f"Not all. {'. '.join(dict.fromkeys(why.values()))}.", why)
 
@@ -264,7 +318,7 @@ def power(metrics: Sequence[MetricResult]) -> Iterator[Check]:
         wanted = min(result.minimum_effect or IMPLAUSIBLE, IMPLAUSIBLE)
         if least > wanted:
             blind[f"{result.metric}:{line.arm}"] = least
-            clauses.append(f"{result.label} of {line.arm} from ±{share(least)} only ({share(wanted)} would matter)")
+            clauses.append(f"{result.label} of {line.arm} from ±{share(least)} only ({asked(wanted)} would matter)")
     title = "Differences that would be found"
     if not blind:
         yield Check("power", title, "ok", f"All metrics would show {share(IMPLAUSIBLE, 0)} or less.")
@@ -300,13 +354,9 @@ def _graded(
     voids: float | None = None,
     numbers: Mapping[str, int] | None = None,
 ) -> Check:
-    part = count / total if total else 0.0
-    level: Level = "ok" if part <= warns else "warning" if voids is None or part <= voids else "invalid"
-    return Check(name, title, level, f"{text}.", {"events": count, "share": part, **(numbers or {})})
-
-
-def _of(count: int, total: int) -> str:
-    return f"{number(count)} of {number(total)}" + (f" ({share(count / total, 2)})" if count else "")
+    of = count / total if total else 0.0
+    level: Level = "ok" if of <= warns else "warning" if voids is None or of <= voids else "invalid"
+    return Check(name, title, level, f"{text}.", {"events": count, "share": of, **(numbers or {})})
 
 
 def _detectable(line: ArmEffect) -> float | None:

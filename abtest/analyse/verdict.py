@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from abtest.analyse.results import ArmEffect, Check, Deciding, Decision, MetricResult, Verdict
-from abtest.format import difference, listed, share, signed
+from abtest.format import difference, least, listed, signed
 from contracts.config.experiment import AnalysisPlan
 
 RULE = (
@@ -76,7 +76,7 @@ def decide(
 def beside_each_other(
     verdicts: Sequence[Verdict], primary: MetricResult, differ: Callable[[str, str, float], bool | None], alpha: float
 ) -> tuple[Verdict, ...]:
-    """The verdicts, and where several arms would ship, how each stands to the one that gained most.
+    """The verdicts, and where several arms would ship, how each stands to the one that improved most.
 
     Args:
         verdicts: on all treatment arms.
@@ -94,9 +94,9 @@ def beside_each_other(
     best, *rest = shipping
     less = {arm: bool(differ(best, arm, alpha / len(rest))) for arm in rest}
     equal = [arm for arm in rest if not less[arm]]
-    beside = {arm: f"{arm} gained less than {best}." for arm in rest if less[arm]}
+    beside = {arm: f"{arm} improved less than {best}." for arm in rest if less[arm]}
     beside |= {arm: f"{arm} cannot be told from {best}." for arm in equal}
-    beside[best] = f"Ship {best}; {listed(equal)} cannot be told from it." if equal else f"{best} gained most."
+    beside[best] = f"Ship {best}; {listed(equal)} cannot be told from it." if equal else f"{best} improved most."
     return tuple(replace(verdict, beside=beside.get(verdict.arm, "")) for verdict in verdicts)
 
 
@@ -125,7 +125,8 @@ def _of_primary(result: MetricResult, by: Deciding) -> tuple[Decision, str]:
     elif by.worse.holds:
         decision, text = _unless(by.worse.doubt, "hold", f"{label} {_moved(result, worse=True)}", "wrong")
     elif by.short.holds and not by.short.doubt:
-        decision, text = "hold", f"{label} has not gained the {share(result.minimum_effect)} that are worth shipping"
+        short = "gained" if result.direction == "increase" else "fallen by"
+        decision, text = "hold", f"{label} has not {short} the {least(result.minimum_effect)} that are worth shipping"
     elif not by.better.holds:
         text = f"{label} may have risen or fallen; {why or 'its interval includes zero'}"
     elif not by.better.doubt and _gain(result, by) < result.minimum_effect:

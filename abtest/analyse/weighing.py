@@ -11,17 +11,17 @@ from functools import cached_property
 import numpy as np
 
 from abtest.analyse.results import ArmEffect, MetricResult
+from abtest.format import few_events
 from abtest.format import share as percent
 from abtest.stats.cuped import Adjustment
 from abtest.stats.effects import Effect, compare, quantile
 from abtest.stats.evidence import Evidence, evidence
 from abtest.stats.jackknife import Buckets, jackknife
 from abtest.stats.largest import Largest, without
-from abtest.stats.metrics import FEW, Declared, Metric, Quantile
+from abtest.stats.metrics import FEW, LARGEST_SHARE, Declared, Metric, Quantile
 from abtest.stats.moments import Moments
 
 ONE_USER = 1 / FEW  # of the squared error of a difference: as if it rested on `FEW` users
-LARGEST_SHARE = 0.1  # of a column's sum
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def weigh(
     value = metric.estimate(users.moments[control]).value
     if value is None or effect.difference is None:
         return Weighed(result, line, None, _nothing, effect.reason or "it cannot be estimated", None, by_arm)
+    if effect.difference_std_error is None:
+        return Weighed(result, line, None, _nothing, effect.reason or "it cannot be estimated", None, by_arm)
     if not effect.difference_std_error:
         return _alike(result, line, effect.difference, value, by_arm, min(users.moments[arm].n for arm in arms))
     on_log = _of_log(effect, alpha, value)
@@ -128,7 +130,7 @@ def weigh(
 
     reason, ship_reason = _one_user(by_arm, by_log=by_log)
     if not by_log and ship_reason is None and not users.largest and events < FEW:
-        ship_reason = f"only {events:.0f} effective events"
+        ship_reason = few_events(events)
     return Weighed(result, line, statistic, agreeing, reason, ship_reason, by_arm)
 
 
@@ -158,7 +160,7 @@ def _one_user(by_arm: Mapping[str, Evidence], *, by_log: bool) -> tuple[str | No
     for arm, each in by_arm.items():
         if each.share is None or each.share <= LARGEST_SHARE:
             continue
-        few = f"only {each.events:.0f} effective events in arm {arm}, where " if each.events < FEW else ""
+        few = f"{few_events(each.events)} in arm {arm}, where " if each.events < FEW else ""
         there = "" if few else f" in arm {arm}"
         ship_reason = f"{few}one user has {percent(each.share)} of {_words(each.column)}{there}"
         if together and each.share * each.total > LARGEST_SHARE * together:
@@ -169,7 +171,8 @@ def _one_user(by_arm: Mapping[str, Evidence], *, by_log: bool) -> tuple[str | No
     for arm, each in by_arm.items():
         if each.error_share is None:
             continue
-        few = f"only {each.events:.0f} effective events in arm {arm}, and one user has"
+        few = f"{few_events(each.events)} in arm {arm}, and one user has"
+        few = few if each.events < FEW else f"one user of arm {arm} has"
         if each.error_share > ONE_USER or each.error_share == 0:
             ship_reason = ship_reason or (
                 f"{few} {percent(each.error_share)} of its squared error"

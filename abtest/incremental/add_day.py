@@ -20,8 +20,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from abtest.aggregate.aggregate import SEGMENTS, aggregate, bucket_of, bucketed
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table, arranged, did_something_before
+from abtest.format import counted
 from abtest.incremental.cross_day_moments import DayRows, moments_with, summarised
 from abtest.incremental.store import COVARIATES, Kept, RunKey, commit, load_roster, write_day, write_roster
+from abtest.read.checks import CHANGING
 from abtest.read.engines import DataError
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
@@ -31,29 +33,45 @@ from abtest.stats.winsorize import Cap, contribution
 UNKNOWN_PLACE, NEVER_KEPT = -1, -2  # of a user who has not come, and of one who came in two arms on the first day
 
 
+class ChangedError(DataError):
+    """Users whose covariates are other ones on a later day: `users` of them, of whom `user` is the key of one."""
+
+    def __init__(self, column: str, users: int, user: int) -> None:
+        self.column, self.users, self.user = column, users, user
+        super().__init__(self.said(str(user)))
+
+    def said(self, name: str) -> str:
+        """With that user's name."""
+        met = f"{counted(self.users, *CHANGING)} (first: user_id {name})"
+        return f"The data cannot be used: column '{self.column}' has {met}."
+
+
 class _Newcomers(NamedTuple):
     """Users of a table whose first day it is, sorted by run and id."""
 
     users: Ints  # (N,) index into the table's users
     pre: Floats  # (N, P)
     runs: dict[RunKey, slice]  # their places
-    without_pre: int  # users whose covariates, given once for all users, are not known
+    without_pre: int  # users of whom a covariate is not known
+    without_row: int  # of them, those whom the covariates given once for all users lack
 
 
-def add_day(kept: Kept, table: Table, counts: Mapping[str, int] | None = None) -> Kept:
+def add_day(kept: Kept, table: Table, counts: Mapping[str, int] | None = None, day: int | None = None) -> Kept:
     """One more day, which is kept.
 
     Args:
         kept: the days before.
         table: of the day's users, all with a row on it and on no other day.
         counts: what was met in its rows; kept with those of the days before.
+        day: which day it is, for a table that has no row because no user of the day may stay; None: by the rows.
 
     Raises:
         DataError: the day is not after those kept, or the table has several.
 
     """
-    day = int(table.day[0]) if len(table.day) else -1
-    if day < 0 or table.day[-1] != day:
+    if day is None:
+        day = int(table.day[0]) if len(table.day) else -1
+    if day < 0 or (table.day != day).any():
         raise DataError("A day that is added needs rows, and rows of that day alone.")
     if kept.days and day <= kept.days[-1].day:
         raise DataError(
@@ -77,12 +95,13 @@ def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
         roster["gone"][place[in_two_arms]] = True
     returning = np.flatnonzero(came_before & ~gone & ~in_two_arms)
     returning = returning[np.argsort(place[returning])]
+    _require_same_covariates(kept, table, place[returning], returning)
     new = _newcomers(kept, table, day, np.flatnonzero(~came_before & ~gone))
     row_count = counts["rows"] or len(table.day)
     counts.update(kept.counts)
+    counts["users_without_pre"] += new.without_pre
     if kept.has_covariates_of_their_own:
-        counts["users_without_pre"] += new.without_pre
-        counts["pre_users_without_rows"] -= len(new.users) - new.without_pre
+        counts["pre_users_without_rows"] -= len(new.users) - new.without_row
     users = np.concatenate([returning, new.users])
     newcomers = slice(kept.places, kept.places + len(new.users))
     rows = DayRows(
@@ -131,9 +150,10 @@ def _without_left_out(kept: Kept, left_out: Ints, roster: dict[str, Any], counts
         roster["gone"][place[old]] = True
     if kept.has_covariates_of_their_own and len(new):
         ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
-        known = int((places_of(ids, np.arange(len(ids)), new) >= 0).sum())
-        counts["users_without_pre"] += len(new) - known
-        counts["pre_users_without_rows"] -= known
+        at = places_of(ids, np.arange(len(ids)), new)
+        known = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
+        counts["users_without_pre"] += len(new) - len(known) + _unknown(kept, known)
+        counts["pre_users_without_rows"] -= len(known)
     ids = np.concatenate([roster["ids"], new])
     places = np.concatenate([roster["places"], np.full(len(new), NEVER_KEPT)])
     order = np.argsort(ids, kind="stable")
@@ -179,15 +199,16 @@ def _rows_of_runs(runs: Mapping[RunKey, slice], places: Ints) -> dict[RunKey, sl
 
 
 def _newcomers(kept: Kept, table: Table, day: int, users: Ints) -> _Newcomers:
-    pre, without_pre = table.pre[users], 0
+    pre, without_row = table.pre[users], 0
     if kept.has_covariates_of_their_own:
         ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
         at = places_of(ids, np.arange(len(ids)), table.user_id[users])
         pre = np.zeros((len(users), len(kept.covariates)))
         pre[at >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
-        without_pre = int((at < 0).sum())
+        without_row = int((at < 0).sum())
         if UNKNOWN in kept.covariates:
             pre[at < 0, kept.covariates.index(UNKNOWN)] = 1.0
+    without_pre = _unknown(kept, pre)
     arm, is_new = table.arm[users], ~did_something_before(kept.covariates, pre)
     order = np.lexsort((table.user_id[users], is_new, arm))
     runs, end = {}, kept.places
@@ -196,7 +217,26 @@ def _newcomers(kept: Kept, table: Table, day: int, users: Ints) -> _Newcomers:
             begin, end = end, end + int(((arm == i) & inside).sum())
             if begin < end:
                 runs[RunKey(day, name, segment)] = slice(begin, end)
-    return _Newcomers(users[order], pre[order], runs, without_pre)
+    return _Newcomers(users[order], pre[order], runs, without_pre, without_row)
+
+
+def _require_same_covariates(kept: Kept, table: Table, places: Ints, users: Ints) -> None:
+    """That users who come again, sorted by place, have the covariates that they came with."""
+    if kept.has_covariates_of_their_own or not kept.covariates:
+        return
+    for day in kept.days:
+        begin, end = np.searchsorted(places, [day.newcomers.start, day.newcomers.stop])
+        had = kept.array("pre", day.day)[places[begin:end] - day.newcomers.start]
+        other = table.pre[users[begin:end]] != had
+        if other.any():
+            column = int(other.any(axis=0).argmax())
+            changed = users[begin:end][other[:, column]]
+            raise ChangedError(kept.covariates[column], len(changed), int(table.user_id[changed[0]]))
+
+
+def _unknown(kept: Kept, pre: Floats) -> int:
+    """How many users lack a covariate."""
+    return int((pre[:, kept.covariates.index(UNKNOWN)] == 1).sum()) if UNKNOWN in kept.covariates else 0
 
 
 def _buckets(kept: Kept, ids: Ints, arm: Ints, rows: DayRows) -> dict[str, Buckets]:
@@ -326,6 +366,9 @@ def _without_users(kept: Kept, ids: Ints, places: Ints) -> Kept:
             new = inside & (first == day.day)
             sums[group] = sums[group] - _sums_about(day.about[group], values[inside[user]], pre[new])
         days.append(replace(day, sums=sums))
+    counts = Counter(kept.counts)
+    if not kept.has_covariates_of_their_own:  # where they are, users in two arms are counted too
+        counts["users_without_pre"] -= _unknown(kept, pre)
     return replace(
         kept,
         moments=moments,
@@ -333,6 +376,7 @@ def _without_users(kept: Kept, ids: Ints, places: Ints) -> Kept:
         buckets_through=buckets_through,
         histograms=histograms,
         days=tuple(days),
+        counts=dict(counts),
         in_two_arms=kept.in_two_arms + len(ids),
     )
 

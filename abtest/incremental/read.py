@@ -5,19 +5,25 @@ What `abtest.read.rows.read` gives of all days, by `abtest.incremental.add_day` 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
 
 from abtest.aggregate.aggregate import without_covariate
 from abtest.aggregate.archive import Counted
 from abtest.aggregate.user_days import UNKNOWN
 from abtest.aggregate.winsorize import caps_of, known_before
-from abtest.incremental.add_day import add_day, caps_so_far
+from abtest.incremental.add_day import ChangedError, add_day, caps_so_far
 from abtest.incremental.store import COVARIATES, MANIFEST, Kept, create, load
-from abtest.read.checks import DAY
+from abtest.read.csv_files import place_of
 from abtest.read.days import days_of, shown
 from abtest.read.engines import DataError, batches
-from abtest.read.rows import before, gaps, no_covariates, one_day, wanted
+from abtest.read.problems import DAY, MISSING, Fault, Met, Problems
+from abtest.read.rows import before, gaps, inside_covariates, name_of, no_covariates, one_day, wanted
+from abtest.read.spill import USER
 from abtest.stats.metrics import Capped, capped_columns, require_known_before
 from contracts.config.experiment import Experiment
 
@@ -68,18 +74,25 @@ def read(folder: Path, table: "ir.Table", experiment: Experiment, pre: "ir.Table
         kept = create(folder, experiment, columns, covariates, (ids, values), spread, caps)
     else:
         caps = caps_of(to_cap, {}, {}, in_advance=True)
-        kept = create(folder, experiment, columns, inside, spread=spread, caps=caps)
+        kept = create(folder, experiment, columns, inside_covariates(inside), spread=spread, caps=caps)
     days = _days(table, experiment)
+    outside = sum(day.rows for number, day in days.items() if not 0 <= number < experiment.days)
+    days = {number: day for number, day in days.items() if 0 <= number < experiment.days}
     _require_order(kept, days)
     for number in sorted(days):
         if not kept.days or number > kept.days[-1].day:
             rows = table.filter(table[DAY].isin(days[number].values))
-            kept = add_day(kept, *one_day(rows, experiment, kept.own_columns))
+            try:
+                kept = add_day(kept, *one_day(rows, experiment, kept.own_columns, _of_days(kept)), number)
+            except ChangedError as changed:
+                raise DataError(changed.said(name_of([table], changed.user))) from changed
     whole = replace(kept.aggregate, caps=caps_so_far(kept))
-    if UNKNOWN in whole.covariates and not kept.counts.get("users_without_pre"):
+    if UNKNOWN in whole.covariates and UNKNOWN not in inside and not kept.counts.get("users_without_pre"):
         whole = without_covariate(whole, UNKNOWN)
     counts = {**kept.counts, "rows_late": _late(kept, days), "users_in_two_arms": kept.in_two_arms, **gaps(whole)}
     counts |= no_covariates(pre)
+    if outside:  # of the table as it is now
+        counts |= {"rows": counts.get("rows", 0) + outside, "rows_outside_days": outside}
     return Counted(whole, {name: count for name, count in counts.items() if count})
 
 
@@ -103,10 +116,17 @@ def _kept_caps(experiment: Experiment, *, own_table: bool) -> tuple[Capped, ...]
     return wanted
 
 
+def _of_days(kept: Kept) -> tuple[str, ...]:
+    """The covariates that come with the days."""
+    return () if kept.has_covariates_of_their_own else kept.covariates
+
+
 def _require(kept: Kept, columns: Sequence[str], spread: Sequence[str], inside: Sequence[str], more: bool) -> None:
     """`inside`: covariates that the table has; `more`: there is a table of them too."""
-    if not kept.has_covariates_of_their_own and (more or tuple(inside) != kept.covariates):
-        had = ", ".join(kept.covariates) or "no covariates"
+    if not kept.has_covariates_of_their_own and (
+        more or set(kept.covariates) not in (set(inside), set(inside_covariates(inside)))
+    ):
+        had = ", ".join(name for name in kept.covariates if name != UNKNOWN) or "no covariates"
         raise DataError(
             f"{kept.folder} was begun with {had} in the table of days; give the same, or begin another folder."
         )
@@ -134,19 +154,39 @@ def _late(kept: Kept, days: Mapping[int, DayOfTable]) -> int:
 
 
 def _days(table: "ir.Table", experiment: Experiment) -> dict[int, DayOfTable]:
-    """The table's days by day of the experiment; those outside it are left out."""
+    """The table's days by day of the experiment, those outside it among them.
+
+    Raises:
+        DataError: one is missing, or is no day.
+
+    """
     days: dict[int, DayOfTable] = {}
-    for batch in batches(table.group_by(DAY).aggregate(rows=table.count()), [DAY, "rows"]):
+    faulty: dict[Fault, list[tuple[Any, int]]] = {}
+    for batch in [*batches(table.group_by(DAY).aggregate(rows=table.count()), [DAY, "rows"])]:
         values = batch.column(DAY)
-        if values.null_count:
-            raise DataError(f"The data cannot be used: column '{DAY}' has missing values.")
-        numbers, unusable, what = days_of(values, experiment)
-        if unusable.any():
-            wrong = shown(values[int(unusable.argmax())].as_py())
-            raise DataError(f"The data cannot be used: column '{DAY}' has {what} (first: {wrong}).")
+        numbers, unusable, fault = days_of(values, experiment)
+        missing = values.is_null().to_numpy(zero_copy_only=False)
+        for wrong, what in ((missing, MISSING), (unusable, fault)):
+            found = batch.filter(pa.array(wrong))
+            for value, rows in zip(*(found.column(name).to_pylist() for name in (DAY, "rows")), strict=True):
+                faulty.setdefault(what, []).append((value, rows))
+        numbers = np.where(missing | unusable, 0, numbers)
         for number, value, rows in zip(
             numbers.tolist(), values.to_pylist(), batch.column("rows").to_pylist(), strict=True
         ):
             before = days.get(number, DayOfTable((), 0))
             days[number] = DayOfTable((*before.values, value), before.rows + rows)
-    return {number: day for number, day in days.items() if 0 <= number < experiment.days}
+    problems = Problems()
+    for what, met in faulty.items():
+        problems.add(what, DAY, sum(rows for _, rows in met), _met(table, [value for value, _ in met]))
+    said = problems.sentence(place_of=partial(place_of, table))
+    if said:
+        raise DataError(said)
+    return days
+
+
+def _met(table: "ir.Table", days: list[Any]) -> Met:
+    """The first row of some days."""
+    rows = table.filter(table[DAY].isnull() if days == [None] else table[DAY].isin(days)).limit(1)
+    row = next(batch.to_pylist()[0] for batch in batches(rows, [USER, DAY]) if batch.num_rows)
+    return Met(", ".join(f"{name} {shown(value)}" for name, value in row.items()), row=row)

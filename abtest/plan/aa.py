@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import binomtest, kstest
 
 from abtest.aggregate.user_days import Table
+from abtest.format import counted
 from abtest.stats.cuped import adjust
 from abtest.stats.effects import compare
 from abtest.stats.estimates import Estimate
@@ -71,7 +72,7 @@ def replay(
 
     """
     if len(values) < 4:
-        raise ValueError(f"{len(values)} users are too few to be shuffled into two arms")
+        raise ValueError(f"{counted(len(values), 'user is', 'users are')} too few to be shuffled into two arms")
     ways: list[Sequence[str]] = [(), covariates] if covariates else [()]
     tests = [(metric, way) for metric in metrics for way in ways]
     p_values: list[list[float]] = [[] for _ in tests]
@@ -129,6 +130,7 @@ def _level(name: str, by_cuped: bool, p_values: Floats, alpha: float, reason: st
     positives = int((p_values < alpha).sum())
     interval = binomtest(positives, p_values.size, alpha).proportion_ci(CONFIDENCE)
     holds, wanted = bool(interval.low <= alpha <= interval.high), enough(alpha)
+    few = counted(int(p_values.size), "replicate is", "replicates are")
     conclusive = not holds or p_values.size >= wanted
     return Level(
         name,
@@ -139,7 +141,7 @@ def _level(name: str, by_cuped: bool, p_values: Floats, alpha: float, reason: st
         float(interval.high),
         float(kstest(p_values, "uniform").pvalue),
         holds if conclusive else None,
-        None if conclusive else f"{p_values.size} replicates are too few to tell, at least {wanted} are needed",
+        None if conclusive else f"{few} too few to tell, at least {wanted} are needed",
     )
 
 

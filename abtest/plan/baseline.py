@@ -17,7 +17,7 @@ from abtest.aggregate.winsorize import capped_sums
 from abtest.collect.state import PRE_DAYS, CollectorState
 from abtest.plan.power import Baseline, measured, steady
 from abtest.stats.cuped import adjust
-from abtest.stats.estimates import Estimate
+from abtest.stats.estimates import SMALLEST, Estimate
 from abtest.stats.metrics import STREAMED_BEFORE, Capped, Mean, Ratio
 from abtest.stats.moments import Floats, Moments
 from contracts.config.experiment import Experiment
@@ -169,8 +169,8 @@ def _known(metric: Mean | Ratio, estimate: Estimate, moments: Moments, days: int
     known = Known(moments.n, days, estimate.value, events)
     if estimate.value is None or estimate.variance is None:
         return replace(known, reason=estimate.reason)
-    if estimate.value <= 0 or estimate.variance <= 0:
-        return replace(known, reason="it has no value above 0" if estimate.value <= 0 else "all users are alike")
+    if estimate.value < SMALLEST or estimate.variance <= 0:
+        return replace(known, reason="it has no value above 0" if estimate.value < SMALLEST else "all users are alike")
     return known
 
 

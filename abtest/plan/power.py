@@ -15,24 +15,30 @@ Sources:
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.special import gammainccinv, gammaincinv
 
+from abtest.format import counted
 from abtest.stats.columns import Column
 from abtest.stats.confidence_sequence import critical_values
 from abtest.stats.cumulative import FIRST, so_far, sums_so_far
 from abtest.stats.effects import ALPHA, POWER, quantile
+from abtest.stats.estimates import SMALLEST
 from abtest.stats.group_sequential import boundaries, fractions
-from abtest.stats.metrics import Mean, Ratio
+from abtest.stats.metrics import FEW, LARGEST_SHARE, Mean, Ratio
 from abtest.stats.moments import Floats, Moments
 from abtest.stats.multinormal import correlation, falling_root, rectangle
+from contracts.config.metric_plan import LARGEST_EFFECT
 
 Kind = Literal["fixed", "group-sequential", "confidence-sequence"]
 POINTS = 1024
 STEPS, LARGEST = 60, 20.0  # of a fixed point; the largest log ratio it may pass through
+MOST_USERS = 10**15  # of an arm; more are no plan
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,12 @@ class Baseline:
 class Plan:
     """An experiment planned. `by_day` (D,): the smallest relative effect found, had it been planned to take d + 1 days.
 
-    `days`: the fewest that find `effect`; None where none of the days known does. `users`: per arm, as many as would be
-    needed if it took all the days known: more traffic in the same rhythm. `inflation`: users over those that one look
-    at the end needs, for all the days. `reason`: why `days` is missing.
+    None of `by_day` where only one beyond `LARGEST_EFFECT` would be. `days`: the fewest that find `effect` and bring
+    `least_users`; None where none of the days known does. `users`: per arm, as many as would be needed if it took all
+    the days known: more traffic in the same rhythm; empty where that is more than `MOST_USERS`. `least_users`: of an
+    arm, below which the verdict's rule (docs/verdict.md) ships nothing, see `least_users`; `by_rule`: whether that, and
+    not the effect, asks for `users`. `inflation`: users over those that one look at the end needs, for all the days.
+    `reason`: why `days` is missing.
     """
 
     kind: Kind
@@ -70,9 +79,11 @@ class Plan:
     days: int | None
     users: dict[str, int]
     inflation: float
-    by_day: tuple[float, ...]
+    by_day: tuple[float | None, ...]
     users_by_day: tuple[int, ...]
     reason: str | None = None
+    least_users: int = FEW
+    by_rule: bool = False
 
 
 def measured(
@@ -102,7 +113,7 @@ def measured(
     counted = Mean("visits", "", "", "", visits)
     so_far_by_day = moments.sums(dict(sums_so_far([metric, counted], range(days))).items())
     estimates = [look.estimate(so_far_by_day) for look in looks]
-    if any(e.value is None or e.value <= 0 or not e.variance or e.influence is None for e in estimates):
+    if any(e.value is None or e.value < SMALLEST or not e.variance or e.influence is None for e in estimates):
         raise ValueError(f"{metric.name} has no value above 0 with a variance after each of {days} days")
     W = np.stack([e.influence / e.value for e in estimates if e.influence is not None and e.value is not None])
     covariance = W @ so_far_by_day.covariances @ W.T / so_far_by_day.n
@@ -207,22 +218,73 @@ def plan(
     smallest = np.array(drifts) * errors
     for _ in range(0 if rate is None else STEPS):  # the error depends on the effect, and so the smallest on itself
         smallest = np.minimum(np.array(drifts) * errors_at(math.copysign(1.0, effect) * smallest), LARGEST)
-    by_day = np.expm1(smallest)
+    by_day = np.expm1(np.minimum(smallest, LARGEST))
     wanted = abs(math.log1p(effect))
-    days = next((day for day, d in enumerate(drifts, 1) if d * errors[day - 1] <= wanted), None)
-    needed = baseline.users[-1] * (drifts[-1] * errors[-1] / wanted) ** 2
+    rule = [least_users(float(spread), effect, power, rate) for spread in baseline.spread]
+    rarest = min(weights.values()) / whole
+    days = next(
+        (
+            day
+            for day, d in enumerate(drifts, 1)
+            if d * errors[day - 1] <= wanted and baseline.users[day - 1] * rarest >= rule[day - 1]
+        ),
+        None,
+    )
+    with np.errstate(over="ignore"):
+        for_effect = float(baseline.users[-1] * np.square(drifts[-1] * errors[-1] / wanted))
+    needed = max(for_effect, rule[-1] / rarest)
+    users = {arm: needed * weight / whole for arm, weight in weights.items()}
+    too_many = not max(users.values()) <= MOST_USERS
     return Plan(
         kind,
         effect,
         alpha,
         power,
         days,
-        {arm: math.ceil(needed * weight / whole) for arm, weight in weights.items()},
+        {} if too_many else {arm: math.ceil(n * (1 - 1e-12)) for arm, n in users.items()},
         (drifts[-1] / one_look(alpha, power)) ** 2,
-        tuple(by_day.tolist()),
+        tuple(each if each <= LARGEST_EFFECT else None for each in by_day.tolist()),
         tuple(int(n) for n in np.round(baseline.users)),
-        None if days else f"{baseline.days} days are too few to find {effect:+.2%}",
+        None if days else f"{counted(baseline.days, 'day is', 'days are')} too few to find {effect:+.2%}",
+        rule[-1],
+        by_rule=rule[-1] / rarest > for_effect,
     )
+
+
+def least_users(spread: float, effect: float, power: float, rate: float | None = None) -> int:
+    """Users of an arm below which the verdict's rule (docs/verdict.md) ships too seldom, whatever the effect.
+
+    An arm needs `FEW` users and `FEW` effective events, of which n / spread are expected, and no user may have more
+    than `LARGEST_SHARE` of its sum. Events are taken to vary as Poisson's do: P(N >= k) = P(k, expected), the
+    incomplete gamma function. Where the metric is a share of users, 1 / `LARGEST_SHARE` of them have to do it; else
+    users are taken to be gamma distributed, with that mean and that variance, and the largest of n in two arms is at
+    most their quantile at power^(1 / 2n).
+
+    Args:
+        spread: relative variance of the metric from one user.
+        effect: relative; the treatment's share is that of the control changed by it.
+        power: probability that an arm has enough of each.
+        rate: the control's share, where the metric is a share of users.
+
+    >>> least_users(0.36, 5.0, 0.8), least_users(100.0, 0.5, 0.8), least_users(99.0, 5.0, 0.8, rate=0.01)
+    (34, 4338, 2340)
+
+    """
+    events = float(gammaincinv(FEW, power))
+    if rate is not None:
+        rarer = min(rate, rate * (1 + effect))
+        doing = float(gammaincinv(1 / LARGEST_SHARE, power))
+        return math.ceil(max(FEW, events * (1 - rarer) / rarer, doing / rarer))
+    fewest = math.ceil(max(FEW, events * spread))
+
+    def is_enough(users: int) -> bool:
+        largest = spread * float(gammainccinv(1 / spread, -math.expm1(math.log(power) / (2 * users))))
+        return largest <= LARGEST_SHARE * users
+
+    most = fewest
+    while not is_enough(most):
+        most *= 2
+    return bisect_left(range(fewest, most), True, key=is_enough) + fewest  # the more users, the less one can have
 
 
 def _relative_spread(rate: float, log_ratio: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """Arrow batches of rows made checked records, and records the tables that aggregates are made of."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,48 +11,31 @@ import pyarrow.compute as pc
 
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table, arranged
 from abtest.read.days import days_of, shown
-from abtest.read.engines import DataError
+from abtest.read.problems import ARM, DAY, MISSING, Fault, Met, Problems
 from abtest.read.spill import USER, Records
 from abtest.read.users import are_whole, keys_of
 from abtest.stats.moments import Floats
 from contracts.config.experiment import Experiment
 
-ARM, DAY = "arm", "day"
-LARGEST = 1e150  # the square of a larger one, or the sum of such squares, is more than a double holds
-REPEATED = "repeated users in the table of covariates"
-REPEATED_DAYS = "rows of a user and day that another row has"
-
-
-@dataclass
-class Problems:
-    """What makes the data unusable: by (what it is, column), how often, and the first place it was met."""
-
-    found: Counter[tuple[str, str]] = field(default_factory=Counter)
-    first: dict[tuple[str, str], tuple[str, int | None]] = field(default_factory=dict)
-
-    def add(self, what: str, column: str, count: int, where: str, user: int | None = None) -> None:
-        """`user`: the key of one whom `where` calls ``{user}``, as the table's own name of it is not at hand."""
-        self.found[what, column] += count
-        self.first.setdefault((what, column), (where, user))
-
-    def take(self, other: "Problems") -> None:
-        self.found.update(other.found)
-        self.first = {**other.first, **self.first}
-
-    def raise_any(self, name_of: Callable[[int], str] = str) -> None:
-        """One sentence with all of them; `name_of`: what the table calls a user, by the key.
-
-        Raises:
-            DataError: there are any.
-
-        """
-        if self.found:
-            sentences = []
-            for (what, column), count in self.found.items():
-                where, user = self.first[what, column]
-                first = where if user is None else where.replace("{user}", name_of(user))
-                sentences.append(f"column '{column}' has {count} {what} (first: {first})")
-            raise DataError(f"The data cannot be used: {'; '.join(sentences)}.")
+# Statistics raise values to the fourth power (Fieller's interval) and add these up, and a double holds 1e±308.
+LARGEST, SMALLEST = 1e60, 1e-60
+REPEATED = Fault("repeated user in the table of covariates", "repeated users in the table of covariates")
+REPEATED_DAYS = Fault("row of a user and day that another row has", "rows of a user and day that another row has")
+UNSURE = Fault(
+    "value that is no whole number below 2⁵³, so not surely one user",
+    "values that are no whole number below 2⁵³, so not surely one user",
+)
+NOT_A_NUMBER = Fault("value that is not a number", "values that are not a number")
+INFINITE = Fault("infinite value", "infinite values")
+TOO_LARGE = Fault(
+    "value beyond ±1e60, whose powers no double holds", "values beyond ±1e60, whose powers no double holds"
+)
+_COUNTED = "though it counts something or is what a ratio or a quantile is taken of"
+NEGATIVE = Fault(f"negative value, {_COUNTED}", f"negative values, {_COUNTED}")
+CHANGING = Fault(
+    "row that differs from another row of its user, but covariates belong to a user",
+    "rows that differ from another row of their user, but covariates belong to a user",
+)
 
 
 class Reader:
@@ -69,6 +52,7 @@ class Reader:
         as_text = keys_of(pa.array([str(tester) for tester in testers], pa.string()))
         self.testers = np.array(testers, np.int64), as_text
         self.problems, self.counts = Problems(), Counter[str]()
+        self.largest: dict[str, float] = {}  # by column, the value furthest from 0
 
     def another(self) -> "Reader":
         """One for the same data that has met nothing yet, such as for another thread."""
@@ -78,6 +62,20 @@ class Reader:
         """What another reader of the same data has met."""
         self.counts.update(other.counts)
         self.problems.take(other.problems)
+        self.largest = {
+            column: max(self.largest.get(column, 0.0), other.largest.get(column, 0.0))
+            for column in {**self.largest, **other.largest}
+        }
+
+    def too_small(self) -> str | None:
+        """A sentence on a column whose values are all too near 0, so that their squares vanish; None where none is."""
+        for column, largest in self.largest.items():
+            if 0 < largest < SMALLEST:
+                return (
+                    f"The data cannot be used: column '{column}' has no value further from 0 than {largest:.3g}, and "
+                    "no double holds the powers of values below 1e-60; give it in a smaller unit."
+                )
+        return None
 
     def days(self, batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
         """Checked records of rows within the experiment."""
@@ -85,9 +83,9 @@ class Reader:
         arm = batch.column(ARM)
         at = pc.index_in(arm, pa.array(self.arms, arm.type if not pa.types.is_dictionary(arm.type) else pa.string()))
         missing = arm.is_null()
-        self._bad(batch, missing, "missing values", ARM)
+        self._bad(batch, missing, MISSING, ARM)
         self._bad(batch, pc.and_(at.is_null(), pc.invert(missing)), _other_than(self.arms), ARM)
-        self._bad(batch, batch.column(DAY).is_null(), "missing values", DAY)
+        self._bad(batch, batch.column(DAY).is_null(), MISSING, DAY)
         day, unusable, what = days_of(batch.column(DAY), self.experiment)
         if unusable.any():
             self._bad(batch, pa.array(unusable), what, DAY)
@@ -104,14 +102,22 @@ class Reader:
         return records if inside.all() else records[inside]
 
     def values(self, batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
-        """Records of a batch's users and numbers, checked; `ARM` and `DAY`, which are neither, are 0."""
+        """Records of a batch's users and numbers, checked; `ARM` and `DAY`, which are neither, are 0.
+
+        Where `dtype` has `UNKNOWN`, a covariate may be missing: it is 0 then, and `UNKNOWN` 1.
+        """
         records = np.zeros(batch.num_rows, dtype)
-        for column in dtype.names or ():
-            if column in {ARM, DAY}:
+        names = dtype.names or ()
+        unknown = np.zeros(batch.num_rows, bool)
+        needed = {USER, *(self.columns if ARM in names else ())} if UNKNOWN in names else {*names}
+        for column in names:
+            if column in {ARM, DAY} or column not in batch.schema.names:
                 continue
             values = batch.column(column)
-            if values.null_count:
-                self._bad(batch, values.is_null(), "missing values", column)
+            if values.null_count and column not in needed:
+                unknown |= values.is_null().to_numpy(zero_copy_only=False)
+            elif values.null_count:
+                self._bad(batch, values.is_null(), MISSING, column)
             if column == USER:
                 records[USER] = self._users(batch, values)
                 continue
@@ -121,38 +127,42 @@ class Reader:
             numbers = values.to_numpy(zero_copy_only=False)
             self._check(batch, column, numbers)
             records[column] = numbers
+        if unknown.any():
+            records[UNKNOWN] = np.maximum(records[UNKNOWN], unknown)
         return records
 
     def _users(self, batch: pa.RecordBatch, values: pa.Array) -> Ints:
         if pa.types.is_floating(values.type):
             numbers = pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False)
-            self._bad(batch, pa.array(np.isnan(numbers)), "missing values", USER)
+            self._bad(batch, pa.array(np.isnan(numbers)), MISSING, USER)
             unsure = ~are_whole(numbers) & ~np.isnan(numbers)
-            self._bad(
-                batch, pa.array(unsure), "values that are no whole number below 2⁵³, so not surely one user", USER
-            )
+            self._bad(batch, pa.array(unsure), UNSURE, USER)
         return keys_of(values)
 
     def _check(self, batch: pa.RecordBatch, column: str, values: Floats) -> None:
-        if not len(values) or (values.min() >= 0 and values.max() <= LARGEST):  # NaN fails both
+        if not len(values):
             return
-        self._bad(batch, pa.array(np.isnan(values)), "values that are not a number", column)
-        self._bad(batch, pa.array(np.isinf(values)), "infinite values", column)
+        least, most = float(values.min()), float(values.max())
+        if least >= 0 and most <= LARGEST:  # NaN fails both
+            self.largest[column] = max(self.largest.get(column, 0.0), most)
+            return
+        finite = np.abs(values[np.isfinite(values)], dtype=np.float64)
+        self.largest[column] = max(self.largest.get(column, 0.0), float(finite.max(initial=0.0)))
+        self._bad(batch, pa.array(np.isnan(values)), NOT_A_NUMBER, column)
+        self._bad(batch, pa.array(np.isinf(values)), INFINITE, column)
         too_large = (np.abs(values, dtype=np.float64) > LARGEST) & np.isfinite(values)
-        self._bad(batch, pa.array(too_large), "values beyond ±1e150, whose squares no double holds", column)
+        self._bad(batch, pa.array(too_large), TOO_LARGE, column)
         if column in self.counted:
-            what = "negative values, though it counts something or is what a ratio or a quantile is taken of"
-            self._bad(batch, pa.array((values < 0) & np.isfinite(values)), what, column)
+            self._bad(batch, pa.array((values < 0) & np.isfinite(values)), NEGATIVE, column)
 
-    def _bad(self, batch: pa.RecordBatch, which: pa.Array, what: str, column: str) -> None:
+    def _bad(self, batch: pa.RecordBatch, which: pa.Array, fault: Fault, column: str) -> None:
         count = pc.sum(which).as_py() or 0
         if count:
             place = which.index(True).as_py()
-            row = {name: batch.column(name)[place].as_py() for name in batch.schema.names}
-            where = ", ".join(
-                f"{name} {shown(row[name])}" for name in dict.fromkeys((USER, DAY, column)) if name in row
-            )
-            self.problems.add(what, column, count, where)
+            names = [name for name in dict.fromkeys((USER, DAY, column)) if name in batch.schema.names]
+            row = {name: batch.column(name)[place].as_py() for name in names}
+            where = ", ".join(f"{name} {shown(value)}" for name, value in row.items())
+            self.problems.add(fault, column, count, Met(where, row=row))
 
     def _count(self, name: str, which: npt.NDArray[np.bool_]) -> None:
         if which.any():
@@ -178,6 +188,8 @@ class Reader:
         else:
             pre = self._before(ids, before)
         values, left_out = stacked(rows, self.columns), ids[mixed]
+        if before is None and UNKNOWN in self.covariates:
+            self._count("users_without_pre", (pre[:, self.covariates.index(UNKNOWN)] == 1) & ~mixed)
         if mixed.any():
             self.counts["users_in_two_arms"] += int(mixed.sum())
             places, staying = np.cumsum(~mixed) - 1, ~mixed[user]
@@ -219,29 +231,33 @@ class Reader:
         rows = np.bincount(user * self.experiment.days + day)
         if len(rows) and rows.max() > 1:
             at, on = divmod(int(np.argmax(rows > 1)), self.experiment.days)
-            self.problems.add(REPEATED_DAYS, USER, int((rows - 1).clip(0).sum()), f"{{user}}, day {on}", int(ids[at]))
+            met = Met(f"{{user}}, day {on}", int(ids[at]))
+            self.problems.add(REPEATED_DAYS, USER, int((rows - 1).clip(0).sum()), met)
 
     def _check_constant(self, name: str, ids: Ints, user: Ints, values: Floats, first: Floats) -> None:
         other = values != first[user]
         if other.any():
-            what = "rows that differ from another row of their user, but covariates belong to a user"
-            self.problems.add(what, name, int(other.sum()), f"{USER} {{user}}", int(ids[user[np.argmax(other)]]))
+            met = Met(f"{USER} {{user}}", int(ids[user[np.argmax(other)]]))
+            self.problems.add(CHANGING, name, int(other.sum()), met)
 
     def _before(self, ids: Ints, before: Records) -> Floats:
-        """(users, covariates), the last of them `UNKNOWN`: 1 for users who are not in the second table, 0 otherwise."""
+        """(users, covariates), the last of them `UNKNOWN`: 1 for users who are not in the second table, or lack a value
+        there, 0 otherwise.
+        """
         order = np.argsort(before[USER])
         ids_before = before[USER][order]
         repeated = ids_before[1:][ids_before[1:] == ids_before[:-1]]
         if len(repeated):
-            self.problems.add(REPEATED, USER, len(repeated), "{user}", int(repeated[0]))
+            self.problems.add(REPEATED, USER, len(repeated), Met("{user}", int(repeated[0])))
         pre = np.zeros((len(ids), len(self.covariates)))
         place = np.searchsorted(ids_before, ids)
         met = np.zeros(len(ids), bool)
         met[place < len(ids_before)] = ids_before[place[place < len(ids_before)]] == ids[place < len(ids_before)]
-        names = [name for name in before.dtype.names or () if name != USER]
-        pre[met, : len(names)] = stacked(before.take(order[place[met]]), names)
-        pre[~met, self.covariates.index(UNKNOWN)] = 1.0
-        self._count("users_without_pre", ~met)
+        names = [name for name in before.dtype.names or () if name not in {USER, UNKNOWN}]
+        pre[met] = stacked(before.take(order[place[met]]), [*names, UNKNOWN])
+        unknown = self.covariates.index(UNKNOWN)
+        pre[~met, unknown] = 1.0
+        self._count("users_without_pre", pre[:, unknown] == 1)
         self.counts["pre_users_without_rows"] += len(ids_before) - int(met.sum())
         return pre
 
@@ -258,5 +274,6 @@ def _are_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
 
 
-def _other_than(arms: Sequence[str]) -> str:
-    return f"values other than {', '.join(repr(arm) for arm in arms)}"
+def _other_than(arms: Sequence[str]) -> Fault:
+    names = ", ".join(repr(arm) for arm in arms)
+    return Fault(f"value other than {names}", f"values other than {names}")

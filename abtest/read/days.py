@@ -14,12 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abtest.aggregate.user_days import Ints
+from abtest.read.problems import Fault
 from contracts.config.calendar import EPOCH
 from contracts.config.experiment import Experiment
 from contracts.runtime.clock import DAY_MS
 
 FURTHEST = 10_000  # days from the start: 27 years, beyond which a number counts from elsewhere
 ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ]00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d(?::?\d\d)?| UTC)?)?")
+_FAR = "not counted from the experiment's first day, 0; a date is given as a date or as ISO 8601"
+FAR = Fault(f"number that is {_FAR}", f"numbers that are {_FAR}")
+NO_MIDNIGHT = Fault("time that is no midnight, though a day is wanted", "times that are no midnight, though days are")
+NO_DATE = Fault(
+    "text that is no date of ISO 8601, such as 2026-03-01", "texts that are no date of ISO 8601, such as 2026-03-01"
+)
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -28,7 +35,7 @@ class Days(NamedTuple):
 
     numbers: Ints
     unusable: npt.NDArray[np.bool_]
-    what: str
+    what: Fault
 
 
 def days_of(column: pa.Array, experiment: Experiment) -> Days:
@@ -39,16 +46,15 @@ def days_of(column: pa.Array, experiment: Experiment) -> Days:
     none = np.zeros(len(column), bool)
     if pa.types.is_date(kind):
         numbers: Any = pc.fill_null(column.cast(pa.date32()).cast(pa.int32()), first).to_numpy()
-        return Days(numbers.astype(np.int64) - first, none, "")
+        return Days(numbers.astype(np.int64) - first, none, FAR)
     if pa.types.is_timestamp(kind):
         return _midnights(column, experiment)
     if not pa.types.is_integer(kind):
         return _texts(column, first)
     numbers = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
     far = (numbers >= FURTHEST) | ((numbers <= -FURTHEST) if pa.types.is_signed_integer(kind) else False)
-    what = "numbers that are not counted from the experiment's first day, 0; a date is given as a date or as ISO 8601"
     usable = np.where(far, 0, numbers) if far.any() else numbers
-    return Days(usable.astype(np.int64, copy=False), far, what)
+    return Days(usable.astype(np.int64, copy=False), far, FAR)
 
 
 def _midnights(column: pa.Array, experiment: Experiment) -> Days:
@@ -67,7 +73,7 @@ def _midnights(column: pa.Array, experiment: Experiment) -> Days:
                 dates[at], unusable[at] = number, False
     numbers = np.where(unusable, 0, dates - experiment.first_date)[place]
     numbers[column.is_null().to_numpy(zero_copy_only=False)] = 0
-    return Days(numbers.astype(np.int64), unusable[place], "times that are no midnight, though a day is wanted")
+    return Days(numbers.astype(np.int64), unusable[place], NO_MIDNIGHT)
 
 
 def _texts(column: pa.Array, first: int) -> Days:
@@ -77,11 +83,7 @@ def _texts(column: pa.Array, first: int) -> Days:
     unusable = np.array([number is None for number in each] or [False], bool)
     place = pc.fill_null(distinct.indices, 0).to_numpy(zero_copy_only=False)
     missing = column.is_null().to_numpy(zero_copy_only=False)
-    return Days(
-        np.where(missing, 0, numbers[place]),
-        unusable[place] & ~missing,
-        "texts that are no date of ISO 8601, such as 2026-03-01",
-    )
+    return Days(np.where(missing, 0, numbers[place]), unusable[place] & ~missing, NO_DATE)
 
 
 def _date_number(text: str) -> int | None:
@@ -92,6 +94,17 @@ def _date_number(text: str) -> int | None:
         return None
 
 
+def is_day(text: str) -> bool:
+    """Whether a text is a date of ISO 8601, or a number.
+
+    >>> [is_day(text) for text in ("2026-03-01", "3", "-1", "01.03.2026")]
+    [True, True, True, False]
+    """
+    return _date_number(text) is not None or text.strip().removeprefix("-").isdecimal()
+
+
 def shown(value: Any) -> str:
     """A value of a table as a person would write it."""
+    if value is None:
+        return "missing"
     return value.isoformat() if isinstance(value, date | datetime) else str(value)

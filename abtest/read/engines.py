@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from abtest.read.files import REMOTE, line, table_of, typed
-from abtest.read.files import DataError as DataError  # noqa: PLC0414 importers have it from here
+from abtest.read.problems import DataError as DataError  # noqa: PLC0414 importers have it from here
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

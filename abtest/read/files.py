@@ -5,12 +5,13 @@ from base64 import b64decode
 from collections.abc import Sequence
 from glob import escape, glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from contracts.config.experiment import SettingsError
+from abtest.read.csv_files import csv_table
+from abtest.read.problems import DataError
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -21,10 +22,6 @@ REMOTE = ("s3", "s3a", "gs", "gcs", "r2", "http", "https")
 MAGIC = b"PAR1"
 
 Format = Literal["Parquet", "CSV"]
-
-
-class DataError(SettingsError):
-    """Data that cannot be used; one sentence says what, how often and where."""
 
 
 def files_of(place: str) -> tuple[Format, list[str]]:
@@ -53,8 +50,9 @@ def files_of(place: str) -> tuple[Format, list[str]]:
         if by_name is not None:
             by_format.setdefault(by_name, []).append(file)
     if not by_format:
-        others = f"; {files[0].name} is neither that nor CSV by its name" if files else ""
-        raise DataError(f"There is no Parquet file at {place}{others}.")
+        ends = ", ".join((*PARQUET, *CSV))
+        others = f"; {files[0].name} is neither by its name, which would end in one of {ends}" if files else ""
+        raise DataError(f"There is no Parquet or CSV file at {place}{others}.")
     if len(by_format) > 1:
         (a, first), (b, second) = ((name, each[0].name) for name, each in by_format.items())
         raise DataError(f"{place} has {a} ({first}) and {b} ({second}); give those of one format.")
@@ -117,11 +115,11 @@ def table_of(place: str, engine: "Backend") -> "ir.Table":
         if kind == "Parquet":
             table = typed(engine, engine.read_parquet(files, hive_partitioning=True, union_by_name=True))
             return _with_durations(engine, table, files)
-        return _csv(_with_rows(files, place, engine), engine)
+        return csv_table(_with_rows(files, place, engine), engine)
     except DataError:
         raise
     except Exception as error:  # DuckDB's own, and whatever a damaged file brings about
-        raise DataError(f"Cannot read {place}: {line(error)}.") from error
+        raise DataError(f"Cannot read {place}: {_why(error)}.") from error
 
 
 def typed(engine: "Backend", table: "ir.Table") -> "ir.Table":
@@ -226,20 +224,13 @@ def _remote(place: str, engine: "Backend") -> tuple[Format, list[str]]:
     return kind or "Parquet", [file for file in files if format_of(file) == kind]
 
 
-def _csv(files: Sequence[str], engine: "Backend") -> "ir.Table":
-    """Types by all rows; but an arm is text, and so are users whom a number would not write as the file does (007)."""
-    options: dict[str, Any] = {"union_by_name": True, "hive_partitioning": True}
-    table = engine.read_csv(list(files), sample_size=-1, **options)
-    schema, types = table.schema(), {}
-    if "arm" in schema and not schema["arm"].is_string():
-        types["arm"] = "VARCHAR"
-    if "user_id" in schema and not schema["user_id"].is_string():
-        written = engine.read_csv(list(files), all_varchar=True, **options)
-        as_number = written.user_id.try_cast("int64").cast("string")
-        differs = written.filter(written.user_id.notnull() & ~written.user_id.identical_to(as_number)).count()
-        if engine.con.execute(differs.compile()).fetchall()[0][0]:
-            types["user_id"] = "VARCHAR"
-    return engine.read_csv(list(files), sample_size=-1, types=types, **options) if types else table
+def _why(error: Exception) -> str:
+    """As `line`; of a CSV file the reason stands below the line that is wrong."""
+    said = str(error)
+    if "This file is not utf-8 encoded" in said:
+        at = line(error).rpartition("Line: ")[2]
+        return f"the text of line {at} is not in UTF-8; save the file as UTF-8"
+    return line(error)
 
 
 def line(error: Exception) -> str:

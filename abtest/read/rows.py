@@ -8,7 +8,7 @@ bytes a user for it, since all pieces have to be gone through for the quantile b
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial, reduce
 from operator import add
@@ -22,9 +22,11 @@ from abtest.aggregate.aggregate import EXPOSED, Aggregate, aggregate, needed, wi
 from abtest.aggregate.archive import Counted
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table
 from abtest.aggregate.winsorize import capped, caps_of, known_before, pooled_sums
-from abtest.read.checks import ARM, DAY, REPEATED, Reader, stacked
-from abtest.read.days import shown
+from abtest.read.checks import REPEATED, Reader, stacked
+from abtest.read.csv_files import files_of_csv, first_that, hint, no_number, place_of
+from abtest.read.days import is_day, shown
 from abtest.read.engines import DataError, as_table, batches
+from abtest.read.problems import ARM, DAY, Met
 from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
 from abtest.read.users import keys_of, kind_of
 from abtest.stats.columns import Column
@@ -72,13 +74,15 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
     if inside and pre is not None:
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
     outside = () if pre is None else _outside(table, pre)
-    covariates = inside if pre is None else _covariates(outside)
+    covariates = inside_covariates(inside) if pre is None else _covariates(outside)
     require_known_before(experiment, covariates)
     to_cap = capped_columns(experiment)
     reader = Reader(experiment, columns, covariates, _counted(experiment, schema))
     with (
-        Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))) as rows,
-        Pieces(_dtype(_schema(pre), [], outside) if pre is not None else np.dtype([(USER, "<i8")])) as before,
+        Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside), covariates)) as rows,
+        Pieces(
+            _dtype(_schema(pre), [], outside, covariates) if pre is not None else np.dtype([(USER, "<i8")])
+        ) as before,
     ):
 
         def part(group: range) -> tuple[Aggregate, Reader]:
@@ -96,14 +100,14 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
             _scatter(rows, days, Reader.days, reader, pool, 2 * cores)
             if pre is not None:
                 _scatter(before, batches(pre, [USER, *outside]), Reader.values, reader, pool, 2 * cores)
-            reader.problems.raise_any()
+            _raise_any(reader, [table] if pre is None else [table, pre])
             caps = _caps(to_cap, values, list(rows.groups(GROUP // cores)), pool, in_advance=pre is not None)
             parts = list(pool.map(part, rows.groups(GROUP // cores)))
         whole = reduce(add, (aggregated for aggregated, _ in parts))
         for _, mine in parts:
             reader.take(mine)
-    reader.problems.raise_any(partial(_name_of, [table] if pre is None else [table, pre]))
-    if pre is not None and not reader.counts["users_without_pre"]:
+    _raise_any(reader, [table] if pre is None else [table, pre])
+    if UNKNOWN in whole.covariates and UNKNOWN not in schema and not reader.counts["users_without_pre"]:
         whole = without_covariate(whole, UNKNOWN)
     counts = {**reader.counts, **gaps(whole), **no_covariates(pre)}
     return Counted(whole, {name: count for name, count in counts.items() if count})
@@ -184,27 +188,30 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
                 )
             counted.append(own)
     columns = needed(counted)
-    _require(schema, (USER, ARM, DAY, *columns), "the table", table)
+    inside = tuple(name for name in schema if name.startswith(PRE))
+    _require(schema, (USER, ARM, DAY, *columns, *inside), "the table", table)
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
-    return columns, spread, tuple(name for name in schema if name.startswith(PRE))
+    return columns, spread, inside
 
 
-def one_day(table: "ir.Table", experiment: Experiment, columns: Sequence[str]) -> tuple[Table, dict[str, int]]:
+def one_day(
+    table: "ir.Table", experiment: Experiment, columns: Sequence[str], covariates: Sequence[str]
+) -> tuple[Table, dict[str, int]]:
     """The users of a table of one day, for `abtest.incremental.add_day`, and what was left out. All of it is held in
-    memory.
+    memory. `covariates`: those of the users that the table has, perhaps with `UNKNOWN`.
 
     Raises:
         DataError: as for `read`.
 
     """
     _, _, inside = wanted(table, experiment)
-    dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside))
-    reader = Reader(experiment, columns, inside, _counted(experiment, _schema(table)))
+    dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside), covariates)
+    reader = Reader(experiment, columns, covariates, _counted(experiment, _schema(table)))
     records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
-    reader.problems.raise_any()
+    _raise_any(reader, [table])
     users = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
-    reader.problems.raise_any(partial(_name_of, [table]))
-    return users, dict(reader.counts)
+    _raise_any(reader, [table])
+    return users, {name: count for name, count in reader.counts.items() if name != "users_without_pre"}
 
 
 def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
@@ -217,16 +224,37 @@ def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[
     """
     names = _outside(table, pre)
     reader = Reader(experiment, (), ())
-    dtype = _dtype(_schema(pre), [], names)
+    dtype = _dtype(_schema(pre), [], names, [UNKNOWN])
     records = np.concatenate(
         [np.empty(0, dtype), *(reader.values(batch, dtype) for batch in batches(pre, [USER, *names]))]
     )
     ids, counts = np.unique(records[USER], return_counts=True)
     if len(ids) < len(records):
-        reader.problems.add(REPEATED, USER, len(records) - len(ids), "{user}", int(ids[np.argmax(counts > 1)]))
-    reader.problems.raise_any(partial(_name_of, [pre]))
-    values = np.hstack([stacked(records, names), np.zeros((len(records), 1))])
-    return _covariates(names), records[USER].copy(), values
+        met = Met("{user}", int(ids[np.argmax(counts > 1)]))
+        reader.problems.add(REPEATED, USER, len(records) - len(ids), met)
+    _raise_any(reader, [pre])
+    return _covariates(names), records[USER].copy(), stacked(records, [*names, UNKNOWN])
+
+
+def inside_covariates(inside: Sequence[str]) -> tuple[str, ...]:
+    """Covariates of the table of days, and whether a user lacks one, which stands for being unknown from before."""
+    return (*inside, UNKNOWN) if inside and UNKNOWN not in inside else tuple(inside)
+
+
+def _raise_any(reader: Reader, tables: "Sequence[ir.Table]") -> None:
+    """Of what a reader has met in `tables`.
+
+    Raises:
+        DataError: it has met something that makes the data unusable.
+
+    """
+
+    def place(row: Mapping[str, Any]) -> str | None:
+        return next((place for table in tables if (place := place_of(table, row))), None)
+
+    said = reader.problems.sentence(partial(name_of, tables), place) or reader.too_small()
+    if said:
+        raise DataError(said)
 
 
 def _outside(table: "ir.Table", pre: "ir.Table") -> tuple[str, ...]:
@@ -238,7 +266,9 @@ def _outside(table: "ir.Table", pre: "ir.Table") -> tuple[str, ...]:
     """
     _require(_schema(pre), (USER,), "the table of covariates")
     require_same_users(table, pre)
-    return tuple(name for name in _schema(pre) if name not in {USER, ARM, DAY})
+    names = tuple(name for name in _schema(pre) if name not in {USER, ARM, DAY})
+    _require(_schema(pre), names, "the table of covariates", pre)
+    return names
 
 
 def no_covariates(pre: "ir.Table | None") -> dict[str, int]:
@@ -255,7 +285,7 @@ def _covariates(names: Sequence[str]) -> tuple[str, ...]:
     return (*prefixed, UNKNOWN)
 
 
-def _name_of(tables: "Sequence[ir.Table]", key: int) -> str:
+def name_of(tables: "Sequence[ir.Table]", key: int) -> str:
     """What the first of `tables` that has a user calls it; read again, as no name is kept."""
     for table in tables:
         for batch in batches(table, [USER]):
@@ -298,10 +328,18 @@ def require_same_users(table: "ir.Table", pre: "ir.Table") -> None:
 
 
 def _require(schema: dict[str, Any], columns: Sequence[str], what: str, table: "ir.Table | None" = None) -> None:
+    """That a table has these columns, of types that can be used.
+
+    Raises:
+        DataError: it does not.
+
+    """
     lacking = [column for column in columns if column not in schema]
     if lacking:
         lacks, has = ", ".join(f"'{name}'" for name in lacking), ", ".join(schema)
-        raise DataError(f"{what[0].upper()}{what[1:]} lacks {lacks}; it has {has}.")
+        unnamed = table is not None and {USER, ARM, DAY} <= {*lacking} and files_of_csv(table)
+        hint_ = "; the first line of a CSV file has to name its columns" if unnamed else ""
+        raise DataError(f"{what[0].upper()}{what[1:]} lacks {lacks}; it has {has}{hint_}.")
     for column in columns:
         kind = schema[column]
         wanted = {ARM: "text", DAY: "a date, a midnight, text of ISO 8601, or an integer"}.get(column, "a number")
@@ -310,10 +348,29 @@ def _require(schema: dict[str, Any], columns: Sequence[str], what: str, table: "
             ARM: kind.is_string(),
             DAY: kind.is_integer() or kind.is_date() or kind.is_timestamp() or kind.is_string(),
         }.get(column, kind.is_numeric() or kind.is_boolean())
+        if table is not None and kind.is_string() and (column == DAY or not fits):
+            _require_texts_that_fit(table, column)
         if not fits:
             is_kind = "has no type, as where there are no rows" if kind.is_unknown() or kind.is_null() else f"is {kind}"
             met = f" (first: {_first(table, column)})" if column == DAY and table is not None else ""
             raise DataError(f"Column '{column}' of {what} {is_kind}{met}; it must be {wanted}.")
+
+
+def _require_texts_that_fit(table: "ir.Table", column: str) -> None:
+    """Of a CSV file's column that is text because some of it is: which line to mend.
+
+    Raises:
+        DataError: there is one.
+
+    """
+    wrong = first_that(table, column, no_number if column != DAY else lambda text: not is_day(text))
+    if wrong is not None:
+        no, todo = "number", hint(wrong.text)
+        if column == DAY:
+            no, todo = "day", "write a date such as 2026-03-01, or the number of the day, the first one being 0"
+        raise DataError(f"{wrong.place}: column '{column}' has '{wrong.text}', which is no {no}; {todo}.")
+    if column != DAY and files_of_csv(table):
+        raise DataError(f"Column '{column}' has no value in any row; it must be a number.")
 
 
 def _first(table: "ir.Table", column: str) -> str:
@@ -323,8 +380,13 @@ def _first(table: "ir.Table", column: str) -> str:
     return "none"
 
 
-def _dtype(schema: dict[str, Any], fixed: list[tuple[str, str]], columns: Sequence[str]) -> np.dtype[np.void]:
-    """Of records: whole numbers keep the source's width, all others are doubles."""
-    _require(schema, columns, "the table")
+def _dtype(
+    schema: dict[str, Any], fixed: list[tuple[str, str]], columns: Sequence[str], covariates: Sequence[str]
+) -> np.dtype[np.void]:
+    """Of records: whole numbers keep the source's width, all others are doubles; with `UNKNOWN` if that is one of the
+    `covariates`.
+    """
+    if UNKNOWN in covariates and UNKNOWN not in columns:
+        fixed = [*fixed, (UNKNOWN, "i1")]
     kinds = [(c, schema[c].to_numpy().str if schema[c].is_integer() else "<f8") for c in columns]
     return np.dtype([(USER, "<i8"), *fixed, *kinds], align=True)  # numbers astride words take a third longer

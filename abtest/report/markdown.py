@@ -82,9 +82,10 @@ def _lead(report: Report, context: ReportContext) -> Iterable[str]:
     if report.hypothesis:
         yield f"> {text(report.hypothesis)}"
     arms = fmt.listed([f"{text(arm)} ({text(report.models.get(arm, '?'))})" for arm in report.arms])
-    users = fmt.number(sum(report.split.users.values()))
+    users = fmt.counted(sum(report.split.users.values()), "user")
     owner = f" Owner: {text(report.owner)}." if report.owner else ""
-    yield f"Arms {arms}; {users} users; {period(report)}, {len(report.days)} of {report.days_planned} days seen.{owner}"
+    days = f"{len(report.days)} of {fmt.counted(report.days_planned, 'day')} seen"
+    yield f"Arms {arms}; {users}; {period(report)}, {days}.{owner}"
 
 
 def _split(report: Report) -> str:

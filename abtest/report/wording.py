@@ -112,11 +112,12 @@ def judged_by(result: MetricResult) -> str:
     """A metric's role, what is worse, and how much of it counts.
 
     >>> judged_by(MetricResult("latency", "Latency", "ms", "", "guardrail", "decrease", 0.05, (), ()))
-    'guardrail; more is worse; may lose 5.0 %'
+    'guardrail; more is worse; may rise by 5.0 %'
     """
     words = [result.role, "less is worse" if result.direction == "increase" else "more is worse"]
     if result.minimum_effect:
-        words.append(f"{LEAST[result.role]} {fmt.share(result.minimum_effect)}")
+        rises = result.role == "guardrail" and result.direction == "decrease"
+        words.append(f"{'may rise by' if rises else LEAST[result.role]} {fmt.least(result.minimum_effect)}")
     return "; ".join(words)
 
 
@@ -161,8 +162,8 @@ def decides(result: MetricResult, effect: ArmEffect | None) -> str:
 def cried_wolf(alarms: FalseAlarms) -> str:
     """How often the verdict was wrong on shuffled users, in a sentence.
 
-    >>> cried_wolf(FalseAlarms(200, 0.02, (0.01, 0.05), 0.05, (0.02, 0.1), 0.0, (0.0, 0.03)))[:80]
-    'The verdict on 200 weeks of these users in which no arm differs, in one look: sh'
+    >>> cried_wolf(FalseAlarms(200, 0.02, (0.01, 0.05), 0.05, (0.02, 0.1), 0.0, (0.0, 0.03), 9000))[:83]
+    'The verdict on 200 weeks of 9,000 shuffled users of this experiment, in which no ar'
     """
     parts = [
         f"{word} in {fmt.share(rate)} ({fmt.share(low)} to {fmt.share(high)})"
@@ -172,7 +173,8 @@ def cried_wolf(alarms: FalseAlarms) -> str:
             ("a broken guardrail", alarms.broken, alarms.broken_interval),
         )
     ]
-    weeks = f"The verdict on {fmt.number(alarms.replicates)} weeks of these users in which no arm differs, in one look"
+    weeks, users = fmt.counted(alarms.replicates, "week"), fmt.counted(alarms.users, "shuffled user")
+    weeks = f"The verdict on {weeks} of {users} of this experiment, in which no arm differs, in one look"
     return f"{weeks}: {fmt.listed(parts)}."
 
 
@@ -197,7 +199,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
         ("Error level", f"{100 * alpha:.6g} % two-sided, so intervals at {fmt.level(alpha)}"),
         ("CUPED", "yes, where users are known from before" if plan.get("cuped") else "no"),
         ("Correction for several metrics", CORRECTIONS.get(str(plan.get("correction")), str(plan.get("correction")))),
-        ("Least effect worth shipping", f"{fmt.share(least)} of {primary.label}" if least and primary else "any"),
+        ("Least effect worth shipping", f"{fmt.least(least)} of {primary.label}" if least and primary else "any"),
         ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
         *([("Caps", caps)] if caps else []),
     ]
@@ -206,7 +208,8 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
 def _analysis(plan: Mapping[str, Any], days: int) -> tuple[str, str]:
     if plan.get("kind") == "group-sequential":
         looks = [str(day) for day in plan.get("looks", ())]
-        after = f"after day {fmt.listed(looks)} of {days}" if looks else f"after each of {days} days"
+        every = f"after each of {days} days" if days > 1 else "after its one day"
+        after = f"after day {fmt.listed(looks)} of {days}" if looks else every
         return "group-sequential", f"{after}, and no others"
     if plan.get("kind") == "confidence-sequence":
         return "confidence sequence", "at any time: the intervals hold at all moments at once"
@@ -225,7 +228,8 @@ def to_do(report: Report, verdict: Verdict) -> str:
         return f"Keep {report.control}; do not ship {verdict.arm}."
     left = report.days_planned - len(report.days)
     if left > 0:
-        wait = f"Let it run: {left} of {report.days_planned} days are still to come."
+        of = fmt.counted(report.days_planned, "day")
+        wait = f"Let it run: {left} of {of} {'is' if left == 1 else 'are'} still to come."
         broken = f" But look at {fmt.listed(verdict.broken)} now." if verdict.broken else ""
         return wait + broken
     if any(check.level == "warning" and check.name.startswith("interference") for check in report.checks):
@@ -237,8 +241,8 @@ def _shipped(report: Report, verdict: Verdict) -> str:
     weigh = any(check.level == "warning" for check in report.checks)
     others = [other.arm for other in report.verdicts if other.decision == "ship" and other.arm != verdict.arm]
     if others and not verdict.beside:
-        return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that gained most."
-    if verdict.beside.endswith("gained less than " + _best(report) + "."):
+        return f"Give {verdict.arm} to everyone, or {fmt.listed(others)}: the one that improved most."
+    if verdict.beside.endswith("improved less than " + _best(report) + "."):
         return f"Give {_best(report)} to everyone instead: {verdict.beside}"
     if verdict.beside:
         return f"Give one arm to everyone. {verdict.beside}"
@@ -246,11 +250,11 @@ def _shipped(report: Report, verdict: Verdict) -> str:
 
 
 def _best(report: Report) -> str:
-    """Of several arms that would ship, the one that gained most."""
-    best = (
-        each.arm for each in report.verdicts if each.beside.startswith((f"Ship {each.arm};", f"{each.arm} gained most"))
-    )
-    return next(best, "")
+    """Of several arms that would ship, the one that improved most."""
+    for each in report.verdicts:
+        if each.beside.startswith((f"Ship {each.arm};", f"{each.arm} improved most")):
+            return each.arm
+    return ""
 
 
 def headed(verdict: Verdict, *, over: bool) -> tuple[str, str]:
@@ -287,7 +291,7 @@ def warnings_summary(checks: Sequence[Check]) -> str:
     '1 warning: Late events'
     """
     titles = [check.title for check in checks if check.level == "warning"]
-    return f"{len(titles)} warning{'' if len(titles) == 1 else 's'}: {fmt.listed(titles)}" if titles else ""
+    return f"{fmt.counted(len(titles), 'warning')}: {fmt.listed(titles)}" if titles else ""
 
 
 def checks_summary(checks: Sequence[Check]) -> str:
@@ -299,7 +303,7 @@ def checks_summary(checks: Sequence[Check]) -> str:
     levels = [check.level for check in checks]
     counts = [(levels.count(level), LEVELS[level][1].lower()) for level in reversed(GRAVEST)]
     by_level = ", ".join(f"{count} {word}" for count, word in counts if count)
-    return f"{len(checks)} check{'' if len(checks) == 1 else 's'}{': ' + by_level if by_level else ''}"
+    return f"{fmt.counted(len(checks), 'check')}{': ' + by_level if by_level else ''}"
 
 
 def trend_sentence(trend: Trend) -> str:
@@ -337,4 +341,4 @@ def jackknife_ratio(effect: ArmEffect) -> str:
         return fmt.DASH
     if jackknife.difference_std_error is None or not error:
         return jackknife.reason or fmt.DASH
-    return f"{jackknife.difference_std_error / error:.2f} × ({jackknife.buckets} buckets)"
+    return f"{jackknife.difference_std_error / error:.2f} × ({fmt.counted(jackknife.buckets, 'bucket')})"

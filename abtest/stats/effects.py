@@ -20,7 +20,7 @@ from typing import Literal
 
 from scipy.special import betaln, log_ndtr, ndtr, ndtri, stdtr, stdtrit
 
-from abtest.stats.estimates import Estimate
+from abtest.stats.estimates import SMALLEST, Estimate
 
 ALPHA = 0.05
 POWER = 0.8
@@ -101,7 +101,9 @@ def compare(
     for estimate, name in ((treatment, names[0]), (control, names[1])):
         if estimate.variance is None:
             reason = f"not estimable: {estimate.reason} in arm {name}"
-            return Effect(t - c, None, t / c - 1 if c > 0 else None, reason=reason, alpha=alpha)
+            return Effect(t - c, None, t / c - 1 if c >= SMALLEST else None, reason=reason, alpha=alpha)
+    if 0 < max(abs(t), abs(c)) < SMALLEST:
+        return Effect(t - c, reason="not estimable: the values are too near 0", alpha=alpha)
     arms = (
         _Arm(t, _known(treatment.variance), treatment.users, names[0]),
         _Arm(c, _known(control.variance), control.users, names[1]),
@@ -213,6 +215,8 @@ def _relative(effect: Effect, t: _Arm, c: _Arm, distribution: Distribution) -> E
         if arm.value <= 0:
             what = "0" if arm.value == 0 else "negative"
             return replace(effect, reason=f"not estimable: the value is {what} in arm {arm.name}")
+        if arm.value < SMALLEST:
+            return replace(effect, reason=f"not estimable: the value is too near 0 in arm {arm.name}")
     relative, ratio = t.value / c.value - 1, math.log(t.value / c.value)
     parts = t.variance / t.value**2, c.variance / c.value**2
     error = math.sqrt(sum(parts))

@@ -35,6 +35,9 @@ class Estimate:
         return None if self.variance is None else math.sqrt(self.variance)
 
 
+SMALLEST = 1e-100  # the square of a value nearer to 0 has not all its digits in a double, nor has its variance
+
+
 def mean_estimate(moments: Moments, column: AnyColumn) -> Estimate:
     """Mean of a column over users.
 
@@ -61,8 +64,9 @@ def ratio_estimate(moments: Moments, numerator: AnyColumn, denominator: AnyColum
     if moments.n == 0:
         return Estimate(0, None, None, "no users")
     x = moments.mean(denominator)
-    if x == 0:
-        return Estimate(moments.n, None, None, f"no {str(denominator).replace('_', ' ')}")
+    named = str(denominator).replace("_", " ")
+    if abs(x) < SMALLEST:
+        return Estimate(moments.n, None, None, f"{named} too near 0" if x else f"no {named}")
     ratio = moments.mean(numerator) / x
     influence = np.zeros(len(moments.columns))
     influence[moments.place(numerator)] += 1 / x

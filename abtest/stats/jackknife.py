@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from abtest.stats.effects import ALPHA, quantile, two_sided
+from abtest.stats.effects import ALPHA, LARGEST_LOG, quantile, two_sided
+from abtest.stats.estimates import SMALLEST
 from abtest.stats.metrics import Metric
 from abtest.stats.moments import Floats
 
@@ -106,9 +107,11 @@ def jackknife(metric: Metric, treatment: Buckets, control: Buckets, alpha: float
         two_sided(difference / error, df)[0] if error else None,
         reason=None if error else "all buckets alike, no variance",
     )
-    if min(t, c, t_without.min(), c_without.min()) <= 0:
+    if min(t, c, t_without.min(), c_without.min()) < SMALLEST:
         return replace(comparison, reason="no relative difference: a value is not above 0")
     log_ratio, log_error = math.log(t / c), std_error(np.log(t_without / c_without))
+    if abs(log_ratio) + q * log_error > LARGEST_LOG:
+        return replace(comparison, reason="no relative difference: the values are too near 0 for their errors")
     return replace(
         comparison,
         relative=t / c - 1,

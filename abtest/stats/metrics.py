@@ -9,8 +9,9 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from abtest.format import counted, few_events
 from abtest.stats.columns import AnyColumn
-from abtest.stats.estimates import Estimate, effective_events, mean_estimate, ratio_estimate
+from abtest.stats.estimates import SMALLEST, Estimate, effective_events, mean_estimate, ratio_estimate
 from abtest.stats.moments import Floats, Moments
 from abtest.stats.winsorize import capped_column
 from contracts.config.experiment import METRICS, Experiment, MetricPlan, SettingsError, Winsorize
@@ -21,6 +22,7 @@ STREAMED = (*COLUMNS, *TIMED)  # what the collector knows of a user's day
 STREAMED_BEFORE = ("recalls", "views", "effective_views", "follows", "play_s")  # and of one before the start
 
 FEW = 20  # below this many users or events in an arm the normal approximation is a poor one
+LARGEST_SHARE = 0.1  # of a column's sum: an arm of which one user has more rests on that user
 
 Role = Literal["primary", "guardrail", "diagnostic"]
 Direction = Literal["increase", "decrease"]  # which one is good
@@ -53,7 +55,7 @@ class Metric(Protocol):
         ...
 
     def values(self, columns: Sequence[AnyColumn], means: Floats) -> Floats:
-        """The metric from means (..., k) of `columns`: (...), NaN where its denominator is 0."""
+        """The metric from means (..., k) of `columns`: (...), NaN where its denominator is 0, or too near it."""
         ...
 
     def caution(self, moments: Moments) -> str | None:
@@ -115,7 +117,7 @@ class Ratio:
 
     def values(self, columns: Sequence[AnyColumn], means: Floats) -> Floats:
         above, below = (means[..., list(columns).index(column)] for column in self.columns)
-        return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
+        return np.divide(above, below, out=np.full_like(above, np.nan), where=np.abs(below) >= SMALLEST)
 
     def caution(self, moments: Moments) -> str | None:
         return _caution(moments, self.estimate(moments))
@@ -143,9 +145,9 @@ class Quantile:
 def _caution(moments: Moments, estimate: Estimate) -> str | None:
     """One rule for means and ratios: so few users, or so few effective events, make no normal distribution."""
     if 0 < moments.n < FEW:
-        return f"only {moments.n} users"
+        return f"only {counted(moments.n, 'user')}"
     events = effective_events(estimate)
-    return f"only {events:.0f} effective events" if estimate.variance is not None and events < FEW else None
+    return few_events(events) if estimate.variance is not None and events < FEW else None
 
 
 Declared: TypeAlias = Mean | Ratio | Quantile

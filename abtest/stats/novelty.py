@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
+from abtest.format import counted
 from abtest.stats.columns import Column
 from abtest.stats.effects import ALPHA, Effect, compare, quantile, two_sided
-from abtest.stats.estimates import Estimate, mean_estimate
+from abtest.stats.estimates import SMALLEST, Estimate, mean_estimate
 from abtest.stats.metrics import Mean, Metric, Ratio
 from abtest.stats.moments import Floats, Moments
 
@@ -120,7 +121,7 @@ def trend(course: Course, alpha: float = ALPHA) -> Trend:
     """
     size = len(course.days)
     if size < 3:
-        return Trend(size, reason=f"{size} days with an effect; a slope that can be judged needs 3")
+        return Trend(size, reason=f"{counted(size, 'day')} with an effect; a slope that can be judged needs 3")
     if np.linalg.matrix_rank(course.covariance, hermitian=True) < size:
         return Trend(size, reason="the days' effects have no covariance of full rank")
     from statsmodels.regression.linear_model import GLS  # slow to import, and only this needs it
@@ -188,4 +189,4 @@ def _pre_period(
 
 
 def _usable(estimate: Estimate) -> bool:
-    return estimate.value is not None and estimate.variance is not None and estimate.value > 0
+    return estimate.value is not None and estimate.variance is not None and estimate.value >= SMALLEST

@@ -27,6 +27,7 @@ RESERVED = (
     "holdout:",
 )  # salts that abtest.assignment.assign makes begin so
 
+LEAST_ALPHA = 1e-15  # below it 1 - alpha is 1 in a double, and a bound lies past what any data can show
 Share = Annotated[float, Field(ge=0, le=1)]
 UserId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 ModelName = Literal[
@@ -144,7 +145,7 @@ class AnalysisPlan(Section):
     """
 
     kind: Literal["fixed", "group-sequential", "confidence-sequence"] = "fixed"
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    alpha: Annotated[float, Field(ge=LEAST_ALPHA, lt=0.5)] = 0.05
     power: Annotated[float, Field(gt=0, lt=1)] = 0.8
     looks: tuple[Annotated[int, Field(ge=1)], ...] = ()
     cuped: bool = True
@@ -312,7 +313,8 @@ class Experiment(Section):
             )
         looks = self.analysis.looks
         if looks and looks[-1] > self.days:
-            raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {self.days} days")
+            days = "1 day" if self.days == 1 else f"{self.days} days"
+            raise ValueError(f"analysis: looks has day {looks[-1]}, but the experiment touches {days}")
 
 
 def validated(model: type[Validated], data: Any, where: str) -> Validated:

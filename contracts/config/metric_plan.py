@@ -6,6 +6,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from contracts.config.section import Name, Section
 
+LARGEST_EFFECT = 1e6  # a relative difference beyond it, 100,000,000 %, is none that anybody looks for
+
 
 class Winsorize(Section):
     """A cap on users' sums of a metric's column, one for all arms: a sum above it counts as the cap (winsorising).
@@ -50,7 +52,7 @@ class MetricPlan(Section):
     columns: tuple[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], ...]
     role: Literal["primary", "guardrail", "diagnostic"] = "diagnostic"
     direction: Literal["increase", "decrease"] = "increase"  # the one that is good
-    minimum_effect: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    minimum_effect: Annotated[float, Field(ge=0, le=LARGEST_EFFECT, allow_inf_nan=False)] = 0.0
     q: Annotated[float, Field(gt=0, lt=1)] | None = None
     winsorize: Winsorize | None = None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from abtest.format import counted
 from contracts.config.settings import KafkaSettings, load
 from driftline import tables
 from driftline.errors import RunError, UsageError
@@ -181,7 +182,8 @@ def replay(
     for letter, why in failed:
         typer.echo(f"Dead letter {letter.id} was not sent: {why}.", err=True)
     if failed:
-        raise RunError(f"{len(failed):,} of {len(planned.send):,} dead letters were not sent again.")
+        were = "was" if len(failed) == 1 else "were"
+        raise RunError(f"{len(failed):,} of {counted(len(planned.send), 'dead letter')} {were} not sent again.")
 
 
 @contextlib.contextmanager
@@ -200,7 +202,9 @@ def _read(kafka: KafkaSettings) -> "Log":
 
     log = read(kafka)
     if log.strangers:
-        typer.echo(f"{log.strangers:,} records of the dead-letter topic are no dead letters; left out.", err=True)
+        are = counted(log.strangers, "record")
+        none = "is no dead letter" if log.strangers == 1 else "are no dead letters"
+        typer.echo(f"{are} of the dead-letter topic {none}; left out.", err=True)
     return log
 
 

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from abtest.format import counted, share
 from contracts.config.experiment import Experiment, load_experiment
 from contracts.config.settings import Settings, load
 from contracts.config.yaml_file import read_yaml
@@ -40,7 +41,7 @@ def plan(
     ] = None,
     users_per_day: Annotated[
         float | None,
-        typer.Option(min=1, help="Users whom a day brings for the first time. \\[default: as in the baseline]"),
+        typer.Option(help="Users whom a day brings for the first time, 1 or more. \\[default: as in the baseline]"),
     ] = None,
     days: Annotated[
         int | None, typer.Option(min=1, max=90, help="Days of the experiment. \\[default: as in the file]")
@@ -63,6 +64,10 @@ def plan(
     collector has saved, before the experiment or while it runs; rows or an aggregate of its days; or numbers. With
     CUPED the variance that it takes away in the baseline is taken off.
     """
+    from abtest.plan.power import MOST_USERS
+
+    if users_per_day is not None and not 1 <= users_per_day <= MOST_USERS:
+        raise UsageError(f"--users-per-day is {users_per_day:g}; it must be a number from 1 to {MOST_USERS:,}.")
     experiment, own = _planned_file(file)
     days = days or experiment.days
     from abtest.stats.metrics import of_experiment
@@ -95,8 +100,8 @@ def plan(
         typer.echo(json.dumps(as_values(rows, experiment, days, source), indent=2))
         return
     analysis = experiment.analysis
-    by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:g}"
-    typer.echo(f"{experiment.name}: {by}, {days} days, {source}\n")
+    by = f"{analysis.kind}, alpha {analysis.alpha:g}, power {analysis.power:.12g}"
+    typer.echo(f"{experiment.name}: {by}, {counted(days, 'day')}, {source}\n")
     show(table_of(rows, days))
     for sentence in notes_on(rows, experiment, days):
         typer.echo(sentence)
@@ -118,7 +123,7 @@ def _chosen(experiment: Experiment, name: str | None) -> "list[Mean | Ratio]":
 
 def aa(
     settings: SettingsOption,
-    replicates: Annotated[int, typer.Option(min=1, help="How often the users are shuffled.")] = 1000,
+    replicates: Annotated[int, typer.Option(min=1, max=1_000_000, help="How often the users are shuffled.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the shuffles.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -144,12 +149,14 @@ def aa(
     users = table_of(folded(saved_state(loaded)), experiment)
     metrics = [m for m in of_experiment(experiment, users.columns) if not isinstance(m, Quantile)]
     if len(users.arm) < 4:
-        raise UsageError(f"The collector has seen {len(users.arm)} users in an arm; there is nobody to shuffle yet.")
+        raise UsageError(
+            f"The collector has seen {counted(len(users.arm), 'user')} in an arm; there is nobody to shuffle yet."
+        )
     with _progress("shuffling users", replicates) as progress:
         levels = replay_table(users, metrics, replicates, seed, experiment.analysis.alpha, progress)
     weights = {arm: spec.weight for arm, spec in experiment.arms.items()}
     weeks = shuffled_verdicts(users, metrics, weights, experiment.control, experiment.analysis, replicates, seed)
-    alarms = false_alarms(weeks)
+    alarms = replace(false_alarms(weeks), users=len(users.arm))
     save_false_alarms(alarms, loaded)
     levels_trusted = {level.trusted for level in levels if level.replicates}
     trusted = next((answer for answer in (False, None, True) if answer in levels_trusted), None)
@@ -166,7 +173,8 @@ def aa(
         }
         typer.echo(json.dumps(result, indent=2))
     else:
-        typer.echo(f"{experiment.name}: {len(users.arm):,} users, shuffled into two halves {replicates:,} times\n")
+        times = counted(replicates, "time")
+        typer.echo(f"{experiment.name}: {counted(len(users.arm), 'user')}, shuffled into two halves {times}\n")
         _show_levels(levels)
         for sentence in _judged(levels, experiment.analysis.alpha):
             typer.echo(sentence)
@@ -227,18 +235,16 @@ def _from_aggregate(
     from abtest.aggregate.archive import load as load_aggregate
     from abtest.plan.baseline import during
     from contracts.runtime.durable import StateError
-    from driftline.experiment.data import counted, public
+    from driftline.experiment import data as rows
 
     try:
-        observed = load_aggregate(state, experiment) if state else counted(str(data), table, experiment)
+        observed = load_aggregate(state, experiment) if state else rows.counted(str(data), table, experiment)
     except StateError as error:
         raise UsageError(str(error)) from error
     aggregate = observed.aggregate
     baselines = [during(metric, aggregate, days, users_per_day) for metric in metrics]
-    return (
-        baselines,
-        f"from {sum(aggregate.users.values()):,} users in {aggregate.days} days of {state or public(str(data))}",
-    )
+    met = f"{counted(sum(aggregate.users.values()), 'user')} in {counted(aggregate.days, 'day')}"
+    return baselines, f"from {met} of {state or rows.public(str(data))}"
 
 
 def _from_state(
@@ -264,12 +270,18 @@ def _from_state(
     if len(users.arm):
         daily = aggregate(users)
         baselines = [during(metric, daily, days, users_per_day) for metric in metrics]
-        return baselines, f"from {len(users.arm):,} users in {daily.days} days of {settings.experiment.name}"
+        return (
+            baselines,
+            f"from {counted(len(users.arm), 'user')} in {counted(daily.days, 'day')} of {settings.experiment.name}",
+        )
     share, to_cap = share_of(experiment), capped_columns(experiment)
     baselines = [before(metric, state, days, share, users_per_day, to_cap) for metric in metrics]
     if not any(each.users for each in baselines):
         raise UsageError(f"The collector of {settings.experiment.name} has seen nobody yet.")
-    return baselines, f"from {baselines[0].users:,} users in the {PRE_DAYS} days before {settings.experiment.name}"
+    return (
+        baselines,
+        f"from {counted(baselines[0].users, 'user')} in the {PRE_DAYS} days before {settings.experiment.name}",
+    )
 
 
 def _show_levels(levels: Sequence["Level"]) -> None:
@@ -282,11 +294,9 @@ def _show_levels(levels: Sequence["Level"]) -> None:
         if level.false_positives is None or level.low is None or level.high is None or level.uniform_p is None:
             shown.add_row(level.metric, by_cuped, "-", "-", "-", f"not testable: {level.reason}")
             continue
-        interval = f"{level.low:.1%} to {level.high:.1%}"
+        interval = f"{share(level.low)} to {share(level.high)}"
         trusted = {True: "yes", False: "NO", None: f"not told: {level.reason}"}[level.trusted]
-        shown.add_row(
-            level.metric, by_cuped, f"{level.false_positives:.1%}", interval, f"{level.uniform_p:.3f}", trusted
-        )
+        shown.add_row(level.metric, by_cuped, share(level.false_positives), interval, f"{level.uniform_p:.3f}", trusted)
     show(shown)
 
 
@@ -302,6 +312,7 @@ def _judged(levels: Sequence["Level"], alpha: float) -> "Iterator[str]":
         else:
             yield f"{name} is significant too rarely: its events are too few, and its intervals wider than need be."
     if not any(level.trusted is not None for level in levels):
-        yield f"No metric can be called trusted. At alpha {alpha:.0%}, at least {enough(alpha)} replicates tell."
+        least = counted(enough(alpha), "replicate tells", "replicates tell")
+        yield f"No metric can be called trusted. At alpha {100 * alpha:.6g} %, at least {least}."
     elif not off:
-        yield f"Every metric that could be tested is significant about as often as alpha, {alpha:.0%}, says."
+        yield f"Every metric that could be tested is significant about as often as alpha, {100 * alpha:.6g} %, says."

@@ -14,6 +14,7 @@ from driftline.cli.options import ReadyFile, SettingsOption
 from driftline.errors import UsageError
 
 if TYPE_CHECKING:
+    from abtest.analyse.context import FalseAlarms
     from abtest.analyse.results import Report
     from abtest.report.files import ReportContext
 
@@ -58,7 +59,11 @@ def report(
 
         experiment = experiment_of(settings)
         result = report_on(experiment, data, table, pre, pre_table, state, save_state, keep)
-        context = ReportContext(configuration={"experiment": experiment.model_dump(mode="json")}, commit=commit())
+        context = ReportContext(
+            configuration={"experiment": experiment.model_dump(mode="json")},
+            commit=commit(),
+            false_alarms=_false_alarms(settings, sum(result.split.users.values())),
+        )
     else:
         try:
             loaded = load(settings)
@@ -85,12 +90,25 @@ def report(
     raise typer.Exit(exit_code(result.verdicts))
 
 
+def _false_alarms(settings: Path, users: int) -> "FalseAlarms | None":
+    """Those that `aa` has measured with these settings; none with the file of an experiment alone, which has no state
+    beside which they could be.
+    """
+    from driftline.experiment.false_alarms import known_false_alarms
+
+    try:
+        return known_false_alarms(load(settings), users)
+    except ExperimentAlone:
+        return None
+
+
 def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     """On what the collector has saved."""
     from abtest.analyse.analysis import analyse
     from abtest.collect.store import load_state
     from contracts.runtime.durable import StateError
     from driftline.experiment.context import known_context
+    from driftline.experiment.false_alarms import known_false_alarms
 
     _require_state(settings)
     try:
@@ -98,7 +116,8 @@ def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     except StateError as error:
         raise UsageError(str(error)) from error
     context = known_context(settings, state)
-    return analyse(state, context.models), context
+    result = analyse(state, context.models)
+    return result, replace(context, false_alarms=known_false_alarms(settings, sum(result.split.users.values())))
 
 
 def diff(

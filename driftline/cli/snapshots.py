@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from abtest.format import counted
 from contracts.config.settings import load
 from driftline import tables
 from driftline.errors import RunError, UsageError
@@ -151,9 +152,10 @@ def verify(
         if not as_json:
             for finding in damaged:
                 typer.echo(finding.problem)
-        raise RunError(f"{len(damaged):,} of {len(findings):,} snapshots and pointers are damaged.")
+        is_or_are = "is" if len(damaged) == 1 else "are"
+        raise RunError(f"{len(damaged):,} of {len(findings):,} snapshots and pointers {is_or_are} damaged.")
     if not as_json:
-        typer.echo(f"{len(findings):,} snapshots and pointers are sound.")
+        typer.echo(f"{counted(len(findings), 'snapshot or pointer is', 'snapshots and pointers are')} sound.")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from abtest.format import counted
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
 from contracts.messages.events import SCHEMA_VERSION
@@ -190,9 +191,10 @@ def _send(
         for noted in notes:
             noted.get()
     except KafkaError as error:
+        sent = counted(len(outcome.sent), "record was", "records were")
         raise RunError(
-            f"{len(outcome.sent)} records were sent again, but for the last {len(notes)} of them that could not be"
-            f" noted, so another replay sends those once more: {error}."
+            f"{sent} sent again, but for the last {len(notes)} of them that could not be noted, so another replay sends"
+            f" those once more: {error}."
         ) from error
     return reachable
 

@@ -11,6 +11,7 @@ from abtest.analyse.analysis import summary as metric_summary
 from abtest.analyse.context import ReportContext
 from abtest.analyse.results import Report
 from abtest.collect.state import CollectorState
+from abtest.format import counted
 from contracts.config.settings import Settings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK
 from contracts.runtime.clock import DAY_MS
@@ -126,7 +127,7 @@ def complaints(summary: Mapping[str, Any]) -> list[str]:
     if summary["exposures_lost"]:
         problems.append(f"{summary['exposures_lost']} exposures were lost")
     if unaccounted(summary):
-        problems.append(f"{unaccounted(summary)} events are unaccounted for")
+        problems.append(f"{counted(unaccounted(summary), 'event is', 'events are')} unaccounted for")
     return problems
 
 

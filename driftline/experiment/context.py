@@ -5,7 +5,6 @@ from abtest.analyse.context import ReportContext, SnapshotMark
 from abtest.collect.answers import first_answers
 from abtest.collect.state import CollectorState
 from contracts.config.settings import Settings
-from driftline.experiment.false_alarms import known_false_alarms
 from driftline.inspect import build
 from driftline.inspect.snapshots import published
 
@@ -41,5 +40,4 @@ def known_context(settings: Settings, state: CollectorState) -> ReportContext:
         seed=settings.seed,
         commit=build.commit(),
         marks=tuple(marks),
-        false_alarms=known_false_alarms(settings),
     )

@@ -128,10 +128,11 @@ def run(
 def rendered(view: View) -> Group:
     """The view for a terminal."""
     report, zone = view.report, (view.report.day_offset_ms, view.report.zone)
+    users = fmt.counted(sum(report.split.users.values()), "user")
     parts: list[RenderableType] = [
         Text(report.experiment, style="bold"),
         Text(
-            f"day {len(report.days)} of {report.days_planned}; {fmt.number(sum(report.split.users.values()))} users; "
+            f"day {len(report.days)} of {report.days_planned}; {users}; "
             f"saved {fmt.instant(view.live.saved_ms, *zone)}, looked at {fmt.instant(view.live.at_ms, *zone)}",
             style="dim",
         ),

@@ -1,3 +1,7 @@
+from decimal import Decimal
+
+import pytest
+
 from abtest import format as fmt
 
 
@@ -17,3 +21,13 @@ def test_moments_are_told_on_the_experiments_own_clock():
 
 def test_lists_read_as_a_sentence():
     assert (fmt.listed(["a"]), fmt.listed(["a", "b"])) == ("a", "a and b")
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1 / 3, 1e-3, 1e-6, 1.25e-9, 1e-12, 1e-15])
+def test_a_level_never_reads_as_certain_and_keeps_two_digits_of_what_it_misses(alpha):
+    shown = fmt.level(alpha)
+    assert 100 - Decimal(shown.removesuffix(" %")) == pytest.approx(Decimal(repr(100 * alpha)), rel=Decimal("0.05"))
+
+
+def test_counts_agree_with_their_nouns():
+    assert [fmt.counted(n, "value") for n in (0, 1, 2, 1000)] == ["0 values", "1 value", "2 values", "1,000 values"]

@@ -4,6 +4,7 @@
 `buf breaking` refuses needs a package driftline.v2 beside v1.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,47 @@ def test_each_kind_of_break_is_named(tmp_path: Path, before: str, after: str, br
     done = buf("breaking", scratch, "--against", tmp_path / "published.json")
     assert done.returncode == 100, done.stderr
     assert broken.lower() in done.stdout.lower()
+
+
+def publish(tmp_path: Path, before: str, after: str) -> tuple[subprocess.CompletedProcess[str], bytes, bytes]:
+    """`make proto-publish` on a copy in which `before` is `after`, with the published file as it was and is then."""
+    root = PROTO.parent
+    here = tmp_path / "proto"
+    shutil.copytree(PROTO, here)
+    shutil.copyfile(root / "Makefile", tmp_path / "Makefile")
+    recall = here / "driftline" / "v1" / "recall.proto"
+    assert before in recall.read_text()
+    recall.write_text(recall.read_text().replace(before, after))
+    published = here / "published" / "v1.json"
+    was = published.read_bytes()
+    for name in ("pyproject.toml", "constraints.txt", "ready"):  # in this order, so that nothing is to be set up
+        (tmp_path / name).touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", "proto-publish", f"BIN={BUF.parent}", "READY=ready"],
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done, was, published.read_bytes()
+
+
+def test_what_breaks_the_published_interface_is_not_published(tmp_path: Path) -> None:
+    done, was, now = publish(tmp_path, "rpc Status(", "rpc Condition(")
+    assert done.returncode == 2
+    assert '"Status" on service "RecallService" was deleted' in done.stdout
+    assert now == was
+    assert sorted(path.name for path in (tmp_path / "proto" / "published").iterdir()) == ["v1.json"]
+
+
+def test_what_is_added_is_published(tmp_path: Path) -> None:
+    done, was, now = publish(tmp_path, "service RecallService", "message New { int64 a = 1; }\nservice RecallService")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert b'"New"' in now
+    assert b'"New"' not in was
 
 
 def test_additions_are_no_breaks(tmp_path: Path) -> None:

@@ -1,10 +1,20 @@
+import numpy as np
+import pandas as pd
+import pytest
+
 from abtest.analyse.analysis import analyse
-from abtest.analyse.checks import STRONG, split_by_day, split_by_replica, split_so_far
+from abtest.analyse.analysis import report as report_on
+from abtest.analyse.checks import STRONG, covariates_from_during, split_by_day, split_by_replica, split_so_far
 from abtest.collect.state import CollectorState
+from abtest.read.rows import read
 from abtest.report.files import ReportContext, html
+from abtest.stats.cuped import Adjustment
+from abtest.stats.metrics import Mean
+from abtest.stats.moments import Moments
 from abtest.stats.srm import sequential_split, splits
+from contracts.config.experiment import MetricPlan
 from contracts.runtime.clock import DAY_MS, MINUTE_MS
-from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
+from tests.abtest.abtest_cases import START, experiment, exposure, feedback, observe, rules
 
 USERS = 240
 EVEN = {"control": 1.0, "treatment": 1.0}
@@ -104,3 +114,72 @@ def test_a_replica_that_answered_one_arm_only_makes_the_report_invalid():
     report = analyse(observe(CollectorState(rules()), *events))
     assert report.split.p_value > 0.9
     assert check(report, "split_by_replica").level == "invalid"
+
+
+def test_a_covariate_that_is_the_metric_itself_is_warned_of_and_one_from_before_is_not():
+    random = np.random.default_rng(2)
+    taste = random.normal(50, 10, 4000)
+    spend = taste + random.normal(0, 2, 4000)  # what was before has a correlation of .96 with what is now
+    given = {"user_id": np.arange(4000), "arm": np.where(random.random(4000) < 0.5, "control", "treatment"), "day": 0}
+    metric = MetricPlan(name="spend", kind="mean", columns=("spend",), role="primary")
+    plan = experiment(days=1, metrics=(metric,))
+
+    def found(**covariates):
+        frame = pd.DataFrame({**given, "spend": spend} | {f"pre.{name}": values for name, values in covariates.items()})
+        checks = report_on(read(frame, plan).aggregate, plan).checks
+        return next((each for each in checks if each.name == "covariates_from_during"), None)
+
+    assert found(spend=taste, visits=random.poisson(5, 4000)) is None
+    told = found(visits=random.poisson(5, 4000), spend=2 * spend + 1)
+    assert told.level == "warning"
+    assert told.said.startswith("pre.spend takes 100.0 % of the variance of spend: that is the metric itself, or was")
+    assert told.numbers == {"spend": pytest.approx(1.0)}
+    halves = found(first=spend - taste, second=taste)  # neither alone, but both together
+    assert halves.said.startswith("pre.first and pre.second take 100.0 % of the variance of spend")
+
+
+def test_the_threshold_of_such_a_covariate_lies_between_what_was_before_and_what_is_now():
+    random = np.random.default_rng(4)
+    for correlation, warned in ((0.97, False), (0.99, False), (0.998, True)):
+        x = random.normal(0, 1, (20_000, 2))
+        spend = correlation * x[:, 0] + np.sqrt(1 - correlation**2) * x[:, 1]
+        moments = {
+            arm: Moments.of(("spend", "pre.spend"), np.column_stack([spend, x[:, 0]])[i::2])
+            for i, arm in enumerate(("control", "treatment"))
+        }
+        checks = covariates_from_during(
+            Adjustment.of(moments, ["pre.spend"]), [Mean("spend", "Spend", "", "", "spend")]
+        )
+        assert bool([*checks]) is warned, correlation
+
+
+def two_arms(in_both, only_treatment):
+    """Users of a day, of whom some are seen in the other arm on the next day."""
+    users = np.arange(2000)
+    arm = np.where(users % 2 == 1, "treatment", "control")
+    rows = pd.DataFrame({"user_id": users, "arm": arm, "day": 0, "views": 10, "effective_views": users % 7})
+    seen = rows[(rows.arm == "treatment") | (not only_treatment)].head(in_both)
+    other = seen.assign(arm=np.where(seen.arm == "control", "treatment", "control"), day=1)
+    return pd.concat([rows, other])
+
+
+@pytest.mark.parametrize(
+    ("in_both", "lost", "first"),
+    [
+        (300, 0, "contamination"),  # all of them began in the treatment, which has 300 fewer for it
+        (30, 300, "split"),  # 300 others were lost: the 30 do not make that good
+    ],
+)
+def test_users_in_two_arms_are_named_before_a_split_that_they_alone_can_explain(in_both, lost, first):
+    plan = experiment(
+        days=2, metrics=(MetricPlan(name="evr", kind="ratio", columns=("effective_views", "views"), role="primary"),)
+    )
+    rows = two_arms(in_both, only_treatment=True)
+    rows = rows[~((rows.user_id >= 2000 - 2 * lost) & (rows.arm == "treatment"))]
+    report = report_on(read(rows, plan).aggregate, plan)
+    invalid = [each for each in report.checks if each.level == "invalid"]
+    assert invalid[0].name == first
+    assert {"split", "contamination"} <= {each.name for each in invalid}
+    assert report.verdicts[0].because.startswith(invalid[0].said)
+    said = next(each.said for each in invalid if each.name == "contamination")
+    assert ("may be why the others did not fall into the arms as planned" in said) is (first == "contamination")

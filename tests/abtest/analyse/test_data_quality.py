@@ -8,12 +8,12 @@ from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from abtest.analyse.analysis import analyse
-from abtest.analyse.data_quality import rows
+from abtest.analyse.data_quality import ending, last_day, part_days, rows
 from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.collect.state import CollectorState, close
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, step
-from contracts.config.experiment import MetricPlan, RampStep
+from contracts.config.experiment import Experiment, MetricPlan, RampStep, instant_ms
 from contracts.config.settings import StreamSettings
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules, week
@@ -243,7 +243,7 @@ def test_a_metric_too_blind_for_any_plausible_effect_says_so():
 
 def test_a_metric_too_blind_for_the_plans_own_minimum_says_so():
     wanted = (MetricPlan(name="play_duration", kind="mean", columns=("play_s",), role="primary", minimum_effect=1e-6),)
-    assert "0.0 % would matter" in check(report_of(*WEEK, metrics=wanted), "power").said
+    assert "0.0001 % would matter" in check(report_of(*WEEK, metrics=wanted), "power").said
 
 
 @pytest.mark.parametrize(("outside", "level"), [(0, "ok"), (5, "warning"), (200, "invalid")])
@@ -251,5 +251,61 @@ def test_rows_left_out_are_a_named_state_of_the_report(outside, level):
     counts = {"rows": 1000, "rows_outside_days": outside, "rows_of_testers": 3, "users_without_pre": 7}
     left_out, past = rows(counts, 100)
     assert (left_out.name, left_out.level, left_out.numbers["rows_of_testers"]) == ("rows", level, 3)
-    assert past.said.startswith("Of 7 of 100 (7.00 %) users nothing is known from before")
+    assert past.said.startswith("Of 7 of 100 users (7.00 %) nothing is known from before")
     assert not list(rows({"exposures": 9}, 100))
+
+
+def parts(start, end, newest=None, **changes):
+    spec = Experiment(
+        name="week",
+        salt="week",
+        start_ms=instant_ms(start, "start"),
+        end_ms=instant_ms(end, "end"),
+        arms={name: {"weight": 1, "model": "two_tower"} for name in ("control", "treatment")},
+        control="control",
+        **changes,
+    )
+    newest_ms = 0 if newest is None else instant_ms(newest, "newest")
+    found = [*part_days(spec), *last_day(spec, newest_ms), *ending(spec, 7)]
+    return {check.name: (check.level, check.said) for check in found}
+
+
+def test_days_that_the_experiment_has_in_part_are_named_and_not_taken_for_whole_ones():
+    told = parts("2026-03-01T15:00:00Z", "2026-03-08T15:30:00Z", "2026-03-08T15:20:00Z")
+    level, said = told["part_days"]
+    assert level == "warning"
+    assert said.startswith(
+        "The experiment starts at 15:00 and ends at 15:30: of 2026-03-01 it has 9 hours and of 2026-03-08 it has "
+        "15 hours and 30 minutes. Sums per user of a part of a day are smaller"
+    )
+    assert told["last_day"] == ("ok", "2026-03-08 is over, 15 hours and 30 minutes of it.")
+    assert told["end"][1].startswith("7 of 8 days are over, the first of them with 9 hours only; what is waited for is")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "changes"),
+    [
+        ("2026-03-01T00:00:00Z", "2026-03-08T00:00:00Z", {}),
+        ("2026-03-01T00:00:00+08:00", "2026-03-08T00:00:00+08:00", {"day_offset": "+08:00"}),
+        ("2026-10-22T00:00:00+02:00", "2026-10-29T00:00:00+01:00", {"zone": "Europe/Berlin"}),  # one has 25 hours
+    ],
+)
+def test_whole_days_are_not_spoken_of(start, end, changes):
+    told = parts(start, end, end, **changes)
+    assert "part_days" not in told
+    assert told["last_day"][1].endswith("is whole.")
+
+
+def test_an_experiment_within_one_day_has_that_day_in_part():
+    told = parts("2026-03-01T15:00:00Z", "2026-03-01T18:00:00Z")
+    said = "The experiment starts at 15:00 and ends at 18:00: of 2026-03-01 it has 3 hours."
+    assert told["part_days"][1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("outside", "said"),
+    [(0, "0 of 9 rows are on days"), (1, "1 of 9 rows (11.11 %) is on days"), (2, "2 of 9 rows (22.22 %) are on days")],
+)
+def test_counts_agree_with_their_nouns_and_verbs(outside, said):
+    (found,) = rows({"rows": 9, "rows_outside_days": outside}, 9)
+    assert found.said.startswith(said)

@@ -25,8 +25,10 @@ def mean(name, role="primary", **settings):
     return {"name": name, "kind": "mean", "columns": [name], "role": role} | settings
 
 
-def judged(arm, values, metrics, arms=("control", "treatment"), **analysis):
-    """The report on one day of users; `arm` (users,) are indices into `arms`, the first of which is the control."""
+def judged(arm, values, metrics, arms=("control", "treatment"), pre=None, **analysis):
+    """The report on one day of users; `arm` (users,) are indices into `arms`, the first of which is the control. By
+    CUPED where there is a covariate `pre` (users,).
+    """
     experiment = Experiment(
         name="week",
         salt="week",
@@ -35,17 +37,17 @@ def judged(arm, values, metrics, arms=("control", "treatment"), **analysis):
         arms={name: {"weight": 1, "model": "two_tower"} for name in arms},
         control=arms[0],
         metrics=metrics,
-        analysis={"cuped": False} | analysis,
+        analysis={"cuped": pre is not None} | analysis,
     )
     n = len(arm)
     columns = np.stack([np.asarray(column, float) for column in values.values()], axis=1)
     table = arranged(
         arms,
         list(values),
-        (),
+        () if pre is None else ("pre.x",),
         np.arange(n) + 1,
         np.asarray(arm),
-        np.zeros((n, 0)),
+        np.zeros((n, 0)) if pre is None else np.asarray(pre)[:, None],
         np.zeros(n, int),
         np.arange(n),
         columns,
@@ -167,7 +169,7 @@ def test_arms_that_would_ship_are_compared_with_each_other():
     best, equal = (
         ("t2", "t3") if not beside["t2"].endswith("told from it.") and "cannot" not in beside["t2"] else ("t3", "t2")
     )
-    assert beside["t1"] == f"t1 gained less than {best}."
+    assert beside["t1"] == f"t1 improved less than {best}."
     assert beside[equal] == f"{equal} cannot be told from {best}."
     assert beside[best] == f"Ship {best}; {equal} cannot be told from it."
 
@@ -211,3 +213,65 @@ def test_a_guardrail_whose_mean_is_near_zero_goes_by_the_difference_whatever_the
     guardrail = mean("lag", "guardrail", direction="decrease", minimum_effect=0.02)
     found = judged(arm, values | {"lag": lag}, [EVR, guardrail])
     assert (found.verdicts[0].decision, exit_code(found.verdicts)) == ("hold", 3)
+
+
+@pytest.mark.parametrize("unit", [1e-59, 1e-20, 1e20, 1e57])
+@pytest.mark.parametrize("kind", ["mean", "ratio", "cuped"])
+def test_a_verdict_does_not_depend_on_the_unit(unit, kind):
+    """As far as values may go, with all that is squared twice on the way."""
+    random = np.random.default_rng(3)
+    arm, below = random.integers(0, 2, 2000), random.gamma(4, 1, 2000)
+    values = below * random.gamma(9, 0.11, 2000) * (1 + 0.1 * arm)
+    metric = mean("x") if kind != "ratio" else {"name": "x", "kind": "ratio", "columns": ["x", "y"], "role": "primary"}
+    same, other = (
+        judged(arm, {"x": values * each, "y": below * each}, [metric], pre=below * each if kind == "cuped" else None)
+        for each in (1.0, unit)
+    )
+    (a,), (b,) = same.metrics[0].effects, other.metrics[0].effects
+    assert same.verdicts == other.verdicts
+    assert same.verdicts[0].decision == "ship"
+    assert (b.deciding.low, b.deciding.high) == pytest.approx((a.deciding.low, a.deciding.high), rel=1e-6)
+    assert (b.effect.fieller_low, b.jackknife.p_value) == pytest.approx((a.effect.fieller_low, a.jackknife.p_value))
+
+
+@pytest.mark.parametrize("nearly", [0, 1])
+@pytest.mark.parametrize("unit", [1e-120, 1e-200, 5e-324])
+def test_an_arm_whose_values_are_too_near_0_to_be_squared_is_judged_as_one_of_zeros(nearly, unit):
+    random = np.random.default_rng(3)
+    arm, drawn = np.arange(400) % 2, random.gamma(4, 1, 400)
+    near, none = (judged(arm, {"x": np.where(arm == nearly, drawn * each, drawn)}, [mean("x")]) for each in (unit, 0.0))
+    assert near.verdicts == none.verdicts
+    assert near.verdicts[0].decision == "inconclusive"  # one user has much of the error that is left
+    name = ("control", "treatment")[nearly]
+    assert near.metrics[0].effects[0].effect.reason == f"not estimable: the value is too near 0 in arm {name}"
+
+
+def test_what_is_too_near_0_in_both_arms_or_in_a_denominator_is_not_judged():
+    arm, drawn = np.arange(400) % 2, np.random.default_rng(3).gamma(4, 1, 400)
+    said = judged(arm, {"x": drawn * (1 + arm) * 1e-170}, [mean("x")]).verdicts[0]
+    assert (said.decision, said.because) == ("inconclusive", "x: not estimable: the values are too near 0.")
+    ratio = {"name": "x", "kind": "ratio", "columns": ["y", "x"], "role": "primary"}
+    said = judged(arm, {"x": np.where(arm == 1, 1e-170, 1.0), "y": drawn}, [ratio]).verdicts[0]
+    assert (said.decision, said.because) == ("inconclusive", "x: x too near 0 in arm treatment.")
+
+
+@pytest.mark.parametrize(
+    ("direction", "least", "said"),
+    [
+        ("increase", 0.05, "gained the 5.0 %"),
+        ("decrease", 0.05, "fallen by the 5.0 %"),
+        ("increase", 0.0625, "gained the 6.25 %"),
+    ],
+)
+def test_what_is_short_of_what_is_worth_shipping_is_said_in_the_metrics_own_direction(direction, least, said):
+    random = np.random.default_rng(1)
+    metric = mean("errors", direction=direction, minimum_effect=least)
+    found = judged(np.arange(4000) % 2, {"errors": random.poisson(50, 4000)}, [metric]).verdicts[0]
+    assert (found.decision, found.because) == ("hold", f"errors has not {said} that are worth shipping.")
+
+
+def test_few_effective_events_are_counted_as_they_are():
+    one = np.zeros(400)
+    one[[0, 1, 3]] = 1
+    found = judged(np.arange(400) % 2, {"x": one}, [mean("x")])
+    assert "only 1 effective event in arm control" in found.verdicts[0].because

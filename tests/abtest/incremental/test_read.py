@@ -1,8 +1,10 @@
 """Days of a table that are kept, and only new ones read, against reading all of it at once."""
 
+import re
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -152,7 +154,7 @@ def test_days_may_be_numbers_and_lie_outside_the_experiment(tmp_path, crowd):
 def test_a_missing_day_is_refused(tmp_path, crowd):
     days, _ = crowd
     path = parquet(tmp_path, days.assign(day=days.day.where(days.index != 7)))
-    with pytest.raises(DataError, match="column 'day' has missing values"):
+    with pytest.raises(DataError, match=r"column 'day' has 1 missing value .first: user_id -?\d+, day missing"):
         kept_days.read(tmp_path / "kept", opened(path), WEEK)
 
 
@@ -210,3 +212,61 @@ def test_a_metric_of_a_column_that_is_not_kept_is_refused(tmp_path, crowd):
     more = experiment(metrics=(*METRICS, MetricPlan(name="shown", kind="mean", columns=("shown",))))
     with pytest.raises(DataError, match="does not keep shown"):
         kept_days.read(tmp_path / "kept", table, more)
+
+
+def both(days):
+    """Each row twice, once in each arm."""
+    return pd.concat([days.assign(arm="control"), days.assign(arm="treatment")])
+
+
+@pytest.mark.parametrize("which", [[0], [1], [0, 1], [0, 1, 2]])
+def test_a_day_all_of_whose_users_are_in_two_arms_is_read_as_any_other(tmp_path, crowd, which):
+    days, pre = crowd
+    days = days[days.day < FIRST + timedelta(days=3)]
+    numbers = days.day.map(lambda day: (day - FIRST).days)
+    mixed = pd.concat([both(days[numbers.isin(which)]), days[~numbers.isin(which)]])
+    before = opened(parquet(tmp_path, pre, "pre.parquet"))
+    counted = kept_days.read(tmp_path / "kept", opened(parquet(tmp_path, mixed)), WEEK, before)
+    expected = rows.read(opened(parquet(tmp_path, mixed)), WEEK, before)
+    if len(which) < 3:
+        assert_same(counted.aggregate, expected.aggregate)
+    assert counted.aggregate.users == expected.aggregate.users
+    assert counted.counts["users_in_two_arms"] == expected.counts["users_in_two_arms"] > 0
+    assert sum(counted.aggregate.users.values()) == days.user_id.nunique() - counted.counts["users_in_two_arms"]
+
+
+def numbered(days):
+    return days.assign(day=days.day.map(lambda day: (day - FIRST).days))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda days: days.assign(day=days.day.where(days.index % 5 > 0)),
+        lambda days: days.assign(day=20260301),
+        lambda days: numbered(days).assign(day=lambda each: each.day.astype(str)),
+        lambda days: numbered(days).assign(day=lambda each: each.day + 0.5),
+        lambda days: days.assign(**{"pre.views": numbered(days).day}),
+        lambda days: days.drop(columns="views"),
+        lambda days: days.assign(views="many"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_count_and_the_first_row_as_without_keeping(tmp_path, crowd, change):
+    table = opened(parquet(tmp_path, change(crowd[0])))
+    with pytest.raises(DataError) as plain:
+        rows.read(table, WEEK)
+    with pytest.raises(DataError) as kept:
+        kept_days.read(tmp_path / "kept", table, WEEK)
+    one, other = (re.sub(r"has [\d,]+ |user_id -?\d+", "", str(each.value)) for each in (plain, kept))
+    assert one == other
+    assert ("first: " in one) is ("lacks" not in one and "string" not in one)
+
+
+def test_rows_on_no_day_of_the_experiment_are_counted_as_without_keeping(tmp_path, crowd):
+    late = numbered(crowd[0])
+    for days in (late.assign(day=late.day + 10), late.assign(day=late.day + 4)):
+        table = opened(parquet(tmp_path, days))
+        counted = kept_days.read(tmp_path / f"kept{days.day.min()}", table, WEEK)
+        expected = rows.read(table, WEEK)
+        assert counted.counts["rows_outside_days"] == expected.counts["rows_outside_days"] > 0
+        assert counted.counts["rows"] == expected.counts["rows"]

@@ -144,7 +144,7 @@ def test_what_an_experiment_waits_for_is_named_and_so_is_the_cure(tmp_path):
     assert waits.said.startswith(
         "7 of 8 days are over; what is waited for is 2026-10-29, up to 2026-10-29 01:00 UTC+02:00."
     )
-    assert "has 60 minutes" in waits.said
+    assert "has 1 hour:" in waits.said
     assert "zone: Europe/Berlin" in waits.said
     early = berlin(zone="Europe/Berlin")
     waits = check(report(read(opened(parquet(tmp_path, rows(WEEK[:4]))), early).aggregate, early), "end")

@@ -10,8 +10,8 @@ def test_data_that_are_not_there_are_named(tmp_path):
     (tmp_path / "text.parquet").write_text("no parquet")
     url = f"sqlite://{tmp_path}/empty.sqlite"
     for data, table, said in (
-        (tmp_path / "none", None, "There is no Parquet file at"),
-        (tmp_path / "*.parquets", None, "There is no Parquet file at"),
+        (tmp_path / "none", None, "There is no Parquet or CSV file at"),
+        (tmp_path / "*.parquets", None, "There is no Parquet or CSV file at"),
         (tmp_path / "text.parquet", None, "Cannot read .* as Parquet"),
         (tmp_path / "text.parquet", "days", "a table's name goes with the URL"),
         (url, None, "Which table of"),

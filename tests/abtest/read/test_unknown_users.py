@@ -6,7 +6,7 @@ import pytest
 
 from abtest.analyse.analysis import report
 from abtest.incremental import read as incremental
-from abtest.read.engines import DataError
+from abtest.read.engines import DataError, as_table
 from abtest.read.rows import read
 from contracts.config.experiment import MetricPlan
 from tests.abtest.abtest_cases import experiment
@@ -105,3 +105,35 @@ def test_covariates_that_follow_from_others_or_never_vary_are_named_in_the_repor
     a, b = found.metrics[0].effects[0].adjusted, fewer.metrics[0].effects[0].adjusted
     assert (a.difference, a.ci_low, a.ci_high) == pytest.approx((b.difference, b.ci_low, b.ci_high), rel=1e-9)
     assert not any(check.name == "dropped_covariates" for check in fewer.checks)
+
+
+@pytest.mark.parametrize("where", ["beside", "inside"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_covariate_that_is_null_is_that_of_a_user_who_is_unknown(tmp_path, where, kept):
+    """As if the table of covariates lacked the user."""
+    rows, pre = world(2000)
+    known = pre.user_id % 3 > 0
+    expected = read(rows, PLAN, pre[known])
+    nulls = pre.assign(spend=pre.spend.where(known))
+    arguments = (rows, nulls)
+    if where == "inside":
+        arguments = (rows.merge(nulls.rename(columns={"spend": "pre.spend"}), on="user_id"), None)
+    if kept:
+        table, before = (None if each is None else as_table(each) for each in arguments)
+        found = incremental.read(tmp_path / "kept", table, PLAN, before)
+    else:
+        found = read(arguments[0], PLAN, arguments[1])
+    assert_same(found.aggregate, expected.aggregate)
+    assert found.counts["users_without_pre"] == expected.counts["users_without_pre"] == 666
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_users_without_a_covariate_who_turn_up_in_two_arms_are_not_counted_as_without(tmp_path, kept):
+    rows, _ = world(300)
+    wide = rows.assign(**{"pre.spend": rows.user_id.where(rows.user_id > 30).astype(float)})
+    last = wide.day == 1
+    wide.loc[last & (wide.user_id <= 10), "arm"] = "control"
+    wide.loc[~last & (wide.user_id <= 10), "arm"] = "treatment"
+    found = incremental.read(tmp_path / "kept", as_table(wide), PLAN) if kept else read(wide, PLAN)
+    assert found.counts["users_in_two_arms"] == 10
+    assert found.counts["users_without_pre"] == 20

@@ -90,7 +90,7 @@ def test_rows_without_a_user_are_refused_with_their_number(tmp_path, ids):
 @pytest.mark.parametrize("wrong", [2.5, 2.0**53, -(2.0**60), float("inf")])
 def test_a_double_that_may_be_several_users_is_refused(tmp_path, crowd, wrong):
     days = crowd[0].assign(user_id=np.where(np.arange(len(crowd[0])) == 3, wrong, crowd[0].user_id % 10**6 * 1.0))
-    with pytest.raises(DataError, match=r"'user_id' has 1 values that are no whole number below 2⁵³"):
+    with pytest.raises(DataError, match=r"'user_id' has 1 value that is no whole number below 2⁵³"):
         read(opened(parquet(tmp_path, days)), WEEK)
 
 
@@ -137,7 +137,7 @@ def test_what_is_said_of_a_user_is_said_by_the_name_that_the_table_has(tmp_path,
     days, pre = (frame.assign(user_id="user-" + frame.user_id.astype(str)) for frame in crowd)
     twice = opened(parquet(tmp_path, pd.concat([days, days.iloc[[5]]])))
     one_day = days[days.day == days.day.iloc[5]]
-    said = f"has 1 rows of a user and day that another row has .first: {days.user_id.iloc[5]}, day"
+    said = f"has 1 row of a user and day that another row has .first: {days.user_id.iloc[5]}, day"
     with pytest.raises(DataError, match=said):
         read(twice, WEEK)
     with pytest.raises(DataError, match=said):

@@ -50,14 +50,12 @@ def test_warnings_are_weighed_before_shipping():
 
 def test_of_two_arms_that_may_ship_one_is_to_be_chosen():
     report = decided(planned(), "ship", "ship")
-    assert "or arm1: the one that gained most" in to_do(report, report.verdicts[0])
-    best, less = (
-        replace(verdict, beside=beside)
-        for verdict, beside in zip(report.verdicts, ("arm0 gained most.", "arm1 gained less than arm0."), strict=True)
-    )
+    assert "or arm1: the one that improved most" in to_do(report, report.verdicts[0])
+    texts = "arm0 improved most.", "arm1 improved less than arm0."
+    best, less = (replace(verdict, beside=beside) for verdict, beside in zip(report.verdicts, texts, strict=True))
     compared = replace(report, verdicts=(best, less))
-    assert to_do(compared, best) == "Give one arm to everyone. arm0 gained most."
-    assert to_do(compared, less) == "Give arm0 to everyone instead: arm1 gained less than arm0."
+    assert to_do(compared, best) == "Give one arm to everyone. arm0 improved most."
+    assert to_do(compared, less) == "Give arm0 to everyone instead: arm1 improved less than arm0."
 
 
 def test_an_open_experiment_is_to_run_on_and_an_ended_one_is_not():

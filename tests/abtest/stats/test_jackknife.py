@@ -101,3 +101,13 @@ def test_one_bucket_is_too_few_and_unlike_buckets_are_an_error():
     assert jackknife(EVR, one, one).reason == "users in fewer than 2 buckets"
     with pytest.raises(ValueError, match="buckets are not the same"):
         jackknife(EVR, one, arm(1)[0])
+
+
+def test_a_ratio_beyond_all_numbers_has_no_interval_and_the_difference_has():
+    """Two buckets, so one degree of freedom: at 1e-12 Student's t is 6e11."""
+    arms = [Buckets(("x",), np.array(sums)[:, None], np.ones(2, np.int64)) for sums in ([3.0, 5.0], [2.0, 2.5])]
+    found = jackknife(Mean("x", "x", "", "", "x"), *arms, alpha=1e-12)
+    assert (found.ci_low, found.ci_high, found.p_value) == (None, None, None)
+    assert found.reason == "no relative difference: the values are too near 0 for their errors"
+    assert found.difference == pytest.approx(1.75)
+    assert found.difference_high > 1e11

@@ -1,5 +1,6 @@
 """An experiment's file: what a person writes, what it means, and the sentence on each mistake."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,13 @@ def test_a_metric_without_a_cap_is_written_as_if_there_were_none() -> None:
         ("analysis: looks go with kind group-sequential", {"analysis": {"looks": [1]}}),
         ("analysis: looks .2, 1. must rise", {"analysis": {"kind": "group-sequential", "looks": [2, 1]}}),
         (
-            "looks has day 9, but the experiment touches 1 days",
+            "looks has day 9, but the experiment touches 1 day",
             {"analysis": {"kind": "group-sequential", "looks": [9]}},
         ),
         ("analysis.alpha", {"analysis": {"alpha": 0}}),
+        ("analysis.alpha", {"analysis": {"alpha": 9e-16}}),
+        ("analysis.alpha", {"analysis": {"alpha": math.nan}}),
+        ("analysis.power", {"analysis": {"power": math.nan}}),
         ("power must be above alpha", {"analysis": {"power": 0.01}}),
         ("analysis.pooled: there is no such setting", {"analysis": {"pooled": True}}),
     ],

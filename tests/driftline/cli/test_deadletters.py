@@ -353,7 +353,7 @@ def test_an_original_that_is_gone_is_one_sentence_and_the_others_are_sent(
     assert ended.out == "1 sent again: feedback 1.\n"
     assert ended.err.splitlines() == [
         f"Dead letter 0 was not sent: offset {offset} is gone from {kept.topic}.",
-        "driftline: 1 of 2 dead letters were not sent again.",
+        "driftline: 1 of 2 dead letters was not sent again.",
     ]
 
 
@@ -363,7 +363,7 @@ def test_records_of_others_in_the_topic_are_counted_and_passed_over(
     post.send(bus.DEAD_LETTERS, None, b"no such thing", NOON_MS)
     ended = command("list", "--json")
     assert len(lines(ended.out)) == 4
-    assert "1 records of the dead-letter topic are no dead letters; left out." in ended.err
+    assert "1 record of the dead-letter topic is no dead letter; left out." in ended.err
     assert deadletters.save(kafka, tmp_path / "saved.jsonl") == 4
 
 

@@ -10,8 +10,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from abtest.analyse.one_look import users_of, verdicts_on
 from abtest.collect.state import CollectorState, Rules
 from abtest.collect.store import Saved, path_of, save
+from abtest.plan import power
+from abtest.stats.metrics import Mean
+from contracts.config.experiment import AnalysisPlan
 from contracts.config.settings import load
 from contracts.runtime.clock import DAY_MS
 from driftline.cli.app import app
@@ -52,11 +56,48 @@ def test_the_experiments_own_users_are_shuffled_and_keep_the_level(settings: Pat
     assert found["alpha"] == 0.05
     assert found["verdicts"]["replicates"] == 200
     assert found["verdicts"]["ship"] <= 0.06
-    assert "The verdict on 200 weeks of these users in which no arm differs, in one look: ship in" in shown.stdout
+    assert (
+        "The verdict on 200 weeks of 120 shuffled users of this experiment, in which no arm differs, in one look: ship"
+        in shown.stdout
+    )
     out = settings.parent / "out"
     run("report", "-s", settings, "--out", out)
     for name in ("report.md", "report.html"):  # beside the verdict, since `aa` was run
-        assert "The verdict on 200 weeks of these users" in (out / name).read_text()
+        assert "The verdict on 200 weeks of 120 shuffled users" in (out / name).read_text()
+
+
+def rows_of(users: int) -> pd.DataFrame:
+    user, day = np.divmod(np.arange(users * 3), 3)
+    arm = np.where(user % 2 == 0, "control", "treatment")
+    views = {"views": 10, "effective_views": (user * 7 + day) % 10}
+    return pd.DataFrame({"user_id": user, "arm": arm, "day": day, **views})
+
+
+def test_what_aa_found_stands_in_reports_on_rows_and_aggregates_of_the_same_shape(tmp_path: Path) -> None:
+    """Those that are made with the settings of the collector on whose users it was measured."""
+    evr = [{"name": "evr", "kind": "ratio", "columns": ["effective_views", "views"], "role": "primary"}]
+    settings = settings_with(tmp_path, week(users=120), days=3, metrics=evr)
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text())["experiment"]))
+    for users in (200, 300):
+        rows_of(users).to_parquet(tmp_path / f"{users}.parquet")
+    out, aggregate = tmp_path / "out", tmp_path / "saved.npz"
+
+    def said(file: Path, *arguments: object) -> bool:
+        assert run("report", "-s", file, *arguments, "--out", out).exit_code == 0
+        found = [(out / name).read_text() for name in ("report.md", "report.html")]
+        there = {"The verdict on 200 weeks of 120 shuffled users" in each for each in found}
+        return there == {True}
+
+    rows = ("--data", tmp_path / "200.parquet")
+    assert not said(settings, *rows)
+    assert run("aa", "-s", settings, "--replicates", 200).exit_code == 0
+    assert said(settings)
+    assert said(settings, *rows, "--save-state", aggregate)
+    assert said(settings, "--state", aggregate)
+    assert said(settings, *rows, "--keep", tmp_path / "kept")
+    assert not said(settings, "--data", tmp_path / "300.parquet")  # more than twice as many users
+    assert not said(alone, *rows)  # an experiment's file has no state
 
 
 def test_a_rate_that_is_off_ends_with_2(tmp_path: Path) -> None:
@@ -74,7 +115,7 @@ def test_a_handful_of_replicates_makes_nothing_trusted(settings: Path) -> None:
     shown = run("aa", "-s", settings, "--replicates", 5)
     assert shown.exit_code == 0, shown.output
     assert "5 replicates are too few to tell, at least 104 are needed" in shown.stdout
-    assert "No metric can be called trusted. At alpha 5%, at least 104 replicates tell." in shown.stdout
+    assert "No metric can be called trusted. At alpha 5 %, at least 104 replicates tell." in shown.stdout
     assert "yes" not in [cell for row in shown.stdout.splitlines() for cell in row.split()[-1:]]
     found = json.loads(run("aa", "-s", settings, "--replicates", 5, "--json").stdout)
     assert found["trusted"] is None
@@ -216,6 +257,22 @@ def test_looks_cost_users(tmp_path: Path) -> None:
         (["--rate", 1.2, "--users-per-day", 9], "between 0 and 1"),
         (["--mean", 2, "--users-per-day", 9], "--mean with --sd"),
         (["--metric", "nothing"], "no metric 'nothing'"),
+        *(
+            ([option, value, *others, "--users-per-day", 9], f"{option} is {float(value):g}; it must")
+            for option, others in (
+                ("--sd", ["--mean", 2]),
+                ("--mean", ["--sd", 2]),
+                ("--rate", []),
+                ("--effect", ["--rate", 0.2]),
+            )
+            for value in ("inf", "-inf", "nan", "-1", "0", "1e300", "1e-300", "5e-324")
+        ),
+        *(
+            (["--rate", 0.2, "--users-per-day", value], f"--users-per-day is {float(value):g}; it must be a number")
+            for value in ("inf", "-inf", "nan", "-1", "0", "1e300")
+        ),
+        (["--mean", 1, "--sd", 1e9, "--users-per-day", 9], "one must not be more than 1,000,000 times the other"),
+        (["--mean", 1e9, "--sd", 1, "--users-per-day", 9], "one must not be more than 1,000,000 times the other"),
     ],
 )
 def test_what_makes_no_plan_is_one_sentence(settings: Path, arguments: list[object], said: str) -> None:
@@ -274,3 +331,62 @@ def test_two_baselines_are_refused(settings: Path) -> None:
 def test_an_experiments_file_alone_has_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(experiment().model_dump(mode="json")))
     assert "There is no baseline" in str(run("plan", tmp_path / "e.yaml").exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "least", "days"),
+    [
+        (["--mean", 5, "--sd", 0.01, "--effect", 0.5], 20, 1),  # as few users as a normal approximation may have
+        (["--mean", 5, "--sd", 3, "--effect", 5], 34, 1),  # the largest of 34 gamma distributed has a tenth at most
+        (["--mean", 5, "--sd", 50, "--effect", 5], 4338, 9),
+        (["--rate", 0.01, "--effect", 5], 2340, 5),  # 23.6 events expected, so that there are 20 in four cases of five
+        (["--rate", 0.8, "--effect", 0.24], 20, 1),
+    ],
+)
+def test_a_plan_has_as_many_users_as_the_verdicts_rule_needs(
+    settings: Path, arguments: list[object], least, days
+) -> None:
+    found = planned(settings, *arguments, "--users-per-day", 1000)["evr"]
+    assert set(found["users_per_arm"].values()) == {max(least, min(found["users_per_arm"].values()))}
+    assert found["least_users"] == least
+    assert found["days_needed"] == days
+    shown = run("plan", settings, *arguments, "--users-per-day", 1000)
+    binding = set(found["users_per_arm"].values()) == {least}
+    assert (f"an arm needs {least:,} users for the verdict's rule" in " ".join(shown.stdout.split())) is binding
+
+
+def shares(random: np.random.Generator, users: int) -> dict[str, np.ndarray]:
+    return {arm: (random.random((users, 1)) < rate).astype(float) for arm, rate in (("a", 0.02), ("b", 0.12))}
+
+
+def spends(random: np.random.Generator, users: int) -> dict[str, np.ndarray]:
+    """Exponentially distributed: a standard deviation as large as the mean."""
+    return {arm: random.exponential(mean, (users, 1)) for arm, mean in (("a", 1.0), ("b", 6.0))}
+
+
+@pytest.mark.parametrize(("draw", "spread", "rate"), [(shares, 49.0, 0.02), (spends, 1.0, None)])
+def test_what_a_plan_says_is_enough_ships_a_large_effect_with_the_plans_power(draw, spread, rate) -> None:
+    """Of 200 weeks; half as many users ship next to none of them, however large the effect."""
+    plan = power.plan(power.steady(1.0, spread, 2000, 1), {"a": 1, "b": 1}, "a", 5.0, rate=rate)
+    assert plan.by_rule
+    metric = Mean("x", "x", "", "", "x", role="primary")
+
+    def shipped(users: int) -> float:
+        random, ships = np.random.default_rng(0), 0
+        for _ in range(200):
+            given = users_of(("x",), draw(random, users))
+            (verdict,) = verdicts_on([metric], given, "a", AnalysisPlan(cuped=False))
+            ships += verdict.decision == "ship"
+        return ships / 200
+
+    assert shipped(plan.users["a"]) == pytest.approx(plan.power, abs=0.08)
+    assert shipped(plan.users["a"] // 2) < 0.1
+
+
+def test_more_users_than_there_are_is_said_and_is_no_number(settings: Path) -> None:
+    arguments = ("--mean", 1, "--sd", 1e6, "--effect", 1e-6, "--users-per-day", 1000)
+    found = planned(settings, *arguments)["evr"]
+    assert (found["users_per_arm"], found["days_needed"], found["minimum_detectable"]) == (None, None, None)
+    shown = run("plan", settings, *arguments).stdout
+    assert "over 1,000,000,000,000,000" in shown
+    assert "evr needs more users than ever come to find 0.0001 %. Nothing is likely to be found in" in shown

@@ -27,4 +27,4 @@ def test_each_defect_is_named() -> None:
     assert complaints(failed) == ["2 of 9 recalls failed: UNAVAILABLE: gone (2)"]
     assert complaints(SOUND | {"mixed_version_replies": 1}) == ["1 replies mixed snapshot versions"]
     assert complaints(SOUND | {"exposures_lost": 3}) == ["3 exposures were lost"]
-    assert complaints(SOUND | {"events_in": 7}) == ["1 events are unaccounted for"]
+    assert complaints(SOUND | {"events_in": 7}) == ["1 event is unaccounted for"]

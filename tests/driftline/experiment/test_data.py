@@ -98,7 +98,7 @@ def test_a_day_is_added_to_those_kept_and_the_report_is_that_of_all(week, capsys
         (("--state", "none.npz", "--table", "days"), "--table, --pre, --pre-table and --keep go with --data."),
         (("--state", "none.npz", "--keep", "kept"), "--table, --pre, --pre-table and --keep go with --data."),
         (("--data", "none.parquet", "--keep", __file__), "is a file; --keep takes a folder."),
-        (("--data", "none.parquet"), "There is no Parquet file at none.parquet."),
+        (("--data", "none.parquet"), "There is no Parquet or CSV file at none.parquet."),
         (("--data", "none.parquet", "--state", "none.npz"), "Give --data or --state, one of them."),
         (("--data", "duckdb:////none/x.duckdb", "--table", "days"), "There is no file /none/x.duckdb."),
         ((), "For a report on rows or on an aggregate, add --data or --state."),
