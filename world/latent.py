@@ -132,15 +132,26 @@ class Users:
         self._move(requests, users, request_of[effective], items[effective])
         return plays, effective, effective & (chance[:, 3] < _FOLLOW)
 
+    def affinities(self, requests: Ints, users: Ints, times_ms: Ints) -> Doubles:
+        """Of every item to users who arrive now, (B, N), before anything is shown; the arguments are `respond`'s."""
+        world = self.population
+        focus = np.repeat(self._arrived(requests, users, times_ms), world.items, axis=0)
+        items = np.tile(np.arange(world.items), users.size)
+        found = affinity(world, focus, np.repeat(users, world.items), items)
+        return found.reshape(users.size, world.items)
+
     def _arrive(self, requests: Ints, users: Ints, times_ms: Ints) -> None:
-        """Start a session from one of the lasting interests, or switch to another within one."""
+        self.focus[users] = self._arrived(requests, users, times_ms)
+        self.active_ms[users] = times_ms
+
+    def _arrived(self, requests: Ints, users: Ints, times_ms: Ints) -> Doubles:
+        """Where sessions stand, (B, WIDTH): they start from a lasting interest, or switch to another on the way."""
         chance = uniforms(self.seed, _STREAM_REQUEST, requests[:, None], np.arange(2))
         fresh = times_ms - self.active_ms[users] > VISIT_GAP_MS
         moves = fresh | (chance[:, 0] < _SWITCH)
         pick = (chance[:, 1:] > self.population.shares[users]).sum(axis=1).clip(max=INTERESTS - 1)
         cluster = self.population.interests[users, pick]
-        self.focus[users[moves]] = self.population.centers[cluster[moves]]
-        self.active_ms[users] = times_ms
+        return np.where(moves[:, None], self.population.centers[cluster], self.focus[users])
 
     def _move(self, requests: Ints, users: Ints, request_of: Ints, viewed: Ints) -> None:
         """Drift, and follow what was viewed effectively: item viewed[j] by users[of[j]]."""

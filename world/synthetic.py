@@ -15,6 +15,7 @@ from contracts.features import Ints, rows_of
 from contracts.runtime.clock import DAY_MS, HOUR_MS
 from world import latent, logs
 from world.base import (
+    Doubles,
     LogPage,
     Response,
     Visit,
@@ -83,6 +84,20 @@ class SyntheticWorld:
         return _answer(
             self.users, visits, items, np.array([len(ids) for ids in shown]), self._until, self.first_request
         )
+
+    def logged_choice(self, visits: Sequence[Visit]) -> list[Ints]:
+        pages = []
+        for visit in visits:
+            rng = np.random.Generator(np.random.Philox(key=[self.first_request + visit.index, self.users.seed]))
+            rows = latent.recommend(rng, self.users.population, np.array([visit.user_id - 1]), visit.k)[0]
+            pages.append(self.catalogue.item_ids[rng.permutation(np.unique(rows))])
+        return pages
+
+    def affinities(self, visits: Sequence[Visit]) -> Doubles:
+        index, users, times_ms = (
+            np.array(column, np.int64) for column in zip(*((v.index, v.user_id, v.time_ms) for v in visits), strict=True)
+        )
+        return self.users.affinities(self.first_request + index, users - 1, times_ms)
 
     @cached_property
     def _until(self) -> Ints:
