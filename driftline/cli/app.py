@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from contracts.config.settings import load
-from driftline.cli import deadletters, evaluate, experiment, servers, serving, snapshots, trainer
+from driftline.cli import deadletters, evaluate, experiment, lab, servers, serving, snapshots, trainer
 from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption
 from driftline.errors import USER_ERRORS, RunError
@@ -26,6 +26,7 @@ app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(trainer.app, name="trainer")
 app.command()(evaluate.evaluate)
+app.command()(lab.lab)
 app.command()(serving.recall)
 app.command()(serving.status)
 

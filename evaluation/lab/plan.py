@@ -10,6 +10,7 @@ from time import process_time
 from typing import Literal, get_args
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from contracts.config.settings import (
     Arm,
@@ -94,14 +95,14 @@ class Run:
 def policy_plan(
     name: str, model: ModelName, trainer: TrainerSettings, stream: StreamSettings | None = None
 ) -> PolicyPlan:
-    """A policy by its name, KIND or KIND:MODEL.
+    """A policy by its name: KIND, KIND:MODEL or KIND:MODEL@FILE.
 
     >>> plan = policy_plan("online-no-gate:sasrec", "two_tower", TrainerSettings())
     >>> plan.kind, plan.model, plan.trainer.gate.enabled
     ('online-no-gate', 'sasrec', False)
 
     Args:
-        name: of the kind, with a model of its own where that is not to be `model`.
+        name: of the kind, with a model of its own where that is not to be `model`; what follows @ is part of the name.
         model: of the learned kinds.
         trainer: settings of the learned kinds, but for `plain`, which has its own.
         stream: how events are joined; as in the demo by default.
@@ -110,11 +111,11 @@ def policy_plan(
         LabError: there is no such kind or model.
 
     """
-    kind, _, own = name.partition(":")
+    kind, _, own = name.partition("@")[0].partition(":")
     if kind not in KINDS:
         raise LabError(f"There is no policy '{kind}'; there are {', '.join(KINDS)}.")
-    if own and kind not in LEARNED:
-        raise LabError(f"The policy {kind} has no model: '{name}'.")
+    if kind not in LEARNED and name != kind:
+        raise LabError(f"The policy {kind} has neither a model nor settings: '{name}'.")
     if own and own not in MODELS:
         raise LabError(f"There is no model '{own}'; there are {', '.join(MODELS)}.")
     chosen: ModelName = next((each for each in MODELS if each == own), model)
@@ -138,9 +139,10 @@ def execute(
     torch.set_num_threads(1)
     torch.manual_seed(run.seed)
     began_s = process_time()
-    world = run.world.open(run.seed)
-    opened_s = process_time() - began_s
-    with TemporaryDirectory(prefix="driftline-lab-") as empty:
+    # Answers are small products, by the thousand: threads would only wait for each other.
+    with threadpool_limits(limits=1), TemporaryDirectory(prefix="driftline-lab-") as empty:
+        world = run.world.open(run.seed)
+        opened_s = process_time() - began_s
         policies = {
             plan.name: _policy(plan, world, experiment_of(run.policies, plan, world, run.seed), run.seed, Path(empty))
             for plan in run.policies
