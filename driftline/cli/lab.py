@@ -59,7 +59,9 @@ class LabOptions:
         int | None, typer.Option(min=10, help="Users. \\[default: 1000; with a folder, all of its log]")
     ] = None
     items: Annotated[int | None, typer.Option(min=50, help="Items of the synthetic world. \\[default: 1500]")] = None
-    slate: Annotated[int, typer.Option(min=1, max=20, help="Items that a visit asks for (with a folder: at least).")] = 4
+    slate: Annotated[
+        int, typer.Option(min=1, max=20, help="Items that a visit asks for (with a folder: at least).")
+    ] = 4
     births: Annotated[
         float,
         typer.Option(
@@ -82,7 +84,8 @@ class LabOptions:
         ),
     ] = False
     learn_from: Annotated[
-        LearnFromOption | None, typer.Option(help="With --ab: whose examples each learns from, instead of the settings'.")
+        LearnFromOption | None,
+        typer.Option(help="With --ab: whose examples each learns from, instead of the settings'."),
     ] = None
     jobs: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")] = None
@@ -178,7 +181,9 @@ def _policies(options: LabOptions) -> "list[PolicyPlan]":
             trainer = trainer.model_copy(update={"learn_from": options.learn_from.value})
         plans.append(policy_plan(name, model, trainer, chosen.stream))
         for ignored in chosen.by_the_clock() if plans[-1].learns else ():
-            typer.echo(f"driftline: {name}: trainer.{ignored} goes by the wall clock, which stands still here.", err=True)
+            typer.echo(
+                f"driftline: {name}: trainer.{ignored} goes by the wall clock, which stands still here.", err=True
+            )
     return plans
 
 

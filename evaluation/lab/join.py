@@ -1,6 +1,7 @@
 """The stream's steps on a log in memory: exposures and feedback in, examples and users' rows out."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Join:
         if user is None:
             return None
         row = row_of(user_id, user)  # its sequences are the history's own, and go on growing
-        read = {name: np.array(list(getattr(row, name)), np.int64) for name in SEQUENCES}
+        read: dict[str, Any] = {name: np.array(list(getattr(row, name)), np.int64) for name in SEQUENCES}
         return replace(row, **read)
 
     def _outputs(self, record: Record, origin: Origin) -> list[Output]:

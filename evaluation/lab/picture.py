@@ -12,7 +12,7 @@ COLOURS = ("#222222", "#1f5fa8", "#c2571a", "#3a8f5c", "#8a4fa3", "#9a9a9a", "#b
 
 
 def draw(weeks: Mapping[str, Sequence[Outcome]], path: Path) -> None:
-    """Draw the weeks of each policy; bars are two standard errors over seeds. The name's ending says what is written."""
+    """Draw the weeks of each policy, to a .svg or a .png; bars are two standard errors over seeds."""
     with mpl.rc_context(STYLE | {"svg.hashsalt": "driftline", "svg.fonttype": "none"}):
         figure, axes = axes_of(3.4)
         for place, (name, each) in enumerate(weeks.items()):

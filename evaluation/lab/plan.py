@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,7 @@ from time import process_time
 from typing import Literal, get_args
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from contracts.config.settings import (
     Arm,
@@ -31,6 +31,8 @@ Kind = Literal["frozen", "online", "online-no-gate", "plain", "popularity", "log
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEARNED = ("frozen", "online", "online-no-gate", "plain")
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
+
+STREAM = StreamSettings(allowed_lateness_ms=LATENESS_MS)  # as in the demo
 
 # The learner that others are measured against, whatever becomes of the defaults: one pass over positives alone.
 PLAIN = TrainerSettings(
@@ -71,8 +73,8 @@ class PolicyPlan:
     name: str
     kind: Kind
     model: ModelName = "two_tower"  # of the learned kinds
-    trainer: TrainerSettings = TrainerSettings()
-    stream: StreamSettings = StreamSettings(allowed_lateness_ms=LATENESS_MS)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    stream: StreamSettings = STREAM
 
     @property
     def learns(self) -> bool:
@@ -228,4 +230,5 @@ def _opened(plan: WorldPlan, seed: int) -> World:
         slate=plan.slate,
         users=plan.users,
         items=plan.items,
+        births=plan.births,
     )

@@ -173,7 +173,7 @@ class Popularity(_Ranked):
         super().__init__(experiment)
         self._counts: dict[int, int] = {}
 
-    def take_item(self, item: Item, time_ms: int) -> None:
+    def take_item(self, item: Item, time_ms: int) -> None:  # noqa: ARG002
         self._counts.setdefault(item.item_id, 0)
 
     def take(self, example: Example) -> None:
