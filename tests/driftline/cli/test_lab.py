@@ -65,5 +65,5 @@ def test_a_settings_file_may_hold_the_trainers_section_alone_and_is_checked(tmp_
     assert found.stream == LabSettings().stream
     assert found.by_the_clock() == ["publish_every_s"]
     file.write_text("trainer: {learning: fast}\n")
-    with pytest.raises(SettingsError, match="trainer.learning: there is no such setting"):
+    with pytest.raises(SettingsError, match=r"trainer\.learning: there is no such setting"):
         read_settings(file)
