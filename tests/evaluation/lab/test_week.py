@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 
 from contracts.config.settings import GateSettings, StreamSettings, TrainerSettings
-from contracts.runtime.clock import DAY_MS, HOUR_MS
+from contracts.runtime.clock import DAY_MS
 from contracts.wire.events_pb2 import Example, Exposure
 from evaluation.lab.plan import PLAIN, Run, WorldPlan, execute, experiment_of
-from evaluation.lab.policy import LabError
+from evaluation.lab.policy import LabError, settings_of
 from evaluation.lab.results import audience, difference
 from tests.evaluation.lab.lab_cases import CHANGING, TINY, plan, week
-from trainer.engine import learns_from, neutral_to
+from trainer.data.catalogue import Announced
+from trainer.engine import Engine, learns_from, neutral_to
+from trainer.meters import Meters
 from world.records import Announcement, Record
 
 
@@ -125,10 +127,35 @@ def test_the_other_arm_of_the_same_model_is_somebody_elses():
     assert neutral_to("two_tower", list(alone), alone).all()
 
 
-def test_two_models_share_users_as_the_trainers_own_two_lines_do():
+def test_two_models_share_users_as_the_trainers_own_two_lines_do(tmp_path):
+    """The trainer is one engine with a line a model; here each policy has an engine. Both publish the same."""
     policies = (plan("online"), plan("online:t2diff"))
-    arms = experiment_of(policies, policies[0], TINY.open(0), 0).arms
-    assert {name: arm.model for name, arm in arms.items()} == {"online": "two_tower", "online:t2diff": "t2diff"}
+    log = []
+    outcomes = execute(Run(TINY, 0, policies), tap=log.append)
+    world = TINY.open(0)
+    experiment = experiment_of(policies, policies[0], world, 0)
+    assert {name: arm.model for name, arm in experiment.arms.items()} == {
+        "online": "two_tower",
+        "online:t2diff": "t2diff",
+    }
+    settings = settings_of(TrainerSettings(), "two_tower", experiment, 0, tmp_path)
+    both = settings.trainer.model_copy(update={"models": ("two_tower", "t2diff")})
+    engine = Engine(settings.model_copy(update={"trainer": both}), Meters())
+    published = []
+    begun = False
+    for number, event in enumerate(log):
+        if isinstance(event, Announcement):
+            engine.take_item(Announced(event.item.item_id, event.item), event.time_ms, "items:0", number)
+        elif isinstance(event, Example):
+            if not begun and event.time_ms > world.experiment_start_ms:
+                engine.snapshots()
+                begun = True
+            published += [each.manifest for each in engine.take(event, "examples:0", number)] * begun
+    for outcome, model in zip(outcomes, ("two_tower", "t2diff"), strict=True):
+        expected = [(each.version, not each.rejected, each.gate["reason"]) for each in published if each.model == model]
+        found = [(each.version, each.passed, each.reason) for each in outcome.publications]
+        assert found[-len(expected) :] == expected
+        assert len(expected) >= 4 * TINY.days - 1
 
 
 @pytest.mark.parametrize(
@@ -166,6 +193,6 @@ def test_a_week_of_kuairands_users(real_kuairand):
 
 
 def test_a_warm_up_that_gives_nothing_to_learn_from_is_one_sentence():
-    short = StreamSettings(attribution_window_ms=1, allowed_lateness_ms=2 * HOUR_MS)
+    nothing_fits = StreamSettings(max_event_bytes=1)
     with pytest.raises(LabError, match="too little to learn from"):
-        execute(Run(TINY, 0, (replace(plan("online"), stream=short),)))
+        execute(Run(TINY, 0, (replace(plan("online"), stream=nothing_fits),)))
