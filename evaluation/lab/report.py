@@ -182,7 +182,7 @@ def _new_items(weeks: Mapping[str, Sequence[Outcome]]) -> Table:
 def _hours(found: Sequence[Audience]) -> str:
     """The mean over seeds of the medians, where every seed has one."""
     medians = [each.median_h for each in found if each.median_h is not None]
-    return f"{sum(medians) / len(medians):.0f}" if len(medians) == len(found) else "not within the week"
+    return f"{sum(medians) / len(medians):.0f}" if len(medians) == len(found) else "not by the end"
 
 
 def _ab(shared: Sequence[tuple[Outcome, Outcome]], found: Sequence[Difference]) -> Table:
