@@ -14,7 +14,7 @@ WIDTH = 7.0  # inches
 ROW = 0.27  # height of a row, inches
 INK, PALE, LEAD, OTHER = "#222222", "#9a9a9a", "#1f5fa8", "#c2571a"
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same letters
     "font.size": 9,
     "axes.edgecolor": INK,
@@ -28,8 +28,8 @@ _STYLE: Any = {
 
 def estimates(rows: Mapping[str, Interval], published: Mapping[str, float], label: str, path: Path) -> None:
     """A row a model: our estimate with its interval and, where there is one, the published figure."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(1.0 + ROW * len(rows))
+    with mpl.rc_context(STYLE):
+        figure, axes = axes_of(1.0 + ROW * len(rows))
         places = _rows(axes, list(rows))
         _bars(axes, rows, places, "ours, 95 % interval over users")
         common = [name for name in rows if name in published]
@@ -39,24 +39,24 @@ def estimates(rows: Mapping[str, Interval], published: Mapping[str, float], labe
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.legend(loc="best")
-        _save(figure, path)
+        save(figure, path)
 
 
 def differences(rows: Mapping[str, Interval], label: str, path: Path) -> None:
     """A row a model: its relative difference to the control, with its interval."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(0.9 + ROW * len(rows))
+    with mpl.rc_context(STYLE):
+        figure, axes = axes_of(0.9 + ROW * len(rows))
         shown = {n: Interval(*(100 * v for v in (i.value, i.low, i.high))) for n, i in rows.items()}
         _bars(axes, shown, _rows(axes, list(rows)), "")
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel(label)
-        _save(figure, path)
+        save(figure, path)
 
 
 def cosines(course: Mapping[str, list[float]], path: Path) -> None:
     """Cosine similarity of ẑ₀ and z₀ along the reverse process, which goes from left to right."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(3.2)
+    with mpl.rc_context(STYLE):
+        figure, axes = axes_of(3.2)
         for key, label, colour in (("all", "all drifts", PALE), ("last", "the last drift alone", LEAD)):
             axes.plot(course["step"], course[key], color=colour, label=label)
         axes.invert_xaxis()
@@ -65,13 +65,13 @@ def cosines(course: Mapping[str, list[float]], path: Path) -> None:
         axes.set_xlabel("step r of the reverse process")
         axes.set_ylabel("mean cosine of ẑ₀ and z₀")
         axes.legend(loc="best")
-        _save(figure, path)
+        save(figure, path)
 
 
 def samplings(studies: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
     """Recall@20 by the number of network evaluations; the model's own way as a diamond."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes(3.2)
+    with mpl.rc_context(STYLE):
+        figure, axes = axes_of(3.2)
         for (name, study), colour in zip(sorted(studies.items()), (LEAD, OTHER), strict=False):
             steps, recalls = study["evaluations"], study["recall@20"]
             axes.plot(steps[1:], recalls[1:], color=colour, marker="o", markersize=4, label=f"{name}, deterministic")
@@ -84,12 +84,12 @@ def samplings(studies: Mapping[str, Mapping[str, list[float]]], path: Path) -> N
         axes.set_xlabel("network evaluations of one sampling")
         axes.set_ylabel("R@20")
         axes.legend(loc="best")
-        _save(figure, path)
+        save(figure, path)
 
 
 def syncs(lifts: Mapping[str, Mapping[str, Sequence[Interval]]], panels: Sequence[str], label: str, path: Path) -> None:
     """A panel a metric: relative differences by how often what serves is synced, a colour a model; (model, sync)."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.4), dpi=150, layout="constrained")
         for i, (axes, title) in enumerate(zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True)):
             for (model, intervals), colour, aside in zip(lifts.items(), (OTHER, LEAD), (-0.12, 0.12), strict=False):
@@ -113,10 +113,11 @@ def syncs(lifts: Mapping[str, Mapping[str, Sequence[Interval]]], panels: Sequenc
             axes.set_title(title, fontsize=9)
         figure.axes[0].set_ylabel(label)
         figure.axes[0].legend(loc="best")
-        _save(figure, path)
+        save(figure, path)
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
+def axes_of(height: float) -> tuple[Figure, Axes]:
+    """A picture of the page's width, `height` inches high."""
     figure = Figure(figsize=(WIDTH, height), dpi=150, layout="constrained")
     return figure, figure.add_subplot()
 
@@ -138,5 +139,6 @@ def _bars(axes: Axes, rows: Mapping[str, Interval], places: Mapping[str, int], l
     axes.errorbar(values, at, xerr=[below, above], fmt="o", markersize=4, color=LEAD, linewidth=1.2, label=label)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Software": None})
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, in the format that the file's ending names, without a trace of when it was made."""
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})

@@ -39,6 +39,8 @@ EXTRA_OF = {
     "abtest/report/files.py": "abtest",
     "driftline/demo/run.py": "demo",
     "world/open.py": "demo",
+    "evaluation/lab/runs.py": "demo",
+    "evaluation/lab/picture.py": "lab",
     "serving/client.py": "",
     "driftline/cli/app.py": "",
 }

@@ -19,6 +19,7 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 VISIT_GAP_MS = 30 * 60_000  # a longer pause between two of a user's impressions starts a new visit
 MAX_SLATE = 20
 PAUSE_MS = 1000  # between the end of one play and the beginning of the next
+LATENESS_MS = 2 * 60 * 60_000  # how late a stream must allow events to be that replays a world
 
 
 class WorldError(SettingsError):
@@ -32,6 +33,7 @@ class WorldCatalogue:
     item_ids: Ints  # (N,) sorted, > 0
     categories: tuple[tuple[int, ...], ...]  # N tuples of category ids > 0; () where an item has none
     durations_ms: Ints  # (N,) 0 where it is not known
+    born_ms: Ints | None = None  # (N,) when each can first be shown; None: all from the world's start
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,16 @@ class World(Protocol):
         Raises:
             ValueError: an item is not in the catalogue.
 
+        """
+
+    def logged_choice(self, visits: Sequence[Visit]) -> list[Ints]:
+        """Item ids that the policy behind the log shows on each visit, at most `k`; a function of the visit alone."""
+
+    def affinities(self, visits: Sequence[Visit]) -> Doubles | None:
+        """What nobody outside can know: how gladly each visitor would now view each item; (B, N), -inf: not born yet.
+
+        A monotone function of the probability of an effective view, as it is after the earlier calls of `respond` and
+        before that for these visits. None where the world cannot say it for a whole catalogue.
         """
 
 

@@ -6,8 +6,8 @@ user did before, so a request is answered as it would be in life; other users do
 
 import asyncio
 import itertools
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,15 +21,13 @@ from kafka.admin import KafkaAdminClient
 from contracts.config.settings import KafkaSettings, Settings
 from contracts.features import Floats, Ints, rows_of
 from contracts.kafka import bus
-from contracts.messages.events import SCHEMA_VERSION
 from contracts.runtime.clock import MINUTE_MS, Clock
 from contracts.snapshots import delta
-from contracts.wire.events_pb2 import Item
 from contracts.wire.recall_pb2 import Context, RecalledItem, RecallReply, RecallRequest, SourceReport
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 from world.agenda import Agenda
 from world.base import Visit, World, WorldCatalogue
-from world.records import Pending, Record, in_order_of_receipt, response_records
+from world.records import Announcement, Pending, Record, announcements, in_order_of_receipt, response_records
 
 WINDOW_MS = 60 * MINUTE_MS  # no visit is asked so much before an earlier one; bounds how late events can be
 VISITS_PER_ROUND = 256
@@ -101,24 +99,23 @@ class Pace(Protocol):
 
 
 def send_catalogue(settings: KafkaSettings, catalogue: WorldCatalogue, time_ms: int) -> None:
-    """Publish every item of the catalogue."""
+    """Publish every item that the catalogue has at its world's start, `time_ms`."""
     producer = bus.producer(settings)
     try:
-        for item_id, categories, duration_ms in zip(
-            catalogue.item_ids.tolist(), catalogue.categories, catalogue.durations_ms.tolist(), strict=True
-        ):
-            item = Item(
-                schema_version=SCHEMA_VERSION, item_id=item_id, category_ids=categories, duration_ms=duration_ms
-            )
-            producer.send(
-                settings.topic(bus.ITEMS),
-                key=bus.key_of(item_id),
-                value=item.SerializeToString(),
-                timestamp_ms=time_ms,
-            )
+        _send_items(producer, settings, (each for each in announcements(catalogue, time_ms) if each.time_ms <= time_ms))
         producer.flush()
     finally:
         producer.close()
+
+
+def _send_items(producer: KafkaProducer, settings: KafkaSettings, items: Iterable[Announcement]) -> None:
+    for announced in items:
+        producer.send(
+            settings.topic(bus.ITEMS),
+            key=bus.key_of(announced.item.item_id),
+            value=announced.item.SerializeToString(),
+            timestamp_ms=announced.time_ms,
+        )
 
 
 class Driver:
@@ -146,6 +143,20 @@ class Driver:
         self._sent: Counter[tuple[str, int]] = Counter()  # records by (topic, partition), the replicas' included
         self._carried: list[Record] = []  # of the log, but later than the experiment's start
         self._check = VersionCheck(settings.snapshots)
+        later = (each for each in announcements(world.catalogue, world.start_ms) if each.time_ms > world.start_ms)
+        self._unborn = deque(later)  # the others are `send_catalogue`'s
+
+    def _announce(self, until_ms: int) -> None:
+        """Publish the items that are born up to a moment, before anything that happens with them is sent.
+
+        Whoever meets one before having read of it looks for it: the stream reads its topic, the trainer waits.
+        """
+        due = []
+        while self._unborn and self._unborn[0].time_ms <= until_ms:
+            due.append(self._unborn.popleft())
+        if due:
+            _send_items(self._producer, self._settings.kafka, due)
+            self._producer.flush(FLUSH_TIMEOUT_S)
 
     async def warm_up(self) -> None:
         """Replay the log as it happened."""
@@ -157,6 +168,7 @@ class Driver:
             self._carried += [record for record in batch if record.received_ms >= start_ms]
             batch = [record for record in batch if record.received_ms < start_ms]
             for record in batch:
+                self._announce(record.received_ms)
                 self._send(record)
             self.tally.simulated_ms = batch[-1].received_ms if batch else start_ms
             await asyncio.to_thread(self._producer.flush, FLUSH_TIMEOUT_S)
@@ -171,6 +183,7 @@ class Driver:
         pending.carry(self._carried)
         async with _Channels(self._replicas) as stubs:
             while not (agenda.all_answered and pending.empty):
+                await asyncio.to_thread(self._announce, agenda.now_ms)
                 visits = agenda.ready(VISITS_PER_ROUND)
                 for visit, feedback in await self._round(stubs, visits):
                     pending.add(visit, feedback, self._sent)

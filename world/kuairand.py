@@ -96,6 +96,18 @@ class KuaiRandWorld:
             self._remember(visitors[at], items[part][effective[part]], starts[effective[part]])
         return out
 
+    def logged_choice(self, visits: Sequence[Visit]) -> list[Ints]:
+        return [self._logged[visit.index] for visit in visits]
+
+    def affinities(self, visits: Sequence[Visit]) -> None:
+        """Nothing: the response model would take an hour to judge the whole catalogue on every visit of a week."""
+
+    @cached_property
+    def _logged(self) -> list[Ints]:
+        pages = logs.visit_items(self.log, self.experiment_start_ms, self.end_ms)
+        known = self.catalogue.item_ids
+        return [page[rows_of(page, known) >= 0][: visit.k] for page, visit in zip(pages, self.come, strict=True)]
+
     @cached_property
     def _until(self) -> Ints:
         return next_visit_times(self.come, self.end_ms)

@@ -5,7 +5,8 @@ towards what was just viewed effectively, now and then to another interest, and 
 is the likelier the closer the item is to where the session stands; closeness to the lasting interests counts less.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +65,7 @@ def population(rng: np.random.Generator, users: int, items: int) -> Population:
     cluster = rng.integers(0, clusters, items)
     second = np.where(rng.random(items) < 0.3, rng.integers(0, clusters, items), -1)
     second = np.where(second == cluster, -1, second)
-    leaning = centers[np.maximum(second, 0)] * (second >= 0)[:, None]
-    noise = rng.standard_normal((items, WIDTH)) / np.sqrt(WIDTH)
+    vectors = item_vectors(rng, centers, cluster, second)
     quality = rng.normal(0, 0.5, items)
     rank = np.argsort(np.argsort(-(quality + rng.normal(0, 1, items))))
     popularity = 1 / (rank + 5.0)
@@ -75,15 +75,43 @@ def population(rng: np.random.Generator, users: int, items: int) -> Population:
         centers=centers,
         item_cluster=cluster,
         second_cluster=second,
-        item_vectors=_unit(centers[cluster] + 0.4 * leaning + 0.6 * noise),
+        item_vectors=vectors,
         quality=quality,
         popularity=popularity / popularity.sum(),
         durations_ms=np.clip(rng.lognormal(np.log(30_000), 0.9, items), 5_000, 600_000).astype(np.int64),
         interests=interests,
         shares=np.cumsum(weights, axis=1),
-        lasting=_unit(np.einsum("uk,ukd->ud", weights, centers[interests])),
+        lasting=mean_interests(centers, weights, interests),
         mood=rng.normal(0, 0.5, users),
     )
+
+
+def item_vectors(rng: np.random.Generator, centers: Doubles, cluster: Ints, second: Ints) -> Doubles:
+    """Unit vectors (n, WIDTH) of items by their clusters; `second` is -1 where an item leans to no other."""
+    leaning = centers[np.maximum(second, 0)] * (second >= 0)[:, None]
+    noise = rng.standard_normal((cluster.size, WIDTH)) / np.sqrt(WIDTH)
+    return _unit(centers[cluster] + 0.4 * leaning + 0.6 * noise)
+
+
+def mean_interests(centers: Doubles, weights: Doubles, interests: Ints) -> Doubles:
+    """Unit vectors (U, WIDTH): the mean of each user's interests (U, INTERESTS) by their weights."""
+    return _unit(np.einsum("uk,ukd->ud", weights, centers[interests]))
+
+
+class Change(Protocol):
+    """How a population changes in time; see `world.turnover`."""
+
+    @property
+    def interests(self) -> Ints:
+        """(D, U, INTERESTS) by day."""
+
+    @property
+    def lasting(self) -> Doubles:
+        """(D, U, WIDTH) by day."""
+
+    def appeal(self, items: Ints, times_ms: Ints) -> Doubles: ...
+    def born(self, items: Ints, times_ms: Ints) -> Bools: ...
+    def day(self, times_ms: Ints) -> Ints: ...
 
 
 @dataclass
@@ -93,6 +121,7 @@ class Users:
     population: Population
     seed: int
     intercept: float
+    change: Change | None = None
     focus: Doubles = field(init=False)  # (U, WIDTH) unit vectors: where the session stands
     active_ms: Ints = field(init=False)  # (U,) time of the last request
     seen: set[int] = field(init=False, default_factory=set)  # user * N + item
@@ -125,22 +154,64 @@ class Users:
         pairs = (who * world.items + items).tolist()
         again = np.fromiter((pair in self.seen for pair in pairs), bool, len(pairs))
         chance = uniforms(self.seed, _STREAM_ITEM, requests[request_of][:, None], position[:, None] * 4 + np.arange(4))
-        logits = affinity(world, self.focus[who], who, items) + self.intercept + _REPEAT * again - 0.03 * position
+        wish = self._affinity(self.focus[who], who, items, times_ms[request_of])
+        logits = wish + self.intercept + _REPEAT * again - 0.03 * position
         effective = chance[:, 0] < expit(logits)
         plays = play_times(world.durations_ms[items], effective, chance[:, 1], chance[:, 2])
         self.seen.update(pairs)
         self._move(requests, users, request_of[effective], items[effective])
         return plays, effective, effective & (chance[:, 3] < _FOLLOW)
 
+    def affinities(self, requests: Ints, users: Ints, times_ms: Ints) -> Doubles:
+        """Of every item to users who arrive now, (B, N), before anything is shown; the arguments are `respond`'s."""
+        world = self.population
+        focus = np.repeat(self._arrived(requests, users, times_ms), world.items, axis=0)
+        items = np.tile(np.arange(world.items), users.size)
+        when = np.repeat(times_ms, world.items)
+        found = self._affinity(focus, np.repeat(users, world.items), items, when)
+        if self.change is not None:
+            found = np.where(self.change.born(items, when), found, -np.inf)
+        return found.reshape(users.size, world.items)
+
+    def recommend(self, rng: np.random.Generator, users: Ints, slate: int, time_ms: int) -> Ints:
+        """What the logging policy shows at a time, (B, slate)."""
+        if self.change is None:
+            return recommend(rng, self.population, users, slate)
+        items, when = np.arange(self.population.items), np.array(time_ms)
+        popularity = self.population.popularity * np.exp(self.change.appeal(items, when))
+        popularity *= self.change.born(items, when)
+        now = replace(
+            self.population,
+            popularity=popularity / popularity.sum(),
+            interests=self.change.interests[self.change.day(when)],
+        )
+        return recommend(rng, now, users, slate)
+
+    def _affinity(self, focus: Doubles, users: Ints, items: Ints, times_ms: Ints) -> Doubles:
+        """`affinity` as it is at these times, (n,)."""
+        steady = affinity(self.population, focus, users, items)
+        if self.change is None:
+            return steady
+        moved = self.change.lasting[self.change.day(times_ms), users] - self.population.lasting[users]
+        shift = np.einsum("nd,nd->n", moved, self.population.item_vectors[items])
+        changed: Doubles = steady + _LASTING_WEIGHT * shift + self.change.appeal(items, times_ms)
+        return changed
+
     def _arrive(self, requests: Ints, users: Ints, times_ms: Ints) -> None:
-        """Start a session from one of the lasting interests, or switch to another within one."""
+        self.focus[users] = self._arrived(requests, users, times_ms)
+        self.active_ms[users] = times_ms
+
+    def _arrived(self, requests: Ints, users: Ints, times_ms: Ints) -> Doubles:
+        """Where sessions stand, (B, WIDTH): they start from a lasting interest, or switch to another on the way."""
         chance = uniforms(self.seed, _STREAM_REQUEST, requests[:, None], np.arange(2))
         fresh = times_ms - self.active_ms[users] > VISIT_GAP_MS
         moves = fresh | (chance[:, 0] < _SWITCH)
         pick = (chance[:, 1:] > self.population.shares[users]).sum(axis=1).clip(max=INTERESTS - 1)
-        cluster = self.population.interests[users, pick]
-        self.focus[users[moves]] = self.population.centers[cluster[moves]]
-        self.active_ms[users] = times_ms
+        if self.change is None:
+            cluster = self.population.interests[users, pick]
+        else:
+            cluster = self.change.interests[self.change.day(times_ms), users, pick]
+        return np.where(moves[:, None], self.population.centers[cluster], self.focus[users])
 
     def _move(self, requests: Ints, users: Ints, request_of: Ints, viewed: Ints) -> None:
         """Drift, and follow what was viewed effectively: item viewed[j] by users[of[j]]."""
@@ -191,6 +262,7 @@ def recommend(rng: np.random.Generator, world: Population, users: Ints, slate: i
     low, high = edges[bounds]
     at = np.searchsorted(total, low + rng.random(count) * (high - low), side="right")
     wanted = order[np.clip(at, bounds[0], np.maximum(bounds[1] - 1, bounds[0])).clip(max=world.items - 1)]
+    wanted = np.where(world.popularity[wanted] > 0, wanted, popular)  # a cluster of which nothing is born yet
     chosen: Ints = np.where(rng.random(count) < 0.5, popular, wanted)
     return chosen.reshape(users.size, slate)
 

@@ -163,20 +163,32 @@ def visits(log: pd.DataFrame, start_ms: int, end_ms: int, slate: int) -> tuple[l
 
     A visit asks for as many items as the user was shown in it, at least `slate` and at most 20.
     """
-    rows = _by_user(log[log["sound"] & log["user_id"].gt(0).fillna(False)], start_ms, end_ms)
-    rows = rows.drop_duplicates(["user_id", "item_id", "time_ms"])
-    if rows.empty:
-        return [], np.empty(0, np.int64)
-    first = np.flatnonzero(np.diff(_visit_numbers(rows), prepend=-1))
+    rows, first, order = _visits(log, start_ms, end_ms)
     counts = np.diff(first, append=len(rows))
     heads = rows.iloc[first]
     users = heads["user_id"].to_numpy(np.int64)
     times = heads["placed_ms"].to_numpy(np.int64)
     tabs = heads["tab"].fillna(0).to_numpy(np.int64)
-    order = np.lexsort((users, times))
     sizes = np.clip(counts, slate, max(slate, MAX_SLATE))
     come = [Visit(i, int(users[at]), int(times[at]), int(sizes[at])) for i, at in enumerate(order)]
     return come, tabs[order]
+
+
+def visit_items(log: pd.DataFrame, start_ms: int, end_ms: int) -> list[Ints]:
+    """The items that each of `visits` was shown in the log, each once, in the order of the visits."""
+    rows, first, order = _visits(log, start_ms, end_ms)
+    items = rows["item_id"].to_numpy(np.int64, na_value=0)
+    shown = [np.array([*dict.fromkeys(part.tolist())], np.int64) for part in np.split(items, first[1:])]
+    return [shown[at] for at in order]
+
+
+def _visits(log: pd.DataFrame, start_ms: int, end_ms: int) -> tuple[pd.DataFrame, Ints, Ints]:
+    """The rows of visits by user, the place of each visit's first, and the visits in the order of their times."""
+    rows = _by_user(log[log["sound"] & log["user_id"].gt(0).fillna(False)], start_ms, end_ms)
+    rows = rows.drop_duplicates(["user_id", "item_id", "time_ms"])
+    first = np.flatnonzero(np.diff(_visit_numbers(rows), prepend=-1)) if len(rows) else np.empty(0, np.int64)
+    heads = rows.iloc[first]
+    return rows, first, np.lexsort((heads["user_id"].to_numpy(np.int64), heads["placed_ms"].to_numpy(np.int64)))
 
 
 def observations(log: pd.DataFrame, start_ms: int, end_ms: int, user_ids: Ints, item_ids: Ints) -> Observations:

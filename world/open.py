@@ -16,6 +16,7 @@ def open_world(
     slate: int = 4,
     users: int | None = None,
     items: int | None = None,
+    births: float = 0.0,
 ) -> World:
     """The world of a KuaiRand-Pure folder, or a synthetic one where `data` is None.
 
@@ -27,6 +28,7 @@ def open_world(
         slate: the fewest items that a visit asks for.
         users: how many; all of the log's, or 1,000, by default.
         items: how many, in the synthetic world only; 1,500 by default.
+        births: share of them that is born anew on each day, in the synthetic world only.
 
     Raises:
         WorldError: one sentence says what is missing or does not fit.
@@ -36,10 +38,18 @@ def open_world(
     if data is None:
         warmup_days = 2 if warmup_days is None else warmup_days
         return synthetic(
-            seed, days=days, warmup_days=warmup_days, users=users or 1000, items=items or 1500, slate=slate
+            seed,
+            days=days,
+            warmup_days=warmup_days,
+            users=users or 1000,
+            items=items or 1500,
+            slate=slate,
+            births=births,
         )
     if items is not None:
         raise WorldError("The number of items can only be chosen in the synthetic world.")
+    if births:
+        raise WorldError("Items are only born in the synthetic world.")
     if not data.is_dir():
         raise WorldError(f"{data} is not a folder.")
     warmup_days = 7 if warmup_days is None else warmup_days

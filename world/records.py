@@ -5,12 +5,15 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from contracts.kafka import bus
 from contracts.messages.events import SCHEMA_VERSION
-from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
+from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback, Item
 from contracts.wire.recall_pb2 import RecallReply
-from world.base import LogPage, Response, Visit
+from world.base import LogPage, Response, Visit, WorldCatalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,27 @@ class Record:
     user_id: int
     received_ms: int
     value: bytes
+
+
+class Announcement(NamedTuple):
+    """An item, and when the catalogue's topic has it."""
+
+    time_ms: int
+    item: Item
+
+
+def announcements(catalogue: WorldCatalogue, start_ms: int) -> list[Announcement]:
+    """Every item of a catalogue, in the order in which they come: those of the start first."""
+    born_ms = np.full(catalogue.item_ids.size, start_ms) if catalogue.born_ms is None else catalogue.born_ms
+    columns = (born_ms.tolist(), catalogue.item_ids.tolist(), catalogue.categories, catalogue.durations_ms.tolist())
+    announced = [
+        Announcement(
+            max(at_ms, start_ms),
+            Item(schema_version=SCHEMA_VERSION, item_id=item_id, category_ids=categories, duration_ms=duration_ms),
+        )
+        for at_ms, item_id, categories, duration_ms in zip(*columns, strict=True)
+    ]
+    return sorted(announced, key=lambda announcement: announcement.time_ms)
 
 
 def page_records(page: LogPage, *, simulated: bool) -> Iterator[Record]:

@@ -15,6 +15,7 @@ from contracts.features import Ints, rows_of
 from contracts.runtime.clock import DAY_MS, HOUR_MS
 from world import latent, logs
 from world.base import (
+    Doubles,
     LogPage,
     Response,
     Visit,
@@ -24,6 +25,7 @@ from world.base import (
     next_visit_times,
     waves,
 )
+from world.turnover import Turnover, turn_over
 
 START_MS = 1_704_067_200_000  # Monday 2024-01-01, 00:00 UTC
 _WAVE_MS = 10 * 60_000
@@ -31,6 +33,7 @@ _SESSIONS = 1.4  # a day on which the user comes at all
 _REQUESTS = 4.25  # a session
 _DEFECTS = 10
 _AHEAD_MS = 400 * DAY_MS
+_BIRTHS = 1  # beside the seed, of what `births` draws
 
 # Relative traffic of the hours of a day: quiet before dawn, a bump at noon, most in the evening.
 _RHYTHM = np.array([5, 3, 2, 1, 1, 2, 4, 6, 7, 7, 7, 8, 10, 9, 8, 8, 8, 9, 11, 13, 15, 15, 12, 8], np.float64)
@@ -84,15 +87,39 @@ class SyntheticWorld:
             self.users, visits, items, np.array([len(ids) for ids in shown]), self._until, self.first_request
         )
 
+    def logged_choice(self, visits: Sequence[Visit]) -> list[Ints]:
+        pages = []
+        for visit in visits:
+            rng = np.random.Generator(np.random.Philox(key=[self.first_request + visit.index, self.users.seed]))
+            rows = self.users.recommend(rng, np.array([visit.user_id - 1]), visit.k, visit.time_ms)[0]
+            pages.append(self.catalogue.item_ids[rng.permutation(np.unique(rows))])
+        return pages
+
+    def affinities(self, visits: Sequence[Visit]) -> Doubles:
+        index, users, times_ms = (
+            np.array(column, np.int64)
+            for column in zip(*((v.index, v.user_id, v.time_ms) for v in visits), strict=True)
+        )
+        return self.users.affinities(self.first_request + index, users - 1, times_ms)
+
     @cached_property
     def _until(self) -> Ints:
         return next_visit_times(self.come, self.end_ms)
 
 
 def synthetic(
-    seed: int = 0, *, days: int = 7, warmup_days: int = 2, users: int = 1000, items: int = 1500, slate: int = 4
+    seed: int = 0,
+    *,
+    days: int = 7,
+    warmup_days: int = 2,
+    users: int = 1000,
+    items: int = 1500,
+    slate: int = 4,
+    births: float = 0.0,
 ) -> SyntheticWorld:
     """Make a world; the defaults give some 30,000 recalls and 150,000 impressions.
+
+    `births` is the share of `items` that is born anew on each day, see `world.turnover`; 0: nothing changes.
 
     Raises:
         WorldError: it would be too small.
@@ -102,7 +129,11 @@ def synthetic(
         raise WorldError(f"A synthetic world needs a day, a user and {latent.INTERESTS * slate} items at least.")
     rng = np.random.default_rng(seed)
     people = latent.population(rng, users, items)
-    standing = latent.Users(people, seed, latent.base_intercept(rng, people))
+    intercept, change = latent.base_intercept(rng, people), None
+    if births:
+        own = np.random.default_rng([seed, _BIRTHS])
+        people, change = turn_over(own, people, births, START_MS, warmup_days + days)
+    standing = latent.Users(people, seed, intercept, change)
     experiment_start_ms = START_MS + warmup_days * DAY_MS
     end_ms = experiment_start_ms + days * DAY_MS
     requests = _requests(rng, users, warmup_days + days, slate)
@@ -112,23 +143,25 @@ def synthetic(
         name="synthetic",
         description=(
             f"A synthetic world (seed {seed}): {users} users whose interests drift within a session, {items} items, "
+            f"{f'of which {births:.1%} are born anew each day, ' if births else ''}"
             f"{warmup_days} days of warm-up and {days} days of experiment, all simulated."
         ),
-        catalogue=_catalogue(people),
+        catalogue=_catalogue(people, change),
         start_ms=START_MS,
         experiment_start_ms=experiment_start_ms,
         end_ms=end_ms,
-        log=_with_defects(rng, _log(rng, standing, early, slate, end_ms), items),
+        log=_with_defects(rng, _log(rng, standing, early, slate, end_ms), people.items),
         come=[Visit(i, visit.user_id, visit.time_ms, visit.k) for i, visit in enumerate(late)],
         users=standing,
         first_request=len(early),
     )
 
 
-def _catalogue(people: latent.Population) -> WorldCatalogue:
+def _catalogue(people: latent.Population, change: Turnover | None) -> WorldCatalogue:
     pairs = zip(people.item_cluster.tolist(), people.second_cluster.tolist(), strict=True)
     categories = tuple(tuple(cluster + 1 for cluster in pair if cluster >= 0) for pair in pairs)
-    return WorldCatalogue(np.arange(1, people.items + 1), categories, people.durations_ms)
+    born_ms = None if change is None else change.born_ms
+    return WorldCatalogue(np.arange(1, people.items + 1), categories, people.durations_ms, born_ms)
 
 
 def _requests(rng: np.random.Generator, users: int, days: int, slate: int) -> list[Visit]:
@@ -177,7 +210,7 @@ def _log(rng: np.random.Generator, users: latent.Users, visits: list[Visit], sla
     columns: list[Ints] = [np.empty((6, 0), np.int64)]
     for wave in waves(visits, _WAVE_MS):
         who = np.array([visit.user_id for visit in wave]) - 1
-        pages = [np.unique(page) for page in latent.recommend(rng, users.population, who, slate)]
+        pages = [np.unique(page) for page in users.recommend(rng, who, slate, wave[0].time_ms)]
         pages = [rng.permutation(page) for page in pages]
         sizes = np.array([page.size for page in pages])
         answers = _answer(users, wave, np.concatenate(pages), sizes, until, 0)

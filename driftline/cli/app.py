@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from contracts.config.settings import load
-from driftline.cli import deadletters, evaluate, experiment, servers, serving, snapshots, trainer
+from driftline.cli import deadletters, evaluate, experiment, lab, servers, serving, snapshots, trainer
 from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption
 from driftline.errors import USER_ERRORS, RunError
@@ -26,6 +26,7 @@ app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(trainer.app, name="trainer")
 app.command()(evaluate.evaluate)
+app.command()(lab.lab)
 app.command()(serving.recall)
 app.command()(serving.status)
 
@@ -62,6 +63,14 @@ def demo(
     slate: Annotated[int, typer.Option(min=1, max=20, help="With --data: items that a visit asks for at least.")] = 4,
     users: Annotated[int | None, typer.Option(min=10, help="Without --data: users. \\[default: 1000]")] = None,
     items: Annotated[int | None, typer.Option(min=50, help="Without --data: items. \\[default: 1500]")] = None,
+    births: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.5,
+            help="Without --data: share of the items that is born anew on each day; old ones fade, tastes shift.",
+        ),
+    ] = None,
 ) -> None:
     """Run a whole A/B experiment on this machine: T2Diff against a regular two-tower, on a live loop.
 
@@ -71,7 +80,7 @@ def demo(
     from driftline.demo.run import DemoOptions, run
 
     try:
-        run(DemoOptions(data, days, warmup_days, seed, out, broker, slate, users, items))
+        run(DemoOptions(data, days, warmup_days, seed, out, broker, slate, users, items, births))
     except KeyboardInterrupt:
         typer.echo("driftline: interrupted; everything it had started was stopped.", err=True)
         raise typer.Exit(130) from None

@@ -8,6 +8,7 @@ EXTRA_OF = {
     "deadletters": "worker",
     "experiment": "abtest",
     "init": "stream",
+    "lab": "lab",
     "serve": "serving",
     "snapshots": "serving",
     "stream": "stream",

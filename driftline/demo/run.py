@@ -19,7 +19,7 @@ from abtest.report.files import FILES, write
 from abtest.report.wording import sentence
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings, TrainerSettings, dump
 from contracts.kafka import bus
-from contracts.runtime.clock import HOUR_MS, Clock, SystemClock
+from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.durable import LockedError, lock_file
 from driftline.deadletters import letters as deadletters
 from driftline.demo.monitor import Monitor, Readings, Workers, read
@@ -29,7 +29,7 @@ from driftline.errors import RunError, UsageError
 from driftline.experiment.context import known_context
 from driftline.processes import broker
 from driftline.processes.supervisor import Supervisor, interrupt_on_stop_signals
-from world.base import World
+from world.base import LATENESS_MS, World
 from world.drive import Driver, DriverReport, send_catalogue
 from world.open import open_world
 
@@ -51,6 +51,7 @@ class DemoOptions:
     slate: int
     users: int | None
     items: int | None
+    births: float | None = None
 
 
 def run(options: DemoOptions) -> None:
@@ -69,6 +70,7 @@ def run(options: DemoOptions) -> None:
         slate=options.slate,
         users=options.users,
         items=options.items,
+        births=options.births or 0.0,
     )
     console.print(world.description, highlight=False)
     directory = (options.out / "run").resolve()
@@ -124,7 +126,7 @@ def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings
         snapshots=directory / "snapshots",
         state=directory / "state",
         seed=seed,
-        stream=StreamSettings(allowed_lateness_ms=2 * HOUR_MS),
+        stream=StreamSettings(allowed_lateness_ms=LATENESS_MS),
         trainer=TrainerSettings(keep_snapshots=10_000),  # the summary counts them
         experiment=Experiment(
             name="t2diff-against-two-tower",

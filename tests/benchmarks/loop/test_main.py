@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from benchmarks.loop.__main__ import clean_published, figures
+from evaluation.lab.policy import Published
+from evaluation.lab.results import Outcome
+
+
+def outcome(policy: str, effective: int, seed: int = 0, passed: tuple[bool, ...] = ()) -> Outcome:
+    publications = tuple(Published(place + 1, f"v{place}", each, "") for place, each in enumerate(passed))
+    return Outcome(
+        policy, seed, True, np.arange(2), np.full((2, 1), 100), np.array([[effective], [effective + 2]]),
+        publications, 0, {}, {}, 0, 10, 1.0, 0.1,
+    )  # fmt: skip
+
+
+WEEKS = [
+    outcome("frozen", 19), outcome("online", 29, passed=(True, True, False, True)), outcome("omniscient", 59),
+    outcome("frozen", 19, 1), outcome("online", 39, 1, passed=(True,)), outcome("omniscient", 79, 1),
+]  # fmt: skip
+
+
+def test_figures_are_means_over_seeds_with_their_standard_errors():
+    found = figures("synthetic", WEEKS, plain=False)
+    assert set(found) == {"synthetic.online_over_frozen", "synthetic.share_of_omniscient"}
+    assert found["synthetic.online_over_frozen"].mean == pytest.approx((0.5 + 1.0) / 2)
+    assert found["synthetic.online_over_frozen"].std_error == pytest.approx(0.25)
+    assert found["synthetic.share_of_omniscient"].mean == pytest.approx(0.5)
+
+
+def test_a_world_without_omniscience_has_no_share_and_another_learner_is_compared_with_todays():
+    known = [week for week in WEEKS if week.policy != "omniscient"]
+    plain = [outcome("plain", 24), outcome("plain", 39, 1)]
+    with_plain = sorted(
+        [*known, *plain], key=lambda week: (week.seed, ["frozen", "plain", "online"].index(week.policy))
+    )
+    found = figures("kuairand", with_plain, plain=True)
+    assert set(found) == {"kuairand.online_over_frozen", "kuairand.online_over_today"}
+    assert found["kuairand.online_over_today"].mean == pytest.approx((0.2 + 0.0) / 2)
+
+
+def test_what_the_gate_held_of_clean_weeks_is_missing_from_their_share():
+    assert clean_published(WEEKS).mean == pytest.approx((0.75 + 1) / 2)
