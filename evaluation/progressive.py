@@ -66,4 +66,5 @@ def batch_of(queries: Sequence[Query], window: int) -> Batch:
         seen=tuple(query.masked for query in queries),
         user_ids=np.array([query.user_id for query in queries], np.int64),
         arms=("",) * len(queries),
+        passed=np.empty((len(queries), 0), np.int64),
     )

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 from contracts.config.settings import StreamSettings
 from contracts.messages.attribution import ExposureSummary, Unattributed, attribute, is_late, watermark_ms
 from contracts.messages.events import SCHEMA_VERSION, BadEvent, Reason
-from contracts.wire.events_pb2 import Example, Exposure, Feedback
+from contracts.wire.events_pb2 import Example, Exposure, Feedback, Page
 from stream.join import OpenRequest, Origin
 from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, replace
 from stream.state import JoinState
@@ -189,6 +189,7 @@ def _join(
         return Learned(origin, feedback.user_id, None, True, 0, 0)
     if example:
         example.session = _session_at(user, outcome)
+        example.page.CopyFrom(_page(shown, request))
     user.next_offset = max(user.next_offset, origin.offset + 1)
     state.put_user(feedback.user_id, user)
     if user.open and not was_open:
@@ -231,6 +232,14 @@ def _example(
         for name in COLUMNS:
             del getattr(example.history, name)[before:]
     return example
+
+
+def _page(shown: ExposureSummary, request: OpenRequest) -> Page:
+    """What the request showed. What comes of an item later is in the example that it makes by itself then."""
+    item_ids = sorted(shown.item_ids)
+    outcomes = request.outcomes
+    watched = (item_id in outcomes and outcomes[item_id].effective_view for item_id in item_ids)
+    return Page(item_ids=item_ids, effective_views=watched)
 
 
 def _session_at(user: UserSessions, outcome: Behaviour) -> int:

@@ -219,7 +219,7 @@ class Engine:
             for line in self.lines:
                 with self._meters.train_seconds.labels(line.name).time():
                     line.foresee(examples, batch, self._catalogue, neutral_to(line.name, batch.arms, arms))
-                    line.learn(examples, batch, learns_from(line.name, batch.arms, policy, arms))
+                    line.learn(examples, batch, learns_from(line.name, batch.arms, policy, arms), self._catalogue)
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
             self._meters.tested.set(self.tested)

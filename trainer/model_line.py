@@ -16,7 +16,7 @@ from contracts.snapshots.delta import Delta, difference
 from contracts.snapshots.index import EXACT, EXACT_BELOW
 from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, Version, live, version_name
 from contracts.wire.events_pb2 import Example
-from trainer.data.batches import Batch
+from trainer.data.batches import Batch, encode
 from trainer.data.catalogue import Catalogue
 from trainer.distributed.ranks import Ranks
 from trainer.evaluation.drift import DriftDetector
@@ -24,6 +24,7 @@ from trainer.evaluation.progressive import Progress
 from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
 from trainer.learn.learner import Learner
+from trainer.learn.replay import Replay
 from trainer.meters import Meters
 from trainer.publish.index_queries import IndexQueries
 from trainer.publish.onnx_export import TowerTemplate
@@ -56,11 +57,12 @@ class ModelLine:
         self._meters = meters
         self._ranks = ranks
         self.learner = Learner(name, settings.trainer, settings.seed, device, ranks)
-        self._template = TowerTemplate(self.learner.model.encoder, model.dim, model.window)
+        self._template = TowerTemplate(self.learner.served.encoder, model.dim, model.window)
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
         self._index_queries = IndexQueries(model.window, device)
+        self._replay = Replay(settings.trainer.replay, model.window, settings.seed)
         self.shares: Counter[str] = Counter()  # examples by arm
         self._arrivals = EvenSample()
         self.unpublished = 0  # learned from since the last snapshot
@@ -92,8 +94,10 @@ class ModelLine:
             self._index_queries.note(examples)
         self._meters.show(self.name, self._progress, self._drift)
 
-    def learn(self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_]) -> None:
-        """Learn from the examples where `own` (B,) is true."""
+    def learn(
+        self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_], catalogue: Catalogue
+    ) -> None:
+        """Learn from the examples where `own` (B,) is true, and from earlier ones again."""
         if not own.any():
             return
         share = batch.only(own)
@@ -104,9 +108,16 @@ class ModelLine:
         self.unpublished += len(share)
         self.unsent += len(share)
         self.shares.update(share.arms)
-        for example, is_own in zip(examples, own, strict=True):
-            if is_own:
-                self._arrivals.offer(example.sent_at_ms)
+        learned = [example for example, is_own in zip(examples, own, strict=True) if is_own]
+        for example in learned:
+            self._arrivals.offer(example.sent_at_ms)
+        for earlier in self._replay.draw(len(share)):
+            known = [example for example in earlier if example.item_id in catalogue]
+            if known and not self.learner.learn(
+                encode(known, catalogue, self._settings.trainer.model.window), again=True
+            ):
+                self._meters.nan_steps.labels(self.name).inc()
+        self._replay.offer(learned)
 
     def snapshot(self, catalogue: Catalogue, reached: Reached) -> Snapshot:
         """A full snapshot of what was learned; its manifest says whether the gate has passed it."""
@@ -176,6 +187,7 @@ class ModelLine:
             "progress": self._progress.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
+            "replay": self._replay.state(),
             "askers": self._index_queries.state(),  # checkpoints have it under this name
             "shares": dict(self.shares),
             "arrivals": self._arrivals.state(),
@@ -192,6 +204,7 @@ class ModelLine:
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
+        self._replay.restore(state["replay"])
         self._index_queries.restore(state["askers"])
         self.shares = Counter(state["shares"])
         self._arrivals.restore(state["arrivals"])

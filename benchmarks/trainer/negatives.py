@@ -72,6 +72,7 @@ def batch_among(rng: np.random.Generator, items: int, settings: ModelSettings) -
         seen=tuple(rows),
         user_ids=np.arange(1, len(rows) + 1),
         arms=("",) * len(rows),
+        passed=np.empty((len(rows), 0), np.int64),
     )
 
 

@@ -105,6 +105,7 @@ class ModelSettings(Section):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # an online learner sees each example once: none
     batch_size: Positive = 128
+    page_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the softmax within the page; 0: pages teach nothing
     diffusion_steps: Positive = 50  # T
     diffusion_schedule: DiffusionSchedule = "exponential"  # of β, over the steps
     learn_at: Literal["last", "every"] = "last"  # T2Diff: from the target alone, or from every behaviour of the window
@@ -127,6 +128,14 @@ class VocabularySettings(Section):
 
     expire_after_ms: Positive | None = None  # of event time with neither announcement nor positive; None: never
     admit_after: Annotated[int, Field(ge=0)] = 0  # positives before which an item is its categories alone
+
+
+class ReplaySettings(Section):
+    """Earlier examples that are learned from again, out of a sample that prefers what is recent."""
+
+    batches: Annotated[int, Field(ge=0)] = 0  # for each new one; 0: no example is learned from twice
+    size: Positive = 20_000  # examples kept
+    half_life_ms: Positive = 72 * HOUR_MS  # of event time; one that is older by it is half as likely to be kept
 
 
 class GateSettings(Section):
@@ -154,6 +163,8 @@ class TrainerSettings(Section):
     # another model has shaped reaches it, at the price of less to learn from. "pooled": everybody's.
     learn_from: LearnFrom = "own"
     vocabulary: VocabularySettings = VocabularySettings()
+    replay: ReplaySettings = ReplaySettings()
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # memory of the mean weights that go live, by step; 0: none
     softmax: Literal["full", "sampled"] = "full"  # over the catalogue, or over a step's targets and drawn items
     negatives: Positive = 1000  # sampled: items drawn uniformly for each step
     frequency_half_life: Positive = 100_000  # sampled: examples after which a target counts half in the correction

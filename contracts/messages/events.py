@@ -155,6 +155,10 @@ def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
     }
     if len(lengths) != 1:
         raise BadEvent(Reason.OUT_OF_RANGE, f"history columns differ in length: {sorted(lengths)}")
+    page = example.page
+    if len(page.item_ids) != len(page.effective_views):
+        counts = f"{len(page.item_ids)} items and {len(page.effective_views)} outcomes"
+        raise BadEvent(Reason.OUT_OF_RANGE, f"the page has {counts}")
     return example
 
 

@@ -113,7 +113,7 @@ class History(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., times_ms: _Optional[_Iterable[int]] = ..., play_times_ms: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ..., follows: _Optional[_Iterable[bool]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms", "play_time_ms", "follow", "session")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms", "play_time_ms", "follow", "session", "page")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +126,7 @@ class Example(_message.Message):
     PLAY_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -138,7 +139,16 @@ class Example(_message.Message):
     play_time_ms: int
     follow: bool
     session: int
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: bool = ..., session: _Optional[int] = ...) -> None: ...
+    page: Page
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: bool = ..., session: _Optional[int] = ..., page: _Optional[_Union[Page, _Mapping]] = ...) -> None: ...
+
+class Page(_message.Message):
+    __slots__ = ("item_ids", "effective_views")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    effective_views: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("schema_version", "reason", "detail", "topic", "partition", "offset", "key", "value", "timestamp_ms")

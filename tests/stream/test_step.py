@@ -21,6 +21,14 @@ def test_an_effective_view_becomes_an_example_with_the_history_before_it(state: 
     ]
 
 
+def test_an_example_carries_its_page_as_far_as_it_is_known(state: JoinState) -> None:
+    shown, first = exposure(items=(3, 1, 2)), feedback(item=3, time_ms=1001)
+    passed, last = feedback(item=1, time_ms=1002, view=False), feedback(item=2, time_ms=1003)
+    pages = [o.example.page for o in examples(run(state, shown, first, passed, last)) if o.example]
+    assert [list(page.item_ids) for page in pages] == [[1, 2, 3]] * 2
+    assert [list(page.effective_views) for page in pages] == [[False, False, True], [False, True, True]]
+
+
 def test_another_view_is_a_behaviour_but_no_example(state: JoinState) -> None:
     outputs = run(state, exposure(), feedback(1, 1001, view=False), feedback(2, 1002))
     (learned,) = examples(outputs)

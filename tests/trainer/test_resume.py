@@ -16,6 +16,7 @@ from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog, Rig
 
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT = 400
+ALL_STATE = {"model": {"page_loss": 0.5}, "replay": {"batches": 2, "size": 50}, "average": 0.95}
 
 
 def fill(log: MemoryLog) -> None:
@@ -62,7 +63,9 @@ def files(settings: Settings) -> dict[str, bytes]:
 def test_killed_anywhere_it_comes_to_the_same_weights_and_snapshots(
     tmp_path: Path, make_rig: MakeRig, seed: int
 ) -> None:
-    settings = [small_settings(tmp_path / name, checkpoint_every_examples=30) for name in ("calm", "killed")]
+    settings = [
+        small_settings(tmp_path / name, checkpoint_every_examples=30, **ALL_STATE) for name in ("calm", "killed")
+    ]
     calm = make_rig(settings[0], per_poll=7)
     fill(calm.log)
     run(calm)

@@ -40,7 +40,7 @@ class Soak:
         rows = self._rng.integers(0, len(self.catalogue), (BATCH, WINDOW + 1))
         ones = np.ones((BATCH, WINDOW), np.float32)
         users = np.arange(1, BATCH + 1)
-        batch = Batch(rows[:, :-1], ones, ones, ones, rows[:, -1], tuple(rows), users, ("",) * BATCH)
+        batch = Batch(rows[:, :-1], ones, ones, ones, rows[:, -1], tuple(rows), users, ("",) * BATCH, rows[:, :0])
         assert self.learner.learn(batch)
         self.catalogue.touch(batch.targets[:1], np.array([self._now_ms]))
 

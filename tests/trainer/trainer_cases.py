@@ -16,6 +16,7 @@ START_MS = 100 * HOUR_MS
 
 def small_settings(root: Path, **trainer: Any) -> Settings:
     model = {"dim": 8, "window": 6, "session_length": 3, "learning_rate": 0.01, "batch_size": 8}
+    model |= trainer.pop("model", {})
     return parse(
         {
             "kafka": {"bootstrap_servers": "localhost:1"},
@@ -69,7 +70,9 @@ def make_example(history: list[int], target: int, time_ms: int = START_MS, arm: 
 
 
 def markov_examples(count: int, items: int, seed: int = 0, step_ms: int = 60_000) -> list[Example]:
-    """Item i is followed by i + 1 (around): what comes next is a function of the last item alone."""
+    """Item i is followed by i + 1 (around): what comes next is a function of the last item alone. Of three examples one
+    has no page, one a page of its own, one a page with three more, of which one was watched.
+    """
     rng = np.random.default_rng(seed)
     examples = []
     for n in range(count):
@@ -77,5 +80,9 @@ def markov_examples(count: int, items: int, seed: int = 0, step_ms: int = 60_000
         first = int(rng.integers(items))
         walk = [1 + (first + i) % items for i in range(length + 1)]
         arm = ("", "control", "treatment")[n % 3]
-        examples.append(make_example(walk[:-1], walk[-1], START_MS + n * step_ms, arm, user_id=n + 1))
+        example = make_example(walk[:-1], walk[-1], START_MS + n * step_ms, arm, user_id=n + 1)
+        beside = sorted({1 + (first + length + i) % items for i in ((0,), (0, 3, 5, 7))[n % 2]}) if n % 3 else []
+        example.page.item_ids.extend(beside)
+        example.page.effective_views.extend(item in (walk[-1], beside[0]) for item in beside)
+        examples.append(example)
     return examples

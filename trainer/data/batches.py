@@ -23,6 +23,7 @@ class Batch:
     seen: tuple[Ints, ...]  # B arrays: rows of all items in the history, positive or not
     user_ids: Ints  # (B,)
     arms: tuple[str, ...]  # the arm that showed the item; "" outside any experiment
+    passed: Ints  # (B, m) rows of what stood on the same page and had not been watched, -1 where there is no more
 
     def __len__(self) -> int:
         return len(self.arms)
@@ -39,6 +40,7 @@ class Batch:
             tuple(self.seen[i] for i in places),
             self.user_ids[places],
             tuple(self.arms[i] for i in places),
+            self.passed[places],
         )
 
 
@@ -58,8 +60,9 @@ def encode(examples: Sequence[Example], catalogue: Catalogue, window: int) -> Ba
     ]
     now_ms = np.array([e.time_ms for e in examples], np.int64)
     targets = np.array([e.item_id for e in examples], np.int64)
+    passed = [_passed(e) for e in examples]
     # Only ids that occur here are looked up, so a batch costs the same whatever the catalogue's size.
-    occurring = np.unique(np.concatenate((targets, *histories)))
+    occurring = np.unique(np.concatenate((targets, *histories, *passed)))
     at = catalogue.rows(occurring)
     known_ids, rows = occurring[at >= 0], at[at >= 0]
     places, age_ms = windows(users, now_ms, known_ids, window)
@@ -75,4 +78,25 @@ def encode(examples: Sequence[Example], catalogue: Catalogue, window: int) -> Ba
         seen=tuple(rows[at[at >= 0]] for at in (rows_of(ids, known_ids) for ids in histories)),
         user_ids=np.array([e.user_id for e in examples], np.int64),
         arms=tuple(e.arm for e in examples),
+        passed=_padded([catalogue.rows(ids) for ids in passed]),
     )
+
+
+def _passed(example: Example) -> Ints:
+    """What stood beside the example's item and had not been watched effectively when the example was made.
+
+    What was watched later is among them: it is an example of its own then, beside which this one's item is not passed.
+    """
+    page = example.page
+    pairs = zip(page.item_ids, page.effective_views, strict=True)
+    ids = [item_id for item_id, watched in pairs if not watched and item_id != example.item_id]
+    return np.array(ids, np.int64)
+
+
+def _padded(rows: Sequence[Ints]) -> Ints:
+    """(B, m) of B arrays of rows; those below 0, which are not in the catalogue, are left out."""
+    kept = [each[each >= 0] for each in rows]
+    padded = np.full((len(kept), max(map(len, kept), default=0)), -1, np.int64)
+    for row, each in zip(padded, kept, strict=True):
+        row[: len(each)] = each
+    return padded

@@ -14,9 +14,9 @@ from contracts.snapshots.snapshot import Snapshot
 from contracts.wire.events_pb2 import Example
 from trainer.data.batches import Batch, encode
 from trainer.data.catalogue import Catalogue
+from trainer.data.decayed import DecayedSample
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.evaluation.ranking import Foresight
-from trainer.gate.decayed import DecayedSample
 from trainer.gate.decision import Comparison, Verdict, compare, dominated_by_one_user, flaw, judge, recovered
 from trainer.gate.served_model import Served
 from trainer.learn.learner import Learner
@@ -187,7 +187,7 @@ class Gatekeeper:
 
     def _wrong(self, candidate: Snapshot, learner: Learner) -> str | None:
         wrong = flaw(candidate.item_vectors)
-        if wrong is None and not all(bool(weight.isfinite().all()) for weight in learner.model.parameters()):
+        if wrong is None and not all(bool(weight.isfinite().all()) for weight in learner.served.parameters()):
             wrong = "a weight is not finite"
         return wrong or dominated_by_one_user(np.array(self._users, np.int64), self._settings)
 

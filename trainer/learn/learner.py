@@ -22,6 +22,7 @@ from trainer.learn.sampled_softmax import Negatives, draw
 from trainer.models.base import Inputs
 
 MAX_ITEMS = 20_000  # above, the full softmax costs more than it is worth
+AVERAGED_EVERY = 8  # steps: the mean of a large table costs as much as a step
 GRADIENT_NORM = 5.0  # a rare batch must not throw an online learner off its course
 
 
@@ -39,6 +40,9 @@ class Learner:
         self.settings = settings.model
         self.sampling_seed = seed  # of the noise that `evaluate` gives each user, as a replica would
         self.model = Model(name, settings.model, seed, settings.vocabulary.admit_after).to(device)
+        self.served = copy.deepcopy(self.model) if settings.average else self.model  # what is tested and published
+        self._average = settings.average
+        self._steps = 0
         self._device = device
         self._ranks = ranks
         self._generator = torch.Generator().manual_seed(seed)
@@ -66,6 +70,8 @@ class Learner:
                 f"The catalogue has {len(catalogue)} items; the full softmax takes at most {MAX_ITEMS}: "
                 "set trainer.softmax to sampled."
             )
+        if self.served is not self.model:
+            self.served.items.follow(catalogue)
         items = self.model.items
         followed = items.follow(catalogue)
         if followed is None:
@@ -83,10 +89,10 @@ class Learner:
         return self._ranks.spread(batch, self._evaluate)
 
     def _evaluate(self, batch: Batch) -> Foresight:
-        self.model.eval()
+        self.served.eval()
         with torch.no_grad():
-            vectors = self.model.vectors()
-            users = self.model.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids))
+            vectors = self.served.vectors()
+            users = self.served.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids))
             return foresee(users @ vectors.T, self._tensor(batch.targets), batch.seen)
 
     def learned(self, rows: Ints) -> Floats:
@@ -94,24 +100,40 @@ class Learner:
         counts: Floats = self.model.items.positives.cpu().numpy()[rows]
         return counts
 
-    def learn(self, batch: Batch) -> bool:
-        """One step on a batch; False where its loss or gradient was no number and the step was not taken."""
+    def learn(self, batch: Batch, *, again: bool = False) -> bool:
+        """One step on a batch; False where its loss or gradient was no number and the step was not taken.
+
+        `again`: its examples have been learned from before, so their positives are not counted twice.
+        """
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss, weight = self._derive(self._ranks.part(batch), self._drawn(batch))
-        self.model.items.count(self._tensor(batch.targets))
+        if not again:
+            self.model.items.count(self._tensor(batch.targets))
         loss = self._ranks.average(self._dense, self._sparse, self._running, loss, weight)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             return False
         for optimizer in self._optimizers:
             optimizer.step()
+        self._steps += 1
+        if self.served is not self.model and self._steps % AVERAGED_EVERY == 0:
+            self._follow_weights()
         return True
+
+    def _follow_weights(self) -> None:
+        """Move the published weights towards the present ones; in the first steps further, for these know little."""
+        memory = min(self._average, (1 + self._steps) / (10 + self._steps)) ** AVERAGED_EVERY
+        with torch.no_grad():
+            for served, weight in zip(self.served.parameters(), self.model.parameters(), strict=True):
+                served.lerp_(weight, 1 - memory)
+            for buffer, value in zip(self.served.buffers(), self.model.buffers(), strict=True):
+                buffer.copy_(value)
 
     def item_vectors(self, catalogue: Catalogue) -> Floats:
         """(N, d) in the order of `catalogue.item_ids`."""
         with torch.no_grad():
-            vectors: Floats = self.model.vectors().cpu().numpy()
+            vectors: Floats = self.served.vectors().cpu().numpy()
         return np.ascontiguousarray(vectors[catalogue.arrival])
 
     def item_counts(self, catalogue: Catalogue) -> Floats:
@@ -122,12 +144,13 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All of it, to go on from bit for bit: weights, moments, counts, randomness."""
         return {
-            "encoder": copy.deepcopy(self.model.encoder.state_dict()),
-            "items": self.model.items.state(),
+            **_weights(self.model),
             "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self._optimizers],
             "generator": self._generator.get_state(),
             "frequency": self._frequency.state(),
             "sampling_seed": self.sampling_seed,
+            "steps": self._steps,
+            "served": _weights(self.served) if self.served is not self.model else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -139,6 +162,10 @@ class Learner:
         self._generator.set_state(state["generator"])
         self._frequency.restore(state["frequency"])
         self.sampling_seed = state["sampling_seed"]
+        self._steps = state["steps"]
+        if self.served is not self.model:
+            self.served.encoder.load_state_dict(state["served"]["encoder"])
+            self.served.items.restore(state["served"]["items"])
 
     def _drawn(self, batch: Batch) -> Negatives | None:
         if not self._sampled:
@@ -156,7 +183,8 @@ class Learner:
             return torch.zeros((), device=self._device), 0
         self.model.train()
         with self._dropout(generator):
-            loss, places = self.model.loss(self._inputs(part), self._tensor(part.targets), generator, drawn)
+            passed = self._tensor(part.passed) if self.model.page_weight else None
+            loss, places = self.model.loss(self._inputs(part), self._tensor(part.targets), generator, drawn, passed)
         torch.autograd.backward(loss)
         return loss, places
 
@@ -182,3 +210,7 @@ class Learner:
 
     def _tensor(self, array: Ints | Floats) -> Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def _weights(model: Model) -> dict[str, Any]:
+    return {"encoder": copy.deepcopy(model.encoder.state_dict()), "items": model.items.state()}

@@ -12,9 +12,10 @@ from torch.nn import functional
 from contracts.config.settings import ModelSettings
 from trainer.learn.full_softmax import catalogue_loss
 from trainer.learn.item_tower import ItemTower
+from trainer.learn.page_softmax import page_loss
 from trainer.learn.sampled_softmax import Negatives, sampled_loss
 from trainer.models import create
-from trainer.models.base import Inputs
+from trainer.models.base import Inputs, TrainingStep
 
 
 class Loss(NamedTuple):
@@ -36,6 +37,7 @@ class Model(nn.Module):
         """
         super().__init__()
         self.precision = torch.float32  # of the softmax's matrix products
+        self.page_weight = settings.page_loss
         self.encoder = create(name, settings, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -50,9 +52,14 @@ class Model(nn.Module):
         return self.encoder(_gather(inputs, vectors), inputs.mask, inputs.lag, noise)  # type: ignore[no-any-return]
 
     def loss(
-        self, inputs: Inputs, targets: Tensor, generator: torch.Generator, negatives: Negatives | None = None
+        self,
+        inputs: Inputs,
+        targets: Tensor,
+        generator: torch.Generator,
+        negatives: Negatives | None = None,
+        passed: Tensor | None = None,
     ) -> Loss:
-        """Softmax at every place that the encoder learns from, plus its extra loss.
+        """Softmax at every place that the encoder learns from, plus its extra loss, plus the loss within the page.
 
         Args:
             inputs: B users.
@@ -60,12 +67,14 @@ class Model(nn.Module):
             generator: on the CPU; the encoder's only source of randomness, dropout apart.
             negatives: what the wanted items compete with; None: the whole catalogue. With these, only vectors of rows
                 that the step needs are made.
+            passed: (B, m) rows of what stood on the target's page and was not watched, -1 where there is no more; None:
+                nothing is learned from the page.
 
         """
         if negatives is None:
             vectors = self.vectors()
         else:
-            rows, inputs, targets, candidates = _renumbered(inputs, targets, negatives.rows)
+            rows, inputs, targets, candidates, passed = _renumbered(inputs, targets, negatives.rows, passed)
             vectors = self.encoder.shape_items(self.items(rows))
         step = self.encoder.training_step(
             _gather(inputs, vectors), inputs.mask, inputs.lag, functional.embedding(targets, vectors), generator
@@ -77,15 +86,31 @@ class Model(nn.Module):
             loss = catalogue_loss(step.user, vectors, wanted, self.precision)
         else:
             loss = sampled_loss(step.user, vectors, wanted, candidates, negatives.log_weight.to(vectors.device))
+        if passed is not None:
+            loss = loss + self.page_weight * page_loss(_at_targets(step, inputs), vectors, targets, passed)
         return Loss(loss + step.extra_loss, len(wanted))
 
 
-def _renumbered(inputs: Inputs, targets: Tensor, candidates: Tensor) -> tuple[Tensor, Inputs, Tensor, Tensor]:
-    """The rows that are needed, each once, and the inputs, targets and candidates as places among these."""
-    parts = (inputs.rows.flatten(), targets, candidates.to(targets.device))
+def _at_targets(step: TrainingStep, inputs: Inputs) -> Tensor:
+    """Of a training step's user vectors those that look for the targets, (B, d) in their order."""
+    if step.places is None:
+        return step.user
+    width = inputs.rows.shape[1] + 1
+    at = step.places % width == width - 1
+    return step.user[at][: len(inputs.rows)]  # an encoder may look twice for each
+
+
+def _renumbered(
+    inputs: Inputs, targets: Tensor, candidates: Tensor, passed: Tensor | None
+) -> tuple[Tensor, Inputs, Tensor, Tensor, Tensor | None]:
+    """The rows that are needed, each once, and all that was given as places among these."""
+    beside = targets.new_empty(0) if passed is None else passed.clamp(min=0).flatten()
+    parts = (inputs.rows.flatten(), targets, candidates.to(targets.device), beside)
     rows, places = torch.unique(torch.cat(parts), return_inverse=True)
-    window, wanted, drawn = places.split([len(part) for part in parts])
-    return rows, inputs._replace(rows=window.view_as(inputs.rows)), wanted, drawn
+    window, wanted, drawn, at = places.split([len(part) for part in parts])
+    if passed is not None:
+        passed = torch.where(passed >= 0, at.view_as(passed), -1)
+    return rows, inputs._replace(rows=window.view_as(inputs.rows)), wanted, drawn, passed
 
 
 def _gather(inputs: Inputs, vectors: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def manifest_of(learner: Learner, version: int) -> Manifest:
         dim=learner.settings.dim,
         window=learner.settings.window,
         sampling_seed=learner.sampling_seed,
-        noise_shape=learner.model.encoder.noise_shape,
+        noise_shape=learner.served.encoder.noise_shape,
         examples=0,
         shares={},
         offsets={},
@@ -131,7 +131,7 @@ def snapshot_of(learner: Learner, catalogue: Catalogue, template: TowerTemplate,
     """Everything that a replica needs to answer with what the learner knows now; it is searched exactly."""
     return Snapshot(
         manifest=manifest,
-        tower=template.fill(learner.model.encoder),
+        tower=template.fill(learner.served.encoder),
         item_ids=catalogue.item_ids,
         item_vectors=learner.item_vectors(catalogue),
         item_counts=learner.item_counts(catalogue),

@@ -17,7 +17,7 @@ from contracts.messages.events import (
     decode_feedback,
     decode_item,
 )
-from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item
+from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item, Page
 from stream.step import Origin
 
 NOW_MS = 1_000_000
@@ -130,6 +130,13 @@ def test_an_item_needs_a_positive_id_positive_categories_and_a_positive_end() ->
 def test_an_example_with_uneven_history_is_rejected() -> None:
     example = Example(schema_version=1, user_id=1, item_id=2, history=History(item_ids=[1], times_ms=[1, 2]))
     with pytest.raises(BadEvent, match="differ in length"):
+        decode_example(example.SerializeToString(), max_bytes=1000)
+
+
+def test_an_example_whose_page_has_more_items_than_outcomes_is_rejected() -> None:
+    page = Page(item_ids=[1, 2], effective_views=[True])
+    example = Example(schema_version=1, user_id=1, item_id=2, page=page)
+    with pytest.raises(BadEvent, match="2 items and 1 outcomes"):
         decode_example(example.SerializeToString(), max_bytes=1000)
 
 

@@ -257,3 +257,69 @@ def test_a_catalogue_that_went_on_is_not_used_before_it_is_followed() -> None:
     catalogue.remove(2)
     with pytest.raises(RuntimeError, match="follow"):
         learner.item_vectors(catalogue)
+
+
+@pytest.mark.parametrize("softmax", ["full", "sampled"])
+@pytest.mark.parametrize("name", ["two_tower", "t2diff"])
+def test_a_page_teaches_what_is_passed_over(name: str, softmax: str) -> None:
+    """What stands on the page and is not watched falls behind what is, sooner than by the catalogue's softmax alone."""
+    catalogue = make_catalogue(12)
+    beside = []
+    for example in markov_examples(256, 12):
+        example.ClearField("page")
+        example.page.item_ids.extend(sorted({example.item_id, 1 + example.item_id % 12}))
+        example.page.effective_views.extend(item == example.item_id for item in example.page.item_ids)
+        beside.append(example)
+    margins = []
+    for page_loss in (0.0, 3.0):
+        model = SETTINGS.model_copy(update={"page_loss": page_loss})
+        learner = Learner(name, TrainerSettings(model=model, softmax=softmax, negatives=6), seed=3, device=CPU)
+        learner.follow(catalogue)
+        stream(learner, catalogue, beside)
+        batch = encode(beside[-64:], catalogue, SETTINGS.window)
+        vectors = learner.model.vectors().detach().numpy()
+        with torch.no_grad():
+            noise = torch.zeros(64, *learner.model.encoder.noise_shape)
+            users = learner.model.users(learner._inputs(batch), learner.model.vectors(), noise).numpy()
+        margins.append(float((users * (vectors[batch.targets] - vectors[batch.passed[:, 0]])).sum(1).mean()))
+    assert margins[1] > 1.2 * margins[0], margins
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_model_learns_from_pages(name: str) -> None:
+    catalogue = make_catalogue(12)
+    model = SETTINGS.model_copy(update={"page_loss": 1.0})
+    learner = Learner(name, TrainerSettings(model=model), seed=3, device=CPU)
+    learner.follow(catalogue)
+    stream(learner, catalogue, markov_examples(96, 12))
+
+
+@pytest.mark.parametrize("softmax", ["full", "sampled"])
+def test_averaged_weights_lag_behind_and_go_on_from_a_state(softmax: str) -> None:
+    def begun() -> tuple[Learner, Catalogue]:
+        catalogue = make_catalogue(12)
+        return make_learner("t2diff", catalogue, softmax=softmax, negatives=6, average=0.95), catalogue
+
+    calm, catalogue = begun()
+    examples = markov_examples(960, 12)
+    live_through(calm, catalogue, examples[:480])
+    assert not torch.equal(calm.served.vectors(), calm.model.vectors())
+    assert calm.served.items.ids.shape == calm.model.items.ids.shape
+    again, _ = begun()
+    again.restore(calm.state())
+    again.follow(catalogue)
+    for learner in (calm, again):
+        stream(learner, catalogue, [e for e in examples[480:] if e.item_id in catalogue])
+    for name, weight in calm.served.state_dict().items():
+        assert torch.equal(weight, again.served.state_dict()[name]), name
+
+
+def test_learning_again_counts_no_positive_twice() -> None:
+    catalogue = make_catalogue(12)
+    learner = make_learner("two_tower", catalogue)
+    batch = encode(markov_examples(32, 12), catalogue, SETTINGS.window)
+    learner.learn(batch)
+    counts, vectors = learner.learned(batch.targets), learner.item_vectors(catalogue)
+    learner.learn(batch, again=True)
+    np.testing.assert_array_equal(learner.learned(batch.targets), counts)
+    assert not np.array_equal(learner.item_vectors(catalogue), vectors)

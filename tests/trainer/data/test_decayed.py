@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.gate.decayed import DecayedSample
+from trainer.data.decayed import DecayedSample
 
 HALF_LIFE = 1000
 
