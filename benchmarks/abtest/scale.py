@@ -148,7 +148,9 @@ def one_more_day(folder: Path) -> Figures:
     """
     import numpy as np
 
+    from abtest.aggregate.aggregate import without_covariate
     from abtest.aggregate.archive import load
+    from abtest.aggregate.user_days import UNKNOWN
     from abtest.incremental import store
     from abtest.incremental.add_day import add_day
     from abtest.read.engines import opened
@@ -157,7 +159,7 @@ def one_more_day(folder: Path) -> Figures:
     design, at = experiment(), folder / "kept"
     parts = sorted((folder / "rows").glob("day=*"))
     columns, spread, _ = wanted(opened(parts[0]), design)
-    covariates, ids, pre = before(opened(folder / "pre.parquet"), design)
+    covariates, ids, pre = before(opened(parts[0]), opened(folder / "pre.parquet"), design)
     store.create(at, design, columns, covariates, (ids, pre), spread)
     del ids, pre
     times = []
@@ -165,13 +167,16 @@ def one_more_day(folder: Path) -> Figures:
         began_s = time.perf_counter()
         kept = store.load(at, design)
         opened_s = time.perf_counter()
-        table, _ = one_day(opened(part), design, columns)
+        table, _ = one_day(opened(part), design, columns, ())
         read_s = time.perf_counter()
         kept = add_day(kept, table)
         ended_s = time.perf_counter()
         times.append([ended_s - began_s, opened_s - began_s, read_s - opened_s, ended_s - read_s])
     expected, worst = load(folder / "state.npz", design).aggregate, 0.0
-    for arm, moments in kept.aggregate.moments.items():
+    whole = kept.aggregate
+    if UNKNOWN not in expected.covariates:  # who is known from before is told once all have come
+        whole = without_covariate(whole, UNKNOWN)
+    for arm, moments in whole.moments.items():
         products = expected.moments[arm].products
         deviations = np.sqrt(products.diagonal())
         scale = np.maximum(np.outer(deviations, deviations), 1e-300)

@@ -18,6 +18,7 @@ from contracts.config.settings import (
     GateSettings,
     ModelName,
     ModelSettings,
+    ReplaySettings,
     StreamSettings,
     TrainerSettings,
 )
@@ -38,9 +39,10 @@ STREAM = StreamSettings(allowed_lateness_ms=LATENESS_MS)  # as in the demo
 PLAIN = TrainerSettings(
     model=ModelSettings(
         dim=64, id_dim=None, category_dim=16, window=32, depth=2, session_length=10, learning_rate=3e-3, dropout=0.0,
-        batch_size=128, diffusion_steps=50, learn_at="last",
+        batch_size=128, diffusion_steps=50, learn_at="last", page_loss=0.0,
     ),
-    learn_from="own", softmax="full", publish_every_ms=6 * 3_600_000, gate=GateSettings(enabled=False),
+    replay=ReplaySettings(batches=0), average=0.0, learn_from="own", softmax="full",
+    publish_every_ms=6 * 3_600_000, gate=GateSettings(enabled=False),
 )  # fmt: skip
 
 

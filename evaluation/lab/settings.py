@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from contracts.config.experiment import Section, validated
+from contracts.config.experiment import validated
+from contracts.config.section import Section
 from contracts.config.settings import StreamSettings, TrainerSettings, load
 from contracts.config.yaml_file import read_yaml
 from world.base import LATENESS_MS
