@@ -29,7 +29,10 @@ def report(
     out: Annotated[Path, typer.Option(help="Where report.html, report.json and report.md go.")] = Path("out"),
     data: Annotated[
         str | None,
-        typer.Option(metavar="PATH|URL", help="Rows of users and days instead: Parquet, or the URL of an SQL engine."),
+        typer.Option(
+            metavar="PATH|URL",
+            help="Rows of users and days instead: Parquet or CSV files, or the URL of an SQL engine.",
+        ),
     ] = None,
     table: Annotated[str | None, typer.Option(metavar="NAME|SQL", help="With a URL: which table, or a SELECT.")] = None,
     pre: Annotated[
