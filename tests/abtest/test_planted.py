@@ -30,7 +30,7 @@ def test_half_of_an_arms_users_lost_is_no_sound_split():
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_what_is_planted_is_found_as_often_as_stated():
     """All weeks that docs/abtest.md reports: two stretches of 300 seeds, event by event, and 15,000 by sums."""
     found, other = measure(300, 400, LIFT, planted_seeds=60), measure(300, 400, LIFT, seed=1001, planted_seeds=0)
