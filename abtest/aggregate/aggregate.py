@@ -18,8 +18,8 @@ from operator import add
 import numpy as np
 
 from abtest.aggregate.sources import Votes
-from abtest.aggregate.user_days import Ints, Parts, Table, did_something_before
-from abtest.collect.records import EventSums
+from abtest.aggregate.user_days import Ints, Table, did_something_before
+from abtest.aggregate.user_parts import parts_of, replicas_of, versions_of, votes_of
 from abtest.stats.columns import AnyColumn, Column, on_days
 from abtest.stats.cumulative import FIRST
 from abtest.stats.histogram import Histogram
@@ -33,8 +33,6 @@ from contracts.config.settings import SettingsError
 EXPOSED, SEEN = "exposed", "seen"
 BUCKETS = 100
 CHUNK = 32_768  # users whose days are laid out densely at once
-SOURCE_COLUMNS = ("recalls", "shown", "views", "effective_views", "follows", "play_ms", "age_ms")
-MET = "users"  # 0 or 1: whether the user has a row of the part
 SEGMENTS = ("known from before", "new")
 
 
@@ -250,12 +248,12 @@ def aggregate(
         moments,
         buckets,
         segments,
-        {kind: _parts(table, table.parts[kind]) for kind in ("source", "age") if kind in table.parts},
-        _replicas(table),
+        {kind: parts_of(table, table.parts[kind]) for kind in ("source", "age") if kind in table.parts},
+        replicas_of(table),
         table.in_two_arms,
         histograms,
-        _votes(table),
-        _versions(table),
+        votes_of(table),
+        versions_of(table),
         largest,
         largest_through,
         buckets_through,
@@ -331,64 +329,6 @@ def bucket_of(user_id: Ints) -> Ints:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((x ^ (x >> np.uint64(31))) % np.uint64(BUCKETS)).astype(np.int64)
-
-
-def _parts(table: Table, parts: Parts) -> dict[str, Moments]:
-    """By arm, moments of ``column@part``; a user without a row of a part did nothing with it."""
-    columns = [Column(column, part=name) for name in parts.names for column in (*SOURCE_COLUMNS, MET)]
-    places = [EventSums._fields.index(column) for column in SOURCE_COLUMNS]
-    moments = {}
-    for i, arm in enumerate(table.arms):
-        begin, end = np.searchsorted(table.arm, [i, i + 1])
-        inside = (begin <= parts.user) & (parts.user < end)
-        dense = np.zeros((end - begin, len(parts.names), len(places) + 1))
-        dense[parts.user[inside] - begin, parts.part[inside], :-1] = parts.values[inside][:, places]
-        dense[parts.user[inside] - begin, parts.part[inside], -1] = 1.0
-        moments[arm] = Moments.of(columns, dense.reshape(end - begin, len(columns)))
-    return moments
-
-
-def _votes(table: Table) -> dict[str, Votes]:
-    """By arm, whose items users gave more effective views."""
-    if "source" not in table.parts:
-        return {}
-    parts, votes = table.parts["source"], {}
-    for i, arm in enumerate(table.arms):
-        begin, end = np.searchsorted(table.arm, [i, i + 1])
-        inside = (begin <= parts.user) & (parts.user < end)
-        at = parts.user[inside] - begin, parts.part[inside]
-        earned = np.zeros((end - begin, len(parts.names)))
-        earned[at] = parts.values[inside, EventSums._fields.index("effective_views")]
-        seen = np.zeros(earned.shape, bool)
-        seen[at] = True
-        votes[arm] = Votes.of(parts.names, earned, seen)
-    return votes
-
-
-def _replicas(table: Table) -> dict[str, dict[str, int]]:
-    if "replica" not in table.parts:
-        return {}
-    parts = table.parts["replica"]
-    counts = np.zeros((len(parts.names), len(table.arms)), np.int64)
-    np.add.at(counts, (parts.part, table.arm[parts.user]), 1)
-    return {
-        name: dict(zip(table.arms, row, strict=True)) for name, row in zip(parts.names, counts.tolist(), strict=True)
-    }
-
-
-def _versions(table: Table) -> dict[str, dict[str, Moments]]:
-    if "version" not in table.parts:
-        return {}
-    parts = table.parts["version"]
-    values = parts.values[:, [EventSums._fields.index(column) for column in SOURCE_COLUMNS]]
-    arm_of = table.arm[parts.user]
-    return {
-        version: {
-            arm: Moments.of(SOURCE_COLUMNS, values[(parts.part == i) & (arm_of == j)])
-            for j, arm in enumerate(table.arms)
-        }
-        for i, version in enumerate(parts.names)
-    }
 
 
 def _sum(each: Iterable[dict[str, Moments]]) -> dict[str, Moments]:

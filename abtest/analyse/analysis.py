@@ -5,9 +5,10 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-from abtest.aggregate.aggregate import MET, SEGMENTS, Aggregate, aggregate, needed
+from abtest.aggregate.aggregate import SEGMENTS, Aggregate, aggregate, needed
 from abtest.aggregate.fingerprint import digest
 from abtest.aggregate.sources import compare_sources
+from abtest.aggregate.user_parts import MET
 from abtest.aggregate.winsorize import table_of
 from abtest.analyse.capping import checks_of_caps, require_in_advance, winsorized
 from abtest.analyse.checks import ModelFacts, checks_of

@@ -65,8 +65,10 @@ def decided_at_looks(results: Sequence[MetricResult], history: History) -> dict[
     primary = next(result for result in results if result.role == "primary")
     for line in primary.effects:
         looks, found = _looks(primary, line.arm, history), list[Deciding]()
-        while len(found) < len(looks) and (not found or not decides(primary, found[-1])):
-            found.append(looks[len(found)](hidden=False))
+        for look in looks:
+            found.append(look(hidden=False))
+            if decides(primary, found[-1]):
+                break
         by, last = found[-1], found[-1] if len(found) == len(looks) else looks[-1](hidden=False)
         since[line.arm] = by.look if decides(primary, by) else None
         if since[line.arm] is None:
@@ -104,10 +106,14 @@ def _of_guardrail(looks: "Sequence[_Look]", decided_on: int | None) -> Deciding:
     broken = next((by for by in found if by.worse.holds and not by.worse.doubt), None)
     if broken:
         return _with_last(broken, found[-1])
-    after = () if decided_on is None else zip(looks, found, strict=True)
-    judged = (look(hidden=True) for look, by in after if by.look is not None and by.look >= (decided_on or 0))
-    first = next((by for by in judged if not_judged(by) is None), None)
-    return _with_last(first, found[-1]) if first else looks[-1](hidden=True)
+    if decided_on is not None:
+        for look, by in zip(looks, found, strict=True):
+            if by.look is None or by.look < decided_on:
+                continue
+            judged = look(hidden=True)
+            if not_judged(judged) is None:
+                return _with_last(judged, found[-1])
+    return looks[-1](hidden=True)
 
 
 def _with_last(by: Deciding, last: Deciding) -> Deciding:

@@ -6,7 +6,8 @@ A model's age is how long before an exposure the newest example was that its sna
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from abtest.aggregate.aggregate import MET, SEEN, SOURCE_COLUMNS, Aggregate
+from abtest.aggregate.aggregate import SEEN, Aggregate
+from abtest.aggregate.user_parts import MET, SOURCE_COLUMNS
 from abtest.analyse.data_quality import date_of, day_of
 from abtest.analyse.results import Check
 from abtest.collect.observed import Observed

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from abtest.aggregate.aggregate import MET, aggregate
+from abtest.aggregate.aggregate import aggregate
 from abtest.aggregate.sources import RATIOS, Votes, compare_sources
 from abtest.aggregate.user_days import Parts, arranged
+from abtest.aggregate.user_parts import MET
 from abtest.collect.records import EventSums
 from abtest.stats.columns import Column
 from abtest.stats.interleaving import preference
