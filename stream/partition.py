@@ -169,7 +169,15 @@ class PartitionStore:
     def _decode_request(self, stored: bytes) -> OpenRequest:
         state = RequestState.FromString(stored)
         shown = (
-            ExposureSummary(state.user_id, state.time_ms, state.arm, frozenset(state.item_ids))
+            ExposureSummary(
+                state.user_id,
+                state.time_ms,
+                state.arm,
+                frozenset(state.item_ids),
+                state.model,
+                state.snapshot_version,
+                tuple(sorted(state.propensities.items())),
+            )
             if state.exposed
             else None
         )
@@ -314,5 +322,7 @@ def _encode_request(request: OpenRequest) -> bytes:
     if shown is not None:
         state.user_id, state.time_ms, state.arm = shown.user_id, shown.time_ms, shown.arm
         state.item_ids.extend(sorted(shown.item_ids))
+        state.model, state.snapshot_version = shown.model, shown.snapshot_version
+        state.propensities.update(shown.propensities)
     encoded: bytes = state.SerializeToString(deterministic=True)
     return encoded

@@ -226,6 +226,8 @@ def _example(
         sent_at_ms=origin.sent_at_ms,
         play_time_ms=outcome.play_time_ms,
         follow=outcome.follow,
+        model=shown.model,
+        snapshot_version=shown.snapshot_version,
     )
     example.history.CopyFrom(user.history)
     if before < len(user.history.times_ms):
@@ -239,7 +241,9 @@ def _page(shown: ExposureSummary, request: OpenRequest) -> Page:
     item_ids = sorted(shown.item_ids)
     outcomes = request.outcomes
     watched = (item_id in outcomes and outcomes[item_id].effective_view for item_id in item_ids)
-    return Page(item_ids=item_ids, effective_views=watched)
+    chances = dict(shown.propensities)
+    propensities = [chances.get(item_id, 0.0) for item_id in item_ids] if chances else []
+    return Page(item_ids=item_ids, effective_views=watched, propensities=propensities)
 
 
 def _session_at(user: UserSessions, outcome: Behaviour) -> int:

@@ -24,6 +24,7 @@ from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 
 __all__ = [
     "Arm",
+    "CanarySettings",
     "DiffusionSchedule",
     "Experiment",
     "ExperimentAlone",
@@ -138,10 +139,21 @@ class ReplaySettings(Section):
     half_life_ms: Positive = 72 * HOUR_MS  # of event time; one that is older by it is half as likely to be kept
 
 
+class CanarySettings(Section):
+    """A snapshot on trial: it answers some users first, and goes live unless what they do says otherwise."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of users; at a half both sides are known equally well
+    items: Positive = 2000  # shown on each side, after which nothing has been found against it
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what is live: earning less by up to so much is no harm
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025  # chance that a trial of one that is as good ends it
+
+
 class GateSettings(Section):
     """When a snapshot is held back; see docs/trainer.md for how these were chosen."""
 
     enabled: bool = True
+    judge: Literal["canary", "recall"] = "canary"  # outcomes of users, or recall@k on examples (where nobody is served)
+    canary: CanarySettings = CanarySettings()
     k: Positive = 100  # snapshots are compared by recall@k
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of the incumbent's recall: losing less holds nothing
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # that a loss above the margin is no accident

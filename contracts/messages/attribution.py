@@ -27,12 +27,22 @@ class ExposureSummary(NamedTuple):
     time_ms: int
     arm: str
     item_ids: frozenset[int]
+    model: str = ""  # that answered
+    snapshot_version: str = ""  # that answered
+    propensities: tuple[tuple[int, float], ...] = ()  # (item, chance) of those that came to their places at random
 
     @classmethod
     def of(cls, exposure: Exposure) -> "ExposureSummary":
         """The part of an exposure that is kept."""
-        items = frozenset(item.item_id for item in exposure.items)
-        return cls(exposure.user_id, exposure.time_ms, exposure.arm, items)
+        return cls(
+            exposure.user_id,
+            exposure.time_ms,
+            exposure.arm,
+            frozenset(item.item_id for item in exposure.items),
+            exposure.model,
+            exposure.snapshot_version,
+            tuple(sorted((item.item_id, item.propensity) for item in exposure.items if item.HasField("propensity"))),
+        )
 
 
 class Outcome(NamedTuple):

@@ -103,6 +103,8 @@ def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_m
         raise BadEvent(Reason.OUT_OF_RANGE, f"{len(exposure.items)} items; 1 to {MAX_ITEMS_PER_EXPOSURE} are allowed")
     for shown in exposure.items:
         _require_positive(shown.item_id, "items.item_id")
+        if shown.HasField("propensity"):
+            _require_chance(shown.propensity, "items.propensity")
     return exposure
 
 
@@ -159,6 +161,12 @@ def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
     if len(page.item_ids) != len(page.effective_views):
         counts = f"{len(page.item_ids)} items and {len(page.effective_views)} outcomes"
         raise BadEvent(Reason.OUT_OF_RANGE, f"the page has {counts}")
+    if page.propensities and len(page.propensities) != len(page.item_ids):
+        counts = f"{len(page.item_ids)} items and {len(page.propensities)} propensities"
+        raise BadEvent(Reason.OUT_OF_RANGE, f"the page has {counts}")
+    for propensity in page.propensities:
+        if propensity:
+            _require_chance(propensity, "page.propensities")
     return example
 
 
@@ -226,6 +234,11 @@ def _require_text(text: str, field: str) -> None:
 def _require_positive(value: int, field: str) -> None:
     if value <= 0:
         raise BadEvent(Reason.OUT_OF_RANGE, f"{field} is {value}, not above 0")
+
+
+def _require_chance(value: float, field: str) -> None:
+    if not 0 < value <= 1:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"{field} is {value:g}, not above 0 and at most 1")
 
 
 def _require_past(time_ms: int, received_ms: int, tolerance_ms: int) -> None:

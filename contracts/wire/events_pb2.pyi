@@ -63,14 +63,16 @@ class Exposure(_message.Message):
     def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
 
 class ExposedItem(_message.Message):
-    __slots__ = ("item_id", "source", "score")
+    __slots__ = ("item_id", "source", "score", "propensity")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     source: str
     score: float
-    def __init__(self, item_id: _Optional[int] = ..., source: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+    propensity: float
+    def __init__(self, item_id: _Optional[int] = ..., source: _Optional[str] = ..., score: _Optional[float] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated")
@@ -113,7 +115,7 @@ class History(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., times_ms: _Optional[_Iterable[int]] = ..., play_times_ms: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ..., follows: _Optional[_Iterable[bool]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms", "play_time_ms", "follow", "session", "page")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms", "play_time_ms", "follow", "session", "page", "model", "snapshot_version")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +129,8 @@ class Example(_message.Message):
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -140,15 +144,19 @@ class Example(_message.Message):
     follow: bool
     session: int
     page: Page
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: bool = ..., session: _Optional[int] = ..., page: _Optional[_Union[Page, _Mapping]] = ...) -> None: ...
+    model: str
+    snapshot_version: str
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: bool = ..., session: _Optional[int] = ..., page: _Optional[_Union[Page, _Mapping]] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ...) -> None: ...
 
 class Page(_message.Message):
-    __slots__ = ("item_ids", "effective_views")
+    __slots__ = ("item_ids", "effective_views", "propensities")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_VIEWS_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITIES_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     effective_views: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ...) -> None: ...
+    propensities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ..., propensities: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("schema_version", "reason", "detail", "topic", "partition", "offset", "key", "value", "timestamp_ms")

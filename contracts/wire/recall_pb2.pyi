@@ -56,14 +56,16 @@ class RecallReply(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[SourceReport, _Mapping]]] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
 
 class RecalledItem(_message.Message):
-    __slots__ = ("item_id", "score", "source")
+    __slots__ = ("item_id", "score", "source", "propensity")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     score: float
     source: str
-    def __init__(self, item_id: _Optional[int] = ..., score: _Optional[float] = ..., source: _Optional[str] = ...) -> None: ...
+    propensity: float
+    def __init__(self, item_id: _Optional[int] = ..., score: _Optional[float] = ..., source: _Optional[str] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class SourceReport(_message.Message):
     __slots__ = ("source", "model", "snapshot_version", "user_vector")
@@ -114,17 +116,21 @@ class StatusReply(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., waiting: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("model", "snapshot_version", "live_version", "error", "items", "index")
+    __slots__ = ("model", "snapshot_version", "live_version", "error", "items", "index", "canary_version", "canary_share")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
     LIVE_VERSION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
+    CANARY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CANARY_SHARE_FIELD_NUMBER: _ClassVar[int]
     model: str
     snapshot_version: str
     live_version: str
     error: str
     items: int
     index: str
-    def __init__(self, model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., live_version: _Optional[str] = ..., error: _Optional[str] = ..., items: _Optional[int] = ..., index: _Optional[str] = ...) -> None: ...
+    canary_version: str
+    canary_share: float
+    def __init__(self, model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., live_version: _Optional[str] = ..., error: _Optional[str] = ..., items: _Optional[int] = ..., index: _Optional[str] = ..., canary_version: _Optional[str] = ..., canary_share: _Optional[float] = ...) -> None: ...

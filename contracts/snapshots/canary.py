@@ -1,0 +1,95 @@
+"""A snapshot on trial: the pointer that names it, and which users it answers.
+
+    <root>/<model>/CANARY     a JSON object, `version` and `share`: what a share of the model's users is answered from
+
+The trainer moves it, replicas read it. Whom it answers is a function of the user and of the version's base, so that
+every replica decides alike, and deltas on a snapshot that is on trial stay with those who have it.
+"""
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from contracts.runtime.durable import replace_file, sync_directory
+from contracts.snapshots.snapshot import HELD, MANIFEST, SnapshotError, Version, exclusive, publish
+
+CANARY = "CANARY"
+_SPACE = 1 << 64
+
+
+class Canary(NamedTuple):
+    """What is on trial, and with which share of the users."""
+
+    version: str
+    share: float
+
+
+def answers(model: str, canary: Canary, user_id: int) -> bool:
+    """Whether a user is answered from what is on trial: other users with each full snapshot, the same with its deltas.
+
+    >>> tried = Canary("v000007", 0.5)
+    >>> sum(answers("two_tower", tried, user) for user in range(1000))
+    507
+    >>> answers("two_tower", tried, 3) == answers("two_tower", Canary("v000007+002", 0.5), 3)
+    True
+    """
+    base = canary.version.partition("+")[0]
+    digest = blake2b(f"canary:{model}:{base}:{user_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < canary.share * _SPACE
+
+
+def on_trial(root: Path, model: str) -> Canary | None:
+    """What is on trial, or None.
+
+    Raises:
+        SnapshotError: the pointer cannot be read.
+
+    """
+    try:
+        data = json.loads((root / model / CANARY).read_bytes())
+        canary = Canary(str(data["version"]), float(data["share"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SnapshotError(f"{model}/{CANARY} cannot be read.") from error
+    if Version.parse(canary.version) is None or not 0 < canary.share < 1:
+        raise SnapshotError(f"{model}/{CANARY} names {canary.version!r} with a share of {canary.share:g}.")
+    return canary
+
+
+def try_out(root: Path, model: str, canary: Canary) -> bool:
+    """Put a version on trial, in the place of any other; False, and nothing moves, while the model is held.
+
+    Raises:
+        SnapshotError: there is no such snapshot.
+
+    """
+    home = root / model
+    with exclusive(home):
+        if (home / HELD).exists():
+            return False
+        if not (home / canary.version / MANIFEST).is_file():
+            raise SnapshotError(f"There is no snapshot {model}/{canary.version}.")
+        replace_file(home / CANARY, json.dumps(canary._asdict()).encode())
+    return True
+
+
+def promote(root: Path, model: str, version: str) -> bool:
+    """End the trial well: the version goes live for everybody; False, and it does not, while the model is held.
+
+    Raises:
+        SnapshotError: there is no such snapshot, or one that it is based on is gone.
+
+    """
+    went_live = publish(root, model, version)  # first: after a crash between the two all users have the version
+    withdraw(root, model)
+    return went_live
+
+
+def withdraw(root: Path, model: str) -> None:
+    """End any trial: all users are answered from what is live."""
+    home = root / model
+    if (home / CANARY).exists():
+        (home / CANARY).unlink(missing_ok=True)
+        sync_directory(home)
