@@ -1,9 +1,9 @@
 """A snapshot on trial: the pointer that names it, and which users it answers.
 
-    <root>/<model>/CANARY     a JSON object, `version` and `share`: what a share of the model's users is answered from
+    <root>/<model>/CANARY     a JSON object, `version`, `share` and `group`: what a share of users is answered from
 
-The trainer moves it, replicas read it. Whom it answers is a function of the user and of the version's base, so that
-every replica decides alike, and deltas on a snapshot that is on trial stay with those who have it.
+The trainer moves it, replicas read it. Whom it answers is a function of the user and of the group, which is the first
+version on trial: every replica decides alike, and what takes a place on trial answers those who had the one before.
 """
 
 import json
@@ -12,31 +12,37 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contracts.runtime.durable import replace_file, sync_directory
-from contracts.snapshots.snapshot import HELD, MANIFEST, SnapshotError, Version, exclusive, publish
+from contracts.snapshots.snapshot import HELD, MANIFEST, Manifest, SnapshotError, Version, exclusive, publish
 
 CANARY = "CANARY"
 _SPACE = 1 << 64
 
 
 class Canary(NamedTuple):
-    """What is on trial, and with which share of the users."""
+    """What is on trial, with which share of the users, and the first version of this trial."""
 
     version: str
     share: float
+    group: str
 
 
 def answers(model: str, canary: Canary, user_id: int) -> bool:
-    """Whether a user is answered from what is on trial: other users with each full snapshot, the same with its deltas.
+    """Whether a user is answered from what is on trial: other users in each trial.
 
-    >>> tried = Canary("v000007", 0.5)
+    >>> tried = Canary("v000007", 0.5, "v000007")
     >>> sum(answers("two_tower", tried, user) for user in range(1000))
     507
-    >>> answers("two_tower", tried, 3) == answers("two_tower", Canary("v000007+002", 0.5), 3)
+    >>> answers("two_tower", tried, 3) == answers("two_tower", Canary("v000007+002", 0.5, "v000007"), 3)
     True
     """
-    base = canary.version.partition("+")[0]
-    digest = blake2b(f"canary:{model}:{base}:{user_id}".encode(), digest_size=8).digest()
+    digest = blake2b(f"canary:{model}:{canary.group}:{user_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < canary.share * _SPACE
+
+
+def trial_of(manifest: Manifest) -> Canary | None:
+    """How a snapshot was published: on trial with a group of users, or (None) for all."""
+    share, group = manifest.gate.get("trial_share"), manifest.gate.get("trial_group")
+    return Canary(manifest.version, float(share), str(group)) if share and group else None
 
 
 def on_trial(root: Path, model: str) -> Canary | None:
@@ -48,7 +54,7 @@ def on_trial(root: Path, model: str) -> Canary | None:
     """
     try:
         data = json.loads((root / model / CANARY).read_bytes())
-        canary = Canary(str(data["version"]), float(data["share"]))
+        canary = Canary(str(data["version"]), float(data["share"]), str(data["group"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
