@@ -55,13 +55,18 @@ def backfill(
         SettingsError: nothing is archived, or `start_ms` is given although there is a checkpoint.
 
     """
-    quiet = settings.trainer.model_copy(update={"publish_every_ms": NEVER_MS, "publish_every_examples": None})
+    quiet = {
+        "publish_every_ms": NEVER_MS,
+        "publish_every_examples": None,
+        "gate": settings.trainer.gate.model_copy(update={"judge": "recall"}),  # nobody is answered on the way
+    }
+    settings = settings.model_copy(update={"trainer": settings.trainer.model_copy(update=quiet)})
     torch.set_num_threads(settings.trainer.threads)
     torch.manual_seed(settings.seed)
     archive = ArchivedExamples(settings, items, start_ms, end_ms)
     checkpoints, meters = Checkpoints(settings), Meters()
     try:
-        engine = Engine(settings.model_copy(update={"trainer": quiet}), meters)
+        engine = Engine(settings, meters)
         worker = TrainerWorker(settings, archive, producer, engine, checkpoints, meters, clock, stop)
         if worker.resume():
             if start_ms is not None:

@@ -13,17 +13,19 @@ import numpy.typing as npt
 import torch
 
 from contracts.config.settings import Arm, LearnFrom, Settings
+from contracts.messages.attribution import is_late
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.snapshot import Snapshot
-from contracts.wire.events_pb2 import Example
+from contracts.wire.events_pb2 import Example, Exposure
 from trainer.data.batches import encode
 from trainer.data.catalogue import Announced, Catalogue
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.meters import Meters
-from trainer.model_line import ModelLine, Reached
+from trainer.model_line import Ended, ModelLine, Reached
 from trainer.publish.snapshots import Boundaries
 
 Publication: TypeAlias = Snapshot | Delta
+Move: TypeAlias = Publication | Ended  # of what is served
 
 EXPIRY_BEATS = 64  # searches for idle items in the time after which an item is idle
 
@@ -91,13 +93,15 @@ class Engine:
         self._offsets: dict[str, int] = {}  # of the examples that have been taken
         self._learned_offsets: dict[str, int] = {}
         self._item_offsets: dict[str, int] = {}
+        self._exposure_offsets: dict[str, int] = {}
+        self._newest_exposure_ms: dict[str, int] = {}  # of each partition
         self._event_time_ms = 0
         self.tested = 0  # examples, since the beginning
 
     @property
     def offsets(self) -> dict[str, int]:
         """The first offset of each "topic:partition" that the state does not include, as it includes whole batches."""
-        return self._learned_offsets | self._item_offsets
+        return self._learned_offsets | self._item_offsets | self._exposure_offsets
 
     def state(self) -> dict[str, Any]:
         """All that has been learned, with its offsets; see the top."""
@@ -107,6 +111,8 @@ class Engine:
             "boundaries": self._boundaries.state(),
             "learned_offsets": dict(self._learned_offsets),
             "item_offsets": dict(self._item_offsets),
+            "exposure_offsets": dict(self._exposure_offsets),
+            "newest_exposure_ms": dict(self._newest_exposure_ms),
             "event_time_ms": self._event_time_ms,
             "tested": self.tested,
         }
@@ -120,6 +126,8 @@ class Engine:
         self._learned_offsets = dict(state["learned_offsets"])
         self._offsets = dict(self._learned_offsets)
         self._item_offsets = dict(state["item_offsets"])
+        self._exposure_offsets = dict(state["exposure_offsets"])
+        self._newest_exposure_ms = dict(state["newest_exposure_ms"])
         self._event_time_ms = state["event_time_ms"]
         self.tested = state["tested"]
         self._meters.tested.set(self.tested)
@@ -149,26 +157,47 @@ class Engine:
             self._catalogue.put(announced.item_id, announced.item.category_ids, time_ms)
         self._item_offsets[partition] = offset + 1
 
-    def take(self, example: Example, partition: str, offset: int) -> list[Publication]:
+    def take_exposure(self, exposure: Exposure, partition: str, offset: int) -> None:
+        """Take what was shown: it counts in the trial of the snapshot that answered, if there is one.
+
+        Args:
+            exposure: as `decode_exposure` lets it pass.
+            partition: "topic:number" where the record lies.
+            offset: its place there.
+
+        """
+        newest_ms = self._newest_exposure_ms.get(partition, 0)
+        self._exposure_offsets[partition] = offset + 1
+        self._newest_exposure_ms[partition] = max(newest_ms, exposure.time_ms)
+        if is_late(exposure.time_ms, newest_ms, self._settings.stream.allowed_lateness_ms):
+            return
+        experiment = self._settings.experiment
+        arm = experiment.arms.get(exposure.arm or experiment.control)
+        for line in self.lines:
+            # Where the control's model stands in for another arm's, the users of that arm are no sample of its own.
+            if arm is not None and line.name == exposure.model == arm.model:
+                line.show(exposure)
+
+    def take(self, example: Example, partition: str, offset: int) -> list[Move]:
         """Take the next example, which lies at `offset` of `partition` ("topic:number").
 
-        Returns the snapshots and deltas that are due, one a model, mostly none. Snapshots that the gate rejected are
-        among them, and say so in their manifest.
+        Returns the snapshots and deltas that are due, one a model, mostly none, after the trials that have ended.
+        Snapshots that the gate rejected are among them, and say so in their manifest.
 
         Raises:
             CatalogueTooLargeError: the catalogue has outgrown the full softmax.
 
         """
-        publications: list[Publication] = []
+        moves: list[Move] = []
         if self._boundaries.crossed(example.time_ms):
-            self._step()
-            publications += self._snapshots(self.lines)
+            moves += self._step()
+            moves += self._snapshots(self.lines)
         self._batch.append(example)
         self._offsets[partition] = offset + 1
         if len(self._batch) == self._settings.trainer.model.batch_size:
-            self._step()
-            publications += self._due_by_count()
-        return publications
+            moves += self._step()
+            moves += self._due_by_count()
+        return moves
 
     def snapshots(self, model: str | None = None) -> list[Publication]:
         """What has been learned up to now: a snapshot of each model, or of one, that has learned since its last."""
@@ -207,8 +236,8 @@ class Engine:
         (wanted,) = (line for line in self.lines if line.name == model)
         return wanted
 
-    def _step(self) -> None:
-        """Test what is waiting on every model, then let each learn from its share."""
+    def _step(self) -> list[Ended]:
+        """Test what is waiting on every model, then let each learn from its share; the trials that end with it."""
         in_catalogue = self._catalogue.rows(np.array([e.item_id for e in self._batch], np.int64)) >= 0
         examples = [e for e, is_known in zip(self._batch, in_catalogue, strict=True) if is_known]
         self._meters.skipped.inc(len(self._batch) - len(examples))
@@ -226,8 +255,12 @@ class Engine:
             self._event_time_ms = max(self._event_time_ms, *(e.time_ms for e in examples))
             self._catalogue.touch(batch.targets, np.array([e.time_ms for e in examples], np.int64))
             self._expire()
+        for line in self.lines:
+            for example in self._batch:
+                line.view(example)
         self._batch = []
         self._learned_offsets = dict(self._offsets)
+        return [ended for line in self.lines if (ended := line.trial_ended()) is not None]
 
     def _expire(self) -> None:
         lifetime_ms = self._settings.trainer.vocabulary.expire_after_ms

@@ -51,10 +51,19 @@ class Meters:
             "trainer_recall_since_drift", "Recall@100 since the last of them", ["model"], registry=self.registry
         )
         self.rejected = Counter(
-            "trainer_snapshots_rejected_total", "Snapshots that the gate held", ["model"], registry=self.registry
+            "trainer_snapshots_rejected_total",
+            "Snapshots that the gate held or users rolled back",
+            ["model"],
+            registry=self.registry,
+        )
+        self.trials = Counter(
+            "trainer_trials_total", "Trials that have ended, and how", ["model", "outcome"], registry=self.registry
         )
         self.gate_open = Gauge(
-            "trainer_gate_open", "0 while the newest snapshot is held", ["model"], registry=self.registry
+            "trainer_gate_open",
+            "0 while the newest snapshot is held, or was rolled back",
+            ["model"],
+            registry=self.registry,
         )
         self.gate_difference = Gauge(
             "trainer_gate_difference",
@@ -107,9 +116,15 @@ class Meters:
         for direction, count in drifts._asdict().items():
             self.drifts.labels(model, direction).inc(count)
 
-    def show_verdict(self, model: str, verdict: Verdict) -> None:
-        """Show what the gate decided, and on what grounds."""
-        self.gate_open.labels(model).set(verdict.passed)
+    def show_trial(self, model: str, *, promoted: bool) -> None:
+        """Count a trial that has ended."""
+        self.trials.labels(model, "promoted" if promoted else "rolled back").inc()
+        self.gate_open.labels(model).set(promoted)
+        self.rejected.labels(model).inc(not promoted)
+
+    def show_verdict(self, model: str, verdict: Verdict, *, rolled_back: bool = False) -> None:
+        """Show what the gate decided, and on what grounds. `rolled_back`: the newest trial has ended so."""
+        self.gate_open.labels(model).set(verdict.passed and not rolled_back)
         self.rejected.labels(model).inc(not verdict.passed)
         for name, comparison in (("fresh", verdict.fresh), ("anchor", verdict.anchor)):
             if comparison is not None:

@@ -15,7 +15,7 @@ from contracts.snapshots import delta, index
 from contracts.snapshots.delta import Delta, difference
 from contracts.snapshots.index import EXACT, EXACT_BELOW
 from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, Version, live, version_name
-from contracts.wire.events_pb2 import Example
+from contracts.wire.events_pb2 import Example, Exposure
 from trainer.data.batches import Batch, encode
 from trainer.data.catalogue import Catalogue
 from trainer.distributed.ranks import Ranks
@@ -23,6 +23,7 @@ from trainer.evaluation.drift import DriftDetector
 from trainer.evaluation.progressive import Progress
 from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
+from trainer.gate.trial import Trials
 from trainer.learn.learner import Learner
 from trainer.learn.replay import Replay
 from trainer.meters import Meters
@@ -38,6 +39,16 @@ from trainer.publish.snapshots import (
 )
 
 DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that has ended: its newest publication goes live for all, or for nobody."""
+
+    manifest: Manifest  # of that
+    promoted: bool
+    reason: str
+    bases: tuple[str, ...]  # full snapshots that were on trial, one in the place of the other
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,11 @@ class ModelLine:
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
+        self._trials = Trials(name, settings.trainer.gate)
         self._index_queries = IndexQueries(model.window, device)
         self._replay = Replay(settings.trainer.replay, model.window, settings.seed)
+        gate = settings.trainer.gate
+        self._by_trial = gate.enabled and gate.judge == "canary"
         self.shares: Counter[str] = Counter()  # examples by arm
         self._arrivals = EvenSample()
         self.unpublished = 0  # learned from since the last snapshot
@@ -119,9 +133,30 @@ class ModelLine:
                 self._meters.nan_steps.labels(self.name).inc()
         self._replay.offer(learned)
 
+    def show(self, exposure: Exposure) -> None:
+        """Take an exposure that this model answered, in an arm that is its own."""
+        self._trials.show(exposure)
+
+    def view(self, example: Example) -> None:
+        """Take an effective view, whoever showed it."""
+        self._trials.view(example)
+
+    def trial_ended(self) -> Ended | None:
+        """How the trial has ended that was under way; None while it lasts, or where there is none."""
+        outcome = self._trials.outcome()
+        if outcome is None or self._served is None:
+            return None
+        manifest = self._served.manifest
+        if not outcome.promoted:
+            self._keep_for_later(manifest)
+            self._served = None  # deltas are based on what is served, and that is not this
+        self._meters.show_trial(self.name, promoted=outcome.promoted)
+        return Ended(manifest, *outcome)
+
     def snapshot(self, catalogue: Catalogue, reached: Reached) -> Snapshot:
         """A full snapshot of what was learned; its manifest says whether the gate has passed it."""
         self.learner.follow(catalogue)
+        self._take_the_place_on_trial()
         manifest = self._manifest(manifest_of(self.learner, self._version), reached)
         candidate = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
         verdict = self._judge(candidate, catalogue)
@@ -138,6 +173,7 @@ class ModelLine:
         if self._served is None or place is None:
             return None
         self.learner.follow(catalogue)
+        self._take_the_place_on_trial()
         served = self._served
         changes = difference(
             served.item_ids,
@@ -169,6 +205,7 @@ class ModelLine:
         renumbered = replace(snapshot, manifest=named)
         if self._served is snapshot:
             self._served = renumbered
+            self._trials.renamed(snapshot.manifest.version, named.version)
         self.number(self._version + 1)
         return renumbered
 
@@ -178,6 +215,7 @@ class ModelLine:
         The next publication is a full snapshot, and what is live is what it has to be as good as.
         """
         self._served = None
+        self._trials.cancel()
         self._take_over()
 
     def state(self) -> dict[str, Any]:
@@ -187,6 +225,7 @@ class ModelLine:
             "progress": self._progress.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
+            "trials": self._trials.state(),
             "replay": self._replay.state(),
             "askers": self._index_queries.state(),  # checkpoints have it under this name
             "shares": dict(self.shares),
@@ -204,6 +243,7 @@ class ModelLine:
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
+        self._trials.restore(state["trials"])
         self._replay.restore(state["replay"])
         self._index_queries.restore(state["askers"])
         self.shares = Counter(state["shares"])
@@ -214,6 +254,8 @@ class ModelLine:
 
     def _take_over(self) -> None:
         """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
+        if self._by_trial:
+            return  # users compare what is made with what is live
         version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
         incumbent = None if version in (None, self._gate.incumbent) else self._read(version)
         if incumbent is not None:
@@ -252,10 +294,28 @@ class ModelLine:
 
         return replace(snapshot, index=self._ranks.lead(build))
 
+    def _take_the_place_on_trial(self) -> None:
+        """What was learned by what is on trial reaches everybody with what takes its place."""
+        if self._trials.running and self._served is not None:
+            self._keep_for_later(self._served.manifest)
+
+    def _keep_for_later(self, manifest: Manifest) -> None:
+        for sent_at_ms in manifest.sent_at_ms:  # what it would have served is still to be served
+            self._arrivals.offer(sent_at_ms)
+
     def _judge(self, candidate: Snapshot, catalogue: Catalogue) -> Verdict:
         verdict = self._gate.judge(candidate, self.learner, catalogue)
-        self._meters.show_verdict(self.name, verdict)
-        if not verdict.passed:  # what it would have served is still to be served
-            for sent_at_ms in candidate.manifest.sent_at_ms:
-                self._arrivals.offer(sent_at_ms)
+        if verdict.passed and self._by_trial:
+            verdict = self._admitted(candidate.manifest.version)
+        self._meters.show_verdict(self.name, verdict, rolled_back=self._trials.held)
+        if not verdict.passed:
+            self._keep_for_later(candidate.manifest)
         return verdict
+
+    def _admitted(self, version: str) -> Verdict:
+        """A delta belongs to the snapshot that it is based on, whether that is on trial or live."""
+        place = Version.parse(version)
+        if place is not None and place.sequence:
+            return Verdict(passed=True, reason="no flaw", trial=self._trials.on_trial(version))
+        trial, reason = self._trials.admit(version)
+        return Verdict(passed=True, reason=reason, trial=trial)

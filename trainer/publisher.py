@@ -1,16 +1,20 @@
 """Writes what the engine publishes, lets it go live, and clears away what is old."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import structlog
 
 from contracts.config.settings import Settings
 from contracts.runtime.clock import Clock
-from contracts.snapshots import delta
+from contracts.snapshots import canary, delta
 from contracts.snapshots.delta import Delta, GapError
 from contracts.snapshots.retention import prune
-from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotExistsError, Version, publish, write
+from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotExistsError, Version, write
 from trainer.distributed.ranks import ALONE, Ranks
-from trainer.engine import Engine, Publication
+from trainer.engine import Engine, Move
 from trainer.meters import Meters
+from trainer.model_line import Ended
 
 log = structlog.get_logger()
 
@@ -30,13 +34,29 @@ class Publisher:
         self._clock = clock
         self._ranks = ranks
 
-    def publish(self, publications: list[Publication]) -> None:
-        """Write snapshots and deltas in their order, and let them go live."""
-        for publication in publications:
-            if isinstance(publication, Delta):
-                self._delta(publication)
+    def publish(self, moves: Sequence[Move]) -> None:
+        """Write snapshots and deltas in their order, and let them go live or on trial; end the trials that end."""
+        for move in moves:
+            if isinstance(move, Ended):
+                self._end(move)
+            elif isinstance(move, Delta):
+                self._delta(move)
             else:
-                self._snapshot(publication)
+                self._snapshot(move)
+
+    def _end(self, ended: Ended) -> None:
+        model, version = ended.manifest.model, ended.manifest.version
+        for base in ended.bases[-1:] if ended.promoted else ended.bases:
+            self._ranks.lead(partial(canary.note, self._root, model, base, ended.promoted, ended.reason))
+        if not ended.promoted:
+            self._ranks.lead(lambda: canary.withdraw(self._root, model))
+            log.warning("snapshot rolled back", model=model, version=version, reason=ended.reason)
+        elif self._ranks.lead(lambda: canary.promote(self._root, model, version)):
+            log.info("trial ended", model=model, version=version, reason=ended.reason)
+            self._went_live(ended.manifest)
+        else:
+            log.warning("a trial ended, but another snapshot is held live", model=model, version=version)
+            self._engine.not_served(model)
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         try:
@@ -64,7 +84,13 @@ class Publisher:
         model, version = manifest.model, manifest.version
         if manifest.rejected:
             log.warning("snapshot rejected", model=model, version=version, reason=manifest.gate["reason"])
-        elif self._ranks.lead(lambda: publish(self._root, model, version)):
+        elif (trial := canary.trial_of(manifest)) is not None:
+            if self._ranks.lead(lambda: canary.try_out(self._root, model, trial)):
+                log.info("snapshot on trial", model=model, version=version, reason=manifest.gate["reason"])
+            else:
+                log.warning("snapshot written, but another is held live", model=model, version=version)
+                self._engine.not_served(model)
+        elif self._ranks.lead(lambda: canary.promote(self._root, model, version)):
             self._went_live(manifest)
         else:
             log.warning("snapshot written, but another is held live", model=model, version=version)

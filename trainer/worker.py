@@ -29,12 +29,13 @@ from contracts.kafka.consumers import LogReader
 from contracts.messages.events import BadEvent
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from contracts.wire.events_pb2 import Exposure
 from trainer.checkpoint import Checkpoints
 from trainer.data.catalogue import Announced
 from trainer.distributed.ranks import ALONE, Ranks, assemble
 from trainer.distributed.ranks_consumer import RanksConsumer
 from trainer.engine import Engine
-from trainer.input.intake import Intake
+from trainer.input.intake import Intake, topics
 from trainer.meters import Meters
 from trainer.publisher import Publisher
 
@@ -104,6 +105,8 @@ class TrainerWorker:
             source = f"{partition.topic}:{partition.partition}"
             if isinstance(entry.value, Announced):
                 self._engine.take_item(entry.value, entry.time_ms, source, entry.offset)
+            elif isinstance(entry.value, Exposure):
+                self._engine.take_exposure(entry.value, source, entry.offset)
             else:
                 self._publisher.publish(self._engine.take(entry.value, source, entry.offset))
                 self._keep_up()
@@ -207,7 +210,7 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     checkpoints = Checkpoints(settings, ranks=ranks)
     meters = Meters()
     engine = Engine(settings, meters, ranks)
-    logs = [bus.ITEMS, bus.EXAMPLES]
+    logs = [bus.ITEMS, *topics(settings)]
     every = consumers.consumer(settings.kafka, logs, settings.kafka.topic_prefix + "trainer")
     consumer = RanksConsumer(every, bus.partitions_of(settings.kafka, logs), ranks) if ranks.size > 1 else every
     producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)

@@ -13,18 +13,20 @@ import numpy as np
 from abtest.assignment.assign import assign
 from contracts.config.settings import Experiment, KafkaSettings, Settings, TrainerSettings
 from contracts.features import Ints, rows_of
+from contracts.snapshots.canary import Canary, answers, trial_of
 from contracts.snapshots.delta import Delta
-from contracts.wire.events_pb2 import Example, Item
+from contracts.wire.events_pb2 import Example, Exposure, Item
 from contracts.wire.recall_pb2 import Context, RecalledItem, RecallReply, RecallRequest
-from serving.answer import FeaturedRequest, NoAnswer, answer
+from serving.answer import Answer, FeaturedRequest, NoAnswer, answer
 from serving.answerer import reply_to
 from serving.model import LoadedModel
 from trainer.data.catalogue import Announced
-from trainer.engine import Engine, Publication
+from trainer.engine import Engine, Move
 from trainer.meters import Meters
+from trainer.model_line import Ended
 from world.base import Visit, World, WorldError
 
-EXAMPLES, ITEMS = "examples:0", "items:0"  # where an engine is told that its records lie
+EXAMPLES, EXPOSURES, ITEMS = "examples:0", "exposures:0", "items:0"  # where an engine is told that its records lie
 
 
 class LabError(WorldError):
@@ -69,6 +71,9 @@ class Policy(Protocol):
     def take(self, example: Example) -> None:
         """An example was made, in the order of event time; of all users, whoever served them."""
 
+    def show(self, exposure: Exposure) -> None:
+        """A page was shown in the experiment, in the order of event time; whoever served it."""
+
     def begin(self, time_ms: int) -> None:
         """The warm-up is over."""
 
@@ -96,9 +101,10 @@ class Learned:
         self._experiment = settings.experiment
         self._engine = Engine(settings, Meters())
         self._served: dict[str, LoadedModel] = {}
+        self._on_trial: tuple[Canary, LoadedModel] | None = None
         self._frozen, self._begun = frozen, False
         self._now_ms = 0
-        self._items = self._examples = 0
+        self._items = self._examples = self._exposures = 0
         self.published: list[Published] = []
 
     @property
@@ -117,6 +123,11 @@ class Learned:
         self._publish(self._engine.take(example, EXAMPLES, self._examples))
         self._examples += 1
 
+    def show(self, exposure: Exposure) -> None:
+        if not self._frozen:
+            self._engine.take_exposure(exposure, EXPOSURES, self._exposures)
+            self._exposures += 1
+
     def begin(self, time_ms: int) -> None:
         """What was learned by the start is published at the start, so that all models begin from the same data."""
         self._now_ms = max(self._now_ms, time_ms)
@@ -126,26 +137,63 @@ class Learned:
             raise LabError(f"The warm-up gave {self._name} too little to learn from: it has nothing to serve.")
 
     def answer(self, asked: Sequence[Asked]) -> list[RecallReply]:
-        answers = answer(self._experiment, self._served, [each.featured for each in asked], lambda _time_ms: None)
         replies = []
-        for each, answered in zip(asked, answers, strict=True):
+        for each, answered in zip(asked, self._answers([each.featured for each in asked]), strict=True):
             if isinstance(answered, NoAnswer):
                 raise LabError(f"{self._name} cannot answer: {answered}.")
             replies.append(reply_to(each.request, answered))
         return replies
 
-    def _publish(self, publications: Sequence[Publication]) -> None:
+    def _answers(self, asked: Sequence[FeaturedRequest]) -> list[Answer | NoAnswer]:
+        tried = [self._on_trial is not None and answers(self._name, self._on_trial[0], each.user_id) for each in asked]
+        on_trial: dict[str, LoadedModel] = {self._name: self._on_trial[1]} if self._on_trial else {}
+        found = {
+            side: iter(
+                answer(
+                    self._experiment,
+                    on_trial if side else self._served,
+                    [each for each, theirs in zip(asked, tried, strict=True) if theirs is side],
+                    lambda _time_ms: None,
+                )
+            )
+            for side in (True, False)
+        }
+        return [next(found[side]) for side in tried]
+
+    def _publish(self, moves: Sequence[Move]) -> None:
         """As the trainer's publisher and a replica's swapper do it, without the disk between them."""
-        for publication in publications:
-            manifest = publication.manifest
+        for move in moves:
+            manifest = move.manifest
+            if isinstance(move, Ended):
+                self._end(move)
+                continue
             verdict = str(manifest.gate.get("reason", ""))
             self.published.append(Published(self._now_ms, manifest.version, not manifest.rejected, verdict))
             if manifest.rejected:
                 continue
-            if isinstance(publication, Delta):
-                self._served[self._name] = self._served[self._name].updated([publication])
+            trial = trial_of(manifest)
+            if isinstance(move, Delta):
+                before = self._on_trial[1] if trial and self._on_trial else self._served[self._name]
+                loaded = before.updated([move])
             else:
-                self._served[self._name] = LoadedModel(publication)
+                loaded = LoadedModel(move)
+            if trial:
+                self._on_trial = trial, loaded
+            else:
+                self._served[self._name] = loaded
+
+    def _end(self, ended: Ended) -> None:
+        """All get what was on trial, or nobody does; its publications are then among those that were held."""
+        if ended.promoted and self._on_trial is not None:
+            self._served[self._name] = self._on_trial[1]
+        self._on_trial = None
+        if not ended.promoted:
+            self.published = [
+                each._replace(passed=False, reason=ended.reason)
+                if each.version.partition("+")[0] in ended.bases
+                else each
+                for each in self.published
+            ]
 
 
 class _Ranked:
@@ -157,6 +205,7 @@ class _Ranked:
 
     def take_item(self, item: Item, time_ms: int) -> None: ...
     def take(self, example: Example) -> None: ...
+    def show(self, exposure: Exposure) -> None: ...
     def begin(self, time_ms: int) -> None: ...
 
     def _reply(self, asked: Asked, items: Sequence[int]) -> RecallReply:

@@ -18,7 +18,7 @@ from contracts.config.settings import Experiment, StreamSettings
 from contracts.features import Ints
 from contracts.kafka import bus
 from contracts.runtime.clock import DAY_MS, MINUTE_MS
-from contracts.wire.events_pb2 import Example
+from contracts.wire.events_pb2 import Example, Exposure
 from contracts.wire.recall_pb2 import RecallReply
 from evaluation.lab.join import Join
 from evaluation.lab.policy import Asked, Policy
@@ -84,7 +84,8 @@ class _Week:
         self._items = iter(announcements(world.catalogue, world.start_ms))
         self._next_item = next(self._items, None)
         self._future: list[tuple[int, int, Record]] = []  # heap of what users will have done: (time, arrival, record)
-        self._examples: list[tuple[int, int, Example]] = []  # heap of what nobody has learned from: (time, arrival, …)
+        # Heap of what no policy has been told of: (time, arrival, …); at one time exposures come first, as in the trainer.
+        self._untold: list[tuple[int, bool, int, Example | Exposure]] = []
         users = np.unique(np.array([visit.user_id for visit in world.visits()], np.int64))
         days = self._day(world.end_ms - 1) + 1
         shape = users.size, days
@@ -143,15 +144,19 @@ class _Week:
         self._tap(record)
         example = self._join.take(record)
         if example is not None:
-            heapq.heappush(self._examples, (example.time_ms, next(self._arrival), example))
+            heapq.heappush(self._untold, (example.time_ms, True, next(self._arrival), example))
 
     def _learn(self, until_ms: int) -> None:
-        """Hand over the examples up to a moment: none that belongs before one of them can still come."""
-        while self._examples and self._examples[0][0] <= until_ms:
-            _, _, example = heapq.heappop(self._examples)
-            self._tap(example)
+        """Hand over exposures and examples up to a moment: none that belongs before one of them can still come."""
+        while self._untold and self._untold[0][0] <= until_ms:
+            *_, event = heapq.heappop(self._untold)
+            if isinstance(event, Example):
+                self._tap(event)
             for policy in self._policies.values():
-                policy.take(example)
+                if isinstance(event, Example):
+                    policy.take(event)
+                else:
+                    policy.show(event)
 
     def _answer(self, wave: Sequence[Visit]) -> None:
         asked = [Asked(visit, self._featured(visit)) for visit in wave]
@@ -181,6 +186,7 @@ class _Week:
         if reply.items:  # a reply without items shows nothing
             exposure = exposure_of(AnsweredRequest(visit.user_id, visit.time_ms, True, reply, 0.0), REPLICA)
             self._take(Record(bus.EXPOSURES, visit.user_id, visit.time_ms, exposure.SerializeToString()))
+            heapq.heappush(self._untold, (exposure.time_ms, False, next(self._arrival), exposure))
         for record in response_records(visit, reply, response):
             heapq.heappush(self._future, (record.received_ms, next(self._arrival), record))
         tally = self._tallies[self._policy_of(visit)]

@@ -22,6 +22,7 @@ from trainer.worker import TrainerWorker
 
 ITEMS = TopicPartition("driftline.items", 0)
 EXAMPLES = [TopicPartition("driftline.examples", n) for n in range(2)]
+EXPOSURES = [TopicPartition("driftline.exposures", n) for n in range(2)]
 
 
 class MemoryLog(LogReader):
@@ -31,7 +32,7 @@ class MemoryLog(LogReader):
         self._per_poll = per_poll
         self.clock = clock
         self._records: dict[TopicPartition, list[tuple[bytes | None, int, bytes]]] = {
-            tp: [] for tp in (ITEMS, *EXAMPLES)
+            tp: [] for tp in (ITEMS, *EXPOSURES, *EXAMPLES)
         }
         self._position = dict.fromkeys(self._records, 0)
         self._assigned = [*self._records]
@@ -136,7 +137,7 @@ class Rig:
         self.log = log or MemoryLog(per_poll, self.clock)
         self.outbox, self.meters = Outbox(), Meters()
         self.engine, self.checkpoints = Engine(settings, self.meters, ranks), Checkpoints(settings, ranks=ranks)
-        consumer = self.log if ranks is ALONE else RanksConsumer(self.log, [ITEMS, *EXAMPLES], ranks)
+        consumer = self.log if ranks is ALONE else RanksConsumer(self.log, [ITEMS, *EXPOSURES, *EXAMPLES], ranks)
         stop = ranks.heard(self.stop)
         parts: Any = (consumer, self.outbox, self.engine, self.checkpoints, self.meters, self.clock, stop, ranks)
         self.worker = TrainerWorker(settings, *parts)

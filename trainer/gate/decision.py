@@ -36,6 +36,7 @@ from scipy import stats
 
 from contracts.config.settings import GateSettings
 from contracts.features import Floats, Ints
+from contracts.snapshots.canary import Canary
 
 MIN_USERS = 30  # fewer say nothing: the mean of their differences is not yet normally distributed
 
@@ -65,6 +66,7 @@ class Verdict:
     reason: str
     fresh: Comparison | None = None
     anchor: Comparison | None = None
+    trial: Canary | None = None  # it answers some users first
 
     def figures(self) -> dict[str, bool | float | str]:
         """As a manifest carries them."""
@@ -72,6 +74,8 @@ class Verdict:
         for name, comparison in (("fresh", self.fresh), ("anchor", self.anchor)):
             if comparison is not None:
                 out |= {f"{name}_{field}": float(value) for field, value in comparison._asdict().items()}
+        if self.trial is not None:
+            out |= {"trial_share": self.trial.share, "trial_group": self.trial.group}
         return out
 
 

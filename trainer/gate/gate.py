@@ -1,4 +1,7 @@
-"""Keeps what the gate asks for: the incumbent beside the learner, their fresh hits, and the anchor."""
+"""Keeps what the gate asks for: the incumbent beside the learner, their fresh hits, and the anchor.
+
+With the judge `canary` it looks for flaws and loud users only; what users do decides in `trainer.gate.trial`.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -105,6 +108,8 @@ class Gatekeeper:
             return
         self._users.extend(batch.user_ids.tolist())
         self._now_ms = max(self._now_ms, *(example.time_ms for example in examples))
+        if self._settings.judge != "recall":
+            return
         if neutral is not None:
             batch, ranks = batch.only(neutral), foresight.ranks[neutral]
             examples = [example for example, may_judge in zip(examples, neutral, strict=True) if may_judge]
@@ -127,6 +132,9 @@ class Gatekeeper:
         if wrong is not None:
             self._hold()
             return Verdict(passed=False, reason=wrong)
+        if self._settings.judge != "recall":
+            self._held_from_ms = None
+            return Verdict(passed=True, reason="no flaw")
         served, hits = Served.of(candidate, self._device), dict[int, bool]()
         verdict = self._verdict(served, hits, catalogue)
         if verdict.passed:

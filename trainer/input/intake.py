@@ -1,8 +1,8 @@
 """Records from Kafka, in one order that is a function of the logs and not of polls.
 
-Examples of all partitions are merged by event time (`trainer.input.merge`). The items that the log had received when it
-received an example come before it; so does, however late it came, the item that the example is about. A log that has
-been read to its end and stays silent is not waited for.
+Examples of all partitions, and exposures where trials of snapshots need them, are merged by event time
+(`trainer.input.merge`). The items that the log had received when it received an example come before it; so does, however
+late it came, the item that the example is about. A log that has been read to its end and stays silent is not waited for.
 """
 
 import threading
@@ -16,9 +16,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus
 from contracts.kafka.consumers import LogReader
-from contracts.messages.events import BadEvent, decode_catalogue, decode_example
+from contracts.messages.events import BadEvent, decode_catalogue, decode_example, decode_exposure
 from contracts.runtime.clock import Clock
-from contracts.wire.events_pb2 import Example
+from contracts.wire.events_pb2 import Example, Exposure
 from trainer.data.catalogue import Announced
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.input.merge import Entry, Merge
@@ -28,11 +28,20 @@ SILENCE_MS = 1000  # after so long at its end, a partition's next record is not 
 HOARD = 4  # polls' worth of records that one partition may be ahead of the others
 
 Reject: TypeAlias = Callable[[ConsumerRecord, BadEvent], None]
-Record: TypeAlias = Entry[Announced | Example]
+Record: TypeAlias = Entry[Announced | Exposure | Example]
+
+
+def topics(settings: Settings) -> list[str]:
+    """What a trainer with these settings reads of the stream, in the order in which what is simultaneous is taken."""
+    gate = settings.trainer.gate
+    return [bus.EXPOSURES, bus.EXAMPLES] if gate.enabled and gate.judge == "canary" else [bus.EXAMPLES]
 
 
 class Intake:
-    """Consumes items and examples, and puts them in order; what cannot be used is rejected."""
+    """Consumes items, examples and exposures, and puts them in order; what cannot be used is rejected.
+
+    An exposure that cannot be used is left out: the stream has rejected it.
+    """
 
     def __init__(
         self,
@@ -50,11 +59,11 @@ class Intake:
         self._stop = stop
         self._ranks = ranks
         (self._item_log,) = bus.partitions_of(settings.kafka, [bus.ITEMS])
-        self._example_logs: dict[int, TopicPartition] = {
-            tp.partition: tp for tp in bus.partitions_of(settings.kafka, [bus.EXAMPLES])
-        }
+        self._merged_logs = dict(enumerate(bus.partitions_of(settings.kafka, topics(settings))))
+        self._number = {tp: number for number, tp in self._merged_logs.items()}
+        self._exposures = settings.kafka.topic(bus.EXPOSURES)
         self._items: deque[Record] = deque()
-        self._merge = Merge[tuple[int, Example]](self._example_logs)
+        self._merge = Merge[tuple[int, Example | Exposure]](self._merged_logs)
         self._now_ms = ranks.lead(clock.now_ms)  # at the last poll, so that all ranks take the same time for now
         self._heard_ms = dict.fromkeys(self.logs, self._now_ms)
         self._looked_ms = 0  # when an item was last looked for in vain
@@ -63,7 +72,7 @@ class Intake:
     @property
     def logs(self) -> list[TopicPartition]:
         """Everything that is read."""
-        return [self._item_log, *self._example_logs.values()]
+        return [self._item_log, *self._merged_logs.values()]
 
     def start(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read each log from an offset; from its first record where none is given."""
@@ -75,22 +84,24 @@ class Intake:
         """Poll once and hand over, in order, what is certain to be next; `knows` tells whether an item id has come."""
         self._poll()
         for entry in self._merge.release(self._silent()):
-            logged_ms, example = entry.value
-            for item in self._items_before(logged_ms, example.item_id, knows):
-                yield self._item_log, item
-            if self._stop.is_set():
-                return  # its items may be missing
-            yield self._example_logs[entry.partition], Entry(entry.partition, entry.offset, entry.time_ms, example)
+            logged_ms, record = entry.value
+            if isinstance(record, Example):
+                for item in self._items_before(logged_ms, record.item_id, knows):
+                    yield self._item_log, item
+                if self._stop.is_set():
+                    return  # its items may be missing
+            log = self._merged_logs[entry.partition]
+            yield log, Entry(log.partition, entry.offset, entry.time_ms, record)
 
     @property
     def waiting(self) -> bool:
-        """Whether examples that were read have not been handed over."""
-        return any(self._merge.waiting(number) for number in self._example_logs)
+        """Whether what was read has not been handed over."""
+        return any(self._merge.waiting(number) for number in self._merged_logs)
 
     def waiting_from(self) -> dict[TopicPartition, int]:
-        """The first offset of each log of examples that was not handed over."""
+        """The first offset of each log of examples and exposures that was not handed over."""
         offsets = {}
-        for number, partition in self._example_logs.items():
+        for number, partition in self._merged_logs.items():
             first = self._merge.first_offset(number)
             offsets[partition] = self._consumer.position(partition) if first is None else first
         return offsets
@@ -161,14 +172,30 @@ class Intake:
         if partition == self._item_log:
             announced = Announced(*decode_catalogue(record.key, record.value, max_bytes=limit))
             self._items.append(Entry(record.partition, record.offset, record.timestamp, announced))
+            return
+        event: Example | Exposure
+        if partition.topic == self._exposures:
+            try:
+                event = self._exposure(record)
+            except BadEvent:
+                return
         else:
-            example = decode_example(record.value, max_bytes=limit)
-            self._merge.push(Entry(record.partition, record.offset, example.time_ms, (record.timestamp, example)))
+            event = decode_example(record.value, max_bytes=limit)
+        self._merge.push(Entry(self._number[partition], record.offset, event.time_ms, (record.timestamp, event)))
+
+    def _exposure(self, record: ConsumerRecord) -> Exposure:
+        stream = self._settings.stream
+        return decode_exposure(
+            record.value,
+            received_ms=record.timestamp,
+            future_tolerance_ms=stream.future_tolerance_ms,
+            max_bytes=stream.max_event_bytes,
+        )
 
     def _hold_back(self) -> None:
         """Pause partitions that are far ahead of the others, so that little waits in memory."""
         limit = HOARD * self._settings.trainer.poll_records
-        waiting = {tp: self._merge.waiting(number) for number, tp in self._example_logs.items()}
+        waiting = {tp: self._merge.waiting(number) for number, tp in self._merged_logs.items()}
         paused = self._consumer.paused()
         for partition, count in {**waiting, self._item_log: len(self._items)}.items():
             if count >= limit:
@@ -177,7 +204,7 @@ class Intake:
                 self._consumer.resume(partition)
 
     def _silent(self) -> list[int]:
-        return [number for number, partition in self._example_logs.items() if self._is_silent(partition)]
+        return [number for number, partition in self._merged_logs.items() if self._is_silent(partition)]
 
     def _is_silent(self, partition: TopicPartition) -> bool:
         return self._now_ms - self._heard_ms[partition] >= SILENCE_MS and self._consumer.at_end(partition)
