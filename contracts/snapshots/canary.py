@@ -1,6 +1,7 @@
 """A snapshot on trial: the pointer that names it, and which users it answers.
 
-    <root>/<model>/CANARY     a JSON object, `version` and `share`: what a share of the model's users is answered from
+    <root>/<model>/CANARY             a JSON object, `version` and `share`: what a share of its users is answered from
+                   <version>/TRIAL    a JSON object, `promoted` and `reason`: how a full snapshot's trial has ended
 
 The trainer moves it, replicas read it. Whom it answers is a function of the user and of the version's base, so that
 every replica decides alike, and deltas on a snapshot that is on trial stay with those who have it.
@@ -15,6 +16,7 @@ from contracts.runtime.durable import replace_file, sync_directory
 from contracts.snapshots.snapshot import HELD, MANIFEST, SnapshotError, Version, exclusive, publish
 
 CANARY = "CANARY"
+TRIAL = "TRIAL"
 _SPACE = 1 << 64
 
 
@@ -23,6 +25,13 @@ class Canary(NamedTuple):
 
     version: str
     share: float
+
+
+class Trial(NamedTuple):
+    """How a trial has ended."""
+
+    promoted: bool
+    reason: str
 
 
 def answers(model: str, canary: Canary, user_id: int) -> bool:
@@ -93,3 +102,35 @@ def withdraw(root: Path, model: str) -> None:
     if (home / CANARY).exists():
         (home / CANARY).unlink(missing_ok=True)
         sync_directory(home)
+
+
+def note(root: Path, model: str, version: str, promoted: bool, reason: str) -> None:
+    """Write down how a trial has ended, beside the snapshot's own files; of a delta's trial, beside those of its base.
+
+    Raises:
+        SnapshotError: there is no such snapshot.
+
+    """
+    home = root / model / _base(version)
+    if not (home / MANIFEST).is_file():
+        raise SnapshotError(f"There is no snapshot {model}/{home.name}.")
+    replace_file(home / TRIAL, json.dumps(Trial(promoted, reason)._asdict()).encode())
+
+
+def noted(root: Path, model: str, version: str) -> Trial | None:
+    """How the trial of a version, or of the one that it is based on, has ended; None where it had none.
+
+    What cannot be read is no promotion.
+    """
+    try:
+        data = json.loads((root / model / _base(version) / TRIAL).read_bytes())
+        return Trial(data["promoted"] is True, str(data["reason"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return Trial(promoted=False, reason=f"{TRIAL} cannot be read")
+
+
+def _base(version: str) -> str:
+    place = Version.parse(version)
+    return str(place.base) if place else version
