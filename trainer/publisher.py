@@ -1,6 +1,7 @@
 """Writes what the engine publishes, lets it go live, and clears away what is old."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -10,7 +11,7 @@ from contracts.runtime.clock import Clock
 from contracts.snapshots import canary, delta
 from contracts.snapshots.delta import Delta, GapError
 from contracts.snapshots.retention import prune
-from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotExistsError, Version, write
+from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, SnapshotExistsError, Version, write
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.engine import Engine, Move
 from trainer.meters import Meters
@@ -47,7 +48,8 @@ class Publisher:
     def _end(self, ended: Ended) -> None:
         model, version = ended.manifest.model, ended.manifest.version
         for base in ended.bases[-1:] if ended.promoted else ended.bases:
-            self._ranks.lead(partial(canary.note, self._root, model, base, ended.promoted, ended.reason))
+            with suppress(SnapshotError):  # it is gone by now
+                self._ranks.lead(partial(canary.note, self._root, model, base, ended.promoted, ended.reason))
         if not ended.promoted:
             self._ranks.lead(lambda: canary.withdraw(self._root, model))
             log.warning("snapshot rolled back", model=model, version=version, reason=ended.reason)

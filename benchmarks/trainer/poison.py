@@ -291,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     plan = replace(plan, **{name: getattr(options, name) for name in vars(plan)})
-    gate = GateSettings(margin=options.margin, confidence=options.confidence, anchor=options.anchor)
+    gate = GateSettings(judge="recall", margin=options.margin, confidence=options.confidence, anchor=options.anchor)
     source = kuairand.stream(options.data, histories=True)
     midnights = source.midnights_ms()
     queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))[: plan.warm_up + plan.examples]

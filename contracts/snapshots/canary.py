@@ -1,6 +1,7 @@
 """A snapshot on trial: the pointer that names it, and which users it answers.
 
-    <root>/<model>/CANARY     a JSON object, `version`, `share` and `group`: what a share of users is answered from
+    <root>/<model>/CANARY             a JSON object, `version`, `share` and `group`: what some users are answered from
+                   <version>/TRIAL    a JSON object, `promoted` and `reason`: how a full snapshot's trial has ended
 
 The trainer moves it, replicas read it. Whom it answers is a function of the user and of the group, which is the first
 version on trial: every replica decides alike, and what takes a place on trial answers those who had the one before.
@@ -15,6 +16,7 @@ from contracts.runtime.durable import replace_file, sync_directory
 from contracts.snapshots.snapshot import HELD, MANIFEST, Manifest, SnapshotError, Version, exclusive, publish
 
 CANARY = "CANARY"
+TRIAL = "TRIAL"
 _SPACE = 1 << 64
 
 
@@ -24,6 +26,13 @@ class Canary(NamedTuple):
     version: str
     share: float
     group: str
+
+
+class Trial(NamedTuple):
+    """How a trial has ended."""
+
+    promoted: bool
+    reason: str
 
 
 def answers(model: str, canary: Canary, user_id: int) -> bool:
@@ -99,3 +108,35 @@ def withdraw(root: Path, model: str) -> None:
     if (home / CANARY).exists():
         (home / CANARY).unlink(missing_ok=True)
         sync_directory(home)
+
+
+def note(root: Path, model: str, version: str, promoted: bool, reason: str) -> None:
+    """Write down how a trial has ended, beside the snapshot's own files; of a delta's trial, beside those of its base.
+
+    Raises:
+        SnapshotError: there is no such snapshot.
+
+    """
+    home = root / model / _base(version)
+    if not (home / MANIFEST).is_file():
+        raise SnapshotError(f"There is no snapshot {model}/{home.name}.")
+    replace_file(home / TRIAL, json.dumps(Trial(promoted, reason)._asdict()).encode())
+
+
+def noted(root: Path, model: str, version: str) -> Trial | None:
+    """How the trial of a version, or of the one that it is based on, has ended; None where it had none.
+
+    What cannot be read is no promotion.
+    """
+    try:
+        data = json.loads((root / model / _base(version) / TRIAL).read_bytes())
+        return Trial(data["promoted"] is True, str(data["reason"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return Trial(promoted=False, reason=f"{TRIAL} cannot be read")
+
+
+def _base(version: str) -> str:
+    place = Version.parse(version)
+    return str(place.base) if place else version

@@ -6,6 +6,7 @@
 A rollback holds its model, for the next publication would undo it otherwise.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Collection, Iterable
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from contracts.runtime.durable import replace_file
-from contracts.snapshots import delta
+from contracts.snapshots import canary, delta
 from contracts.snapshots.snapshot import (
     HELD,
     SnapshotError,
@@ -77,6 +78,8 @@ def held(root: Path, model: str) -> Hold | None:
 def roll_back(root: Path, model: str, version: str, reason: str) -> None:
     """Serve an earlier version, and hold it there until `release`. It is verified before anything moves.
 
+    What is on trial is so no longer: everybody is answered from that version.
+
     Raises:
         SnapshotError: it cannot be served.
 
@@ -84,8 +87,9 @@ def roll_back(root: Path, model: str, version: str, reason: str) -> None:
     delta.read(root, model, version)
     home = root / model
     with exclusive(home):
-        # The hold comes first: after a crash between the two nothing has moved, and nothing will.
+        # The hold comes first: after a crash before the rest nothing has moved, and no publication nor trial will.
         replace_file(home / HELD, json.dumps(asdict(Hold(version, reason))).encode())
+        _end_trial(root, model, version, reason)
         point(home, version)
 
 
@@ -104,20 +108,22 @@ def to_remove(
     pinned: Collection[str],
     keep: int,
     *,
+    on_trial: str | None = None,
     rejected: Collection[str] = (),
     keep_rejected: int = 0,
 ) -> list[str]:
     """What may go, in an order in which nothing ever lies there without what it is based on.
 
-    Never what is live or pinned, nor what these are based on. Else the newest `keep` full snapshots stay, each with
-    its deltas; of those that the gate has refused, which do not count among them, the newest `keep_rejected`.
+    Never what is live, pinned or on trial, nor what these are based on. Else the newest `keep` full snapshots stay,
+    each with its deltas; of those that were refused, which do not count among them, the newest `keep_rejected`.
 
     Args:
         names: what is there; names that are no versions don't count.
         live: the version that the pointer names.
         pinned: versions.
         keep: full snapshots, >= 0.
-        rejected: versions; a delta goes with its base all the same.
+        on_trial: the version that some users are answered from.
+        rejected: versions, by the gate or by their trial; a delta goes with its base all the same.
         keep_rejected: full snapshots, >= 0.
 
     >>> to_remove(["v000001", "v000001+001", "v000001+002", "v000002", "v000003"], "v000003", ["v000001+001"], 1)
@@ -129,14 +135,15 @@ def to_remove(
     passed = [version for version in full if str(version) not in rejected]
     refused = [version for version in full if str(version) in rejected]
     bases = {*passed[:keep], *refused[:keep_rejected]}
-    needed = {each for name in (live, *pinned) if name and (version := Version.parse(name)) for each in version.chain()}
+    wanted = (live, on_trial, *pinned)
+    needed = {each for name in wanted if name and (version := Version.parse(name)) for each in version.chain()}
     return [str(version) for version in on_disk if version not in needed and version.base not in bases]
 
 
 def prune(root: Path, model: str, keep: int, keep_rejected: int) -> list[str]:
     """Remove what `to_remove` says, and what crashes have left; the names of what was removed.
 
-    What cannot be read counts as rejected, so that it takes no sound snapshot's place.
+    What cannot be read, or did badly on trial, counts as rejected, so that it takes no sound snapshot's place.
     """
     home = root / model
     with exclusive(home):
@@ -144,7 +151,13 @@ def prune(root: Path, model: str, keep: int, keep_rejected: int) -> list[str]:
         names = [str(version) for version in on_disk]
         rejected = [name for name in names if not _sound(root, model, name)]
         removed = to_remove(
-            names, live(root, model), pinned(root, model), keep, rejected=rejected, keep_rejected=keep_rejected
+            names,
+            live(root, model),
+            pinned(root, model),
+            keep,
+            on_trial=tried.version if (tried := _on_trial(root, model)) else None,
+            rejected=rejected,
+            keep_rejected=keep_rejected,
         )
         for name in removed:
             _remove(home, name)
@@ -155,10 +168,31 @@ def prune(root: Path, model: str, keep: int, keep_rejected: int) -> list[str]:
 
 
 def _sound(root: Path, model: str, version: str) -> bool:
+    trial = canary.noted(root, model, version)
+    if trial is not None and not trial.promoted:
+        return False
     try:
         return not read_manifest(root, model, version).rejected
     except SnapshotError:
         return False
+
+
+def _on_trial(root: Path, model: str) -> canary.Canary | None:
+    """What is on trial; from a pointer that cannot be read nobody is answered."""
+    try:
+        return canary.on_trial(root, model)
+    except SnapshotError:
+        return None
+
+
+def _end_trial(root: Path, model: str, version: str, reason: str) -> None:
+    """End any trial because people go to a version: ill, unless that is what was on trial."""
+    tried = _on_trial(root, model)
+    if tried is not None:
+        promoted = tried.version.partition("+")[0] == version.partition("+")[0]
+        with contextlib.suppress(SnapshotError):  # it is gone: nothing is left to write it beside
+            canary.note(root, model, tried.version, promoted=promoted, reason=f"people went to {version}: {reason}")
+    canary.withdraw(root, model)
 
 
 def _remove(home: Path, name: str) -> None:

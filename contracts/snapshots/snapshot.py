@@ -8,6 +8,7 @@
                              index.npz          how item_vectors are searched (`index.py` here); absent: exactly
     <root>/<model>/<version>+<sequence>/        a delta on it (contracts/snapshots/delta.py), such as v000010+003
     <root>/<model>/LIVE                         the version that replicas should serve; it may be a delta's
+    <root>/<model>/CANARY                       the version that some users try (contracts/snapshots/canary.py)
     <root>/<model>/HELD, PINNED                 what people have decided (contracts/snapshots/retention.py)
 
 Commit order: (1) write into a hidden directory, (2) checksum, (3) fsync and rename it into place, (4) replace LIVE.

@@ -20,6 +20,7 @@ from driftline.errors import RunError, UsageError
 from driftline.tables import age, size, utc
 
 if TYPE_CHECKING:
+    from contracts.snapshots.canary import Trial
     from contracts.snapshots.snapshot import Version
     from driftline.inspect.snapshots import Comparison, Entry
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     help="Snapshots: what the trainer has published. Look at them, verify them, go back to an earlier one.",
     no_args_is_help=True,
 )
+
+REFUSED = {"rejected", "rolled back", "damaged"}
 
 SettingsOption = Annotated[Path, typer.Option("--settings", "-s", help="Settings file (YAML) that the workers use.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
@@ -49,7 +52,8 @@ def list_snapshots(
     """List snapshots, the newest last.
 
     A delta, such as v000010+003, holds the items that have moved since the one before; its base is v000010. `held` says
-    that LIVE stays where it is until `release`; `rejected` that the gate has refused the snapshot.
+    that LIVE stays where it is until `release`; `on trial` that so large a share of the users is answered from it
+    first; `rejected` that the gate has refused the snapshot; `rolled back` that its trial has ended badly, and why.
     """
     root = load(settings).snapshots
     from contracts.runtime.clock import SystemClock
@@ -75,7 +79,7 @@ def list_snapshots(
 
 @app.command()
 def show(settings: SettingsOption, model: Model, version: VersionOrLive = None, as_json: Json = False) -> None:
-    """Show all about one snapshot: what it learned from, how well it foresaw, what the gate said."""
+    """Show all about one snapshot: what it learned from, how well it foresaw, what gate and trial said."""
     root = load(settings).snapshots
     from contracts.runtime.clock import SystemClock
     from driftline.inspect.snapshots import entry
@@ -165,14 +169,15 @@ def rollback(
     version: Annotated[
         str | None,
         typer.Argument(
-            metavar="VERSION", help="Where to go. Without it: the full snapshot before the live one that passed."
+            metavar="VERSION",
+            help="Where to go. Without it: the full snapshot before the live one that neither gate nor trial refused.",
         ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for those who look at it later.")] = "rolled back by hand",
 ) -> None:
     """Serve an earlier snapshot, and hold it: what the trainer publishes does not go live until `release`.
 
-    It is verified first; if it is damaged, nothing moves.
+    It is verified first; if it is damaged, nothing moves. What is on trial is so no longer: everybody gets that one.
     """
     root = load(settings).snapshots
     from contracts.snapshots import retention, snapshot
@@ -182,7 +187,7 @@ def rollback(
     was = snapshot.live(root, model)
     if version is None:
         on_disk = entries(root, model)
-        refused = {each.version for each in on_disk if {"rejected", "damaged"} & {*each.states}}
+        refused = {each.version for each in on_disk if REFUSED & {*each.states}}
         target = before_live([each.version for each in on_disk], was, refused)
         if target is None:
             raise UsageError(f"There is no full snapshot of {model} before {was or 'the first publication'}.")
@@ -191,9 +196,14 @@ def rollback(
         for each in entries(root, model):
             if each.version == target and "rejected" in each.states:
                 typer.echo(f"{target} was rejected by the gate; `driftline snapshots show` says why.")
+            elif each.version == target and "rolled back" in each.states:
+                typer.echo(f"{target} did badly on trial; `driftline snapshots show` says why.")
+    tried = [each for each in entries(root, model) if each.share is not None]
     with _snapshot_errors():
         retention.roll_back(root, model, str(target), reason)
     typer.echo(f"{model}: {target} is live (it was {was or 'none'}) and held: {reason}.")
+    for each in tried:
+        typer.echo(f"The trial of {each.version} has ended.")
     typer.echo(f"`driftline snapshots release {model} -s {settings}` lets publications go live again.")
 
 
@@ -294,12 +304,13 @@ def _facts(root: Path, entry: "Entry", items: dict[str, int] | None, now_ms: int
     hold = retention.held(root, entry.model) if "held" in entry.states else None
     return {
         "snapshot": f"{entry.model}/{entry.version}{base}",
-        "state": _listed(list(entry.states)) + (f" ({hold.reason})" if hold else ""),
+        "state": _states(entry) + (f" ({hold.reason})" if hold else ""),
         "written": f"{age(now_ms - entry.written_ms)} ago, {size(entry.size)}",
         "event time": f"{utc(manifest.event_time_ms)} UTC, of the newest example learned from",
         "learned from": f"{manifest.examples:,} examples" + (f", {manifest.learn_from}" if manifest.learn_from else ""),
         "shares": _listed([_share(arm, count, manifest.examples) for arm, count in sorted(manifest.shares.items())]),
         "gate": _gate(manifest.gate),
+        "trial": _trial(entry.trial),
         "items": "damaged: see `verify`"
         if items is None
         else _listed([f"{count:,} {name}" for name, count in items.items()]),
@@ -332,6 +343,20 @@ def _gate(gate: dict[str, bool | float | str]) -> str:
     return verdict + (f" ({', '.join(figures)})" if figures else "")
 
 
+def _trial(trial: "Trial | None") -> str:
+    if trial is None:
+        return "none has ended"
+    return f"{'promoted' if trial.promoted else 'rolled back'}: {trial.reason}"
+
+
+def _states(entry: "Entry") -> str:
+    """What it is, in words: for which share of the users it is on trial, and why it was rolled back."""
+    said = {"on trial": f"on trial for {entry.share or 0:.0%}"}
+    if not entry.version.sequence:
+        said["rolled back"] = _trial(entry.trial)
+    return _listed([said.get(state, state) for state in entry.states])
+
+
 def _as_json(entry: "Entry", now_ms: int) -> dict[str, Any]:
     manifest = entry.manifest
     return {
@@ -339,6 +364,8 @@ def _as_json(entry: "Entry", now_ms: int) -> dict[str, Any]:
         "version": str(entry.version),
         "kind": entry.kind,
         "states": list(entry.states),
+        "share": entry.share,
+        "trial": entry.trial._asdict() if entry.trial else None,
         "problem": entry.problem,
         "examples": manifest.examples if manifest else None,
         "event_time_ms": manifest.event_time_ms if manifest else None,
@@ -353,14 +380,14 @@ def _table(shown: list["Entry"], now_ms: int) -> None:
 
     columns = {"model": False, "version": False, "kind": False, "state": False, "examples": True}
     columns |= {"event time (UTC)": False, "recall@100": True, "size": True, "age": True}
-    table = tables.table(columns)
+    table = tables.table(columns, wraps=["state"])
     for each in shown:
         manifest = each.manifest
         cells = [
             each.model,
             str(each.version),
             each.kind,
-            ", ".join(each.states),
+            _states(each) if each.states else "",
             f"{manifest.examples:,}" if manifest else "",
             utc(manifest.event_time_ms) if manifest else "",
             "" if each.recall is None else f"{each.recall:.4f}",

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from contracts.features import rows_of
-from contracts.snapshots import delta, retention, snapshot
+from contracts.snapshots import canary, delta, retention, snapshot
+from contracts.snapshots.canary import Canary, Trial
 from contracts.snapshots.snapshot import MANIFEST, Manifest, Snapshot, SnapshotError, Version
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
@@ -24,7 +25,9 @@ class Entry:
     version: Version
     manifest: Manifest | None  # None: not readable, for the reason in `problem`
     problem: str
-    states: tuple[str, ...]  # of "live", "held", "pinned", "rejected", "damaged"
+    states: tuple[str, ...]  # of "live", "held", "on trial", "pinned", "rejected", "rolled back", "damaged"
+    share: float | None  # of users who are answered from it because it is on trial
+    trial: Trial | None  # how its own trial, or that of its base, has ended
     size: int  # bytes
     written_ms: int
 
@@ -78,11 +81,16 @@ def entry(root: Path, model: str, version: Version) -> Entry:
     except SnapshotError as error:
         problem = str(error)
     live = snapshot.live(root, model) == name
+    tried = _on_trial(root, model)
+    share = tried.share if tried and tried.version == name else None
+    trial = canary.noted(root, model, name)
     states = {
         "live": live,
         "held": live and retention.held(root, model) is not None,
+        "on trial": share is not None,
         "pinned": name in retention.pinned(root, model),
         "rejected": manifest is not None and manifest.rejected,
+        "rolled back": trial is not None and not trial.promoted,
         "damaged": manifest is None,
     }
     files = [path.stat() for path in (home / name).iterdir()]
@@ -92,6 +100,8 @@ def entry(root: Path, model: str, version: Version) -> Entry:
         manifest=manifest,
         problem=problem,
         states=tuple(state for state, applies in states.items() if applies),
+        share=share,
+        trial=trial,
         size=sum(file.st_size for file in files),
         # The manifest is written once and last; its own time is that of the data, so that equal logs give equal bytes.
         written_ms=int(((home / name / MANIFEST if manifest else home / name).stat().st_mtime) * 1000),
@@ -132,6 +142,14 @@ def verify(root: Path, model: str, version: Version | None = None) -> Iterator[F
         yield from _pointers(root, model, sound)
 
 
+def _on_trial(root: Path, model: str) -> Canary | None:
+    """What is on trial; from a pointer that cannot be read nobody is answered, and `verify` tells of it."""
+    try:
+        return canary.on_trial(root, model)
+    except SnapshotError:
+        return None
+
+
 def _pointers(root: Path, model: str, sound: Collection[str]) -> Iterator[Finding]:
     live, held = snapshot.live(root, model), retention.held(root, model)
     if live is not None:
@@ -140,13 +158,21 @@ def _pointers(root: Path, model: str, sound: Collection[str]) -> Iterator[Findin
         yield Finding(
             model, snapshot.HELD, "" if held.version == live else f"HELD names {held.version}, LIVE names {live}."
         )
+    try:
+        tried = canary.on_trial(root, model)
+    except SnapshotError as error:
+        yield Finding(model, canary.CANARY, str(error))
+    else:
+        if tried is not None:
+            lost = f"CANARY names {tried.version}, which cannot be served."
+            yield Finding(model, canary.CANARY, "" if tried.version in sound else lost)
     for name in retention.pinned(root, model):
         if name not in sound:
             yield Finding(model, retention.PINNED, f"PINNED names {name}, which cannot be served.")
 
 
 def before_live(on_disk: Sequence[Version], live: str | None, refused: Collection[Version]) -> Version | None:
-    """The full snapshot to go back to: the newest one before the live version that the gate has not refused.
+    """The full snapshot to go back to: the newest one before the live version that was not refused.
 
     >>> before_live([Version(1), Version(2), Version(3), Version(3, 1)], "v000003", {Version(2)})
     Version(number=1, sequence=0)

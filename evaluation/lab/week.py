@@ -84,7 +84,8 @@ class _Week:
         self._items = iter(announcements(world.catalogue, world.start_ms))
         self._next_item = next(self._items, None)
         self._future: list[tuple[int, int, Record]] = []  # heap of what users will have done: (time, arrival, record)
-        # Heap of what no policy has been told of: (time, arrival, …); at one time exposures come first, as in the trainer.
+        # Heap of what no policy was told of: (time, whether an example, arrival, …). Exposures come first, as in the
+        # trainer.
         self._untold: list[tuple[int, bool, int, Example | Exposure]] = []
         users = np.unique(np.array([visit.user_id for visit in world.visits()], np.int64))
         days = self._day(world.end_ms - 1) + 1

@@ -142,7 +142,7 @@ def test_steps_that_are_no_number_are_counted_and_not_called_learned(
 
 def test_a_snapshot_that_the_gate_rejects_says_why_and_the_metrics_do_too(tmp_path: Path) -> None:
     """Labels dealt out at random close the gate; the freshness of what they held back is told by a later snapshot."""
-    gate = {"k": 1, "anchor": 400, "window": 200}
+    gate = {"judge": "recall", "k": 1, "anchor": 400, "window": 200}
     good = markov_examples(1500, ITEMS, step_ms=6000)
     labels = np.random.default_rng(0).permutation([e.item_id for e in good[900:]]).tolist()
     for example, label in zip(good[900:], labels, strict=True):
@@ -168,7 +168,7 @@ def test_a_snapshot_that_the_gate_rejects_says_why_and_the_metrics_do_too(tmp_pa
 
 
 def test_a_trainer_that_starts_from_nothing_is_measured_by_what_is_live(tmp_path: Path) -> None:
-    settings = small_settings(tmp_path, models=("two_tower",), gate={"k": 1})
+    settings = small_settings(tmp_path, models=("two_tower",), gate={"judge": "recall", "k": 1})
     taught = run_engine(settings, markov_examples(1201, ITEMS, step_ms=3000))[-1]
     write(settings.snapshots, taught)
     publish(settings.snapshots, "two_tower", taught.manifest.version)

@@ -1,8 +1,9 @@
 """Trials: a new snapshot answers a share of its model's users first, and what they do decides whether all get it.
 
 Judging a snapshot by examples has no fair side: what could be watched, the snapshot that was live chose. Users who are
-drawn by a hash differ in nothing but the snapshot, so their effective views per item shown (EVR) are compared, over users, by an
-interval that holds however often one looks (`abtest.stats.confidence_sequence`; asymptotic, so not below `MIN_USERS`).
+drawn by a hash differ in nothing but the snapshot, so their effective views per item shown (EVR) are compared, with
+users as units, by an interval that holds however often one looks (`abtest.stats.confidence_sequence`; it is asymptotic,
+so fewer than `MIN_USERS` tell nothing).
 
 A trial ends in one of three ways. Harm: the interval of EVR on trial less EVR of what is live is below -margin; the
 snapshot is rolled back. No harm by the time that `items` were shown on both sides: it goes live. Time: after
@@ -95,7 +96,7 @@ class _Trial:
     requests: dict[str, bool] = field(default_factory=dict)  # that count; whether what is on trial answered
     sums: dict[bool, dict[int, list[int]]] = field(default_factory=lambda: {True: {}, False: {}})  # [items, views]
 
-    def table(self, side: bool) -> Sums:  # noqa: FBT001  (a side is what it is)
+    def table(self, side: bool) -> Sums:
         """(U, 2) items shown and effective views of its users."""
         return np.array([*self.sums[side].values()], np.float64).reshape(-1, 2)
 

@@ -1,8 +1,9 @@
 """Records from Kafka, in one order that is a function of the logs and not of polls.
 
 Examples of all partitions, and exposures where trials of snapshots need them, are merged by event time
-(`trainer.input.merge`). The items that the log had received when it received an example come before it; so does, however
-late it came, the item that the example is about. A log that has been read to its end and stays silent is not waited for.
+(`trainer.input.merge`). The items that the log had received when it received an example come before it; so does,
+however late it came, the item that the example is about. A log that has been read to its end and stays silent is not
+waited for.
 """
 
 import threading

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.snapshots import delta, retention, snapshot
+from contracts.snapshots import canary, delta, retention, snapshot
+from contracts.snapshots.canary import Canary, Trial
 from contracts.snapshots.retention import Hold, to_remove
 from contracts.snapshots.snapshot import SnapshotError, Version, version_name
 from tests.contracts.snapshot_cases import damage, dies_at_each_step, make, with_gate, write_line
@@ -46,22 +47,34 @@ def test_what_goes(there: str, live: str | None, pinned: str, rejected: str, exp
 
 
 @given(
-    st.sets(names), st.none() | names, st.sets(names, max_size=3), st.integers(0, 4), st.sets(names), st.integers(0, 2)
+    st.sets(names),
+    st.none() | names,
+    st.none() | names,
+    st.sets(names, max_size=3),
+    st.integers(0, 4),
+    st.sets(names),
+    st.integers(0, 2),
 )
 def test_whatever_is_there_what_is_needed_stays_at_every_moment(
-    there: set[str], live: str | None, pinned: set[str], keep: int, rejected: set[str], keep_rejected: int
+    there: set[str],
+    live: str | None,
+    on_trial: str | None,
+    pinned: set[str],
+    keep: int,
+    rejected: set[str],
+    keep_rejected: int,
 ) -> None:
-    removed = to_remove(there, live, pinned, keep, rejected=rejected, keep_rejected=keep_rejected)
+    removed = to_remove(there, live, pinned, keep, on_trial=on_trial, rejected=rejected, keep_rejected=keep_rejected)
     assert len(set(removed)) == len(removed)
     assert set(removed) <= there
     left = there - set(removed)
-    for name in (live, *pinned):
+    for name in (live, on_trial, *pinned):
         if name is not None:
             assert not {str(each) for each in Version.parse(name).chain()} & set(removed)
     passed = sorted(name for name in there if "+" not in name and name not in rejected)
     assert set(passed[len(passed) - keep :] if keep else ()) <= left
-    assert len([name for name in left if "+" not in name and name in {*rejected} - {live} - pinned]) <= (
-        keep_rejected + len(pinned) + 1
+    assert len([name for name in left if "+" not in name and name in {*rejected} - {live, on_trial} - pinned]) <= (
+        keep_rejected + len(pinned) + 2
     )
     readable = {name for name in there if {str(each) for each in Version.parse(name).chain()} <= there}
     remaining = set(there)
@@ -163,3 +176,72 @@ def test_pins_are_named_once_and_only_for_what_is_there(tmp_path: Path) -> None:
         retention.pin(tmp_path, "two_tower", "v000002")
     retention.unpin(tmp_path, "two_tower", "v000001")
     assert retention.pinned(tmp_path, "two_tower") == ["v000001+001"]
+
+
+def test_what_is_on_trial_stays_with_its_base_and_what_did_badly_is_rejected(tmp_path: Path) -> None:
+    for number in range(1, 7):
+        write_line(tmp_path, number, deltas=2)
+    snapshot.publish(tmp_path, "two_tower", "v000003")
+    canary.try_out(tmp_path, "two_tower", Canary("v000001+001", 0.5, "v000001"))
+    canary.note(tmp_path, "two_tower", "v000004", promoted=True, reason="no worse")
+    for number in (5, 6):
+        canary.note(tmp_path, "two_tower", version_name(number), promoted=False, reason="worse")
+    retention.prune(tmp_path, "two_tower", keep=1, keep_rejected=1)
+    left = [str(version) for version in snapshot.versions(tmp_path, "two_tower")]
+    line = ["v000004", "v000004+001", "v000004+002", "v000006", "v000006+001", "v000006+002"]
+    assert left == ["v000001", "v000001+001", "v000003", *line]
+    canary.withdraw(tmp_path, "two_tower")
+    assert retention.prune(tmp_path, "two_tower", keep=1, keep_rejected=1) == ["v000001+001", "v000001"]
+
+
+def test_a_pointer_to_a_trial_that_cannot_be_read_stops_neither_removal_nor_rollback(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        snapshot.write(tmp_path, make(version_name(number)))
+    snapshot.publish(tmp_path, "two_tower", "v000003")
+    (tmp_path / "two_tower" / "CANARY").write_text("{")
+    assert retention.prune(tmp_path, "two_tower", keep=2, keep_rejected=0) == ["v000001"]
+    retention.roll_back(tmp_path, "two_tower", "v000002", "complaints")
+    assert snapshot.live(tmp_path, "two_tower") == "v000002"
+    assert canary.on_trial(tmp_path, "two_tower") is None
+
+
+@pytest.mark.parametrize(
+    ("target", "ended"),
+    [
+        ("v000001", Trial(promoted=False, reason="people went to v000001: complaints")),
+        ("v000003", Trial(promoted=True, reason="people went to v000003: complaints")),
+    ],
+)
+def test_a_rollback_ends_the_trial_and_none_begins_while_it_holds(tmp_path: Path, target: str, ended: Trial) -> None:
+    for number in (1, 2):
+        snapshot.write(tmp_path, make(version_name(number)))
+    write_line(tmp_path, 3, deltas=1)
+    snapshot.publish(tmp_path, "two_tower", "v000002")
+    canary.try_out(tmp_path, "two_tower", Canary("v000003+001", 0.5, "v000003"))
+    retention.roll_back(tmp_path, "two_tower", target, "complaints")
+    assert canary.on_trial(tmp_path, "two_tower") is None
+    assert canary.noted(tmp_path, "two_tower", "v000003+001") == ended
+    assert not canary.try_out(tmp_path, "two_tower", Canary("v000003", 0.5, "v000003"))
+    assert not canary.promote(tmp_path, "two_tower", "v000003")
+    assert snapshot.live(tmp_path, "two_tower") == target
+    retention.release(tmp_path, "two_tower")
+    assert canary.try_out(tmp_path, "two_tower", Canary("v000003", 0.5, "v000003"))
+
+
+def test_a_crash_at_any_step_of_a_rollback_leaves_no_trial_beside_the_version_that_it_went_to(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        snapshot.write(tmp_path / "old", make(version_name(number)))
+    snapshot.publish(tmp_path / "old", "two_tower", "v000002")
+    canary.try_out(tmp_path / "old", "two_tower", Canary("v000003", 0.5, "v000003"))
+    outcomes = {
+        (
+            snapshot.live(root, "two_tower"),
+            retention.held(root, "two_tower") is not None,
+            canary.on_trial(root, "two_tower") is not None,
+        )
+        for root in dies_at_each_step(
+            tmp_path / "old", lambda root: retention.roll_back(root, "two_tower", "v000001", "why")
+        )
+    }
+    steps = [("v000002", False, True), ("v000002", True, True), ("v000002", True, False), ("v000001", True, False)]
+    assert outcomes == set(steps)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts.snapshots import retention, snapshot
+from contracts.snapshots import canary, retention, snapshot
+from contracts.snapshots.canary import Canary, Trial
 from driftline.cli import app as cli
 from tests.contracts.snapshot_cases import damage, make, with_gate, write_line
 
@@ -164,6 +165,59 @@ def test_rollback_to_what_is_damaged_moves_nothing(command: Command) -> None:
     assert snapshot.live(command.root, "two_tower") == "v000003"
     assert retention.held(command.root, "two_tower") is None
     assert "v000001 is live" in command.text("rollback", "two_tower", "v000001")
+
+
+def test_list_and_show_say_what_is_on_trial_for_whom_and_how_trials_ended(command: Command) -> None:
+    root = command.root
+    canary.note(root, "two_tower", "v000001", promoted=False, reason="earned 4 % less")
+    canary.note(root, "two_tower", "v000003", promoted=True, reason="no worse after 2,000 items")
+    snapshot.write(root, make("v000004"))
+    canary.try_out(root, "two_tower", Canary("v000004", 0.25, "v000004"))
+    found = {each["version"]: each for each in command.objects("list")}
+    assert (found["v000004"]["states"], found["v000004"]["share"], found["v000004"]["trial"]) == (
+        ["on trial"],
+        0.25,
+        None,
+    )
+    assert found["v000001+002"]["trial"] == {"promoted": False, "reason": "earned 4 % less"}
+    assert (found["v000003"]["states"], found["v000003"]["share"]) == (["live"], None)
+    shown = command.text("list")
+    for said in ("on trial for 25%", "pinned, rolled back: earned 4 % less"):
+        assert said in shown
+    said_of = {version: command.text("show", "two_tower", version) for version in ("v000001", "v000003", "v000004")}
+    assert "trial         rolled back: earned 4 % less" in said_of["v000001"]
+    assert "trial         promoted: no worse after 2,000 items" in said_of["v000003"]
+    assert "state         on trial for 25%" in said_of["v000004"]
+    assert "trial         none has ended" in said_of["v000004"]
+
+
+def test_verify_finds_a_trial_that_nobody_can_be_answered_from(command: Command) -> None:
+    snapshot.write(command.root, make("v000004"))
+    canary.try_out(command.root, "two_tower", Canary("v000004", 0.25, "v000004"))
+    assert command.text("verify") == "8 snapshots and pointers are sound.\n"
+    damage(command.root / "two_tower" / "v000004" / "tower.onnx", "flip")
+    code, out, _ = command._run("snapshots", "verify", "-s", str(command._settings))
+    assert (code, "CANARY names v000004, which cannot be served." in out) == (1, True)
+    (command.root / "two_tower" / "CANARY").write_text("{")
+    code, out, _ = command._run("snapshots", "verify", "-s", str(command._settings))
+    assert (code, "two_tower/CANARY cannot be read." in out) == (1, True)
+
+
+def test_rollback_ends_the_trial_and_goes_past_what_did_badly_on_trial(command: Command) -> None:
+    root = command.root
+    snapshot.write(root, make("v000004"))
+    snapshot.write(root, make("v000005"))
+    canary.note(root, "two_tower", "v000003", promoted=False, reason="worse")
+    snapshot.publish(root, "two_tower", "v000004")
+    canary.try_out(root, "two_tower", Canary("v000005", 0.5, "v000005"))
+    said = command.text("rollback", "two_tower", "--reason", "complaints")
+    assert "v000001 is live (it was v000004) and held: complaints." in said
+    assert "The trial of v000005 has ended." in said
+    assert canary.on_trial(root, "two_tower") is None
+    assert canary.noted(root, "two_tower", "v000005") == Trial(
+        promoted=False, reason="people went to v000001: complaints"
+    )
+    assert "v000003 did badly on trial" in command.text("rollback", "two_tower", "v000003")
 
 
 def test_pins_come_and_go(command: Command) -> None:

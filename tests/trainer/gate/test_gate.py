@@ -23,6 +23,7 @@ from trainer.publish.snapshots import manifest_of, snapshot_of
 ITEMS, EVERY, WARM = 12, 256, 8
 SETTINGS = ModelSettings(dim=8, window=6, session_length=3, learning_rate=0.02, batch_size=32)
 GATE = GateSettings(
+    judge="recall",
     k=2,
     margin=0.05,
     window=EVERY,

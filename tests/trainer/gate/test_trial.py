@@ -1,0 +1,202 @@
+"""Trials of snapshots on users who are simulated one request at a time."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from contracts.config.settings import CanarySettings, GateSettings
+from contracts.runtime.clock import HOUR_MS, MINUTE_MS
+from contracts.snapshots.canary import answers
+from contracts.wire.events_pb2 import Example, ExposedItem, Exposure
+from trainer.checkpoint import dumps, loads
+from trainer.gate.trial import Outcome, Trials, compare
+
+GATE = GateSettings(canary=CanarySettings(items=1000))
+LIVE, TRIED = "v000001", "v000002"
+PAGE = 4
+
+
+def page(user_id: int, version: str, request: int, time_ms: int = 0) -> Exposure:
+    items = [ExposedItem(item_id=1 + i) for i in range(PAGE)]
+    return Exposure(
+        request_id=f"r{request}",
+        user_id=user_id,
+        time_ms=time_ms,
+        model="two_tower",
+        snapshot_version=version,
+        items=items,
+    )
+
+
+@dataclass
+class Traffic:
+    """Users who come back, each with a liking of their own for what they are shown."""
+
+    trials: Trials = field(default_factory=lambda: Trials("two_tower", GATE))
+    seed: int = 0
+    users: int = 300
+    live: float = 0.3  # EVR
+    tried: float = 0.3
+    step_ms: int = MINUTE_MS
+    now_ms: int = HOUR_MS
+    requests: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.liking = self.rng.beta(4, 4, self.users) * 2  # mean 1: users differ
+
+    def come(self, requests: int) -> Iterator[None]:
+        for _ in range(requests):
+            user = int(self.rng.integers(self.users))
+            canary = self.trials.on_trial(TRIED)
+            tried = canary is not None and answers("two_tower", canary, user + 1)
+            self.requests += 1
+            self.now_ms += self.step_ms
+            self.trials.show(page(user + 1, TRIED if tried else LIVE, self.requests, self.now_ms))
+            chance = self.liking[user] * (self.tried if tried else self.live)
+            for _ in range(int(self.rng.binomial(PAGE, min(chance, 1.0)))):
+                self.trials.view(Example(request_id=f"r{self.requests}", user_id=user + 1))
+            yield
+
+    def outcome(self, requests: int = 10_000, every: int = 20) -> Outcome | None:
+        for n, _ in enumerate(self.come(requests), 1):
+            if n % every == 0 and (outcome := self.trials.outcome()) is not None:
+                return outcome
+        return None
+
+
+def begun(**traffic: float) -> Traffic:
+    """Traffic on what is live, and a snapshot that has just been made."""
+    made = Traffic(**traffic)  # type: ignore[arg-type]
+    for _ in made.come(5):
+        pass
+    trial, _ = made.trials.admit(TRIED)
+    assert trial is not None
+    return made
+
+
+def test_what_users_view_less_of_is_rolled_back_before_many_have_seen_it() -> None:
+    for seed in range(20):
+        traffic = begun(seed=seed, tried=0.12)
+        outcome = traffic.outcome()
+        assert outcome is not None
+        assert not outcome.promoted, seed
+        assert traffic.requests < 600
+        assert traffic.trials.held
+
+
+def test_what_is_as_good_goes_live_and_is_rolled_back_no_oftener_than_alpha_says() -> None:
+    """400 trials that are looked at every 20 requests; users differ, which is what makes pages of one user alike."""
+    outcomes = [begun(seed=seed).outcome() for seed in range(400)]
+    rolled_back = sum(outcome is not None and not outcome.promoted for outcome in outcomes)
+    assert all(outcome is not None for outcome in outcomes)
+    # alpha is .025; 3 standard errors of 400 trials are .023
+    assert rolled_back / 400 <= GATE.canary.alpha + 0.023
+
+
+def test_what_is_better_goes_live_after_the_items_that_were_asked_for() -> None:
+    traffic = begun(tried=0.5)
+    outcome = traffic.outcome()
+    assert outcome is not None
+    assert outcome.promoted
+    assert "no harm: EVR" in outcome.reason
+    assert 2 * GATE.canary.items / PAGE <= traffic.requests < 3 * GATE.canary.items / PAGE
+
+
+def test_what_shows_nothing_that_anybody_views_is_rolled_back() -> None:
+    outcome = begun(tried=0.0).outcome()
+    assert outcome is not None
+    assert not outcome.promoted
+
+
+def test_without_anybody_to_answer_a_snapshot_goes_live_at_once() -> None:
+    trials = Trials("two_tower", GATE)
+    assert trials.admit(LIVE) == (None, "nobody was answered since the last one")
+
+
+def test_a_trial_that_few_come_to_ends_with_time_and_one_that_nobody_comes_to_waits() -> None:
+    traffic = begun(users=10, step_ms=HOUR_MS)
+    outcome = traffic.outcome(every=1)
+    assert outcome is not None
+    assert outcome.promoted
+    assert outcome.reason == "no harm after 12 h: too few users"
+    unseen = Trials("two_tower", GATE)
+    unseen.show(page(1, LIVE, 1))
+    unseen.admit(TRIED)
+    for hour in range(100):  # a log that is read again: all of it was answered before the trial
+        unseen.show(page(hour, LIVE, 2 + hour, hour * HOUR_MS))
+        assert unseen.outcome() is None
+
+
+def test_a_snapshot_that_falls_due_takes_the_place_on_trial_and_its_users() -> None:
+    traffic = begun(live=0.3, tried=0.12)
+    for _ in traffic.come(100):
+        pass
+    before = traffic.trials.on_trial(TRIED)
+    after, reason = traffic.trials.admit("v000003")
+    assert before is not None
+    assert after is not None
+    assert (after.group, after.share) == (before.group, before.share)
+    assert reason == "on trial in the place of the one before, since v000002"
+    outcome = traffic.outcome()
+    assert outcome is not None
+    assert (outcome.promoted, outcome.bases) == (False, (TRIED, "v000003"))
+
+
+def test_a_hold_ends_after_patience_and_until_then_each_snapshot_has_a_trial_of_its_own() -> None:
+    traffic = begun(tried=0.1)
+    assert traffic.outcome() is not None
+    held_ms, groups = traffic.now_ms, set()
+    for _ in range(100):
+        for _ in traffic.come(30):
+            pass
+        trial, reason = traffic.trials.admit(TRIED)
+        if trial is None:
+            break
+        groups.add(trial.group)
+        traffic.outcome()
+    assert reason == "snapshots were rolled back for 12 h: this is the new normal"
+    assert GATE.patience_ms <= traffic.now_ms - held_ms < GATE.patience_ms + 2 * HOUR_MS
+    assert not traffic.trials.held
+
+
+def test_a_request_counts_once_and_only_where_the_right_snapshot_answered() -> None:
+    trials = Trials("two_tower", GATE)
+    trials.show(page(1, LIVE, 0))
+    canary, _ = trials.admit(TRIED)
+    assert canary is not None
+    user = next(user for user in range(1, 99) if answers("two_tower", canary, user))
+    other = next(user for user in range(1, 99) if not answers("two_tower", canary, user))
+    trials.show(page(other, LIVE, 1))  # before anybody had what is on trial
+    trials.show(page(user, LIVE, 2))  # by a replica that had not heard of it
+    trials.show(page(other, TRIED, 3))  # by one that has another group in mind
+    for version in (f"{TRIED}+001", f"{TRIED}+001"):
+        trials.show(page(user, version, 4))
+    trials.show(page(other, LIVE, 5))
+    for request, viewer in ((1, other), (2, user), (3, other), (4, user), (5, other), (6, user)):
+        trials.view(Example(request_id=f"r{request}", user_id=viewer))
+    (trial,) = (trials.state()["trial"],)
+    assert trial["sums"] == {True: [[user, PAGE, 1]], False: [[other, PAGE, 1]]}
+
+
+@pytest.mark.parametrize("at", [0, 40, 150, 260])
+def test_a_trial_that_is_restored_comes_to_the_same_end(at: int) -> None:
+    straight, broken = begun(tried=0.2, seed=3), begun(tried=0.2, seed=3)
+    for _ in broken.come(at):
+        pass
+    for _ in straight.come(at):
+        pass
+    twin = Trials("two_tower", GATE)
+    twin.restore(loads(dumps(broken.trials.state())))
+    broken.trials = twin
+    assert straight.outcome() == broken.outcome()
+    assert json.dumps(straight.trials.state()) == json.dumps(broken.trials.state())
+
+
+def test_few_users_or_none_who_view_tell_nothing() -> None:
+    crowd = np.stack([np.full(100, 8.0), np.arange(100) % 3.0], axis=1)
+    assert compare(crowd[:29], crowd, CanarySettings()) is None
+    assert compare(crowd * [1.0, 0.0], crowd * [1.0, 0.0], CanarySettings()) is None
