@@ -24,7 +24,7 @@ from contracts.config.settings import (
 )
 from evaluation.lab.policy import LabError, Learned, Logging, Omniscient, Policy, Popularity, settings_of
 from evaluation.lab.results import Outcome
-from evaluation.lab.week import Tally, Tap, run_week
+from evaluation.lab.week import Retell, Tally, Tap, run_week
 from world.base import LATENESS_MS, World
 from world.open import open_world
 
@@ -132,7 +132,10 @@ def policy_plan(
 
 
 def execute(
-    run: Run, progress: Callable[[float], None] = lambda _share: None, tap: Tap = lambda _event: None
+    run: Run,
+    progress: Callable[[float], None] = lambda _share: None,
+    tap: Tap = lambda _event: None,
+    retell: Retell = lambda example: (example,),
 ) -> list[Outcome]:
     """Simulate one week; an outcome a policy.
 
@@ -152,7 +155,9 @@ def execute(
             for plan in run.policies
         }
         experiment = experiment_of(run.policies, run.policies[0], world, run.seed)
-        tallies = run_week(world, policies, experiment, run.policies[0].stream, progress=progress, tap=tap)
+        tallies = run_week(
+            world, policies, experiment, run.policies[0].stream, progress=progress, tap=tap, retell=retell
+        )
     spent_s = process_time() - began_s
     return [_outcome(run, name, policies[name], tally, world, spent_s, opened_s) for name, tally in tallies.items()]
 

@@ -7,7 +7,7 @@ reach the learners in the order of event time, as the trainer's merge has them, 
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -30,7 +30,8 @@ from world.records import Announcement, Record, announcements, in_order_of_recei
 WAVE_MS = 10 * MINUTE_MS
 REPLICA = "lab"
 
-Tap: TypeAlias = Callable[[Record | Example | Announcement], None]
+Retell: TypeAlias = Callable[[Example], Iterable[Example]]
+Tap: TypeAlias = Callable[[Record | Exposure | Example | Announcement], None]
 
 
 @dataclass
@@ -51,6 +52,7 @@ def run_week(
     *,
     progress: Callable[[float], None] = lambda _share: None,
     tap: Tap = lambda _event: None,
+    retell: Retell = lambda example: (example,),
 ) -> dict[str, Tally]:
     """Simulate the warm-up and the experiment of a world that nobody has used before.
 
@@ -60,25 +62,34 @@ def run_week(
         experiment: assigns the users where there are several policies.
         stream: how events are joined.
         progress: is told the share of the visits that are answered.
-        tap: is shown every record, announcement and example as it comes.
+        tap: is shown every record as it comes, and every announcement, exposure and example as policies are told of it.
+
+        retell: what policies are told in the place of an example, for streams that go wrong.
 
     Raises:
         LabError: a policy has nothing to answer with.
 
     """
-    return _Week(world, policies, experiment, stream, tap).run(progress)
+    return _Week(world, policies, experiment, stream, tap, retell).run(progress)
 
 
 class _Week:
     """The state of a week under way."""
 
     def __init__(
-        self, world: World, policies: Mapping[str, Policy], experiment: Experiment, stream: StreamSettings, tap: Tap
+        self,
+        world: World,
+        policies: Mapping[str, Policy],
+        experiment: Experiment,
+        stream: StreamSettings,
+        tap: Tap,
+        retell: Retell,
     ) -> None:
         self._world = world
         self._policies = policies
         self._experiment = experiment
         self._tap = tap
+        self._retell = retell
         self._join = Join(stream)
         self._arrival = itertools.count()
         self._items = iter(announcements(world.catalogue, world.start_ms))
@@ -151,13 +162,13 @@ class _Week:
         """Hand over exposures and examples up to a moment: none that belongs before one of them can still come."""
         while self._untold and self._untold[0][0] <= until_ms:
             *_, event = heapq.heappop(self._untold)
-            if isinstance(event, Example):
-                self._tap(event)
+            self._tap(event)
+            told = [*self._retell(event)] if isinstance(event, Example) else []
             for policy in self._policies.values():
-                if isinstance(event, Example):
-                    policy.take(event)
-                else:
+                if isinstance(event, Exposure):
                     policy.show(event)
+                for example in told:
+                    policy.take(example)
 
     def _answer(self, wave: Sequence[Visit]) -> None:
         asked = [Asked(visit, self._featured(visit)) for visit in wave]

@@ -39,7 +39,7 @@ def test_deltas_go_live_and_can_be_served_as_one(tmp_path: Path, make_rig: MakeR
 def test_while_people_hold_a_version_nothing_goes_live_and_after_it_a_snapshot_does(
     tmp_path: Path, make_rig: MakeRig
 ) -> None:
-    settings = small_settings(tmp_path, deltas_every_examples=16)
+    settings = small_settings(tmp_path, deltas_every_examples=16, gate={"judge": "recall"})
     rig = make_rig(settings)
     grow(rig, 130)
     roll_back(settings.snapshots, "t2diff", "v000001", "worse")

@@ -170,7 +170,7 @@ def test_a_snapshot_that_the_gate_rejects_is_kept_and_what_was_live_stays(
 ) -> None:
     verdicts = [Verdict(passed=passed, reason="because") for passed in (True, False)]
     monkeypatch.setattr(Gatekeeper, "_verdict", lambda *_: verdicts[0] if len(verdicts) == 1 else verdicts.pop(0))
-    rig = make_rig(small_settings(settings.snapshots.parent, models=("two_tower",)))
+    rig = make_rig(small_settings(settings.snapshots.parent, models=("two_tower",), gate={"judge": "recall"}))
     rig.add_items(5)
     rig.add_examples([make_example([1], 2, START_MS + n * HOUR_MS, user_id=n + 1) for n in range(3)])
     rig.steps(10)

@@ -15,6 +15,7 @@ from tests.evaluation.lab.lab_cases import CHANGING, TINY, plan, week
 from trainer.data.catalogue import Announced
 from trainer.engine import Engine, learns_from, neutral_to
 from trainer.meters import Meters
+from trainer.model_line import Ended
 from world.records import Announcement, Record
 
 
@@ -146,11 +147,14 @@ def test_two_models_share_users_as_the_trainers_own_two_lines_do(tmp_path):
     for number, event in enumerate(log):
         if isinstance(event, Announcement):
             engine.take_item(Announced(event.item.item_id, event.item), event.time_ms, "items:0", number)
+        elif isinstance(event, Exposure):
+            engine.take_exposure(event, "exposures:0", number)
         elif isinstance(event, Example):
             if not begun and event.time_ms > world.experiment_start_ms:
                 engine.snapshots()
                 begun = True
-            published += [each.manifest for each in engine.take(event, "examples:0", number)] * begun
+            moves = engine.take(event, "examples:0", number)
+            published += [each.manifest for each in moves if not isinstance(each, Ended)] * begun
     for outcome, model in zip(outcomes, ("two_tower", "t2diff"), strict=True):
         expected = [(each.version, not each.rejected, each.gate["reason"]) for each in published if each.model == model]
         found = [(each.version, each.passed, each.reason) for each in outcome.publications]
