@@ -199,8 +199,11 @@ class Engine:
             moves += self._due_by_count()
         return moves
 
-    def snapshots(self, model: str | None = None) -> list[Publication]:
-        """What has been learned up to now: a snapshot of each model, or of one, that has learned since its last."""
+    def snapshots(self, model: str | None = None) -> list[Move]:
+        """What has been learned up to now: a snapshot of each model, or of one, that has learned since its last.
+
+        Before it, as in `take`, comes the end of the trial of the one before.
+        """
         return self._snapshots([p for p in self.lines if p.unpublished and model in (None, p.name)])
 
     def deltas(self) -> list[Publication]:
@@ -216,7 +219,7 @@ class Engine:
         """Note that replicas do not serve what was published last of a model."""
         self._line(model).not_served()
 
-    def _due_by_count(self) -> list[Publication]:
+    def _due_by_count(self) -> Sequence[Move]:
         settings = self._settings.trainer
         full = settings.publish_every_examples
         if full is not None and any(line.unpublished >= full for line in self.lines):
@@ -226,8 +229,13 @@ class Engine:
             return self.deltas()
         return []
 
-    def _snapshots(self, lines: Sequence[ModelLine]) -> list[Publication]:
-        return [line.snapshot(self._catalogue, self._reached()) for line in lines]
+    def _snapshots(self, lines: Sequence[ModelLine]) -> list[Move]:
+        moves: list[Move] = []
+        for line in lines:
+            ended = line.trial_ended(next_is_due=True)
+            moves += [ended] if ended is not None else []
+            moves.append(line.snapshot(self._catalogue, self._reached()))
+        return moves
 
     def _reached(self) -> Reached:
         return Reached(self._learned_offsets, self._event_time_ms)

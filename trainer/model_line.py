@@ -72,7 +72,7 @@ class ModelLine:
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
-        self._trials = Trials(name, settings.trainer.gate)
+        self._trials = Trials(name, settings.trainer.gate, live=self._live_version() is not None)
         self._index_queries = IndexQueries(model.window, device)
         self._replay = Replay(settings.trainer.replay, model.window, settings.seed)
         gate = settings.trainer.gate
@@ -141,9 +141,9 @@ class ModelLine:
         """Take an effective view, whoever showed it."""
         self._trials.view(example)
 
-    def trial_ended(self) -> Ended | None:
+    def trial_ended(self, *, next_is_due: bool = False) -> Ended | None:
         """How the trial has ended that was under way; None while it lasts, or where there is none."""
-        outcome = self._trials.outcome()
+        outcome = self._trials.outcome(next_is_due=next_is_due)
         if outcome is None or self._served is None:
             return None
         manifest = self._served.manifest
@@ -256,10 +256,13 @@ class ModelLine:
         """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
         if self._by_trial:
             return  # users compare what is made with what is live
-        version = self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
+        version = self._live_version()
         incumbent = None if version in (None, self._gate.incumbent) else self._read(version)
         if incumbent is not None:
             self._gate.set_incumbent(incumbent)
+
+    def _live_version(self) -> str | None:
+        return self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
 
     def _free_number(self) -> int:
         return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshots, self.name)))

@@ -140,12 +140,13 @@ class ReplaySettings(Section):
 
 
 class CanarySettings(Section):
-    """A snapshot on trial: it answers some users first, and goes live unless what they do says otherwise."""
+    """A snapshot on trial: it answers some requests first, and goes live unless what users do says otherwise."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of users; at a half both sides are known equally well
-    items: Positive = 2000  # shown on each side, after which nothing has been found against it
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of what is live: earning less by up to so much is no harm
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025  # chance that a trial of one that is as good ends it
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of requests; at a half both sides are known equally well
+    items: Positive = 4000  # shown on each side: enough to end a trial
+    least_items: Positive = 1000  # shown on each side: enough to end it when the next snapshot falls due
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025  # chance that the end of a trial is held against one as good
+    early_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01  # the same of all looks before the end together
 
 
 class GateSettings(Section):

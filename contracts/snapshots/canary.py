@@ -1,10 +1,11 @@
-"""A snapshot on trial: the pointer that names it, and which users it answers.
+"""A snapshot on trial: the pointer that names it, and which requests it answers.
 
-    <root>/<model>/CANARY             a JSON object, `version`, `share` and `group`: what some users are answered from
+    <root>/<model>/CANARY             a JSON object, `version`, `share` and `group`: what some are answered from
                    <version>/TRIAL    a JSON object, `promoted` and `reason`: how a full snapshot's trial has ended
 
-The trainer moves it, replicas read it. Whom it answers is a function of the user and of the group, which is the first
-version on trial: every replica decides alike, and what takes a place on trial answers those who had the one before.
+The trainer moves it, replicas read it. Which requests it answers is a function of the user, the request's time and the
+group, which is the first version on trial: every replica decides alike. Requests are divided, not users, so that a user
+who comes back is compared with himself.
 """
 
 import json
@@ -21,7 +22,7 @@ _SPACE = 1 << 64
 
 
 class Canary(NamedTuple):
-    """What is on trial, with which share of the users, and the first version of this trial."""
+    """What is on trial, with which share of the requests, and the first version of this trial."""
 
     version: str
     share: float
@@ -35,16 +36,16 @@ class Trial(NamedTuple):
     reason: str
 
 
-def answers(model: str, canary: Canary, user_id: int) -> bool:
-    """Whether a user is answered from what is on trial: other users in each trial.
+def answers(model: str, canary: Canary, user_id: int, time_ms: int) -> bool:
+    """Whether a request is answered from what is on trial: other requests in each trial.
 
     >>> tried = Canary("v000007", 0.5, "v000007")
-    >>> sum(answers("two_tower", tried, user) for user in range(1000))
-    507
-    >>> answers("two_tower", tried, 3) == answers("two_tower", Canary("v000007+002", 0.5, "v000007"), 3)
+    >>> sum(answers("two_tower", tried, user, 0) for user in range(1000))
+    492
+    >>> answers("two_tower", tried, 3, 0) == answers("two_tower", Canary("v000007+002", 0.5, "v000007"), 3, 0)
     True
     """
-    digest = blake2b(f"canary:{model}:{canary.group}:{user_id}".encode(), digest_size=8).digest()
+    digest = blake2b(f"canary:{model}:{canary.group}:{user_id}:{time_ms}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < canary.share * _SPACE
 
 

@@ -145,7 +145,10 @@ class Learned:
         return replies
 
     def _answers(self, asked: Sequence[FeaturedRequest]) -> list[Answer | NoAnswer]:
-        tried = [self._on_trial is not None and answers(self._name, self._on_trial[0], each.user_id) for each in asked]
+        tried = [
+            self._on_trial is not None and answers(self._name, self._on_trial[0], each.user_id, each.time_ms)
+            for each in asked
+        ]
         on_trial: dict[str, LoadedModel] = {self._name: self._on_trial[1]} if self._on_trial else {}
         found = {
             side: iter(

@@ -9,21 +9,43 @@ import pytest
 import torch
 
 from contracts.config.settings import Settings, SettingsError
+from contracts.messages.events import SCHEMA_VERSION
+from contracts.runtime.clock import HOUR_MS
+from contracts.snapshots.canary import Canary, answers
 from contracts.snapshots.snapshot import live
+from contracts.wire.events_pb2 import Example, Exposure
 from tests.trainer.conftest import MakeRig
 from tests.trainer.trainer_cases import START_MS, make_item, markov_examples, small_settings
-from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog, Rig
+from tests.trainer.trainer_rig import EXAMPLES, EXPOSURES, ITEMS, MemoryLog, Rig
 
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT = 400
-ALL_STATE = {"model": {"page_loss": 0.5}, "replay": {"batches": 2, "size": 50}, "average": 0.95}
+ALL_STATE = {
+    "gate": {"canary": {"items": 20}},
+    "model": {"page_loss": 0.5},
+    "replay": {"batches": 2, "size": 50},
+    "average": 0.95,
+}
+
+
+def answered_by(example: Example) -> str:
+    """As replicas would answer if each snapshot were on trial for the hour after it was made."""
+    hour = (example.time_ms - START_MS) // HOUR_MS
+    on_trial = Canary(f"v{max(hour, 1):06d}", 0.5, f"v{max(hour, 1):06d}")
+    return on_trial.version if answers("t2diff", on_trial, example.user_id) else f"v{max(hour - 1, 1):06d}"
 
 
 def fill(log: MemoryLog) -> None:
     """Examples, and items that arrive while they flow."""
     for item_id in range(1, 13):
         log.append(ITEMS, make_item(item_id).SerializeToString(), START_MS + (item_id - 1) * 600_000)
-    for example in markov_examples(COUNT, 12):
+    for number, example in enumerate(markov_examples(COUNT, 12)):
+        example.request_id, example.user_id = f"r{number}", 1 + number % 80
+        exposure = Exposure(event_id=f"r{number}", request_id=f"r{number}", user_id=example.user_id, arm="treatment")
+        exposure.schema_version, exposure.time_ms = SCHEMA_VERSION, example.time_ms - 1
+        exposure.model, exposure.snapshot_version = "t2diff", answered_by(example)
+        exposure.items.add(item_id=example.item_id)
+        log.append(EXPOSURES[example.user_id % 2], exposure.SerializeToString(), example.time_ms)
         log.append(EXAMPLES[example.user_id % 2], example.SerializeToString(), example.time_ms)
 
 
@@ -88,6 +110,7 @@ def test_killed_anywhere_it_comes_to_the_same_weights_and_snapshots(
     assert_equal(calm.engine.state(), rig.engine.state())
     assert files(settings[0]) == files(settings[1])
     assert live(settings[0].snapshots, "t2diff") == "v000006"
+    assert calm.value("trainer_trials_total", model="t2diff", outcome="promoted") > 2
 
 
 def test_what_the_log_lost_after_the_checkpoint_is_said(tmp_path: Path, make_rig: MakeRig) -> None:

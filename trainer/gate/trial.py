@@ -1,20 +1,22 @@
-"""Trials: a new snapshot answers a share of its model's users first, and what they do decides whether all get it.
+"""Trials: a new snapshot answers a share of its model's requests first, and what users do decides whether all get it.
 
-Judging a snapshot by examples has no fair side: what could be watched, the snapshot that was live chose. Users who are
-drawn by a hash differ in nothing but the snapshot, so their effective views per item shown (EVR) are compared, with
-users as units, by an interval that holds however often one looks (`abtest.stats.confidence_sequence`; it is asymptotic,
-so fewer than `MIN_USERS` tell nothing).
+Judging a snapshot by examples has no fair side: what could be watched, the snapshot that was live chose. Requests that
+are drawn by a hash differ in nothing but the snapshot, so effective views per item shown (EVR) are compared, with users
+as units: one who has been answered from both is compared with himself.
 
-A trial ends in one of three ways. Harm: the interval of EVR on trial less EVR of what is live is below -margin; the
-snapshot is rolled back. No harm by the time that `items` were shown on both sides: it goes live. Time: after
-`patience_ms` of event time it goes live too, for want of people who could say otherwise. A snapshot that falls due
-while another is on trial takes its place with the same users, and what was learned of the line so far counts on.
+A trial is looked at as it goes, and once when it ends.
+- Harm, at any look: an interval that holds however often one looks (`abtest.stats.confidence_sequence`) is below 0. The
+  snapshot is rolled back.
+- The end: when `items` were shown on both sides, or the next snapshot falls due after `least_items`. It goes live
+  unless its EVR is lower with confidence 1 - `alpha` (one-sided, normal; its looks are a matter of `early_alpha`).
+- Time: `patience_ms` of event time after its first answer it ends so, too, for want of people who could say more.
+A snapshot that falls due before `least_items` takes the place on trial, and what was learned of the line counts on.
 
 Where nobody is answered (a warm-up, a backfill), there is nobody to ask and nobody to harm: snapshots go live at once.
 
-After a roll-back every new snapshot has a trial of its own, with other users. `patience_ms` after the first of them the
-next one goes live without a trial: a learner whose every snapshot does worse for so long has a new normal, and people
-have been told (`trainer_gate_open`, `driftline snapshots list`).
+After a roll-back every new snapshot has a trial of its own, on other requests. `patience_ms` after the first of them
+the next one goes live without a trial: a learner whose every snapshot does worse for so long has a new normal, and
+people have been told (`trainer_gate_open`, `driftline snapshots list`).
 """
 
 from dataclasses import dataclass, field
@@ -22,62 +24,81 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from abtest.stats.confidence_sequence import always_valid
-from abtest.stats.estimates import ratio_estimate
+from abtest.stats.estimates import covariance, ratio_estimate
 from abtest.stats.moments import Moments
 from contracts.config.settings import CanarySettings, GateSettings
 from contracts.runtime.clock import HOUR_MS
-from contracts.snapshots.canary import Canary, answers
+from contracts.snapshots.canary import Canary
 from contracts.wire.events_pb2 import Example, Exposure
 
-MIN_USERS = 30  # on each side; the estimate of fewer is not yet normally distributed
+MIN_USERS = 30  # the estimate of fewer is not yet normally distributed
+COLUMNS = ("live_items", "live_views", "tried_items", "tried_views")
 
 Sums = npt.NDArray[np.float64]
 
 
 class Finding(NamedTuple):
-    """EVR of users who have what is on trial less that of the others."""
+    """EVR of what is on trial less EVR of what is live."""
 
-    users: int  # on both sides
+    users: int
     items: int  # shown on both sides
     live: float  # EVR beside the trial
     difference: float
-    low: float  # both bounds hold together, however often one looks
-    high: float
+    std_error: float
 
     def __str__(self) -> str:
         return (
             f"EVR {self.live + self.difference:.4f} beside {self.live:.4f}: {self.difference:+.4f} "
-            f"[{self.low:+.4f}, {self.high:+.4f}] over {self.users:,} users"
+            f"± {self.std_error:.4f} over {self.users:,} users"
         )
 
 
-def compare(trial: Sums, live: Sums, settings: CanarySettings) -> Finding | None:
-    """What users did on both sides; None where they are too few to say, or all did the same.
+def compare(sums: Sums) -> Finding | None:
+    """What users did on both sides; None where they are too few to say.
+
+    The variance of the difference of two ratio estimates of one sample of users is the delta method's.
 
     Args:
-        trial: (U, 2) items shown and effective views of each user who has what is on trial.
-        live: (V, 2) the same of the others.
-        settings: alpha for one side; `items` says where the interval is to be narrowest.
+        sums: (U, 4) of each user the `COLUMNS`: items shown and effective views, beside the trial and on it.
 
-    >>> users = np.stack([np.full(200, 10.0), np.arange(200) % 5.0], axis=1)
-    >>> print(compare(users, users + [0.0, 1.0], CanarySettings()))
-    EVR 0.2000 beside 0.3000: -0.1000 [-0.1430, -0.0570] over 400 users
+    >>> sums = np.array([[8, n % 5, 8, n % 4] for n in range(200)], np.float64)
+    >>> print(compare(sums))
+    EVR 0.1875 beside 0.2500: -0.0625 ± 0.0180 over 200 users
 
     """
-    if min(len(trial), len(live)) < MIN_USERS:
+    if len(sums) < MIN_USERS or not sums[:, 0].any() or not sums[:, 2].any():
         return None
-    columns = ("items", "views")
-    ours, theirs = (ratio_estimate(Moments.of(columns, sums), "views", "items") for sums in (trial, live))
-    if ours.value is None or theirs.value is None or ours.variance is None or theirs.variance is None:
+    moments = Moments.of(COLUMNS, sums)
+    theirs, ours = (
+        ratio_estimate(moments, "live_views", "live_items"),
+        ratio_estimate(moments, "tried_views", "tried_items"),
+    )
+    if ours.value is None or theirs.value is None:
         return None
-    apart, items = ours.value - theirs.value, int(trial[:, 0].sum() + live[:, 0].sum())
-    error = float(np.sqrt(ours.variance + theirs.variance))
-    interval = always_valid(apart, error, items, 2 * settings.alpha, tuned_at=2 * settings.items)
-    if interval.low is None or interval.high is None:
-        return None
-    return Finding(len(trial) + len(live), items, theirs.value, apart, interval.low, interval.high)
+    variance = (
+        covariance(moments, ours, ours) + covariance(moments, theirs, theirs) - 2 * covariance(moments, ours, theirs)
+    )
+    items = int(sums[:, 0].sum() + sums[:, 2].sum())
+    return Finding(len(sums), items, theirs.value, ours.value - theirs.value, float(np.sqrt(max(variance, 0.0))))
+
+
+def harms(finding: Finding, settings: CanarySettings, *, at_the_end: bool) -> bool:
+    """Whether what was found is held against a snapshot, at one of many looks or at the end.
+
+    >>> finding = Finding(users=200, items=3200, live=0.25, difference=-0.0625, std_error=0.018)
+    >>> harms(finding, CanarySettings(), at_the_end=True), harms(finding, CanarySettings(), at_the_end=False)
+    (True, False)
+    """
+    if not finding.std_error:
+        return finding.difference < 0  # all users did the same
+    if at_the_end:
+        return finding.difference < stats.norm.ppf(settings.alpha) * finding.std_error
+    alpha, tuned_at = 2 * settings.early_alpha, 2 * settings.least_items  # two-sided, at items of both sides
+    interval = always_valid(finding.difference, finding.std_error, finding.items, alpha, tuned_at)
+    return interval.high is not None and interval.high < 0
 
 
 class Outcome(NamedTuple):
@@ -90,22 +111,24 @@ class Outcome(NamedTuple):
 
 @dataclass
 class _Trial:
-    group: str  # the first version on trial, which says whose trial it is
+    group: str  # the first version on trial, which says which requests it answers
     bases: set[str]  # full snapshots that have been on trial, this one in the place of that
     began_ms: int | None = None  # when it first answered; a log that is read again tells of answers by others alone
     requests: dict[str, bool] = field(default_factory=dict)  # that count; whether what is on trial answered
-    sums: dict[bool, dict[int, list[int]]] = field(default_factory=lambda: {True: {}, False: {}})  # [items, views]
+    sums: dict[int, list[int]] = field(default_factory=dict)  # by user, as in COLUMNS
 
-    def table(self, side: bool) -> Sums:
-        """(U, 2) items shown and effective views of its users."""
-        return np.array([*self.sums[side].values()], np.float64).reshape(-1, 2)
+    def table(self) -> Sums:
+        """(U, 4) as `compare` takes it."""
+        return np.array([*self.sums.values()], np.float64).reshape(-1, len(COLUMNS))
 
 
 class Trials:
     """One model's trials, one at a time."""
 
-    def __init__(self, model: str, settings: GateSettings) -> None:
+    def __init__(self, model: str, settings: GateSettings, *, live: bool) -> None:
+        """`live`: whether a snapshot of the model is live."""
         self._model = model
+        self._live = live
         self._settings = settings
         self._trial: _Trial | None = None
         self._answered = 0  # requests since a snapshot was last made
@@ -130,20 +153,18 @@ class Trials:
         if trial is None or exposure.request_id in trial.requests:
             return
         tried = exposure.snapshot_version.partition("+")[0] in trial.bases
-        if tried != answers(self._model, self._canary(exposure.snapshot_version), exposure.user_id):
-            return  # a replica that has not heard of the trial yet, or not of its end
         if tried and trial.began_ms is None:
             trial.began_ms = exposure.time_ms
         if trial.began_ms is None:
             return  # both sides are counted over the same time
         trial.requests[exposure.request_id] = tried
-        trial.sums[tried].setdefault(exposure.user_id, [0, 0])[0] += len(exposure.items)
+        trial.sums.setdefault(exposure.user_id, [0, 0, 0, 0])[2 * tried] += len(exposure.items)
 
     def view(self, example: Example) -> None:
         """Take an effective view; one of a request that does not count does not either."""
-        side = self._trial.requests.get(example.request_id) if self._trial else None
-        if self._trial and side is not None:
-            self._trial.sums[side][example.user_id][1] += 1
+        tried = self._trial.requests.get(example.request_id) if self._trial else None
+        if self._trial and tried is not None:
+            self._trial.sums[example.user_id][2 * tried + 1] += 1
 
     def admit(self, version: str) -> tuple[Canary | None, str]:
         """A snapshot without a flaw is there: whether it goes on trial, None: it goes live; and why."""
@@ -151,16 +172,17 @@ class Trials:
         if self._trial is not None:
             self._trial.bases.add(version)
             return self._canary(version), f"on trial in the place of the one before, since {self._trial.group}"
+        if not self._live:
+            self._live = True
+            return None, "it is the first"
         if not answered:
             return None, "nobody was answered since the last one"
-        if self._held_from_ms is not None and self._now_ms - self._held_from_ms >= self._settings.patience_ms:
+        patience_ms = self._settings.patience_ms
+        if self._held_from_ms is not None and self._now_ms - self._held_from_ms >= patience_ms:
             self._held_from_ms = None
-            return (
-                None,
-                f"snapshots were rolled back for {self._settings.patience_ms / HOUR_MS:g} h: this is the new normal",
-            )
+            return None, f"snapshots were rolled back for {patience_ms / HOUR_MS:g} h: this is the new normal"
         self._trial = _Trial(version, {version})
-        return self._canary(version), f"on trial with {self._settings.canary.share:.0%} of users"
+        return self._canary(version), f"on trial with {self._settings.canary.share:.0%} of requests"
 
     def renamed(self, before: str, after: str) -> None:
         """What was admitted last lies on the disk under another version."""
@@ -175,29 +197,28 @@ class Trials:
         """Nothing of the line is served: people decided so, or the disk."""
         self._trial = None
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self, *, next_is_due: bool = False) -> Outcome | None:
         """Whether the trial has ended, and how; then it is over."""
-        trial, settings = self._trial, self._settings
+        trial, settings = self._trial, self._settings.canary
         if trial is None or trial.began_ms is None:
             return None
-        sides = trial.table(True), trial.table(False)
-        finding = compare(*sides, settings.canary)
-        shown = min(int(side[:, 0].sum()) for side in sides)
-        lasted_ms = self._now_ms - trial.began_ms
-        if finding is not None and finding.high < -settings.canary.margin * finding.live:
-            promoted, reason = False, f"users view less of what it shows: {finding}"
-        elif shown >= settings.canary.items:
-            promoted, reason = True, f"no harm: {finding or 'nobody views anything'}"
-        elif lasted_ms >= settings.patience_ms:
-            promoted, reason = True, f"no harm after {lasted_ms / HOUR_MS:.0f} h: {finding or 'too few users'}"
-        else:
+        sums = trial.table()
+        finding = compare(sums)
+        shown = int(min(sums[:, 0].sum(), sums[:, 2].sum()))
+        ends = shown >= (settings.least_items if next_is_due else settings.items)
+        ends = ends or self._now_ms - trial.began_ms >= self._settings.patience_ms
+        harm = finding is not None and (
+            harms(finding, settings, at_the_end=False) or (ends and harms(finding, settings, at_the_end=True))
+        )
+        if not (ends or harm):
             return None
         self._trial = None
-        if promoted:
+        if not harm:
             self._held_from_ms = None
         elif self._held_from_ms is None:
             self._held_from_ms = self._now_ms
-        return Outcome(promoted, reason, tuple(sorted(trial.bases)))
+        reason = f"{'users view less of what it shows' if harm else 'no harm'}: {finding or 'too few users'}"
+        return Outcome(not harm, reason, tuple(sorted(trial.bases)))
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -210,8 +231,9 @@ class Trials:
                 "bases": sorted(trial.bases),
                 "began_ms": trial.began_ms,
                 "requests": dict(trial.requests),
-                "sums": {side: [[user, *sums] for user, sums in users.items()] for side, users in trial.sums.items()},
+                "sums": {user: list(sums) for user, sums in trial.sums.items()},
             },
+            "live": self._live,
             "answered": self._answered,
             "now_ms": self._now_ms,
             "held_from_ms": self._held_from_ms,
@@ -225,8 +247,9 @@ class Trials:
             set(trial["bases"]),
             trial["began_ms"],
             dict(trial["requests"]),
-            {side: {user: [items, views] for user, items, views in users} for side, users in trial["sums"].items()},
+            {user: list(sums) for user, sums in trial["sums"].items()},
         )
+        self._live = state["live"]
         self._answered, self._now_ms = state["answered"], state["now_ms"]
         self._held_from_ms = state["held_from_ms"]
 
