@@ -16,13 +16,14 @@ from contracts.features import Positives, positives
 from feature_repo.row import UserRow
 from serving.blend import Pick, quota, team_draft
 from serving.catalogue import Hides
-from serving.model import NOTHING_KEPT, Candidates, LoadedModel, Want
+from serving.model import NOTHING_KEPT, Candidates, LoadedModel, OnTrial, Want
 
 POPULAR = "popular"
 UNKNOWN = "unknown user"
 FROM_CONTEXT = "unknown user, from context"
 LATE = "features late, last known"
 LATE_UNKNOWN = "features late, none known"
+NO_TRIALS: Mapping[str, OnTrial] = {}
 
 
 class NoAnswer(Exception):
@@ -103,14 +104,27 @@ def place(experiment: Experiment, user_id: int, time_ms: int) -> tuple[str, str,
 
 
 def answer(
-    experiment: Experiment, models: Mapping[str, LoadedModel], requests: Sequence[FeaturedRequest], hides: Hides
+    experiment: Experiment,
+    models: Mapping[str, LoadedModel],
+    requests: Sequence[FeaturedRequest],
+    hides: Hides,
+    canaries: Mapping[str, OnTrial] = NO_TRIALS,
 ) -> list[Answer | NoAnswer]:
     """Answer requests from what is loaded, each by itself.
 
     Fallbacks, in order, of which each is named: the arm's model has no snapshot → the control's stands in for it; the
     features are late → the last ones known; the user is unknown → what the context says → popular items.
+
+    Args:
+        experiment: which arms there are.
+        models: what is live, by model.
+        requests: of users of any arm.
+        hides: the items that nobody gets any more, by event time.
+        canaries: what is on trial, by model. It answers its users in the place of their arm's own model, and of that
+            alone: what stands in for it, and other sources, are what is live.
+
     """
-    drafts = [_draft(experiment, models, request, hides) for request in requests]
+    drafts = [_draft(experiment, models, request, hides, canaries) for request in requests]
     batches: dict[int, list[tuple[_Draft, str]]] = defaultdict(list)
     for draft in drafts:
         if isinstance(draft, NoAnswer):
@@ -137,7 +151,11 @@ def positives_of(row: UserRow) -> Positives:
 
 
 def _draft(
-    experiment: Experiment, models: Mapping[str, LoadedModel], request: FeaturedRequest, hides: Hides
+    experiment: Experiment,
+    models: Mapping[str, LoadedModel],
+    request: FeaturedRequest,
+    hides: Hides,
+    canaries: Mapping[str, OnTrial],
 ) -> "_Draft | NoAnswer":
     name, arm, definition = place(experiment, request.user_id, request.time_ms)
     control = experiment.arms[experiment.control].model
@@ -145,6 +163,8 @@ def _draft(
     own = models.get(source)
     if own is None:
         return NoAnswer(f"no snapshot of {definition.model} or of the control's model is loaded yet")
+    if canaries and source == definition.model and source in canaries and canaries[source].answers(request.user_id):
+        own = canaries[source].model
     if not own.items:
         return NoAnswer(f"the catalogue of snapshot {own.manifest.version} is empty")
     nothing_known = request.row is None and not request.recent
@@ -153,14 +173,16 @@ def _draft(
         fallbacks.append(LATE if request.row else LATE_UNKNOWN)
     elif request.row is None:
         fallbacks.append(UNKNOWN if nothing_known else FROM_CONTEXT)
-    sources = {POPULAR: own} if nothing_known else {source: own} | _others(definition, models, own)
+    sources = {POPULAR: own} if nothing_known else {source: own} | _others(definition, models, source, own)
     want = request.want._replace(hidden=hides(request.time_ms))
     return _Draft(name, arm, definition, sources, want, fallbacks)
 
 
-def _others(definition: Arm, models: Mapping[str, LoadedModel], own: LoadedModel) -> dict[str, LoadedModel]:
+def _others(
+    definition: Arm, models: Mapping[str, LoadedModel], source: str, own: LoadedModel
+) -> dict[str, LoadedModel]:
     """The sources of an arm that there is something of; what is popular is as the arm's own model has counted it."""
-    available = {POPULAR: own, **models}
+    available = {POPULAR: own, **models, source: own}
     return {each.source: available[each.source] for each in definition.sources if each.source in available}
 
 

@@ -4,6 +4,7 @@ import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import grpc
 
@@ -15,7 +16,7 @@ from serving.answer import Answer, FeaturedRequest, NoAnswer, answer
 from serving.catalogue import Hides
 from serving.features import Features
 from serving.metrics import ServingMetrics
-from serving.model import LoadedModel, Want
+from serving.model import LoadedModel, OnTrial, Want
 
 RECORDED_REQUESTS = 16  # kept to warm the next snapshot up with
 
@@ -40,12 +41,13 @@ Outcome = RecallReply | Refusal
 
 
 class Answerer:
-    """Answers batches from the models in `models`, which the swapper replaces one reference at a time."""
+    """Answers batches from what is live and what is on trial, which the swapper replaces on the same event loop."""
 
     def __init__(
         self,
         experiment: Experiment,
         models: Mapping[str, LoadedModel],
+        canaries: Mapping[str, OnTrial],
         features: Features,
         hides: Hides,
         clock: Clock,
@@ -53,17 +55,18 @@ class Answerer:
     ) -> None:
         self._experiment = experiment
         self._models = models
+        self._canaries = canaries
         self._features = features
         self._hides = hides
         self._clock = clock
         self._metrics = metrics
-        self._answered_from: dict[str, str] = {}
+        self._answered_from: WeakSet[LoadedModel] = WeakSet()
         self.recorded: deque[Want] = deque(maxlen=RECORDED_REQUESTS)
 
     def __call__(self, batch: Sequence[Asked]) -> list[Outcome]:
         """The outcome of each request. All of a batch is answered from the models that are loaded as it begins."""
         stage, metrics = self._clock.elapsed_s(), self._metrics
-        models = dict(self._models)
+        models, canaries = dict(self._models), dict(self._canaries)
         rows = self._features.read([admitted.request.user_id for admitted in batch])
         read = self._clock.elapsed_s()
         featured = [
@@ -78,14 +81,15 @@ class Answerer:
             )
             for admitted, (row, late) in zip(batch, rows, strict=True)
         ]
-        vectors_before = sum(model.vectors_made for model in models.values())
-        answers = answer(self._experiment, models, featured, self._hides)
+        loaded = [*models.values(), *(tried.model for tried in canaries.values())]
+        vectors_before = sum(model.vectors_made for model in loaded)
+        answers = answer(self._experiment, models, featured, self._hides, canaries)
         answered = self._clock.elapsed_s()
         outcomes = [self._outcome(admitted.request, each) for admitted, each in zip(batch, answers, strict=True)]
         metrics.stage_seconds.labels("features").inc(read - stage)
         metrics.stage_seconds.labels("answers").inc(answered - read)
         metrics.stage_seconds.labels("replies").inc(self._clock.elapsed_s() - answered)
-        metrics.towers_run.inc(sum(model.vectors_made for model in models.values()) - vectors_before)
+        metrics.towers_run.inc(sum(model.vectors_made for model in loaded) - vectors_before)
         metrics.batch_requests.observe(len(batch))
         if featured[0].row is not None:
             self.recorded.append(featured[0].want)
@@ -96,10 +100,9 @@ class Answerer:
             return Refusal(grpc.StatusCode.UNAVAILABLE, f"Cannot recall: {answered}.")
         for fallback in answered.fallbacks:
             self._metrics.fallbacks.labels(fallback).inc()
-        manifest = answered.model.manifest
-        if self._answered_from.get(manifest.model) != manifest.version and not answered.fallbacks:
-            self._answered_from[manifest.model] = manifest.version
-            self._observe_freshness(manifest)
+        if answered.model not in self._answered_from and not answered.fallbacks:
+            self._answered_from.add(answered.model)
+            self._observe_freshness(answered.model.manifest)
         return reply_to(request, answered)
 
     def _observe_freshness(self, manifest: Manifest) -> None:

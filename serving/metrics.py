@@ -21,9 +21,14 @@ class ServingMetrics:
         self.latency = seconds_histogram(
             "serving_recall_seconds", "Time spent in the server per Recall", self.registry, ("arm",)
         )
-        self.swaps = Counter("serving_swaps", "Snapshots swapped in", ["model"], registry=self.registry)
+        self.swaps = Counter(
+            "serving_swaps", "Snapshots that have begun to serve as what is live", ["model"], registry=self.registry
+        )
         self.failed_loads = Counter(
-            "serving_failed_loads", "Snapshots that could not be loaded", ["model"], registry=self.registry
+            "serving_failed_loads",
+            "Snapshots that could not be loaded, and pointers that could not be read",
+            ["model"],
+            registry=self.registry,
         )
         self.version = Gauge(
             "serving_snapshot_version", "Number of the snapshot that serves", ["model"], registry=self.registry
@@ -33,6 +38,15 @@ class ServingMetrics:
             "Number of the newest delta on the snapshot that serves; 0: none",
             ["model"],
             registry=self.registry,
+        )
+        self.canary_version = Gauge(
+            "serving_canary_version",
+            "Number of the snapshot that some users are answered from to try it; 0: none",
+            ["model"],
+            registry=self.registry,
+        )
+        self.canary_share = Gauge(
+            "serving_canary_share", "Share of users that it answers; 0: none", ["model"], registry=self.registry
         )
         self.published = Gauge(
             "serving_snapshot_published_timestamp_seconds",

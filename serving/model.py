@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from contracts.features import Floats, Ints, Positives, gather, moment_of, tower_inputs
-from contracts.snapshots import delta
+from contracts.snapshots import canary, delta
+from contracts.snapshots.canary import Canary
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.index import Index
 from contracts.snapshots.snapshot import Manifest, Snapshot
@@ -148,6 +149,17 @@ class LoadedModel:
             short = [i for i in short if len(candidates[i].item_ids) < wants[i].k] if reach < self.items else []
             reach *= WIDEN
         return candidates
+
+
+class OnTrial(NamedTuple):
+    """A snapshot that some users try, ready to answer, and which users these are."""
+
+    model: LoadedModel
+    canary: Canary
+
+    def answers(self, user_id: int) -> bool:
+        """Whether it answers a user."""
+        return canary.answers(self.model.manifest.model, self.canary, user_id)
 
 
 def _allowed(want: Want, ids: Sequence[int], scores: Sequence[float], vector: Floats | None) -> Candidates:

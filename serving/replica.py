@@ -60,6 +60,7 @@ class Replica:
         self._answerer = Answerer(
             settings.experiment,
             self.swapper.models,
+            self.swapper.canaries,
             self.features,
             self.catalogue.withdrawn.at,
             clock,
@@ -120,9 +121,9 @@ class Replica:
         """Say whether there is anything to answer from, and by model whether what is live serves."""
         ready = bool(self.swapper.models) and self.catalogue.caught_up.is_set()
         await self.health.set(SERVICE, SERVING if ready else NOT_SERVING)
-        for model in self.swapper.status():
-            fine = model.snapshot_version and not model.error
-            await self.health.set(f"{SERVICE}/{model.model}", SERVING if fine else NOT_SERVING)
+        for model in self.swapper.names:
+            fine = self.swapper.serves_live(model)
+            await self.health.set(f"{SERVICE}/{model}", SERVING if fine else NOT_SERVING)
 
 
 async def serve(settings: Settings, ready_file: Path | None) -> None:

@@ -1,8 +1,9 @@
-"""Keeps what is loaded at what the LIVE pointers name.
+"""Keeps what is loaded at what the pointers name: LIVE for everybody, CANARY for those who try a snapshot first.
 
 A swap: (1) find that LIVE moved, (2) read and verify the snapshot, or the deltas that are missing, (3) load it and warm
 it up, all in a thread beside the loop that answers, (4) assign one reference. What fails in (2) or (3) never serves;
-the old one stays. The old one goes when the last batch that it answers has ended.
+the old one stays. The old one goes when the last batch that it answers has ended. What is on trial is loaded beside it
+in the same way; when it goes live, its reference is assigned and nothing is loaded.
 """
 
 import asyncio
@@ -16,47 +17,57 @@ import structlog
 
 from contracts.config.settings import Settings
 from contracts.runtime.clock import Clock
-from contracts.snapshots import delta, snapshot
-from contracts.snapshots.snapshot import Version
+from contracts.snapshots import canary, delta, snapshot
+from contracts.snapshots.canary import Canary
+from contracts.snapshots.snapshot import SnapshotError, Version
 from contracts.wire.recall_pb2 import ModelStatus
 from serving.metrics import ServingMetrics
-from serving.model import LoadedModel, Want
-from serving.swap import Load, to_load
+from serving.model import LoadedModel, OnTrial, Want
+from serving.swap import Load, plan
 
 log = structlog.get_logger()
 
 
 class Swapper:
-    """Swaps snapshots into `models`."""
+    """Swaps snapshots into `models`, and those on trial into `canaries`."""
 
     def __init__(
         self, settings: Settings, recorded: Callable[[], Sequence[Want]], metrics: ServingMetrics, clock: Clock
     ) -> None:
         self.models: dict[str, LoadedModel] = {}
+        self.canaries: dict[str, OnTrial] = {}
         self.names = sorted({name for arm in settings.experiment.arms.values() for name in arm.models})
         self._settings = settings
         self._recorded = recorded
         self._metrics = metrics
         self._clock = clock
         self._live: dict[str, str | None] = {}
+        self._trials: dict[str, Canary] = {}
         self._failed: dict[Load, str] = {}
         self._unreadable: dict[str, str] = {}
+        self._no_trial: dict[str, str] = {}  # why a CANARY says nothing
         self._thread = ThreadPoolExecutor(1, "loads", initializer=_step_back)
 
     async def check(self) -> None:
-        """Bring in whatever is live and not loaded."""
-        self._live = {name: self._pointer(name) for name in self.names}
-        for name in self.names:
-            with contextlib.suppress(OSError):  # there is none yet, or the disk is away
-                moved_s = (self._settings.snapshots / name / snapshot.LIVE).stat().st_mtime
-                self._metrics.published.labels(name).set(moved_s)
-        self._failed = {load: why for load, why in self._failed.items() if self._live[load.model] == load.version}
+        """Bring in whatever is live or on trial and not loaded; let go what is on trial no more."""
+        self._look()
         while True:
             loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
-            loads = to_load(self._live, loaded, self._failed.keys())
-            if not loads:
+            tried: dict[str, str] = {name: each.model.manifest.version for name, each in self.canaries.items()}
+            trials = {name: each.version for name, each in self._trials.items()}
+            todo = plan(self._live, trials, loaded, tried, self._failed.keys())
+            for name in todo.promote:
+                self._serve(name, self.canaries.pop(name).model)
+                log.info("snapshot on trial went live", model=name, version=tried[name])
+            for name in todo.drop:
+                del self.canaries[name]
+                log.info("snapshot on trial no more", model=name, version=tried[name])
+            for name, each in self.canaries.items():
+                self._try_out(name, each.model)  # the share may be another one
+            self._tell_trials()
+            if not todo.load:
                 return
-            await self._bring_in(loads[0])
+            await self._bring_in(todo.load[0])
 
     def status(self) -> list[ModelStatus]:
         """What serves of each model, and why that is not what is live where it is not."""
@@ -66,19 +77,74 @@ class Swapper:
         """Let the loading thread end with what it is at."""
         self._thread.shutdown(wait=True)
 
+    def serves_live(self, name: str) -> bool:
+        """Whether what is live of a model serves, as far as is known; what is on trial is another matter."""
+        return name in self.models and not self._problem_of_live(name)
+
     def _status_of(self, name: str) -> ModelStatus:
-        serves, live = self.models.get(name), self._live.get(name)
-        version = serves.manifest.version if serves else ""
-        # Where the deltas could not be applied, the whole chain may have been: then nothing is wrong any more.
-        why = [why for load, why in self._failed.items() if load.model == name and version != live]
+        serves, tried = self.models.get(name), self.canaries.get(name)
+        problems = self._problem_of_live(name), self._problem_of_trial(name)
         return ModelStatus(
             model=name,
-            snapshot_version=version,
-            live_version=live or "",
-            error=self._unreadable.get(name) or (why[-1] if why else ""),
+            snapshot_version=serves.manifest.version if serves else "",
+            live_version=self._live.get(name) or "",
+            error=" ".join(problem for problem in problems if problem),
             items=serves.items if serves else 0,
             index=serves.index if serves else "",
+            canary_version=tried.model.manifest.version if tried else "",
+            canary_share=tried.canary.share if tried else 0,
         )
+
+    def _problem_of_live(self, name: str) -> str:
+        if name in self._unreadable:
+            return self._unreadable[name]
+        # Where the deltas could not be applied, the whole chain may have been: then nothing is wrong any more.
+        serves = self.models.get(name)
+        if serves is not None and serves.manifest.version == self._live.get(name):
+            return ""
+        return self._why_not(name, trial=False)
+
+    def _problem_of_trial(self, name: str) -> str:
+        if name in self._no_trial:
+            return f"Nothing is on trial: {self._no_trial[name]}"
+        tried, wanted = self.canaries.get(name), self._trials.get(name)
+        if wanted is None or (tried is not None and tried.model.manifest.version == wanted.version):
+            return ""
+        why = self._why_not(name, trial=True)
+        return f"{wanted.version} is not on trial here: {why}" if why else ""
+
+    def _why_not(self, name: str, *, trial: bool) -> str:
+        why = [why for load, why in self._failed.items() if (load.model, load.trial) == (name, trial)]
+        return why[-1] if why else ""
+
+    def _look(self) -> None:
+        """Read the pointers. Trials come first: one that ends well is gone only once LIVE has moved."""
+        trials = {name: self._trial(name) for name in self.names}
+        self._trials = {name: each for name, each in trials.items() if each is not None}
+        self._live = {name: self._pointer(name) for name in self.names}
+        for name in self.names:
+            with contextlib.suppress(OSError):  # there is none yet, or the disk is away
+                moved_s = (self._settings.snapshots / name / snapshot.LIVE).stat().st_mtime
+                self._metrics.published.labels(name).set(moved_s)
+        self._failed = {load: why for load, why in self._failed.items() if self._named(load) == load.version}
+
+    def _named(self, load: Load) -> str | None:
+        """What the pointer says for which something was loaded."""
+        if not load.trial:
+            return self._live[load.model]
+        return self._trials[load.model].version if load.model in self._trials else None
+
+    def _trial(self, name: str) -> Canary | None:
+        try:
+            tried = canary.on_trial(self._settings.snapshots, name)
+        except SnapshotError as error:  # everybody is answered from what is live
+            if self._no_trial.get(name) != str(error):
+                self._metrics.failed_loads.labels(name).inc()
+                log.warning("pointer to what is on trial not readable", model=name, error=str(error))
+            self._no_trial[name] = str(error)
+            return None
+        self._no_trial.pop(name, None)
+        return tried
 
     def _pointer(self, name: str) -> str | None:
         try:
@@ -91,6 +157,25 @@ class Swapper:
         self._unreadable.pop(name, None)
         return version
 
+    def _serve(self, name: str, model: LoadedModel) -> None:
+        """From now on everybody is answered from it."""
+        self.models[name] = model
+        version = Version.parse(model.manifest.version) or Version(0)
+        self._metrics.swaps.labels(name).inc()
+        self._metrics.version.labels(name).set(version.number)
+        self._metrics.sequence.labels(name).set(version.sequence)
+
+    def _try_out(self, name: str, model: LoadedModel) -> None:
+        """From now on a share of the users is answered from it."""
+        self.canaries[name] = OnTrial(model, Canary(model.manifest.version, self._trials[name].share))
+
+    def _tell_trials(self) -> None:
+        for name in self.names:
+            tried = self.canaries.get(name)
+            version = Version.parse(tried.canary.version) if tried else None
+            self._metrics.canary_version.labels(name).set(version.number if version else 0)
+            self._metrics.canary_share.labels(name).set(tried.canary.share if tried else 0)
+
     async def _bring_in(self, load: Load) -> None:
         began = self._clock.elapsed_s()
         kind = "delta" if load.deltas else "full"
@@ -101,23 +186,25 @@ class Swapper:
         except Exception as error:
             self._failed[load] = " ".join(str(error).split())
             self._metrics.failed_loads.labels(load.model).inc()
-            log.exception("snapshot not loaded", model=load.model, version=load.version, kind=kind)
+            log.exception("snapshot not loaded", model=load.model, version=load.version, kind=kind, trial=load.trial)
             return
-        self.models[load.model] = model
-        version = Version.parse(load.version) or Version(0)
-        self._metrics.swaps.labels(load.model).inc()
-        self._metrics.version.labels(load.model).set(version.number)
-        self._metrics.sequence.labels(load.model).set(version.sequence)
+        if load.trial:
+            self._try_out(load.model, model)
+        else:
+            self._serve(load.model, model)
         self._metrics.swap_seconds.labels(kind).observe(self._clock.elapsed_s() - began)
-        log.info("snapshot swapped in", model=load.model, version=load.version, kind=kind)
+        log.info("snapshot swapped in", model=load.model, version=load.version, kind=kind, trial=load.trial)
 
     def _load(self, load: Load) -> LoadedModel:
         root, serving = self._settings.snapshots, self._settings.serving
         if load.deltas:
             missing = [delta.read_delta(root, load.model, name) for name in load.deltas]
-            model = self.models[load.model].updated(missing)
+            held = self.canaries[load.model].model if load.trial else self.models[load.model]
+            model = held.updated(missing)
         else:
             model = LoadedModel(delta.read(root, load.model, load.version), serving.cached_vectors)
+        if load.trial and not model.items:
+            raise SnapshotError(f"The catalogue of snapshot {load.model}/{load.version} is empty.")
         model.warm_up(self._recorded(), serving.batch_requests)
         return model
 

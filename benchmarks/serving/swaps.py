@@ -1,6 +1,6 @@
 """A thousand swaps under load: does a request fail, is a reply of two versions, and what does a swap cost in latency?
 
-    python -m benchmarks.serving.swaps [--swaps 1000] [--rate 200] [--every 2]
+    python -m benchmarks.serving.swaps [--swaps 1000] [--rate 200] [--every 2] [--canary 0.5]
 
 Two replicas serve T2Diff at a constant rate while full snapshots and deltas (5 % of the items) go live in turns. The
 run is cut into rounds, each with a stretch without swaps before and after its swaps; between rounds, without load, the
@@ -8,6 +8,9 @@ kept replies are checked (`serving_versions.Checker`). A swap's window is from t
 replicas say that they serve the version; `p99_swap_ratio` is p99 of the requests that were under way in a window over
 p99 of those in the stretches without swaps. `first_after_swap_ratio` is the median latency of the first request that
 each replica answered from a new version, over the median without swaps.
+
+With --canary, nothing goes live that was not on trial for that share of the users, and of the trials every other one
+ends badly; a swap is then a version that goes on trial, and with a delta also the end of its trial.
 """
 
 import argparse
@@ -117,7 +120,7 @@ def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         rig(world(options), Path(folder), [], options.redis) as bench,
         generator() as load,
     ):
-        line = Line(bench, options.touched)
+        line = Line(bench, options.touched, options.canary)
         with bench.replicas((MODEL, MODEL), 2) as replicas:
             shot = Shot(
                 tuple(replica.address for replica in replicas),
@@ -151,13 +154,14 @@ def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
             for (name, each), seconds in zip(at.items(), (steady, during, first), strict=True)
         },
         "swap": percentiles(lasted),
-        # Each replica's first snapshot is a swap as well.
+        # Each replica's first snapshot is a swap as well; what is only on trial is none.
         "swaps_that_replicas_counted": counted.total("serving_swaps_total") - len(replicas),
         "failed_loads": counted.total("serving_failed_loads_total"),
         "rate": options.rate,
         "every_s": options.every,
         "replicas": len(replicas),
         "touched": options.touched,
+        "canary": options.canary,
     } | machine(options)
 
 
@@ -170,6 +174,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--swaps-per-round", type=int, default=25)
     parser.add_argument("--steady", type=float, default=10.0, help="seconds before and after the swaps of a round")
     parser.add_argument("--touched", type=float, default=0.05, help="share of the items that a delta moves")
+    parser.add_argument("--canary", type=float, default=0.0, help="share of users who try each version first")
     parser.add_argument("--explained", type=float, default=0.2, help="share of the replies that are checked")
     parser.add_argument("--warm-up", type=float, default=5.0, help="seconds of load before the first round")
 

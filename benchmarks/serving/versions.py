@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,9 +14,10 @@ from benchmarks.serving.rig import Replica, Rig
 from benchmarks.serving.shots import Requests, Shot, replies_of
 from benchmarks.serving.world import SnapshotTower, full, moved
 from contracts.features import rows_of
-from contracts.snapshots import delta, snapshot
+from contracts.snapshots import canary, delta, snapshot
+from contracts.snapshots.canary import Canary
 from contracts.snapshots.snapshot import Snapshot, Version
-from contracts.wire.recall_pb2 import RecallReply, StatusRequest
+from contracts.wire.recall_pb2 import ModelStatus, RecallReply, StatusRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 
 MODEL = "t2diff"
@@ -78,11 +79,16 @@ class Line:
     They are written once, and after the last one comes the first again. To a replica that is the same work as a version
     that was never live: it holds one version at a time, and whatever else the pointer names it reads, verifies and
     loads. What this leaves out is the writing.
+
+    With a share, each version is on trial for so many users first: a full snapshot, then its delta onto it, and then
+    the trial ends, well or badly in turns.
     """
 
-    def __init__(self, rig: Rig, touched: float) -> None:
+    def __init__(self, rig: Rig, touched: float, share: float = 0.0) -> None:
         """Write the versions; the first one goes live."""
         self._rig = rig
+        self._share = share
+        self._ends_well = itertools.cycle((False, True))
         names = []
         for number in range(1, BASES + 1):
             base = full(rig.world, MODEL, number)
@@ -97,28 +103,48 @@ class Line:
         Replicas are asked for their `Status`, which costs them little; to read all their metrics so often would not.
         """
         version = next(self._next)
-        snapshot.publish(self._rig.snapshots, MODEL, version)
-        began_s = time.perf_counter()
-        for replica in replicas:
-            wait_for(replica.address, version, began_s + LONGEST_S)
         place = Version.parse(version)
         assert place
+        began_s = time.perf_counter()
+        if self._share:
+            self._try_out(version, replicas, began_s + LONGEST_S)
+        else:
+            snapshot.publish(self._rig.snapshots, MODEL, version)
+            wait_for(replicas, lambda says: says.snapshot_version == version, began_s + LONGEST_S)
         return Swap(1000 * place.number + place.sequence, began_s, time.perf_counter())
 
+    def _try_out(self, version: str, replicas: Iterable[Replica], deadline_s: float) -> None:
+        """Put a version on trial; with a delta the trial ends."""
+        root = self._rig.snapshots
+        canary.try_out(root, MODEL, Canary(version, self._share))
+        wait_for(replicas, lambda says: says.canary_version == version, deadline_s)
+        if "+" not in version:
+            return
+        if next(self._ends_well):
+            canary.promote(root, MODEL, version)
+        else:
+            canary.withdraw(root, MODEL)
+        wait_for(replicas, lambda says: not says.canary_version, deadline_s)
 
-def wait_for(address: str, version: str, deadline_s: float) -> None:
-    """Wait until a replica says that it serves a version.
+
+def wait_for(replicas: Iterable[Replica], holds: Callable[[ModelStatus], bool], deadline_s: float) -> None:
+    """Wait until every replica says of its model what it should.
 
     Raises:
-        TimeoutError: it did not in time.
+        TimeoutError: one did not in time.
 
     """
+    for replica in replicas:
+        _wait_for(replica.address, holds, deadline_s)
+
+
+def _wait_for(address: str, holds: Callable[[ModelStatus], bool], deadline_s: float) -> None:
     pause = threading.Event()
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         stub = RecallServiceStub(channel)
         while time.perf_counter() < deadline_s:
             status = stub.Status(StatusRequest(), timeout=LONGEST_S)
-            if any(each.snapshot_version == version for each in status.models if each.model == MODEL):
+            if any(holds(each) for each in status.models if each.model == MODEL):
                 return
             pause.wait(POLL_S)
-    raise TimeoutError(f"{address} does not serve {version} after {LONGEST_S:.0f} s")
+    raise TimeoutError(f"{address} does not serve what it should after {LONGEST_S:.0f} s")

@@ -39,6 +39,7 @@ COLUMNS = {
     "model": False,
     "serves": False,
     "live": False,
+    "on trial": False,
     "items": True,
     "index": False,
     "problem": False,
@@ -84,8 +85,8 @@ def status(
 ) -> None:
     """Show what replicas serve, and what they could not load and why.
 
-    `serves` is the snapshot that answers, `live` the one that the trainer's pointer names. Exit code 1 where a replica
-    does not answer.
+    `serves` is the snapshot that answers, `live` the one that the trainer's pointer names, `on trial` the one that so
+    large a share of the users is answered from to try it. Exit code 1 where a replica does not answer.
     """
     from serving.client import RecallError
 
@@ -109,15 +110,16 @@ def rows(statuses: "Mapping[str, Status]") -> Iterator[tuple[str, ...]]:
 
     for replica, answer in statuses.items():
         if isinstance(answer, RecallError):
-            yield replica, "no answer", *[""] * 6, str(answer)
+            yield replica, "no answer", *[""] * 7, str(answer)
             continue
         about = replica, _state(answer), f"{answer.waiting:,}"
         if not answer.models:
-            yield *about, *[""] * 6
+            yield *about, *[""] * 7
         for model in answer.models:
             items = f"{model.items:,}" if model.snapshot_version else ""
             serves, live = model.snapshot_version or "-", model.live_version or "-"
-            yield *about, model.model, serves, live, items, model.index, model.error
+            tried = f"{model.canary_version} for {model.canary_share:.0%}" if model.canary_version else ""
+            yield *about, model.model, serves, live, tried, items, model.index, model.error
 
 
 def _state(reply: "StatusReply") -> str:
@@ -131,7 +133,7 @@ def _as_json(answer: "Status") -> dict[str, Any]:
 
     if isinstance(answer, RecallError):
         return {"error": str(answer)}
-    fields = ("model", "snapshot_version", "live_version", "error", "items", "index")
+    fields = ("model", "snapshot_version", "live_version", "error", "items", "index", "canary_version", "canary_share")
     models = [{field: getattr(model, field) for field in fields} for model in answer.models]
     return {"models": models, "waiting": answer.waiting, "draining": answer.draining}
 

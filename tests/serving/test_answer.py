@@ -1,6 +1,6 @@
 """Which arm, which sources, which fallback: literal requests, literal answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -8,11 +8,13 @@ import pytest
 from abtest.assignment.assign import assign
 from contracts.config.experiment import RampStep
 from contracts.config.settings import Arm, Experiment, Source
+from contracts.snapshots import canary
+from contracts.snapshots.canary import Canary
 from contracts.wire.events_pb2 import Item
 from feature_repo.row import UserRow
 from serving.answer import POPULAR, Answer, FeaturedRequest, NoAnswer, answer
 from serving.catalogue import Withdrawn
-from serving.model import LoadedModel
+from serving.model import LoadedModel, OnTrial
 from tests.serving.serving_cases import make_snapshot
 
 T2DIFF, TWO_TOWER, POPULAR_ITEMS = Source(source="t2diff"), Source(source="two_tower"), Source(source="popular")
@@ -192,3 +194,71 @@ def test_an_arm_whose_sources_leave_out_its_model_or_repeat_one_is_refused() -> 
         Arm(weight=1, model="t2diff", sources=(TWO_TOWER,))
     with pytest.raises(ValueError, match="a source stands twice"):
         Arm(weight=1, model="t2diff", sources=(T2DIFF, T2DIFF))
+
+
+TRIED = Canary("v000007", 0.5)
+ON_TRIAL = {
+    name: OnTrial(LoadedModel(make_snapshot(name, number=7, scale=-1.0)), TRIED) for name in ("two_tower", "t2diff")
+}
+TRIES, TRIES_NOT = (
+    next(
+        user
+        for user in range(1, 1000)
+        if assign(PLAIN, user, 150).arm == "treatment" and canary.answers("t2diff", TRIED, user) is tries
+    )
+    for tries in (True, False)
+)
+
+
+def versions(
+    definition: Experiment, user: int, known: UserRow | None = WATCHED_ONE, models: Mapping[str, LoadedModel] = BOTH
+) -> list[tuple[str, str]]:
+    """Each source of an answer and the version behind it, while all models have one on trial."""
+    asked = FeaturedRequest(user, 150, 4, known)
+    (found,) = answer(definition, models, [asked], Withdrawn().at, ON_TRIAL)
+    assert isinstance(found, Answer)
+    return [(each.name, each.model.manifest.version) for each in found.sources]
+
+
+def test_who_tries_a_snapshot_has_it_in_place_of_the_arms_own_model() -> None:
+    assert versions(PLAIN, TRIES) == [("t2diff", "v000007")]
+    assert versions(PLAIN, TRIES_NOT) == [("t2diff", "v000001")]
+    assert versions(PLAIN, TRIES, known=None) == [("popular", "v000007")]
+    assert versions(PLAIN, TRIES_NOT, known=None) == [("popular", "v000001")]
+
+
+def test_other_sources_are_what_is_live_and_what_is_popular_is_as_the_own_model_counts() -> None:
+    of_three = experiment(TWO_TOWER, T2DIFF, POPULAR_ITEMS)
+    assert versions(of_three, TRIES) == [("t2diff", "v000007"), ("two_tower", "v000001"), ("popular", "v000007")]
+    assert versions(of_three, TRIES_NOT) == [("t2diff", "v000001"), ("two_tower", "v000001"), ("popular", "v000001")]
+
+
+def test_what_stands_in_for_a_missing_model_is_what_is_live() -> None:
+    control = {"two_tower": BOTH["two_tower"]}
+    both = next(
+        u for u in range(1, 1000) if canary.answers("two_tower", TRIED, u) and assign(PLAIN, u, 150).arm == "treatment"
+    )
+    assert versions(PLAIN, both, models=control) == [("two_tower", "v000001")]
+
+
+def test_nothing_is_tried_where_nothing_is_live() -> None:
+    (nothing,) = answer(PLAIN, {}, [FeaturedRequest(TRIES, 150, 4, WATCHED_ONE)], Withdrawn().at, ON_TRIAL)
+    assert isinstance(nothing, NoAnswer)
+
+
+def test_users_of_a_batch_are_divided_as_the_trial_says_and_the_answers_are_those_of_each_alone() -> None:
+    asks = [FeaturedRequest(user, 150, 3, row([1, 2], user)) for user in range(1, 400)]
+    together = answer(PLAIN, BOTH, asks, Withdrawn().at, ON_TRIAL)
+    tried = set()
+    for each, found in zip(asks, together, strict=True):
+        assert isinstance(found, Answer)
+        model = {"treatment": "t2diff", "control": "two_tower"}[found.arm]
+        tries = canary.answers(model, TRIED, each.user_id)
+        tried.add((model, tries))
+        expected = ON_TRIAL[model].model if tries else BOTH[model]
+        assert found.model is expected
+        (alone,) = expected.recall([each.want])
+        assert items(found) == alone.item_ids
+        # A score near 0 is a difference of larger numbers.
+        np.testing.assert_allclose([score for _, score, _ in found.picks], alone.scores, rtol=1e-6, atol=1e-6)
+    assert len(tried) == 4

@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import json
 import os
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import pytest
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings
 from contracts.features import Positives
 from contracts.runtime.clock import ManualClock
-from contracts.snapshots import delta, snapshot, tower
+from contracts.snapshots import canary, delta, snapshot, tower
+from contracts.snapshots.canary import Canary
 from serving.metrics import ServingMetrics
 from serving.model import NOTHING_KEPT, LoadedModel, Want
 from serving.swapper import Swapper
@@ -59,9 +62,17 @@ class Rig:
     def serve(self, version: str) -> LoadedModel:
         """Move the pointer, let the swapper look twice, and give what serves then."""
         (self.root / "two_tower" / "LIVE").write_text(version)
+        self.look()
+        return self.swapper.models["two_tower"]
+
+    def try_out(self, version: str, share: float = 0.5) -> None:
+        """Put a version on trial, whatever it is, and let the swapper look twice."""
+        (self.root / "two_tower" / "CANARY").write_text(json.dumps({"version": version, "share": share}))
+        self.look()
+
+    def look(self) -> None:
         for _ in range(2):
             asyncio.run(self.swapper.check())
-        return self.swapper.models["two_tower"]
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, {"model": "two_tower", **labels})
@@ -180,3 +191,152 @@ def test_the_old_one_goes_when_its_last_user_does(rig: Rig) -> None:
     del pinned
     gc.collect()
     assert gone() is None
+
+
+def test_what_is_on_trial_is_loaded_beside_what_is_live_and_moves_over_without_a_load(rig: Rig) -> None:
+    live = rig.serve("v000001+001")
+    rig.write(0, 1, number=2)
+    rig.try_out("v000002", 0.25)
+    assert rig.swapper.models["two_tower"] is live
+    assert rig.swapper.canaries["two_tower"].canary == Canary("v000002", 0.25)
+    (status,) = rig.swapper.status()
+    assert (status.snapshot_version, status.canary_version, status.canary_share) == ("v000001+001", "v000002", 0.25)
+    assert (rig.value("serving_snapshot_version"), rig.value("serving_snapshot_delta")) == (1, 1)
+    assert (rig.value("serving_canary_version"), rig.value("serving_canary_share")) == (2, 0.25)
+
+    rig.damage("v000002/tower.onnx")  # from here on nothing that has it can be read
+    rig.try_out("v000002+001", 0.5)
+    tried = rig.swapper.canaries["two_tower"]
+    assert (tried.model.manifest.version, tried.canary) == ("v000002+001", Canary("v000002+001", 0.5))
+    assert canary.promote(rig.root, "two_tower", "v000002+001")
+    rig.look()
+    assert rig.swapper.models["two_tower"] is tried.model
+    assert rig.swapper.canaries == {}
+    assert (rig.sessions, rig.value("serving_failed_loads_total")) == (2, None)
+    assert (rig.value("serving_snapshot_version"), rig.value("serving_snapshot_delta")) == (2, 1)
+    assert (rig.value("serving_canary_version"), rig.value("serving_canary_share")) == (0, 0)
+    assert rig.value("serving_swaps_total") == 2, "what is on trial is not what is live"
+
+
+def test_deltas_that_follow_a_promotion_go_onto_what_was_on_trial(rig: Rig) -> None:
+    rig.serve("v000001")
+    rig.write(0, 1, number=2)
+    rig.try_out("v000002")
+    rig.damage("v000002/tower.onnx")
+    assert rig.serve("v000002+001").manifest.version == "v000002+001"
+    assert rig.swapper.canaries == {}, "CANARY is still there, and what it names is live"
+    assert rig.swapper.status()[0].error == ""
+
+
+def test_what_is_withdrawn_is_dropped_and_the_share_is_followed(rig: Rig) -> None:
+    live = rig.serve("v000001")
+    rig.write(0, number=2)
+    rig.try_out("v000002", 0.5)
+    gone = weakref.ref(rig.swapper.canaries["two_tower"].model)
+    rig.try_out("v000002", 0.125)
+    assert rig.swapper.canaries["two_tower"].model is gone(), "the same one for other users"
+    assert (rig.swapper.canaries["two_tower"].canary.share, rig.sessions) == (0.125, 2)
+    canary.withdraw(rig.root, "two_tower")
+    rig.look()
+    gc.collect()
+    assert (rig.swapper.canaries, gone()) == ({}, None)
+    assert rig.swapper.models["two_tower"] is live
+    assert rig.swapper.status()[0].canary_version == ""
+
+
+def test_what_was_loaded_for_its_trial_is_not_loaded_for_the_next_ones(rig: Rig) -> None:
+    rig.serve("v000001")
+    for number in (2, 3):
+        rig.write(0, number=number)
+        rig.try_out(f"v00000{number}")
+        assert rig.swapper.canaries["two_tower"].model.manifest.version == f"v00000{number}"
+    assert rig.sessions == 3
+
+
+def damaged_tower(rig: Rig) -> None:
+    rig.write(0, number=2)
+    rig.damage("v000002/tower.onnx")
+    rig.try_out("v000002")
+
+
+def missing(rig: Rig) -> None:
+    rig.try_out("v000009")
+
+
+def empty(rig: Rig) -> None:
+    snapshot.write(rig.root, make_snapshot(number=2, rows=0))
+    rig.try_out("v000002")
+
+
+def damaged_pointer(rig: Rig) -> None:
+    (rig.root / "two_tower" / "CANARY").write_text("{")
+    rig.look()
+
+
+def pointer_away(rig: Rig) -> None:
+    (rig.root / "two_tower" / "CANARY").mkdir()
+    rig.look()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (damaged_tower, "v000002 is not on trial here: Snapshot two_tower/v000002: tower.onnx does not match"),
+        (missing, "v000009 is not on trial here: Snapshot two_tower/v000009 has no readable manifest.json."),
+        (empty, "v000002 is not on trial here: The catalogue of snapshot two_tower/v000002 is empty."),
+        (damaged_pointer, "Nothing is on trial: two_tower/CANARY cannot be read."),
+        (pointer_away, "Nothing is on trial: two_tower/CANARY cannot be read."),
+    ],
+)
+def test_what_cannot_be_tried_is_told_once_and_leaves_what_is_live(
+    rig: Rig, wrong: Callable[[Rig], None], why: str
+) -> None:
+    live = rig.serve("v000001")
+    wrong(rig)
+    assert (rig.swapper.models["two_tower"], rig.swapper.canaries) == (live, {})
+    (status,) = rig.swapper.status()
+    assert status.error.startswith(why)
+    assert (status.canary_version, status.canary_share) == ("", 0)
+    assert rig.swapper.serves_live("two_tower")
+    assert rig.value("serving_failed_loads_total") == 1
+    path = rig.root / "two_tower" / "CANARY"
+    path.rmdir() if path.is_dir() else path.unlink()
+    rig.look()
+    assert rig.swapper.status()[0].error == ""
+
+
+def test_a_delta_that_cannot_be_applied_leaves_what_is_on_trial(rig: Rig) -> None:
+    rig.serve("v000001")
+    rig.write(0, 1, number=2)
+    rig.try_out("v000002")
+    before = rig.swapper.canaries["two_tower"].model
+    rig.damage("v000002+001/item_ids.npy")
+    rig.try_out("v000002+001")
+    assert rig.swapper.canaries["two_tower"].model is before
+    (status,) = rig.swapper.status()
+    assert (status.canary_version, "v000002+001 is not on trial here" in status.error) == ("v000002", True)
+
+
+def test_a_pointer_that_is_damaged_during_a_trial_ends_it_here_until_it_can_be_read(rig: Rig) -> None:
+    rig.serve("v000001")
+    rig.write(0, number=2)
+    rig.try_out("v000002")
+    damaged_pointer(rig)
+    assert rig.swapper.canaries == {}
+    rig.try_out("v000002")
+    assert rig.swapper.canaries["two_tower"].model.manifest.version == "v000002"
+
+
+def test_what_failed_on_trial_is_tried_once_more_when_it_goes_live(rig: Rig) -> None:
+    rig.serve("v000001")
+    rig.write(0, number=2)
+    path = rig.root / "two_tower" / "v000002" / "tower.onnx"
+    path.rename(path.with_name("away"))
+    rig.try_out("v000002")
+    path.with_name("away").rename(path)
+    rig.look()
+    assert rig.swapper.canaries == {}, "once while CANARY names it"
+    assert canary.promote(rig.root, "two_tower", "v000002")
+    rig.look()
+    assert rig.swapper.models["two_tower"].manifest.version == "v000002"
+    assert rig.swapper.status()[0].error == ""

@@ -11,9 +11,10 @@ from benchmarks.serving.rig import rig
 from benchmarks.serving.shots import Requests, Shot, figures, generator, replies_of, requests_of
 from benchmarks.serving.soak import growth
 from benchmarks.serving.swaps import seen
-from benchmarks.serving.versions import MODEL, Checker, Swap
+from benchmarks.serving.versions import MODEL, Checker, Line, Swap
 from benchmarks.serving.world import NOW_MS, World, full
-from contracts.snapshots import snapshot
+from contracts.snapshots import canary, snapshot
+from contracts.snapshots.canary import Canary
 from contracts.snapshots.snapshot import version_name
 from contracts.wire.recall_pb2 import RecallReply
 
@@ -151,3 +152,14 @@ def test_a_replica_under_load_answers_from_the_versions_that_it_names(tmp_path: 
         assert checker.mixed(renamed, user)  # another version's index
         other = next(each for each in range(1, world.users + 1) if each != user)
         assert checker.mixed(reply, other)  # another tower would show in the vector, as another user does
+
+
+def test_with_a_share_versions_are_tried_before_they_go_live_and_every_other_trial_ends_badly(tmp_path: Path) -> None:
+    with rig(World(items=400, users=30), tmp_path) as made:
+        line = Line(made, 0.1, share=0.5)
+        states = []
+        with made.replicas((MODEL, MODEL)) as replicas:
+            for _ in range(3):
+                line.swap(replicas)
+                states.append((snapshot.live(made.snapshots, MODEL), canary.on_trial(made.snapshots, MODEL)))
+    assert states == [("v000001", None), ("v000001", Canary("v000002", 0.5)), ("v000002+001", None)]
