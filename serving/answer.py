@@ -163,8 +163,9 @@ def _draft(
     own = models.get(source)
     if own is None:
         return NoAnswer(f"no snapshot of {definition.model} or of the control's model is loaded yet")
-    if canaries and source == definition.model and source in canaries and canaries[source].answers(request.user_id):
-        own = canaries[source].model
+    on_trial = canaries.get(source) if canaries and source == definition.model else None
+    if on_trial is not None and on_trial.answers(request.user_id, request.time_ms):
+        own = on_trial.model
     if not own.items:
         return NoAnswer(f"the catalogue of snapshot {own.manifest.version} is empty")
     nothing_known = request.row is None and not request.recent

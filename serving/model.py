@@ -152,14 +152,14 @@ class LoadedModel:
 
 
 class OnTrial(NamedTuple):
-    """A snapshot that some users try, ready to answer, and which users these are."""
+    """A snapshot that answers some requests, ready for them, and which requests these are."""
 
     model: LoadedModel
     canary: Canary
 
-    def answers(self, user_id: int) -> bool:
-        """Whether it answers a user."""
-        return canary.answers(self.model.manifest.model, self.canary, user_id)
+    def answers(self, user_id: int, time_ms: int) -> bool:
+        """Whether it answers a user's request at an event time."""
+        return canary.answers(self.model.manifest.model, self.canary, user_id, time_ms)
 
 
 def _allowed(want: Want, ids: Sequence[int], scores: Sequence[float], vector: Floats | None) -> Candidates:

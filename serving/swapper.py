@@ -166,8 +166,8 @@ class Swapper:
         self._metrics.sequence.labels(name).set(version.sequence)
 
     def _try_out(self, name: str, model: LoadedModel) -> None:
-        """From now on a share of the users is answered from it."""
-        self.canaries[name] = OnTrial(model, Canary(model.manifest.version, self._trials[name].share))
+        """From now on a share of the requests is answered from it."""
+        self.canaries[name] = OnTrial(model, self._trials[name]._replace(version=model.manifest.version))
 
     def _tell_trials(self) -> None:
         for name in self.names:

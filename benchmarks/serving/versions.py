@@ -116,7 +116,7 @@ class Line:
     def _try_out(self, version: str, replicas: Iterable[Replica], deadline_s: float) -> None:
         """Put a version on trial; with a delta the trial ends."""
         root = self._rig.snapshots
-        canary.try_out(root, MODEL, Canary(version, self._share))
+        canary.try_out(root, MODEL, Canary(version, self._share, version))
         wait_for(replicas, lambda says: says.canary_version == version, deadline_s)
         if "+" not in version:
             return

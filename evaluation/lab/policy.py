@@ -13,13 +13,13 @@ import numpy as np
 from abtest.assignment.assign import assign
 from contracts.config.settings import Experiment, KafkaSettings, Settings, TrainerSettings
 from contracts.features import Ints, rows_of
-from contracts.snapshots.canary import Canary, answers, trial_of
+from contracts.snapshots.canary import trial_of
 from contracts.snapshots.delta import Delta
 from contracts.wire.events_pb2 import Example, Exposure, Item
 from contracts.wire.recall_pb2 import Context, RecalledItem, RecallReply, RecallRequest
-from serving.answer import Answer, FeaturedRequest, NoAnswer, answer
+from serving.answer import FeaturedRequest, NoAnswer, answer
 from serving.answerer import reply_to
-from serving.model import LoadedModel
+from serving.model import LoadedModel, OnTrial
 from trainer.data.catalogue import Announced
 from trainer.engine import Engine, Move
 from trainer.meters import Meters
@@ -101,7 +101,7 @@ class Learned:
         self._experiment = settings.experiment
         self._engine = Engine(settings, Meters())
         self._served: dict[str, LoadedModel] = {}
-        self._on_trial: tuple[Canary, LoadedModel] | None = None
+        self._on_trial: dict[str, OnTrial] = {}
         self._frozen, self._begun = frozen, False
         self._now_ms = 0
         self._items = self._examples = self._exposures = 0
@@ -137,31 +137,14 @@ class Learned:
             raise LabError(f"The warm-up gave {self._name} too little to learn from: it has nothing to serve.")
 
     def answer(self, asked: Sequence[Asked]) -> list[RecallReply]:
+        featured = [each.featured for each in asked]
+        answers = answer(self._experiment, self._served, featured, lambda _time_ms: None, self._on_trial)
         replies = []
-        for each, answered in zip(asked, self._answers([each.featured for each in asked]), strict=True):
+        for each, answered in zip(asked, answers, strict=True):
             if isinstance(answered, NoAnswer):
                 raise LabError(f"{self._name} cannot answer: {answered}.")
             replies.append(reply_to(each.request, answered))
         return replies
-
-    def _answers(self, asked: Sequence[FeaturedRequest]) -> list[Answer | NoAnswer]:
-        tried = [
-            self._on_trial is not None and answers(self._name, self._on_trial[0], each.user_id, each.time_ms)
-            for each in asked
-        ]
-        on_trial: dict[str, LoadedModel] = {self._name: self._on_trial[1]} if self._on_trial else {}
-        found = {
-            side: iter(
-                answer(
-                    self._experiment,
-                    on_trial if side else self._served,
-                    [each for each, theirs in zip(asked, tried, strict=True) if theirs is side],
-                    lambda _time_ms: None,
-                )
-            )
-            for side in (True, False)
-        }
-        return [next(found[side]) for side in tried]
 
     def _publish(self, moves: Sequence[Move]) -> None:
         """As the trainer's publisher and a replica's swapper do it, without the disk between them."""
@@ -176,20 +159,20 @@ class Learned:
                 continue
             trial = trial_of(manifest)
             if isinstance(move, Delta):
-                before = self._on_trial[1] if trial and self._on_trial else self._served[self._name]
+                before = self._on_trial[self._name].model if trial else self._served[self._name]
                 loaded = before.updated([move])
             else:
                 loaded = LoadedModel(move)
             if trial:
-                self._on_trial = trial, loaded
+                self._on_trial[self._name] = OnTrial(loaded, trial)
             else:
                 self._served[self._name] = loaded
 
     def _end(self, ended: Ended) -> None:
         """All get what was on trial, or nobody does; its publications are then among those that were held."""
-        if ended.promoted and self._on_trial is not None:
-            self._served[self._name] = self._on_trial[1]
-        self._on_trial = None
+        tried = self._on_trial.pop(self._name)
+        if ended.promoted:
+            self._served[self._name] = tried.model
         if not ended.promoted:
             self.published = [
                 each._replace(passed=False, reason=ended.reason)

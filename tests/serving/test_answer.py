@@ -196,7 +196,7 @@ def test_an_arm_whose_sources_leave_out_its_model_or_repeat_one_is_refused() -> 
         Arm(weight=1, model="t2diff", sources=(T2DIFF, T2DIFF))
 
 
-TRIED = Canary("v000007", 0.5)
+TRIED = Canary("v000007", 0.5, "v000007")
 ON_TRIAL = {
     name: OnTrial(LoadedModel(make_snapshot(name, number=7, scale=-1.0)), TRIED) for name in ("two_tower", "t2diff")
 }
@@ -204,7 +204,7 @@ TRIES, TRIES_NOT = (
     next(
         user
         for user in range(1, 1000)
-        if assign(PLAIN, user, 150).arm == "treatment" and canary.answers("t2diff", TRIED, user) is tries
+        if assign(PLAIN, user, 150).arm == "treatment" and canary.answers("t2diff", TRIED, user, 150) is tries
     )
     for tries in (True, False)
 )
@@ -236,7 +236,9 @@ def test_other_sources_are_what_is_live_and_what_is_popular_is_as_the_own_model_
 def test_what_stands_in_for_a_missing_model_is_what_is_live() -> None:
     control = {"two_tower": BOTH["two_tower"]}
     both = next(
-        u for u in range(1, 1000) if canary.answers("two_tower", TRIED, u) and assign(PLAIN, u, 150).arm == "treatment"
+        u
+        for u in range(1, 1000)
+        if canary.answers("two_tower", TRIED, u, 150) and assign(PLAIN, u, 150).arm == "treatment"
     )
     assert versions(PLAIN, both, models=control) == [("two_tower", "v000001")]
 
@@ -253,7 +255,7 @@ def test_users_of_a_batch_are_divided_as_the_trial_says_and_the_answers_are_thos
     for each, found in zip(asks, together, strict=True):
         assert isinstance(found, Answer)
         model = {"treatment": "t2diff", "control": "two_tower"}[found.arm]
-        tries = canary.answers(model, TRIED, each.user_id)
+        tries = canary.answers(model, TRIED, each.user_id, 150)
         tried.add((model, tries))
         expected = ON_TRIAL[model].model if tries else BOTH[model]
         assert found.model is expected

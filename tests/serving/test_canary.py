@@ -15,7 +15,14 @@ from contracts.config.settings import KafkaSettings
 from contracts.snapshots import canary, delta, retention, snapshot
 from contracts.snapshots.canary import Canary, answers
 from contracts.snapshots.snapshot import Version, version_name
-from contracts.wire.recall_pb2 import ModelStatus, RecallBatchRequest, RecallReply, RecallRequest, StatusRequest
+from contracts.wire.recall_pb2 import (
+    Context,
+    ModelStatus,
+    RecallBatchRequest,
+    RecallReply,
+    RecallRequest,
+    StatusRequest,
+)
 from driftline.inspect.metrics import read_metrics
 from feature_repo.store import UserRow, UserSequences
 from tests.serving.replica_cases import Replica, running
@@ -24,7 +31,8 @@ from tests.serving.serving_cases import make_delta, make_snapshot
 
 MODEL = "two_tower"
 USERS = range(1, 61)
-HALF = Canary("v000002", 0.5)
+AT_MS = 1000  # of all requests, as `Replica.recall` has it
+HALF = Canary("v000002", 0.5, "v000002")
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def versions(replica: Replica) -> dict[int, str]:
 
 
 def divided(tried: Canary, live: str) -> dict[int, str]:
-    return {user: tried.version if answers(MODEL, tried, user) else live for user in USERS}
+    return {user: tried.version if answers(MODEL, tried, user, AT_MS) else live for user in USERS}
 
 
 def everybody(version: str) -> dict[int, str]:
@@ -113,7 +121,7 @@ def test_a_share_of_the_users_tries_it_and_a_good_end_gives_it_to_all_without_a_
     found = {user: reply.snapshot_version for user, reply in during.items()}
     assert found == divided(HALF, "v000001")
     assert set(found.values()) == {"v000001", "v000002"}
-    requests = [RecallRequest(user_id=user, k=3) for user in USERS]
+    requests = [RecallRequest(user_id=user, k=3, context=Context(time_ms=AT_MS)) for user in USERS]
     batch = replica.stub.RecallBatch(RecallBatchRequest(requests=requests), timeout=10).outcomes
     assert [each.reply.snapshot_version for each in batch] == list(found.values())
 
@@ -150,7 +158,7 @@ def test_a_bad_end_gives_what_is_live_to_all_and_so_does_a_rollback(replica: Rep
     until(lambda: status(replica).canary_version == "")
     assert versions(replica) == everybody("v000001")
 
-    third = Canary("v000003", 0.25)
+    third = Canary("v000003", 0.25, "v000003")
     try_out(replica, third)
     assert versions(replica) == divided(third, "v000001")
     retention.roll_back(replica.settings.snapshots, MODEL, "v000001", "complaints")
@@ -163,10 +171,10 @@ def test_deltas_on_a_snapshot_on_trial_stay_with_those_who_have_it(replica: Repl
     try_out(replica, HALF)
     made = make_delta(number=2)
     delta.write(replica.settings.snapshots, replace(made, manifest=replace(made.manifest, sampling_seed=2)))
-    try_out(replica, Canary("v000002+001", 0.5))
+    try_out(replica, Canary("v000002+001", 0.5, "v000002"))
     found = {user: replica.recall(user, 9) for user in USERS}
     assert {user: reply.snapshot_version for user, reply in found.items()} == divided(
-        Canary("v000002+001", 0.5), "v000001"
+        Canary("v000002+001", 0.5, "v000002"), "v000001"
     )
     for reply in found.values():
         assert (101 in {item.item_id for item in reply.items}) is (reply.snapshot_version == "v000002+001")
@@ -183,7 +191,7 @@ def test_what_cannot_be_tried_leaves_what_is_live_to_all_and_the_replica_healthy
     assert healthy(replica)
 
     write(replica, 3)
-    try_out(replica, Canary("v000003", 0.5))
+    try_out(replica, Canary("v000003", 0.5, "v000003"))
     assert status(replica).error == ""
     (home / "CANARY").write_text('{"version": "v0000')
     until(lambda: "two_tower/CANARY cannot be read" in status(replica).error)
@@ -242,7 +250,7 @@ def end_in_turn(root: Path, number: int) -> bool:
 
 
 def test_no_answer_fails_or_is_mixed_while_trials_come_and_go(replica: Replica) -> None:
-    tried = [Canary(version_name(number), 0.5) for number in range(2, 14)]
+    tried = [Canary(version_name(number), 0.5, version_name(number)) for number in range(2, 14)]
     ended_badly = []
     with Load(replica) as load:
         for number, each in enumerate(tried, start=2):
@@ -259,4 +267,4 @@ def test_no_answer_fails_or_is_mixed_while_trials_come_and_go(replica: Replica) 
     assert len(ended_badly) == 8
     for each in ended_badly:
         who = {user for user, reply in load.replies if reply.snapshot_version == each.version}
-        assert who == {user for user in USERS if answers(MODEL, each, user)}
+        assert who == {user for user in USERS if answers(MODEL, each, user, AT_MS)}

@@ -67,7 +67,8 @@ class Rig:
 
     def try_out(self, version: str, share: float = 0.5) -> None:
         """Put a version on trial, whatever it is, and let the swapper look twice."""
-        (self.root / "two_tower" / "CANARY").write_text(json.dumps({"version": version, "share": share}))
+        pointer = {"version": version, "share": share, "group": version.partition("+")[0]}
+        (self.root / "two_tower" / "CANARY").write_text(json.dumps(pointer))
         self.look()
 
     def look(self) -> None:
@@ -198,7 +199,7 @@ def test_what_is_on_trial_is_loaded_beside_what_is_live_and_moves_over_without_a
     rig.write(0, 1, number=2)
     rig.try_out("v000002", 0.25)
     assert rig.swapper.models["two_tower"] is live
-    assert rig.swapper.canaries["two_tower"].canary == Canary("v000002", 0.25)
+    assert rig.swapper.canaries["two_tower"].canary == Canary("v000002", 0.25, "v000002")
     (status,) = rig.swapper.status()
     assert (status.snapshot_version, status.canary_version, status.canary_share) == ("v000001+001", "v000002", 0.25)
     assert (rig.value("serving_snapshot_version"), rig.value("serving_snapshot_delta")) == (1, 1)
@@ -207,7 +208,7 @@ def test_what_is_on_trial_is_loaded_beside_what_is_live_and_moves_over_without_a
     rig.damage("v000002/tower.onnx")  # from here on nothing that has it can be read
     rig.try_out("v000002+001", 0.5)
     tried = rig.swapper.canaries["two_tower"]
-    assert (tried.model.manifest.version, tried.canary) == ("v000002+001", Canary("v000002+001", 0.5))
+    assert (tried.model.manifest.version, tried.canary) == ("v000002+001", Canary("v000002+001", 0.5, "v000002"))
     assert canary.promote(rig.root, "two_tower", "v000002+001")
     rig.look()
     assert rig.swapper.models["two_tower"] is tried.model

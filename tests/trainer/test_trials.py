@@ -43,7 +43,7 @@ class Visitors:
             self.now_ms += MINUTE_MS // 6
             user, request = 1 + self.requests % USERS, f"r{self.requests}"
             on_trial = canary.on_trial(self.root, "two_tower")
-            tried = on_trial is not None and answers("two_tower", on_trial, user)
+            tried = on_trial is not None and answers("two_tower", on_trial, user, self.now_ms)
             version = on_trial.version if on_trial and tried else live(self.root, "two_tower")
             if version is not None:
                 self.rig.log.append(EXPOSURES[user % 2], page(user, version, request, self.now_ms), self.now_ms)
@@ -61,7 +61,7 @@ class Visitors:
 
 
 def settings_of(root: Path) -> Settings:
-    return small_settings(root, models=("two_tower",), gate={"canary": {"items": 400}})
+    return small_settings(root, models=("two_tower",), gate={"canary": {"items": 400, "least_items": 200}})
 
 
 def test_what_is_on_trial_goes_live_when_nothing_is_against_it(tmp_path: Path, make_rig: MakeRig) -> None:

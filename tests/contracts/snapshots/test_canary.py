@@ -14,22 +14,22 @@ USERS = range(1, 20_001)
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_a_share_of_the_users_is_answered(share: float) -> None:
-    tried = sum(answers("two_tower", Canary("v000001", share, "v000001"), user) for user in USERS)
+    tried = sum(answers("two_tower", Canary("v000001", share, "v000001"), user, 0) for user in USERS)
     expected = share * len(USERS)
     assert abs(tried - expected) < 4 * (expected * (1 - share)) ** 0.5
 
 
 def test_who_tries_one_stays_while_the_share_grows_and_with_its_deltas() -> None:
     few, more = Canary("v000001", 0.1, "v000001"), Canary("v000001+004", 0.3, "v000001")
-    assert all(answers("two_tower", more, user) for user in USERS if answers("two_tower", few, user))
+    assert all(answers("two_tower", more, user, 0) for user in USERS if answers("two_tower", few, user, 0))
 
 
 @pytest.mark.parametrize("other", [("t2diff", "v000001"), ("two_tower", "v000002")])
 def test_each_snapshot_of_each_model_is_tried_by_users_of_its_own(other: tuple[str, str]) -> None:
     model, version = other
     both = sum(
-        answers("two_tower", Canary("v000001", 0.5, "v000001"), user)
-        and answers(model, Canary(version, 0.5, version.partition("+")[0]), user)
+        answers("two_tower", Canary("v000001", 0.5, "v000001"), user, 0)
+        and answers(model, Canary(version, 0.5, version.partition("+")[0]), user, 0)
         for user in USERS
     )
     assert abs(both - len(USERS) / 4) < 4 * (len(USERS) * 3 / 16) ** 0.5
