@@ -41,12 +41,12 @@ class ServingMetrics:
         )
         self.canary_version = Gauge(
             "serving_canary_version",
-            "Number of the snapshot that some users are answered from to try it; 0: none",
+            "Number of the snapshot that some requests are answered from to try it; 0: none",
             ["model"],
             registry=self.registry,
         )
         self.canary_share = Gauge(
-            "serving_canary_share", "Share of users that it answers; 0: none", ["model"], registry=self.registry
+            "serving_canary_share", "Share of requests that it answers; 0: none", ["model"], registry=self.registry
         )
         self.published = Gauge(
             "serving_snapshot_published_timestamp_seconds",

@@ -3,9 +3,9 @@
     <root>/<model>/CANARY             a JSON object, `version`, `share` and `group`: what some are answered from
                    <version>/TRIAL    a JSON object, `promoted` and `reason`: how a full snapshot's trial has ended
 
-The trainer moves it, replicas read it. Which requests it answers is a function of the user, the request's time and the
-group, which is the first version on trial: every replica decides alike. Requests are divided, not users, so that a user
-who comes back is compared with himself.
+The trainer moves it, replicas read it. Which requests it answers is a function of the user, the minute and the group,
+which is the first version on trial: every replica decides alike, and who asks again at once gets the same. Requests are
+divided, not users, so that a user who comes back is compared with himself.
 """
 
 import json
@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from contracts.runtime.clock import MINUTE_MS
 from contracts.runtime.durable import replace_file, sync_directory
 from contracts.snapshots.snapshot import HELD, MANIFEST, Manifest, SnapshotError, Version, exclusive, publish
 
@@ -41,11 +42,11 @@ def answers(model: str, canary: Canary, user_id: int, time_ms: int) -> bool:
 
     >>> tried = Canary("v000007", 0.5, "v000007")
     >>> sum(answers("two_tower", tried, user, 0) for user in range(1000))
-    492
+    496
     >>> answers("two_tower", tried, 3, 0) == answers("two_tower", Canary("v000007+002", 0.5, "v000007"), 3, 0)
     True
     """
-    digest = blake2b(f"canary:{model}:{canary.group}:{user_id}:{time_ms}".encode(), digest_size=8).digest()
+    digest = blake2b(f"canary:{model}:{canary.group}:{user_id}:{time_ms // MINUTE_MS}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < canary.share * _SPACE
 
 

@@ -86,7 +86,7 @@ def status(
     """Show what replicas serve, and what they could not load and why.
 
     `serves` is the snapshot that answers, `live` the one that the trainer's pointer names, `on trial` the one that so
-    large a share of the users is answered from to try it. Exit code 1 where a replica does not answer.
+    large a share of the requests is answered from to try it. Exit code 1 where a replica does not answer.
     """
     from serving.client import RecallError
 

@@ -52,7 +52,7 @@ def list_snapshots(
     """List snapshots, the newest last.
 
     A delta, such as v000010+003, holds the items that have moved since the one before; its base is v000010. `held` says
-    that LIVE stays where it is until `release`; `on trial` that so large a share of the users is answered from it
+    that LIVE stays where it is until `release`; `on trial` that so large a share of the requests is answered from it
     first; `rejected` that the gate has refused the snapshot; `rolled back` that its trial has ended badly, and why.
     """
     root = load(settings).snapshots
@@ -350,7 +350,7 @@ def _trial(trial: "Trial | None") -> str:
 
 
 def _states(entry: "Entry") -> str:
-    """What it is, in words: for which share of the users it is on trial, and why it was rolled back."""
+    """What it is, in words: for which share of the requests it is on trial, and why it was rolled back."""
     said = {"on trial": f"on trial for {entry.share or 0:.0%}"}
     if not entry.version.sequence:
         said["rolled back"] = _trial(entry.trial)
