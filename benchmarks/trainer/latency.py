@@ -4,9 +4,10 @@
 
 The sender notes when it sent each example, and where in the log it lies. The replica is asked all the time, a user of
 each arm in turn, which version answers; its manifest says up to which offsets it has learned. So it is known of every
-example, not of a sample, when it was first served: in item vectors by any version, in the user tower by a full
-snapshot. The answer that shows it is the moment, so figures are too large by up to one round of asking
-(`asked_every_s`).
+example, not of a sample, when it first answered a request (`tried_…`), and when it answered all that are on no trial
+(`served_…`, by the replica's Status): in item vectors by any version, in the user tower by a full snapshot. Figures are
+too large by up to one round of asking (`asked_every_s`). Beside that, users who are drawn at random ask for `--recalls`
+pages a second: trials of snapshots end by what was shown.
 
 The sender never waits for the trainer, so one that is too slow falls behind, and its figures say so: `lag` counts
 examples that are sent and not yet tested. It goes on at its pace after the measured time until all that was sent in it
@@ -33,7 +34,7 @@ import psutil
 
 from abtest.assignment.assign import assign
 from benchmarks.crowd import Crowd, catalogue, dated, examples
-from benchmarks.trainer.served import Sender, Watch, quantiles, waits
+from benchmarks.trainer.served import Sender, Visitors, Watch, quantiles, waits
 from contracts.config.settings import Arm, Experiment, GateSettings, KafkaSettings, Settings, TrainerSettings, dump
 from contracts.kafka import bus
 from contracts.runtime.clock import SystemClock
@@ -47,7 +48,14 @@ from trainer.engine import choose_device
 
 BEAT_S = 1.0
 READY_S, DRAIN_S = 300.0, 120.0  # for the first snapshots, and for the last examples to be served
-SHOWN = ("served_vectors_p50_s", "served_vectors_p99_s", "served_tower_p50_s", "served_tower_p99_s")
+SHOWN = (
+    "tried_vectors_p99_s",
+    "tried_tower_p99_s",
+    "served_vectors_p50_s",
+    "served_vectors_p99_s",
+    "served_tower_p50_s",
+    "served_tower_p99_s",
+)
 
 
 def settings_for(kafka: KafkaSettings, directory: Path, options: argparse.Namespace) -> Settings:
@@ -62,11 +70,11 @@ def settings_for(kafka: KafkaSettings, directory: Path, options: argparse.Namesp
             publish_every_s=options.publish_every,
             deltas_every_s=options.deltas_every,
             checkpoint_every_examples=options.checkpoint_every,
-            gate=GateSettings(anchor=options.anchor, enabled=not options.no_gate),
+            gate=GateSettings(judge=options.judge, anchor=options.anchor, enabled=not options.no_gate),
             device=options.device,
             threads=options.threads,
         ),
-        experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=2**50, arms=arms, control="control"),
+        experiment=Experiment(name="e", salt="s", start_ms=0, end_ms=2**42, arms=arms, control="control"),
     )
 
 
@@ -119,24 +127,32 @@ class Run:
     """One run, from the first example to the last answer."""
 
     def __init__(
-        self, settings: Settings, supervisor: Supervisor, sender: Sender, watch: Watch, trainer: Child
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        sender: Sender,
+        watch: Watch,
+        visitors: Visitors,
+        trainer: Child,
     ) -> None:
         self._clock = SystemClock()
         self._models = settings.trainer.models
-        self._supervisor, self._sender, self._watch = supervisor, sender, watch
+        self._supervisor, self._sender, self._watch, self._visitors = supervisor, sender, watch, visitors
         self._port = int(str(trainer.facts["metrics_port"]))
         self._threads: list[Future[None]] = []
         self._pause = threading.Event()
 
     def measure(self, warm_up_s: float, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
         """Warm up, measure, wait until what was sent is served, and tell."""
-        with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        with ThreadPoolExecutor(3) as pool, ExitStack() as stack:
             stack.callback(self._sender.stop.set)
             stack.callback(self._watch.stop.set)
-            self._threads = [pool.submit(self._sender.run), pool.submit(self._watch.run)]
+            stack.callback(self._visitors.stop.set)
+            self._threads = [pool.submit(part.run) for part in (self._sender, self._watch)]
             say("warming up")
             begun_s = self._clock.elapsed_s()
-            self._until(lambda: all(self._watch.seen[model] for model in self._models), READY_S)
+            self._until(lambda: all(self._watch.live[model] for model in self._models), READY_S)
+            self._threads.append(pool.submit(self._visitors.run))
             self._until(lambda: self._clock.elapsed_s() - begun_s >= warm_up_s, warm_up_s + READY_S)
             first = self._read()
             say(f"measuring; {first.lag:,} examples behind")
@@ -157,11 +173,12 @@ class Run:
         models: dict[str, dict[str, Any]] = {}
         for model in self._models:
             sent, figures = self._sender.log(model), models.setdefault(model, {})
-            for what in ("vectors", "tower"):
-                served = [(live.at_s, getattr(live, what)) for live in self._watch.seen[model]]
-                waited_s = waits(sent, served, first.at_s, last.at_s)
-                figures |= {f"served_{what}_{name}_s": value for name, value in quantiles(waited_s).items()}
-                figures[f"never_served_{what}"] = int(np.isinf(waited_s).sum())
+            for kind, seen in (("tried", self._watch.seen), ("served", self._watch.live)):
+                for what in ("vectors", "tower"):
+                    served = [(live.at_s, getattr(live, what)) for live in seen[model]]
+                    waited_s = waits(sent, served, first.at_s, last.at_s)
+                    figures |= {f"{kind}_{what}_{name}_s": value for name, value in quantiles(waited_s).items()}
+                    figures[f"never_{kind}_{what}"] = int(np.isinf(waited_s).sum())
             figures["examples"] = int(waited_s.size)
             figures["went_live"] = {
                 kind: int(self._grown(first, last, "trainer_snapshots_published_total", model=model, kind=kind))
@@ -274,7 +291,9 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, An
         supervisor.wait_ready([trainer, replica])
         sender = Sender(kafka, crowd, options.rate, None if options.outside else settings.experiment, clock)
         watch = Watch(f"127.0.0.1:{replica.facts['port']}", users, settings.snapshots, clock)
-        figures = Run(settings, supervisor, sender, watch, trainer).measure(options.warm_up, options.seconds, say)
+        crowd_asking = Visitors(f"127.0.0.1:{replica.facts['port']}", crowd, options.recalls)
+        whole = Run(settings, supervisor, sender, watch, crowd_asking, trainer)
+        figures = whole.measure(options.warm_up, options.seconds, say)
         model = settings.trainer.model
     return {
         **{name: figures.pop(name) for name in SHOWN},
@@ -283,6 +302,8 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, An
         "kept_up": figures["lag_at_end"] <= options.rate * options.deltas_every,
         **figures,
         "broker": options.broker,
+        "recalls": options.recalls,
+        "judge": options.judge,
         "in_an_experiment": not options.outside,
         "publish_every_s": options.publish_every,
         "deltas_every_s": options.deltas_every,
@@ -305,7 +326,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warm-up", type=float, default=60, help="seconds before that at least")
     parser.add_argument("--publish-every", type=float, default=12, help="seconds between snapshots")
     parser.add_argument("--deltas-every", type=float, default=4, help="seconds between deltas")
-    parser.add_argument("--anchor", type=int, default=1000, help="`trainer.gate.anchor`")
+    parser.add_argument("--recalls", type=int, default=400, help="pages that users ask for a second")
+    parser.add_argument("--judge", choices=["canary", "recall"], default="canary", help="`trainer.gate.judge`")
+    parser.add_argument("--anchor", type=int, default=1000, help="`trainer.gate.anchor`, of the judge by recall")
     parser.add_argument("--no-gate", action="store_true", help="let everything go live: what the path itself takes")
     parser.add_argument("--checkpoint-every", type=int, default=2000, help="`trainer.checkpoint_every_examples`")
     parser.add_argument("--items", type=int, default=10_000)

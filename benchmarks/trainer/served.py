@@ -17,12 +17,14 @@ from contracts.features import Floats, Ints
 from contracts.kafka import bus
 from contracts.runtime.clock import Clock
 from contracts.snapshots.snapshot import Version, read_manifest
-from contracts.wire.recall_pb2 import RecallRequest
+from contracts.wire.recall_pb2 import RecallBatchRequest, RecallRequest, StatusRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 
 TICK_S = 0.01  # of the sender
 ASK_S = 0.06  # between two rounds of asking
 LONGEST_S = 10.0  # that an answer may take
+BATCH_S = 0.2  # of visitors whose pages are asked for together
+PAGE = 4  # items
 
 
 class Sent(NamedTuple):
@@ -141,6 +143,33 @@ class Sender:
         return out
 
 
+class Visitors:
+    """Asks a replica for pages at a pace, in batches, for users who are drawn anew; `run` is for a thread of its own.
+
+    A trial of a snapshot ends by what was shown, so how soon one goes live depends on how many pages are asked for.
+    """
+
+    def __init__(self, address: str, crowd: Crowd, rate: int) -> None:
+        """`rate`: pages a second."""
+        self._address, self._users, self._rate = address, crowd.users, rate
+        self.asked = 0
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Ask until told to stop."""
+        draw = np.random.default_rng(0)
+        size = max(1, min(100, int(self._rate * BATCH_S)))
+        with grpc.insecure_channel(self._address) as channel:
+            stub = RecallServiceStub(channel)
+            while self._rate and not self.stop.wait(size / self._rate):
+                users = draw.integers(1, self._users + 1, size).tolist()
+                stub.RecallBatch(
+                    RecallBatchRequest(requests=[RecallRequest(user_id=user, k=PAGE) for user in users]),
+                    timeout=LONGEST_S,
+                )
+                self.asked += size
+
+
 class Watch:
     """Asks a replica for each model what answers, all the time; `run` is for a thread of its own."""
 
@@ -158,7 +187,8 @@ class Watch:
         self._users = users
         self._snapshots = snapshots
         self._clock = clock
-        self.seen: dict[str, list[Live]] = {model: [] for model in users}
+        self.seen: dict[str, list[Live]] = {model: [] for model in users}  # what answered
+        self.live: dict[str, list[Live]] = {model: [] for model in users}  # what answers all, trials aside
         self.gaps_s: list[float] = []  # between two answers of one model
         self.stop = threading.Event()
 
@@ -175,12 +205,19 @@ class Watch:
                     at_s = self._clock.elapsed_s()
                     self.gaps_s += [at_s - before[model]] if model in before else []
                     before[model] = at_s
-                    if not self.seen[model] or self.seen[model][-1].version != version:
-                        self.seen[model].append(self._live(model, version, at_s))
+                    self._note(self.seen[model], model, version, at_s)
+                for status in stub.Status(StatusRequest(), timeout=LONGEST_S).models:
+                    if status.snapshot_version:
+                        at_s = self._clock.elapsed_s()
+                        self._note(self.live[status.model], status.model, status.snapshot_version, at_s)
+
+    def _note(self, notes: list[Live], model: str, version: str, at_s: float) -> None:
+        if not notes or notes[-1].version != version:
+            notes.append(self._live(model, version, at_s))
 
     def includes(self, model: str, counts: Mapping[int, int]) -> bool:
         """Whether the tower that was seen last has learned from as many examples of each partition."""
-        seen = self.seen[model]
+        seen = self.live[model]
         return bool(seen) and all(seen[-1].tower.get(number, 0) >= count for number, count in counts.items())
 
     def _ask(self, stub: RecallServiceStub, model: str, user_id: int) -> str | None:
