@@ -32,6 +32,7 @@ class LearnFromOption(StrEnum):
     own = "own"
     diverted = "diverted"
     pooled = "pooled"
+    weighted = "weighted"
 
 
 @dataclass(frozen=True, kw_only=True)
