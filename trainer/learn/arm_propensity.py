@@ -13,13 +13,16 @@ the user's, who has one arm for good, so it would tell the arm and leave nothing
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit, logit
 
 from contracts.config.settings import Arm
 from contracts.features import Floats, Ints
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
 
 HALF_LIFE = 10_000  # examples of the experiment after which one counts half: models and what they show go on changing
 BUCKETS = 1 << 16  # that item ids are hashed into: memory is bounded, whatever comes and goes
@@ -85,20 +88,20 @@ class ArmPropensity:
         self._counts = state["counts"].copy()
         self._coefficients, self._curvature = state["coefficients"].copy(), state["curvature"].copy()
 
-    def _features(self, item_ids: Ints, ranks: Ints) -> Floats:
+    def _features(self, item_ids: Ints, ranks: Ints) -> Doubles:
         """(B, LEVELS + 1): the level of the rank, one of them 1, and the item's log odds beside the traffic's."""
         others, own = self._counts[:, buckets_of(item_ids)]
-        odds: Floats = (own + PSEUDO * self._share) / (others + PSEUDO * (1 - self._share))
+        odds: Doubles = (own + PSEUDO * self._share) / (others + PSEUDO * (1 - self._share))
         levels: Ints = np.clip(np.ceil(np.log2(np.maximum(ranks, 1)) / 2).astype(np.int64), 0, LEVELS - 1)
         return np.column_stack((np.eye(LEVELS)[levels], np.log(odds) - logit(self._share)))
 
-    def _chances(self, features: Floats) -> Floats:
+    def _chances(self, features: Doubles) -> Doubles:
         """P(own arm | example), (B,)."""
         steps = np.clip(logit(self._share) + features @ self._coefficients, -FARTHEST, FARTHEST)
-        chances: Floats = expit(steps)
+        chances: Doubles = expit(steps)
         return chances
 
-    def _learn(self, features: Floats, chances: Floats, is_own: Ints, item_ids: Ints) -> None:
+    def _learn(self, features: Doubles, chances: Doubles, is_own: Ints, item_ids: Ints) -> None:
         """One Newton step, with a curvature that forgets down to the ridge; then count the items."""
         memory = 2.0 ** (-len(is_own) / HALF_LIFE)
         curvature = (features * (chances * (1 - chances))[:, np.newaxis]).T @ features
