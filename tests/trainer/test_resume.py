@@ -16,7 +16,9 @@ from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog, Rig
 
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT = 400
-ALL_STATE = {"model": {"page_loss": 0.5}, "replay": {"batches": 2, "size": 50}, "average": 0.95}
+ALL_STATE = {
+    "model": {"page_loss": 0.5}, "replay": {"batches": 2, "size": 50}, "average": 0.95, "learn_from": "weighted",
+}  # fmt: skip
 
 
 def fill(log: MemoryLog) -> None:
