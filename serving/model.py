@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contracts.features import Floats, Ints, Positives, gather, moment_of, tower_inputs
+from contracts.features import Floats, Ints, Positives, gather, moment_of, rows_of, tower_inputs
 from contracts.snapshots import delta
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.index import Index
@@ -99,6 +99,21 @@ class LoadedModel:
             if len(candidates.item_ids) == want.k or reach >= self.items:
                 return candidates
             reach *= WIDEN
+
+    def allowed(self, want: Want) -> Ints:
+        """The rows of all items that may be returned, (M,); `want.k` does not count."""
+        allowed = np.ones(self.items, bool)
+        seen = rows_of(np.fromiter(want.seen, np.int64, len(want.seen)), self._item_ids)
+        allowed[seen[seen >= 0]] = False
+        rows: Ints = np.flatnonzero(allowed)
+        if want.hidden:
+            rows = rows[[not want.hidden(item) for item in self._item_ids[rows].tolist()]]
+        return rows
+
+    def scored(self, rows: Ints, user_vector: Floats | None) -> Candidates:
+        """Items by their rows, in that order, with the scores that `recall`, or without a vector `popular`, gives."""
+        scores = self._counts[rows] if user_vector is None else self._vectors[rows] @ user_vector
+        return Candidates(self._item_ids[rows].tolist(), scores.tolist(), user_vector)
 
     def user_vectors(self, wants: Sequence[Want]) -> Floats:
         """The users' vectors, (B, d): a function of the snapshot, the user's row and the moment of the request."""
