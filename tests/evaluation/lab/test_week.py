@@ -206,3 +206,23 @@ def test_a_warm_up_that_gives_nothing_to_learn_from_is_one_sentence():
     nothing_fits = StreamSettings(max_event_bytes=1)
     with pytest.raises(LabError, match="too little to learn from"):
         execute(Run(TINY, 0, (replace(plan("online"), stream=nothing_fits),)))
+
+
+def test_a_share_of_the_places_comes_at_random_and_examples_carry_the_propensities():
+    places, chances, carried = 0, [], 0
+
+    def look(event):
+        nonlocal places, carried
+        if isinstance(event, Record) and event.topic == "exposures":
+            shown = Exposure.FromString(event.value)
+            if shown.arm:
+                places += len(shown.items)
+                chances.extend(item.propensity for item in shown.items if item.HasField("propensity"))
+                assert all((item.source == "explore") == item.HasField("propensity") for item in shown.items)
+        elif isinstance(event, Example) and event.arm:
+            carried += any(event.page.propensities)
+
+    execute(Run(TINY, 0, (replace(plan("online"), explore=0.2),)), tap=look)
+    assert len(chances) / places == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / places))
+    assert carried
+    assert all(0.2 / (TINY.items + 1) <= chance <= 0.2 for chance in chances)
