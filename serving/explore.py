@@ -1,9 +1,10 @@
 """Places that are filled at random, so that what is not ranked high is seen by somebody, with the chance of it logged.
 
 Each place of a list is explored by a coin of its own; an explored place gets an item drawn uniformly, without
-replacement, from all M items of the snapshot that the user may get, whatever their ranks. What was ranked fills the
-other places in its order. So every one of these items comes to a given place at random with the chance share / M, its
-propensity, which depends neither on the other places nor on what is ranked.
+replacement, from all M items of the snapshot that the user has not seen, whatever their ranks. What was ranked fills
+the other places in its order, and those whose item nobody gets any more. So every other item comes to a given place at
+random with the chance share / M, its propensity, which depends neither on the other places nor on what is ranked, and
+for which no withdrawn item of a large catalogue has to be counted.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def explore(
     """Fill each place at random with probability `share`; None where none was.
 
     What is drawn is a function of the user, the moment of the request and the snapshot. Where the snapshot has fewer
-    items for the user than the list has places, none is explored.
+    unseen items than the list has places, none is explored.
 
     Args:
         picks: the list as it was ranked.
@@ -48,12 +49,19 @@ def explore(
     at_random = random.random(len(picks)) < share
     if not at_random.any():
         return None
-    rows = model.allowed(want)
+    rows = model.unseen(want)
     if rows.size < len(picks):
         return None
     drawn = model.scored(random.choice(rows, int(at_random.sum()), replace=False), user_vector)
-    taken = set(drawn.item_ids)
+    hidden = want.hidden or (lambda _item: False)
+    found = {
+        place: (item, score, EXPLORE)
+        for place, item, score in zip(np.flatnonzero(at_random).tolist(), drawn.item_ids, drawn.scores, strict=True)
+        if not hidden(item)
+    }
+    if not found:
+        return None
+    taken = {item for item, _, _ in found.values()}
     ranked = iter([pick for pick in picks if pick[0] not in taken])
-    fresh = iter([(*pair, EXPLORE) for pair in zip(drawn.item_ids, drawn.scores, strict=True)])
-    mixed = [next(fresh if is_random else ranked) for is_random in at_random.tolist()]
-    return Explored(mixed, drawn, dict.fromkeys(drawn.item_ids, share / rows.size))
+    mixed = [found[place] if place in found else next(ranked) for place in range(len(picks))]
+    return Explored(mixed, drawn, dict.fromkeys(taken, share / rows.size))

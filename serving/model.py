@@ -100,15 +100,12 @@ class LoadedModel:
                 return candidates
             reach *= WIDEN
 
-    def allowed(self, want: Want) -> Ints:
-        """The rows of all items that may be returned, (M,); `want.k` does not count."""
-        allowed = np.ones(self.items, bool)
+    def unseen(self, want: Want) -> Ints:
+        """The rows of all items that the user has not seen, (M,); hidden ones are among them."""
+        unseen = np.ones(self.items, bool)
         seen = rows_of(np.fromiter(want.seen, np.int64, len(want.seen)), self._item_ids)
-        allowed[seen[seen >= 0]] = False
-        rows: Ints = np.flatnonzero(allowed)
-        if want.hidden:
-            rows = rows[[not want.hidden(item) for item in self._item_ids[rows].tolist()]]
-        return rows
+        unseen[seen[seen >= 0]] = False
+        return np.flatnonzero(unseen)
 
     def scored(self, rows: Ints, user_vector: Floats | None) -> Candidates:
         """Items by their rows, in that order, with the scores that `recall`, or without a vector `popular`, gives."""
