@@ -11,11 +11,13 @@ from itertools import repeat
 import numpy as np
 
 from abtest.assignment.assign import assign
+from contracts.config.experiment import EXPLORE
 from contracts.config.settings import Arm, Experiment
 from contracts.features import Positives, positives
 from feature_repo.row import UserRow
 from serving.blend import Pick, quota, team_draft
 from serving.catalogue import Hides
+from serving.explore import explore
 from serving.model import NOTHING_KEPT, Candidates, LoadedModel, OnTrial, Want
 
 POPULAR = "popular"
@@ -75,6 +77,7 @@ class Answer:
     picks: Sequence[Pick]
     sources: Sequence[Source]
     fallbacks: Sequence[str]  # why the arm's own model and the user's features did not answer alone
+    propensities: Mapping[int, float] = field(default_factory=dict)  # of the items that came to their places at random
 
     @property
     def model(self) -> LoadedModel:
@@ -189,7 +192,13 @@ def _others(
 
 def _finished(draft: _Draft) -> Answer:
     sources = [Source(source, model, draft.candidates[source]) for source, model in draft.models.items()]
-    return Answer(draft.experiment, draft.arm, _picks(draft), sources, draft.fallbacks)
+    ranked, first = _picks(draft), sources[0]
+    if share := draft.blend.explored:
+        found = explore(ranked, share, first.model, draft.want, first.candidates.user_vector)
+        if found is not None:
+            sources.append(Source(EXPLORE, first.model, found.candidates))
+            return Answer(draft.experiment, draft.arm, found.picks, sources, draft.fallbacks, found.propensities)
+    return Answer(draft.experiment, draft.arm, ranked, sources, draft.fallbacks)
 
 
 def _picks(draft: _Draft) -> Sequence[Pick]:

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 import grpc
 
+from contracts.config.experiment import EXPLORE
 from contracts.config.settings import Experiment
 from contracts.runtime.clock import Clock
 from contracts.snapshots.snapshot import Manifest
@@ -137,4 +138,8 @@ def reply_to(request: RecallRequest, answered: Answer) -> RecallReply:
     add = reply.items.add  # half the time of making items first and handing them over
     for item_id, score, source in answered.picks:
         add(item_id=item_id, score=score, source=source)
+    if answered.propensities:
+        for item in reply.items:
+            if item.source == EXPLORE:
+                item.propensity = answered.propensities[item.item_id]
     return reply

@@ -131,5 +131,7 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
     )
     add = exposure.items.add
     for each in reply.items:
-        add(item_id=each.item_id, source=each.source, score=each.score)
+        shown = add(item_id=each.item_id, source=each.source, score=each.score)
+        if each.HasField("propensity"):
+            shown.propensity = each.propensity
     return exposure

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contracts.features import Floats, Ints, Positives, gather, moment_of, tower_inputs
+from contracts.features import Floats, Ints, Positives, gather, moment_of, rows_of, tower_inputs
 from contracts.snapshots import canary, delta
 from contracts.snapshots.canary import Canary
 from contracts.snapshots.delta import Delta
@@ -100,6 +100,18 @@ class LoadedModel:
             if len(candidates.item_ids) == want.k or reach >= self.items:
                 return candidates
             reach *= WIDEN
+
+    def unseen(self, want: Want) -> Ints:
+        """The rows of all items that the user has not seen, (M,); hidden ones are among them."""
+        unseen = np.ones(self.items, bool)
+        seen = rows_of(np.fromiter(want.seen, np.int64, len(want.seen)), self._item_ids)
+        unseen[seen[seen >= 0]] = False
+        return np.flatnonzero(unseen)
+
+    def scored(self, rows: Ints, user_vector: Floats | None) -> Candidates:
+        """Items by their rows, in that order, with the scores that `recall`, or without a vector `popular`, gives."""
+        scores = self._counts[rows] if user_vector is None else self._vectors[rows] @ user_vector
+        return Candidates(self._item_ids[rows].tolist(), scores.tolist(), user_vector)
 
     def user_vectors(self, wants: Sequence[Want]) -> Floats:
         """The users' vectors, (B, d): a function of the snapshot, the user's row and the moment of the request."""

@@ -20,6 +20,7 @@ from contracts.wire.events_pb2 import Example, Exposure
 from trainer.data.batches import encode
 from trainer.data.catalogue import Announced, Catalogue
 from trainer.distributed.ranks import ALONE, Ranks
+from trainer.learn.arm_propensity import ArmPropensity
 from trainer.meters import Meters
 from trainer.model_line import Ended, ModelLine, Reached
 from trainer.publish.snapshots import Boundaries
@@ -36,7 +37,8 @@ def learns_from(
     """Which examples a model learns from, by the arm that showed each; (B,).
 
     "pooled": all. "diverted": those of the arms that the model itself serves; an arm that the settings do not know is
-    another experiment's, so nobody's own. "own": these and those outside any experiment.
+    another experiment's, so nobody's own. "own": these and those outside any experiment. "weighted": those of all arms
+    that the settings know, and those outside, whatever each may weigh.
 
     >>> arms = {"a": Arm(weight=1, model="t2diff"), "b": Arm(weight=1, model="two_tower")}
     >>> learns_from("t2diff", ["", "a", "b", "z"], "own", arms).tolist()
@@ -45,11 +47,13 @@ def learns_from(
     [False, True, False, False]
     >>> learns_from("t2diff", ["", "a", "b", "z"], "pooled", arms).tolist()
     [True, True, True, True]
+    >>> learns_from("t2diff", ["", "a", "b", "z"], "weighted", arms).tolist()
+    [True, True, True, False]
     """
     if learn_from == "pooled":
         return np.ones(len(arms), bool)
-    served = {arm for arm, definition in definitions.items() if model in definition.models}
-    if learn_from == "own":
+    served = {arm for arm, definition in definitions.items() if learn_from == "weighted" or model in definition.models}
+    if learn_from != "diverted":
         served.add("")
     return np.array([arm in served for arm in arms], bool)
 
@@ -88,6 +92,9 @@ class Engine:
         self._catalogue = Catalogue()
         device = choose_device(settings.trainer.device)
         self.lines = [ModelLine(name, settings, device, meters, ranks) for name in settings.trainer.models]
+        arms = settings.experiment.arms
+        weigh = settings.trainer.models if settings.trainer.learn_from == "weighted" else ()
+        self._propensities: dict[str, ArmPropensity] = {name: ArmPropensity(name, arms) for name in weigh}
         self._boundaries = Boundaries(settings.trainer.publish_every_ms)
         self._batch: list[Example] = []
         self._offsets: dict[str, int] = {}  # of the examples that have been taken
@@ -108,6 +115,7 @@ class Engine:
         return {
             "catalogue": self._catalogue.state(),
             "pupils": {line.name: line.state() for line in self.lines},  # checkpoints have them under this name
+            "propensities": {name: each.state() for name, each in self._propensities.items()},
             "boundaries": self._boundaries.state(),
             "learned_offsets": dict(self._learned_offsets),
             "item_offsets": dict(self._item_offsets),
@@ -122,6 +130,8 @@ class Engine:
         self._catalogue.restore(state["catalogue"])
         for line in self.lines:
             line.restore(state["pupils"][line.name], self._catalogue)
+        for name, propensity in self._propensities.items():
+            propensity.restore(state["propensities"][name])
         self._boundaries.restore(state["boundaries"])
         self._learned_offsets = dict(state["learned_offsets"])
         self._offsets = dict(self._learned_offsets)
@@ -255,8 +265,12 @@ class Engine:
             policy, arms = self._settings.trainer.learn_from, self._settings.experiment.arms
             for line in self.lines:
                 with self._meters.train_seconds.labels(line.name).time():
-                    line.foresee(examples, batch, self._catalogue, neutral_to(line.name, batch.arms, arms))
-                    line.learn(examples, batch, learns_from(line.name, batch.arms, policy, arms), self._catalogue)
+                    foresight = line.foresee(examples, batch, self._catalogue, neutral_to(line.name, batch.arms, arms))
+                    weights = learns_from(line.name, batch.arms, policy, arms).astype(np.float32)
+                    if policy == "weighted":
+                        item_ids = np.array([e.item_id for e in examples], np.int64)
+                        weights = self._propensities[line.name].weigh(batch.arms, item_ids, foresight.ranks)
+                    line.learn(examples, batch, weights, self._catalogue)
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
             self._meters.tested.set(self.tested)

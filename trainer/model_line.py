@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from contracts.config.settings import Settings
+from contracts.features import Floats
 from contracts.snapshots import delta, index
 from contracts.snapshots.delta import Delta, difference
 from contracts.snapshots.index import EXACT, EXACT_BELOW
@@ -21,6 +22,7 @@ from trainer.data.catalogue import Catalogue
 from trainer.distributed.ranks import Ranks
 from trainer.evaluation.drift import DriftDetector
 from trainer.evaluation.progressive import Progress
+from trainer.evaluation.ranking import Foresight
 from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
 from trainer.gate.trial import Trials
@@ -97,7 +99,7 @@ class ModelLine:
 
     def foresee(
         self, examples: Sequence[Example], batch: Batch, catalogue: Catalogue, neutral: npt.NDArray[np.bool_]
-    ) -> None:
+    ) -> Foresight:
         """Be tested on a batch; `examples` are the same, not encoded, and `neutral` (B,) those that may judge."""
         self.learner.follow(catalogue)
         foresight = self.learner.evaluate(batch)
@@ -107,14 +109,16 @@ class ModelLine:
         if len(catalogue) >= EXACT_BELOW:
             self._index_queries.note(examples)
         self._meters.show(self.name, self._progress, self._drift)
+        return foresight
 
-    def learn(
-        self, examples: Sequence[Example], batch: Batch, own: npt.NDArray[np.bool_], catalogue: Catalogue
-    ) -> None:
-        """Learn from the examples where `own` (B,) is true, and from earlier ones again."""
+    def learn(self, examples: Sequence[Example], batch: Batch, weights: Floats, catalogue: Catalogue) -> None:
+        """Learn from the examples whose weight (B,) is above 0, as much as it says, and from earlier ones again."""
+        own = weights > 0
         if not own.any():
             return
         share = batch.only(own)
+        if (weights[own] != 1).any():
+            share = replace(share, weights=weights[own])
         if not self.learner.learn(share):
             self._meters.nan_steps.labels(self.name).inc()
             return
@@ -131,7 +135,7 @@ class ModelLine:
                 encode(known, catalogue, self._settings.trainer.model.window), again=True
             ):
                 self._meters.nan_steps.labels(self.name).inc()
-        self._replay.offer(learned)
+        self._replay.offer(learned, weights[own])
 
     def show(self, exposure: Exposure) -> None:
         """Take an exposure that this model answered, in an arm that is its own."""

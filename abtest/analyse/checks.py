@@ -36,7 +36,7 @@ Key = TypeVar("Key", bound=Hashable)
 class ModelFacts:
     """One arm's model. `learned_from`: examples by the arm that showed them ("" outside any experiment).
 
-    `recall`: progressive recall by k.
+    `recall`: progressive recall by k. `learn_from`: the trainer's setting of whose examples it learns from.
     """
 
     arm: str
@@ -45,6 +45,7 @@ class ModelFacts:
     last_version: str | None = None
     learned_from: Mapping[str, int] = field(default_factory=dict)
     recall: Mapping[int, float | None] = field(default_factory=dict)
+    learn_from: str = ""
 
     @property
     def interference(self) -> float | None:
@@ -55,7 +56,9 @@ class ModelFacts:
 
     @property
     def interferes(self) -> bool:
-        """Whether that is more than is tolerated."""
+        """Whether that is more than is tolerated; examples that are weighted by the arm are not counted against it."""
+        if self.learn_from == "weighted":
+            return False
         return self.interference is not None and self.interference > INTERFERENCE
 
 
@@ -250,6 +253,8 @@ def _interference(model: ModelFacts, *, pooled: bool) -> Check:
     if part is None:
         return Check(name, title, "unknown", f"{model.model} has learned from no arm yet.")
     text = f"{model.model} learned {share(part)} of what it learned in the experiment from other arms’ users"
+    if model.learn_from == "weighted":
+        text += ", each example weighted by how likely its own arm shows it"
     if not model.interferes:
         return Check(name, title, "ok", f"{text}.", {"share": part})
     if pooled:

@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from abtest import format as fmt
-from abtest.analyse.checks import INTERFERENCE
 from abtest.analyse.context import ReportContext
 from abtest.analyse.results import ArmEffect, Course, Day, MetricResult, Report, Slice
 from abtest.analyse.verdict import RULE
@@ -57,7 +56,6 @@ def html(report: Report, context: ReportContext, live: Live | None = None) -> st
         invalid=report.invalid,
         treatments=[verdict.arm for verdict in report.verdicts],
         rule=RULE,
-        interference=INTERFERENCE,
         marked=MARKED,
         fmt=fmt,
         wording=wording,

@@ -46,12 +46,13 @@ ModelName = Literal[
     "t2diff-without-drifts",
     "two_tower",
 ]
-SourceName = ModelName | Literal["popular"]
+EXPLORE: Literal["explore"] = "explore"
+SourceName = ModelName | Literal["popular", "explore"]
 Validated = TypeVar("Validated", bound=BaseModel)
 
 
 class Source(Section):
-    """One candidate source of an arm: a model, or the items with the most positives."""
+    """One candidate source of an arm: a model, the items with the most positives, or places filled at random."""
 
     source: SourceName
     share: Annotated[float, Field(gt=0)] = 1.0  # of the k items, relative to the other sources' shares
@@ -76,12 +77,25 @@ class Arm(Section):
             raise ValueError(f"the arm's model '{self.model}' is not among its sources {names}")
         if len(set(names)) < len(names):
             raise ValueError(f"a source stands twice in {names}")
+        if EXPLORE in names and self.blend == "team-draft":
+            raise ValueError("explore goes with blend quota: in a team-draft all sources have as many turns")
+        if self.explored >= 0.5:
+            raise ValueError(
+                f"explore would fill {self.explored:.0%} of the places; its share must be below the others'"
+            )
         return self
+
+    @property
+    def explored(self) -> float:
+        """The share of its places that are filled at random."""
+        at_random = sum(each.share for each in self.sources if each.source == EXPLORE)
+        return at_random / sum(each.share for each in self.sources) if at_random else 0.0
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models that its candidates come from, its own first."""
-        return (self.model, *(each.source for each in self.sources if each.source not in {self.model, "popular"}))
+        others = {self.model, "popular", EXPLORE}
+        return (self.model, *(each.source for each in self.sources if each.source not in others))
 
 
 def instant_ms(value: Any, name: str) -> int:

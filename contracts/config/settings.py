@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from contracts.config.experiment import (
     Arm,
@@ -121,7 +121,8 @@ class ModelSettings(Section):
         return values
 
 
-LearnFrom = Literal["own", "pooled", "diverted"]
+NOT_BY_EXAMPLE: tuple[ModelName, ...] = ("contrastvae",)  # their losses are no means over examples
+LearnFrom = Literal["own", "pooled", "diverted", "weighted"]
 
 
 class VocabularySettings(Section):
@@ -173,7 +174,8 @@ class TrainerSettings(Section):
     # Whose examples a model learns from. "own": those of the arms that it serves, and those outside any experiment.
     # "diverted": those of the arms that it serves alone, what the literature calls a data-diverted experiment (Brennan
     # et al., "Reducing Symbiosis Bias Through Better A/B Tests of Recommendation Algorithms", WWW 2025): nothing that
-    # another model has shaped reaches it, at the price of less to learn from. "pooled": everybody's.
+    # another model has shaped reaches it, at the price of less to learn from. "pooled": everybody's. "weighted":
+    # everybody's, each example as much as it would come from the model's own arms (`trainer.learn.arm_propensity`).
     learn_from: LearnFrom = "own"
     vocabulary: VocabularySettings = VocabularySettings()
     replay: ReplaySettings = ReplaySettings()
@@ -240,6 +242,23 @@ class Settings(Section):
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
     experiment: Experiment
+
+    @model_validator(mode="after")
+    def _can_weigh(self) -> "Settings":
+        if self.trainer.learn_from == "weighted":
+            served = {model for arm in self.experiment.arms.values() for model in arm.models}
+            for model in self.trainer.models:
+                if model not in served:
+                    raise ValueError(
+                        f"trainer.learn_from: weighted asks how likely an example is in the arms that serve {model}, "
+                        "and none does"
+                    )
+                if model in NOT_BY_EXAMPLE:
+                    raise ValueError(
+                        f"trainer.learn_from: weighted does not go with {model}, whose loss sets the examples of a "
+                        "batch against each other, so that none has a loss of its own to weigh"
+                    )
+        return self
 
 
 class ExperimentAlone(SettingsError):

@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +32,7 @@ class LearnFromOption(StrEnum):
     own = "own"
     diverted = "diverted"
     pooled = "pooled"
+    weighted = "weighted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,10 @@ class LabOptions:
             "as fast. 0: nothing does.",
         ),
     ] = 0.0  # fmt: skip
+    explore: Annotated[
+        float,
+        typer.Option(min=0, max=0.49, help="Share of the places of models that is filled at random; see serving.md."),
+    ] = 0.0
     seed: Annotated[int, typer.Option(min=0, help="Of the first world, with its models and its assignment.")] = 0
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Worlds, with seeds from --seed on.")] = 1
     model: Annotated[str, typer.Option(help="Of policies that name none of their own.")] = "two_tower"
@@ -179,7 +184,7 @@ def _policies(options: LabOptions) -> "list[PolicyPlan]":
         trainer = chosen.trainer
         if options.learn_from is not None:
             trainer = trainer.model_copy(update={"learn_from": options.learn_from.value})
-        plans.append(policy_plan(name, model, trainer, chosen.stream))
+        plans.append(replace(policy_plan(name, model, trainer, chosen.stream), explore=options.explore))
         for ignored in chosen.by_the_clock() if plans[-1].learns else ():
             typer.echo(
                 f"driftline: {name}: trainer.{ignored} goes by the wall clock, which stands still here.", err=True

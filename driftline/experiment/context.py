@@ -31,6 +31,7 @@ def known_context(settings: Settings, state: CollectorState) -> ReportContext:
                 snapshots=len(manifests),
                 last_version=last.version if last else None,
                 learned_from=last.shares if last else {},
+                learn_from=last.learn_from if last else "",
                 recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},
             )
         )

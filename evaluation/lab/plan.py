@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from contracts.config.experiment import EXPLORE
 from contracts.config.settings import (
     Arm,
     Experiment,
@@ -19,6 +20,7 @@ from contracts.config.settings import (
     ModelName,
     ModelSettings,
     ReplaySettings,
+    Source,
     StreamSettings,
     TrainerSettings,
 )
@@ -77,6 +79,7 @@ class PolicyPlan:
     model: ModelName = "two_tower"  # of the learned kinds
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     stream: StreamSettings = STREAM
+    explore: float = 0.0  # share of the places that are filled at random, of the learned kinds
 
     @property
     def learns(self) -> bool:
@@ -171,12 +174,11 @@ def experiment_of(policies: Sequence[PolicyPlan], own: PolicyPlan, world: World,
     """
     other = next(model for model in MODELS if model != own.model)
     if len(policies) == 1:
-        arms = {side: Arm(weight=1, model=own.model) for side in ("a", "b")}
+        arms = {side: _arm(own.model, own) for side in ("a", "b")}
     else:
         arms = {
-            each.name: Arm(
-                weight=1,
-                model=own.model if each is own else each.model if each.learns and each.model != own.model else other,
+            each.name: _arm(
+                own.model if each is own else each.model if each.learns and each.model != own.model else other, each
             )
             for each in policies
         }
@@ -189,6 +191,12 @@ def experiment_of(policies: Sequence[PolicyPlan], own: PolicyPlan, world: World,
         control=next(iter(arms)),
         day_offset_ms=world.day_offset_ms,
     )
+
+
+def _arm(model: ModelName, plan: PolicyPlan) -> Arm:
+    share = plan.explore
+    sources = (Source(source=model, share=1 - share), Source(source=EXPLORE, share=share)) if share else ()
+    return Arm(weight=1, model=model, sources=sources)
 
 
 def _policy(plan: PolicyPlan, world: World, experiment: Experiment, seed: int, empty: Path) -> Policy:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from abtest.assignment.assign import assign
+from contracts.config.experiment import validated
 from contracts.config.settings import Experiment, KafkaSettings, Settings, TrainerSettings
 from contracts.features import Ints, rows_of
 from contracts.snapshots.canary import trial_of
@@ -258,13 +259,19 @@ class Omniscient(_Ranked):
 
 
 def settings_of(trainer: TrainerSettings, model: str, experiment: Experiment, seed: int, empty: Path) -> Settings:
-    """The settings of an engine of one model that finds no earlier snapshot; nothing is read or written but that."""
-    return Settings(
-        kafka=KafkaSettings(bootstrap_servers="none:1"),
-        feature_repo=empty,
-        snapshots=empty,
-        state=empty,
-        seed=seed,
-        trainer=trainer.model_copy(update={"models": (model,)}),
-        experiment=experiment,
-    )
+    """The settings of an engine of one model that finds no earlier snapshot; nothing is read or written but that.
+
+    Raises:
+        SettingsError: the settings do not go with the model.
+
+    """
+    content = {
+        "kafka": KafkaSettings(bootstrap_servers="none:1"),
+        "feature_repo": empty,
+        "snapshots": empty,
+        "state": empty,
+        "seed": seed,
+        "trainer": trainer.model_copy(update={"models": (model,)}),
+        "experiment": experiment,
+    }
+    return validated(Settings, content, "laboratory")

@@ -214,6 +214,26 @@ def test_an_arm_of_several_sources_says_where_each_item_is_from(tmp_path: Path, 
         assert exposure.snapshot_versions == {each.source: each.snapshot_version for each in reply.sources}
 
 
+def test_places_at_random_are_in_the_exposure_log_with_their_propensities(
+    tmp_path: Path, embedded: KafkaSettings
+) -> None:
+    arm = {"model": "two_tower", "sources": [{"source": "two_tower"}, {"source": "explore", "share": 0.9}]}
+    with running(tmp_path, embedded, arm=arm) as replica:
+        replica.publish(1)
+        replica.wait_for("serving_swaps_total", 1)
+        replies = [replica.recall(k=3) for _ in range(10)]  # at as many moments
+        exposures = {each.request_id: each for each in replica.exposures(10)}
+        at_random = 0
+        for reply in replies:
+            logged = exposures[reply.request_id].items
+            assert [(each.item_id, each.source) for each in logged] == [(i.item_id, i.source) for i in reply.items]
+            for item, shown in zip(reply.items, logged, strict=True):
+                at_random += item.HasField("propensity")
+                assert item.HasField("propensity") == shown.HasField("propensity") == (item.source == "explore")
+                assert item.propensity == shown.propensity
+        assert 0 < at_random < 30
+
+
 def test_what_a_replica_imports_is_no_work_for_the_garbage_collector() -> None:
     asked = "import gc; from serving import replica; replica.keep_imports(); print(len(gc.get_objects()))"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", asked], capture_output=True, check=True, text=True)

@@ -82,6 +82,7 @@ def test_a_snapshot_fits_together(tmp_path: Path) -> None:
         ("own", {"": 20, "control": 20}, {"": 20, "treatment": 20}),
         ("diverted", {"control": 20}, {"treatment": 20}),
         ("pooled", {"": 20, "control": 20, "treatment": 20}, {"": 20, "control": 20, "treatment": 20}),
+        ("weighted", {"": 20, "control": 20, "treatment": 20}, {"": 20, "control": 20, "treatment": 20}),
     ],
 )
 def test_shares_say_whose_examples_were_learned_from(
@@ -101,6 +102,7 @@ def test_shares_say_whose_examples_were_learned_from(
 def test_an_arm_of_another_experiment_is_nobodys_own(tmp_path: Path) -> None:
     arms = small_settings(tmp_path).experiment.arms
     assert learns_from("t2diff", ["stranger"], "own", arms).tolist() == [False]
+    assert learns_from("t2diff", ["stranger"], "weighted", arms).tolist() == [False]
     assert learns_from("t2diff", ["stranger"], "pooled", arms).tolist() == [True]
 
 

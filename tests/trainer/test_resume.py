@@ -25,6 +25,7 @@ ALL_STATE = {
     "model": {"page_loss": 0.5},
     "replay": {"batches": 2, "size": 50},
     "average": 0.95,
+    "learn_from": "weighted",
 }
 
 
@@ -32,11 +33,8 @@ def answered_by(example: Example) -> str:
     """As replicas would answer if each snapshot were on trial for the hour after it was made."""
     hour = (example.time_ms - START_MS) // HOUR_MS
     on_trial = Canary(f"v{max(hour, 1):06d}", 0.5, f"v{max(hour, 1):06d}")
-    return (
-        on_trial.version
-        if answers("t2diff", on_trial, example.user_id, example.time_ms)
-        else f"v{max(hour - 1, 1):06d}"
-    )
+    tries = answers("t2diff", on_trial, example.user_id, example.time_ms - 1)
+    return on_trial.version if tries else f"v{max(hour - 1, 1):06d}"
 
 
 def fill(log: MemoryLog) -> None:

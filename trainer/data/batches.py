@@ -24,6 +24,7 @@ class Batch:
     user_ids: Ints  # (B,)
     arms: tuple[str, ...]  # the arm that showed the item; "" outside any experiment
     passed: Ints  # (B, m) rows of what stood on the same page and had not been watched, -1 where there is no more
+    weights: Floats | None = None  # (B,) that the losses of each are multiplied by; None: 1
 
     def __len__(self) -> int:
         return len(self.arms)
@@ -41,6 +42,7 @@ class Batch:
             self.user_ids[places],
             tuple(self.arms[i] for i in places),
             self.passed[places],
+            None if self.weights is None else self.weights[places],
         )
 
 

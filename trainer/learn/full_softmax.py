@@ -15,7 +15,9 @@ PIECE_ON_GPU = 8192
 
 class _CatalogueSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, user: Tensor, vectors: Tensor, wanted: Tensor, precision: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, user: Tensor, vectors: Tensor, wanted: Tensor, precision: torch.dtype, weight: Tensor | None
+    ) -> Tensor:
         count = len(user)
         piece = PIECE_ON_CPU if user.device.type == "cpu" else PIECE_ON_GPU
         items = vectors.to(precision)
@@ -26,9 +28,12 @@ class _CatalogueSoftmax(torch.autograd.Function):
             asking, at = user[here].to(precision), wanted[here].unsqueeze(1)
             scores = (asking @ items.T).float()
             log_sum = scores.logsumexp(1, keepdim=True)
-            total += (log_sum - scores.gather(1, at)).sum()
+            losses = log_sum - scores.gather(1, at)
+            total += (losses if weight is None else losses * weight[here].unsqueeze(1)).sum()
             slope = scores.sub_(log_sum).exp_()
             slope.scatter_add_(1, at, -torch.ones_like(log_sum))
+            if weight is not None:
+                slope.mul_(weight[here].unsqueeze(1))
             slope = slope.to(precision)
             user_gradient[here] = (slope @ items).to(user.dtype)
             item_gradient += (slope.T @ asking).to(vectors.dtype)
@@ -36,13 +41,19 @@ class _CatalogueSoftmax(torch.autograd.Function):
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (gradient,) = gradients
         user, vectors = ctx.saved_tensors
-        return gradient * user, gradient * vectors, None, None
+        return gradient * user, gradient * vectors, None, None, None
 
 
-def catalogue_loss(user: Tensor, vectors: Tensor, wanted: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
+def catalogue_loss(
+    user: Tensor,
+    vectors: Tensor,
+    wanted: Tensor,
+    precision: torch.dtype = torch.float32,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Mean of −log softmax(user · vectors)[wanted]; ().
 
     Args:
@@ -50,6 +61,7 @@ def catalogue_loss(user: Tensor, vectors: Tensor, wanted: Tensor, precision: tor
         vectors: (N, d) of the whole catalogue.
         wanted: (M,) rows of the items that should have been found.
         precision: of the matrix products; sums are float32 either way.
+        weight: (M,) that each place's loss is multiplied by; None: 1.
 
     >>> user, vectors = torch.eye(2), torch.eye(2)
     >>> float(catalogue_loss(user, vectors, torch.tensor([0, 0]))) == float(
@@ -57,5 +69,5 @@ def catalogue_loss(user: Tensor, vectors: Tensor, wanted: Tensor, precision: tor
     True
 
     """
-    loss: Tensor = _CatalogueSoftmax.apply(user.float(), vectors.float(), wanted, precision)
+    loss: Tensor = _CatalogueSoftmax.apply(user.float(), vectors.float(), wanted, precision, weight)
     return loss

@@ -184,7 +184,10 @@ class Learner:
         self.model.train()
         with self._dropout(generator):
             passed = self._tensor(part.passed) if self.model.page_weight else None
-            loss, places = self.model.loss(self._inputs(part), self._tensor(part.targets), generator, drawn, passed)
+            weight = None if part.weights is None else self._tensor(part.weights)
+            loss, places = self.model.loss(
+                self._inputs(part), self._tensor(part.targets), generator, drawn, passed, weight
+            )
         torch.autograd.backward(loss)
         return loss, places
 

@@ -58,6 +58,7 @@ class Model(nn.Module):
         generator: torch.Generator,
         negatives: Negatives | None = None,
         passed: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Loss:
         """Softmax at every place that the encoder learns from, plus its extra loss, plus the loss within the page.
 
@@ -69,6 +70,8 @@ class Model(nn.Module):
                 that the step needs are made.
             passed: (B, m) rows of what stood on the target's page and was not watched, -1 where there is no more; None:
                 nothing is learned from the page.
+            weight: (B,) that all losses of an example are multiplied by, of a model whose extra loss is the mean of
+                `TrainingStep.extra_of_each`; None: 1.
 
         """
         if negatives is None:
@@ -82,13 +85,18 @@ class Model(nn.Module):
         wanted = targets
         if step.places is not None:
             wanted = torch.cat((inputs.rows, targets.unsqueeze(1)), 1).flatten()[step.places]
+        by_place = None if weight is None else _of_places(weight, step, inputs)
         if negatives is None:
-            loss = catalogue_loss(step.user, vectors, wanted, self.precision)
+            loss = catalogue_loss(step.user, vectors, wanted, self.precision, by_place)
         else:
-            loss = sampled_loss(step.user, vectors, wanted, candidates, negatives.log_weight.to(vectors.device))
+            log_weight = negatives.log_weight.to(vectors.device)
+            loss = sampled_loss(step.user, vectors, wanted, candidates, log_weight, by_place)
         if passed is not None:
-            loss = loss + self.page_weight * page_loss(_at_targets(step, inputs), vectors, targets, passed)
-        return Loss(loss + step.extra_loss, len(wanted))
+            loss = loss + self.page_weight * page_loss(_at_targets(step, inputs), vectors, targets, passed, weight)
+        extra = step.extra_loss
+        if by_place is not None and step.extra_of_each is not None:
+            extra = (by_place * step.extra_of_each).mean()
+        return Loss(loss + extra, len(wanted))
 
 
 def _at_targets(step: TrainingStep, inputs: Inputs) -> Tensor:
@@ -98,6 +106,11 @@ def _at_targets(step: TrainingStep, inputs: Inputs) -> Tensor:
     width = inputs.rows.shape[1] + 1
     at = step.places % width == width - 1
     return step.user[at][: len(inputs.rows)]  # an encoder may look twice for each
+
+
+def _of_places(weight: Tensor, step: TrainingStep, inputs: Inputs) -> Tensor:
+    """The weight of the example that each of a training step's user vectors belongs to; (B,) to (M,)."""
+    return weight if step.places is None else weight[step.places // (inputs.rows.shape[1] + 1)]
 
 
 def _renumbered(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def page_loss(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor) -> Tensor:
+def page_loss(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor, weight: Tensor | None = None) -> Tensor:
     """Sum of −log softmax(user · vectors)[wanted] over the wanted item and those passed, divided by B; ().
 
     An example whose page has nothing that was passed adds 0: there is no choice to learn from.
@@ -19,6 +19,7 @@ def page_loss(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor) -> 
         vectors: (U, d).
         wanted: (B,) places in `vectors`.
         passed: (B, m) places in `vectors`, -1 where there is no more.
+        weight: (B,) that each example's loss is multiplied by; None: 1.
 
     >>> user, vectors = torch.eye(2), torch.eye(2)
     >>> round(float(page_loss(user, vectors, torch.tensor([0, 1]), torch.tensor([[1], [-1]]))), 4)  # ln(1 + 1/e) / 2
@@ -28,4 +29,7 @@ def page_loss(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor) -> 
     candidates = torch.cat((wanted.unsqueeze(1), passed), 1)
     beside = functional.embedding(candidates.clamp(min=0), vectors).float()
     scores = torch.einsum("bd,bmd->bm", user.float(), beside).masked_fill(candidates < 0, -torch.inf)
-    return functional.cross_entropy(scores, torch.zeros_like(wanted), reduction="sum") / max(len(wanted), 1)
+    first = torch.zeros_like(wanted)
+    if weight is None:
+        return functional.cross_entropy(scores, first, reduction="sum") / max(len(wanted), 1)
+    return (weight * functional.cross_entropy(scores, first, reduction="none")).sum() / max(len(wanted), 1)

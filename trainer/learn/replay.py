@@ -1,13 +1,17 @@
 """Earlier examples to learn from again: a bounded sample of all that was learned, which prefers what is recent."""
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from contracts.config.settings import ReplaySettings
+from contracts.features import Floats
 from contracts.wire.events_pb2 import Example
 from trainer.data.decayed import DecayedSample
+
+OTHER_DRAWS = 1 << 63  # a bit of the seed that tells these draws from the sample's
 
 
 class Replay:
@@ -22,14 +26,20 @@ class Replay:
         self._offered = 0
         self._draws = 0
 
-    def offer(self, examples: Sequence[Example]) -> None:
-        """Take examples that were learned from, or don't."""
+    def offer(self, examples: Sequence[Example], weights: Floats | None = None) -> None:
+        """Take examples that were learned from, or don't.
+
+        Each is offered as many times as it weighs on average, so what is drawn need not be weighted again; `weights`
+        (B,) are 1 where they are None.
+        """
         if not self._settings.batches:
             return
-        for example in examples:
+        for example, weight in zip(examples, repeat(1.0) if weights is None else weights.tolist(), strict=False):
             content = trimmed(example, self._window).SerializeToString(deterministic=True)
-            self._sample.offer(self._offered, example.time_ms, content)
-            self._offered += 1
+            times = self._times(weight)
+            for serial in range(self._offered, self._offered + times):
+                self._sample.offer(serial, example.time_ms, content)
+            self._offered += max(times, 1)
 
     def draw(self, size: int) -> list[list[Example]]:
         """What to learn from again beside `size` new examples: batches of so many, drawn with replacement."""
@@ -40,6 +50,13 @@ class Replay:
             batches.append([Example.FromString(kept[at]) for at in random.integers(0, len(kept), size).tolist()])
             self._draws += 1
         return batches
+
+    def _times(self, weight: float) -> int:
+        """A whole number whose mean is the weight, by the seed and what was offered before."""
+        if weight == 1:
+            return 1
+        draw = np.random.Generator(np.random.Philox(key=[self._offered, self._seed ^ OTHER_DRAWS])).random()
+        return int(weight + draw)
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""

@@ -48,7 +48,14 @@ def draw(targets: Tensor, frequency: Frequency, size: int, count: int, generator
     return Negatives(rows, times.double(), expected)
 
 
-def sampled_loss(user: Tensor, vectors: Tensor, wanted: Tensor, candidates: Tensor, log_weight: Tensor) -> Tensor:
+def sampled_loss(
+    user: Tensor,
+    vectors: Tensor,
+    wanted: Tensor,
+    candidates: Tensor,
+    log_weight: Tensor,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Mean of −log of the wanted item's share in a sum over all items that is estimated from the candidates; ().
 
     Σ_j exp(s_j) ≈ exp(s_wanted) + Σ_{candidates but the wanted one} weight · exp(s), whose mean over draws is exact.
@@ -59,10 +66,13 @@ def sampled_loss(user: Tensor, vectors: Tensor, wanted: Tensor, candidates: Tens
         wanted: (M,) places in `vectors` of the items that should have been found.
         candidates: (C,) places in `vectors`.
         log_weight: (C,).
+        weight: (M,) that each place's loss is multiplied by; None: 1.
 
     """
     wanted_score = (user * functional.embedding(wanted, vectors)).sum(1, keepdim=True)
     others = user @ functional.embedding(candidates, vectors).T + log_weight
     others = others.masked_fill(candidates == wanted.unsqueeze(1), -torch.inf)  # accidental hits
     scores = torch.cat((wanted_score, others), 1).float()
-    return functional.cross_entropy(scores, torch.zeros_like(wanted))
+    if weight is None:
+        return functional.cross_entropy(scores, torch.zeros_like(wanted))
+    return (weight * functional.cross_entropy(scores, torch.zeros_like(wanted), reduction="none")).mean()

@@ -17,6 +17,7 @@ class TrainingStep(NamedTuple):
     # (M,) places of the wanted items in the flattened (B, n + 1) of behaviours and, last, target; None: M = B targets.
     # A model that learns from every behaviour of its window names those; padding is no place.
     places: Tensor | None = None
+    extra_of_each: Tensor | None = None  # (M,) what each vector adds to `extra_loss`, their mean; None: all add 0
 
 
 class Inputs(NamedTuple):

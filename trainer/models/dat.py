@@ -57,9 +57,10 @@ class DAT(UserEncoder):
         del lag, generator
         features = self._features(sequence, mask)
         user = self._tower(features)
-        loss_u = _mimic(self._user_augmented(features.detach()), target)
-        loss_v = _mimic(self._item_augmented(target), user)
-        return TrainingStep(user, MIMIC_WEIGHT * (loss_u + loss_v))
+        losses_u = _mimic(self._user_augmented(features.detach()), target)
+        losses_v = _mimic(self._item_augmented(target), user)
+        loss = MIMIC_WEIGHT * (losses_u.mean() + losses_v.mean())
+        return TrainingStep(user, loss, extra_of_each=MIMIC_WEIGHT * (losses_u + losses_v))
 
     def shape_items(self, vectors: Tensor) -> Tensor:
         """The item tower p_v, (N, d) to (N, d)."""
@@ -91,5 +92,5 @@ class DAT(UserEncoder):
 
 
 def _mimic(augmented: Tensor, other: Tensor) -> Tensor:
-    """Mean squared distance to the direction of the other tower's vector, which stays as it is; ()."""
-    return ((augmented - functional.normalize(other.detach())) ** 2).sum(1).mean()
+    """Squared distance to the direction of the other tower's vector, which stays as it is; (B,)."""
+    return ((augmented - functional.normalize(other.detach())) ** 2).sum(1)

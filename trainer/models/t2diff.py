@@ -90,9 +90,9 @@ class T2Diff(UserEncoder):
         if "guess" in self._ablated:
             return TrainingStep(state, state.new_zeros(()), places)
         follows = torch.cat((sequence, target.unsqueeze(1)), 1).flatten(0, 1)[places]
-        loss = self._diffusion_loss(state, x.detach(), follows.detach(), generator)
+        each = self._diffusion_losses(state, x.detach(), follows.detach(), generator)
         user = self._user(state, x, normal(tuple(x.shape), generator, x))
-        return TrainingStep(user, KL_WEIGHT * loss, places)
+        return TrainingStep(user, KL_WEIGHT * each.mean(), places, KL_WEIGHT * each.mean(1))
 
     def guess(self, state: Tensor, x: Tensor, noise: Tensor) -> Tensor:
         """x̂ = x + ẑ_0 in few deterministic steps (Eq. 16–18 with η = 0) from z_T = 0, or noise; (M, d) each."""
@@ -111,15 +111,15 @@ class T2Diff(UserEncoder):
         user: Tensor = state + self.read(guess / self.scale)
         return user
 
-    def _diffusion_loss(self, state: Tensor, x: Tensor, follows: Tensor, generator: torch.Generator) -> Tensor:
-        """‖ẑ_0 − z_0‖² per dimension (Eq. 23 in z_0 form), of the drift to what follows alone; ()."""
+    def _diffusion_losses(self, state: Tensor, x: Tensor, follows: Tensor, generator: torch.Generator) -> Tensor:
+        """(ẑ_0 − z_0)² by dimension (Eq. 23 in z_0 form), of the drift to what follows alone; (M, d)."""
         self._measure(x)
         z_0 = (follows - x) / self.scale  # Eq. 11
         r = torch.randint(1, self.schedule.steps + 1, (len(x),), generator=generator).to(x.device)
         bar = self.schedule.alpha_bar(r).to(x.dtype).unsqueeze(1)
         z_r = diffuse(z_0, normal(tuple(x.shape), generator, x), bar)  # Eq. 13–14
-        loss: Tensor = (self.denoiser(z_r, state, r) - z_0).square().mean()
-        return loss
+        losses: Tensor = (self.denoiser(z_r, state, r) - z_0).square()
+        return losses
 
     def _states(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
         """(B, n, d): at each place what is known when the next behaviour is asked for, its moment included."""

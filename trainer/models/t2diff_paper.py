@@ -48,9 +48,10 @@ class T2DiffPaper(UserEncoder):
         alpha_bar = self.schedule.alpha_bar(r).to(x.dtype)[:, None, None]
         z_r = diffuse(z_0, normal(tuple(x.shape), generator, x), alpha_bar) * present  # Eq. 13–14
         restored = self.unet(z_r, x, mask, r) * present  # Eq. 15
-        loss = ((restored - z_0) ** 2).sum() / (present.sum().clamp(min=1) * x.shape[2])  # Eq. 23, in z_0 form
+        squares, count = (restored - z_0) ** 2, present.sum().clamp(min=1) * x.shape[2]
+        loss, each = squares.sum() / count, squares.sum((1, 2)) * len(x) / count  # Eq. 23, in z_0 form
         user = self.attention(sequence, mask, lag, self._next(restored.detach(), x, mask))
-        return TrainingStep(user, KL_WEIGHT * loss)
+        return TrainingStep(user, KL_WEIGHT * loss, extra_of_each=KL_WEIGHT * each)
 
     def guess(self, sequence: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
         """x̂_{n+1} by all T reverse steps (Eq. 16–18); noise (B, T, n, d) is z_T and the ε′ of steps T..2; (B, d)."""

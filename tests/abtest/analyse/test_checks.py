@@ -4,7 +4,14 @@ import pytest
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.analysis import report as report_on
-from abtest.analyse.checks import STRONG, covariates_from_during, split_by_day, split_by_replica, split_so_far
+from abtest.analyse.checks import (
+    STRONG,
+    ModelFacts,
+    covariates_from_during,
+    split_by_day,
+    split_by_replica,
+    split_so_far,
+)
 from abtest.collect.state import CollectorState
 from abtest.read.rows import read
 from abtest.report.files import ReportContext, html
@@ -183,3 +190,16 @@ def test_users_in_two_arms_are_named_before_a_split_that_they_alone_can_explain(
     assert report.verdicts[0].because.startswith(invalid[0].said)
     said = next(each.said for each in invalid if each.name == "contamination")
     assert ("may be why the others did not fall into the arms as planned" in said) is (first == "contamination")
+
+
+def test_what_an_arm_learned_from_others_users_is_a_warning_unless_each_example_was_weighted():
+    learned = {"": 100, "control": 50, "treatment": 50}
+    models = [
+        ModelFacts("control", "two_tower", learned_from=learned, learn_from="pooled"),
+        ModelFacts("treatment", "t2diff", learned_from=learned, learn_from="weighted"),
+    ]
+    report = analyse(observe(CollectorState(rules()), exposure()), models)
+    pooled, weighted = (check(report, f"interference:{arm}") for arm in ("control", "treatment"))
+    assert (pooled.level, weighted.level) == ("warning", "ok")
+    assert "weighted by how likely its own arm shows it" in weighted.said
+    assert pooled.numbers == weighted.numbers == {"share": 0.5}

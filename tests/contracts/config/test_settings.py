@@ -51,6 +51,18 @@ def test_each_mistake_is_named() -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_weighted_training_needs_an_arm_and_a_loss_of_each_example() -> None:
+    for models, complaint in ((["sasrec"], "serve sasrec, and none does"), (["contrastvae"], "none does")):
+        with pytest.raises(SettingsError, match=complaint):
+            parse(sound() | {"trainer": {"models": models, "learn_from": "weighted"}})
+    data = sound() | {"trainer": {"models": ["contrastvae"], "learn_from": "weighted"}}
+    data["experiment"]["arms"]["b"]["model"] = "contrastvae"
+    with pytest.raises(SettingsError, match="does not go with contrastvae") as caught:
+        parse(data)
+    assert "\n" not in str(caught.value)
+    assert parse(sound() | {"trainer": {"learn_from": "weighted"}}).trainer.learn_from == "weighted"
+
+
 def test_a_setting_that_stands_there_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("serving:\n  token_file: secret\n  max_k: 5\n  token_file: null\n")

@@ -55,6 +55,11 @@ def test_what_cannot_be_is_one_sentence_before_anything_runs(arguments, sentence
     assert sentence in refused(*arguments)
 
 
+def test_a_model_whose_examples_have_no_loss_of_their_own_is_not_weighted():
+    policies = ["--ab", "--policies", "online:contrastvae,online", "--learn-from", "weighted"]
+    assert "does not go with contrastvae" in refused(*policies)
+
+
 def test_a_settings_file_may_hold_the_trainers_section_alone_and_is_checked(tmp_path):
     from evaluation.lab.settings import LabSettings, read_settings
 

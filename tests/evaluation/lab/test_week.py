@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from contracts.config.settings import GateSettings, StreamSettings, TrainerSettings
@@ -107,14 +108,23 @@ def test_an_item_is_announced_before_anything_is_done_with_it_and_never_shown_be
 
 def test_arms_share_the_users_and_each_learns_from_its_own_or_from_all():
     learned = {}
-    for whose in ("own", "pooled"):
+    for whose in ("own", "pooled", "weighted"):
         trainer = TrainerSettings(learn_from=whose, gate=GateSettings(enabled=False))
         policies = (plan("online:two_tower", trainer), plan("online", trainer))
         one, other = execute(Run(TINY, 0, policies))
         assert not (one.views.sum(1) > 0)[other.views.sum(1) > 0].any()
         assert one.views.sum() > 0 < other.views.sum()
         learned[whose] = one.learned
-    assert learned["own"] < learned["pooled"]
+    assert learned["own"] < min(learned["pooled"], learned["weighted"])
+
+
+def test_weights_say_nothing_where_everybody_has_one_policy():
+    weeks = []
+    for whose in ("own", "weighted"):
+        trainer = TrainerSettings(learn_from=whose, gate=GateSettings(enabled=False))
+        weeks += execute(Run(TINY, 0, (plan("online", trainer),)))
+    assert np.array_equal(weeks[0].views, weeks[1].views)
+    assert np.array_equal(weeks[0].effective, weeks[1].effective)
 
 
 def test_the_other_arm_of_the_same_model_is_somebody_elses():
@@ -200,3 +210,23 @@ def test_a_warm_up_that_gives_nothing_to_learn_from_is_one_sentence():
     nothing_fits = StreamSettings(max_event_bytes=1)
     with pytest.raises(LabError, match="too little to learn from"):
         execute(Run(TINY, 0, (replace(plan("online"), stream=nothing_fits),)))
+
+
+def test_a_share_of_the_places_comes_at_random_and_examples_carry_the_propensities():
+    places, chances, carried = 0, [], 0
+
+    def look(event):
+        nonlocal places, carried
+        if isinstance(event, Record) and event.topic == "exposures":
+            shown = Exposure.FromString(event.value)
+            if shown.arm:
+                places += len(shown.items)
+                chances.extend(item.propensity for item in shown.items if item.HasField("propensity"))
+                assert all((item.source == "explore") == item.HasField("propensity") for item in shown.items)
+        elif isinstance(event, Example) and event.arm:
+            carried += any(event.page.propensities)
+
+    execute(Run(TINY, 0, (replace(plan("online"), explore=0.2),)), tap=look)
+    assert len(chances) / places == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / places))
+    assert carried
+    assert all(0.2 / (TINY.items + 1) <= chance <= 0.2 for chance in chances)

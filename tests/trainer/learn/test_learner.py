@@ -120,7 +120,7 @@ def test_a_step_that_is_no_number_is_not_taken(where: str, monkeypatch: pytest.M
     plain = learner.model.encoder.training_step
 
     def broken(*arguments: torch.Tensor) -> TrainingStep:
-        user, extra, _ = plain(*arguments)  # type: ignore[arg-type]
+        user, extra, *_ = plain(*arguments)  # type: ignore[arg-type]
         if where == "loss":
             return TrainingStep(user, extra + torch.nan)
         return TrainingStep(user, extra + (user.sum() * 0).sqrt())  # 0 itself, but its slope is 0/0

@@ -1,8 +1,11 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from contracts.config.settings import ReplaySettings
 from contracts.features import Ints
+from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import make_catalogue, make_example, markov_examples
 from trainer.data.batches import encode
 from trainer.learn.replay import Replay, trimmed
@@ -63,3 +66,23 @@ def test_what_is_kept_of_an_example_encodes_as_the_whole_of_it():
         np.testing.assert_array_equal(found, expected, err_msg=name)
     passed: Ints = catalogue.item_ids[np.searchsorted(catalogue.item_ids, [11])]
     assert whole.passed.tolist() == [catalogue.rows(passed).tolist()]
+
+
+def test_what_weighs_more_is_kept_as_often_as_it_weighs():
+    settings = ReplaySettings(batches=1, size=100_000, half_life_ms=10**12)
+    replay, examples = Replay(settings, 6, seed=1), markov_examples(3000, 12)
+    weights = np.tile(np.array([0.3, 1.0, 1.7], np.float32), 1000)
+    replay.offer(examples, weights)
+    kept = Counter(Example.FromString(content).user_id for content in replay._sample.values())
+    times = np.array([kept[example.user_id] for example in examples]).reshape(-1, 3)
+    assert set(times[:, 0]) == {0, 1}
+    assert set(times[:, 1]) == {1}
+    assert set(times[:, 2]) == {1, 2}
+    assert times.mean(0) == pytest.approx([0.3, 1.0, 1.7], abs=0.05)
+
+
+def test_weights_of_one_change_nothing():
+    one, other = (Replay(ReplaySettings(batches=1), 6, seed=1) for _ in range(2))
+    one.offer(markov_examples(50, 12))
+    other.offer(markov_examples(50, 12), np.ones(50, np.float32))
+    assert one.state() == other.state()
