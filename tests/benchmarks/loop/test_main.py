@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks.loop.__main__ import clean_published, figures
+from benchmarks.loop.__main__ import clean_published, figures, longest_stale_h
 from evaluation.lab.policy import Published
 from evaluation.lab.results import Outcome
 
@@ -41,3 +43,13 @@ def test_a_world_without_omniscience_has_no_share_and_another_learner_is_compare
 
 def test_what_the_gate_held_of_clean_weeks_is_missing_from_their_share():
     assert clean_published(WEEKS).mean == pytest.approx((0.75 + 1) / 2)
+
+
+def test_the_longest_time_without_a_live_publication_counts_from_the_start_and_to_the_end():
+    hour = 3_600_000
+    week = outcome("online", 30)
+    for times, longest in (((), 10), ((4,), 6), ((4, 9), 5), ((1, 2), 8)):
+        publications = tuple(Published(at * hour, f"v{at}", True, "") for at in times)
+        held = (Published(3 * hour, "v3", False, "worse"),)
+        found = replace(week, publications=(*publications, *held), start_ms=0, end_ms=10 * hour)
+        assert longest_stale_h([found, outcome("frozen", 1)]) == longest

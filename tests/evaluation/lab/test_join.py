@@ -8,7 +8,7 @@ from typing import Any
 from contracts.config.settings import StreamSettings
 from contracts.kafka import bus
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
-from contracts.wire.events_pb2 import Example
+from contracts.wire.events_pb2 import Example, Exposure
 from contracts.wire.stream_state_pb2 import Outbox
 from evaluation.lab.plan import STREAM, WorldPlan
 from stream.intake import Waiting, merged
@@ -70,12 +70,12 @@ def test_the_lab_makes_the_examples_that_the_stream_makes_of_its_log(tmp_path: P
     known: set[int] = set()
     learned: list[Example] = []
 
-    def look(event: Record | Example | Announcement) -> None:
+    def look(event: Record | Exposure | Example | Announcement) -> None:
         if isinstance(event, Record):
             log.append(event)
         elif isinstance(event, Example):
             learned.append(event)
-        else:
+        elif isinstance(event, Announcement):
             known.add(event.item.item_id)
 
     outcome = week("popularity", WORLD, tap=look)
