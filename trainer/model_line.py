@@ -16,7 +16,7 @@ from contracts.snapshots.delta import Delta, difference
 from contracts.snapshots.index import EXACT, EXACT_BELOW
 from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, Version, live, version_name
 from contracts.wire.events_pb2 import Example
-from trainer.data.batches import Batch, encode
+from trainer.data.batches import Batch
 from trainer.data.catalogue import Catalogue
 from trainer.distributed.ranks import Ranks
 from trainer.evaluation.drift import DriftDetector
@@ -24,7 +24,6 @@ from trainer.evaluation.progressive import Progress
 from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
 from trainer.learn.learner import Learner
-from trainer.learn.replay import Replay
 from trainer.meters import Meters
 from trainer.publish.index_queries import IndexQueries
 from trainer.publish.onnx_export import TowerTemplate
@@ -36,6 +35,7 @@ from trainer.publish.snapshots import (
     snapshot_of,
     versions_on_disk,
 )
+from trainer.regimes.regimes import Regimes
 
 DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
 
@@ -56,13 +56,12 @@ class ModelLine:
         self._settings = settings
         self._meters = meters
         self._ranks = ranks
-        self.learner = Learner(name, settings.trainer, settings.seed, device, ranks)
-        self._template = TowerTemplate(self.learner.served.encoder, model.dim, model.window)
+        self._regimes = Regimes(name, settings, device, ranks)
+        self._template = self._traced()
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
         self._index_queries = IndexQueries(model.window, device)
-        self._replay = Replay(settings.trainer.replay, model.window, settings.seed)
         self.shares: Counter[str] = Counter()  # examples by arm
         self._arrivals = EvenSample()
         self.unpublished = 0  # learned from since the last snapshot
@@ -72,6 +71,11 @@ class ModelLine:
         self._take_over()
 
     @property
+    def learner(self) -> Learner:
+        """Of the regime that leads: what is tested, judged and published."""
+        return self._regimes.leading.learner
+
+    @property
     def name(self) -> str:
         """Of the model."""
         return self.learner.name
@@ -79,12 +83,15 @@ class ModelLine:
     def number(self, version: int) -> None:
         """Give the coming snapshot its number, and with it the sampling noise that tests are made with."""
         self._version = version
-        self.learner.sampling_seed = sampling_seed(self._settings.seed, version)
+        self._regimes.number(sampling_seed(self._settings.seed, version))
 
     def foresee(
         self, examples: Sequence[Example], batch: Batch, catalogue: Catalogue, neutral: npt.NDArray[np.bool_]
     ) -> None:
         """Be tested on a batch; `examples` are the same, not encoded, and `neutral` (B,) those that may judge."""
+        if self._regimes.watch(examples, batch, catalogue):
+            self._change_regime()
+        self._meters.show_regimes(self.name, self._regimes)
         self.learner.follow(catalogue)
         foresight = self.learner.evaluate(batch)
         self._progress.add(foresight, batch.arms, self.learner.learned(batch.targets))
@@ -101,23 +108,17 @@ class ModelLine:
         if not own.any():
             return
         share = batch.only(own)
-        if not self.learner.learn(share):
-            self._meters.nan_steps.labels(self.name).inc()
+        learned = [example for example, is_own in zip(examples, own, strict=True) if is_own]
+        taught = self._regimes.learn(learned, share, catalogue)
+        self._meters.nan_steps.labels(self.name).inc(taught.refused)
+        if not taught.taken:
             return
         self._meters.learned.labels(self.name).inc(len(share))
         self.unpublished += len(share)
         self.unsent += len(share)
         self.shares.update(share.arms)
-        learned = [example for example, is_own in zip(examples, own, strict=True) if is_own]
         for example in learned:
             self._arrivals.offer(example.sent_at_ms)
-        for earlier in self._replay.draw(len(share)):
-            known = [example for example in earlier if example.item_id in catalogue]
-            if known and not self.learner.learn(
-                encode(known, catalogue, self._settings.trainer.model.window), again=True
-            ):
-                self._meters.nan_steps.labels(self.name).inc()
-        self._replay.offer(learned)
 
     def snapshot(self, catalogue: Catalogue, reached: Reached) -> Snapshot:
         """A full snapshot of what was learned; its manifest says whether the gate has passed it."""
@@ -183,11 +184,10 @@ class ModelLine:
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         return {
-            "learner": self.learner.state(),
+            "regimes": self._regimes.state(),
             "progress": self._progress.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
-            "replay": self._replay.state(),
             "askers": self._index_queries.state(),  # checkpoints have it under this name
             "shares": dict(self.shares),
             "arrivals": self._arrivals.state(),
@@ -199,18 +199,27 @@ class ModelLine:
 
     def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
         """Go on from a state."""
-        self.learner.restore(state["learner"])
-        self.learner.follow(catalogue)
+        self._regimes.restore(state["regimes"], catalogue)
+        self._template = self._traced()
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
-        self._replay.restore(state["replay"])
         self._index_queries.restore(state["askers"])
         self.shares = Counter(state["shares"])
         self._arrivals.restore(state["arrivals"])
         self.number(state["version"])
         self.unpublished, self.unsent = state["unpublished"], state["unsent"]
         self._served = None if state["served"] is None else self._read(state["served"])
+
+    def _change_regime(self) -> None:
+        """Another learner: what it publishes next is a full snapshot, for deltas are based on what is served."""
+        self._served = None
+        self._template = self._traced()
+        self._drift = DriftDetector()  # its hits are another learner's: a change between the two is no drift
+
+    def _traced(self) -> TowerTemplate:
+        model = self._settings.trainer.model
+        return TowerTemplate(self.learner.served.encoder, model.dim, model.window)
 
     def _take_over(self) -> None:
         """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
@@ -234,7 +243,7 @@ class ModelLine:
             shares=dict(self.shares),
             offsets=dict(reached.offsets),
             event_time_ms=reached.event_time_ms,
-            metrics=self._progress.metrics(),
+            metrics=self._progress.metrics() | self._regimes.metrics(),
             sent_at_ms=self._arrivals.take(),
             learn_from=self._settings.trainer.learn_from,
             gate={},

@@ -25,7 +25,12 @@ def page_loss(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor) -> 
     0.1566
 
     """
+    return page_losses(user, vectors, wanted, passed).sum() / max(len(wanted), 1)
+
+
+def page_losses(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor) -> Tensor:
+    """−log softmax(user · vectors)[wanted] over the wanted item and those passed, (B,); arguments as above."""
     candidates = torch.cat((wanted.unsqueeze(1), passed), 1)
     beside = functional.embedding(candidates.clamp(min=0), vectors).float()
     scores = torch.einsum("bd,bmd->bm", user.float(), beside).masked_fill(candidates < 0, -torch.inf)
-    return functional.cross_entropy(scores, torch.zeros_like(wanted), reduction="sum") / max(len(wanted), 1)
+    return functional.cross_entropy(scores, torch.zeros_like(wanted), reduction="none")
