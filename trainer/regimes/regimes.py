@@ -168,7 +168,6 @@ class Regimes:
         self.leading = self._promoted(self._choice.leader)
         if self.leading is not winner:
             self.leading.restore(winner.state(), catalogue)
-        log.info("another regime leads", model=self._model, before=before.leader, now=self._choice.leader)
         return True
 
 
