@@ -37,6 +37,8 @@ from trainer.publish.snapshots import (
 )
 from trainer.regimes.regimes import Regimes
 
+# Of `trainer.model`: what the item tower and the learning have, and no graph of a user tower.
+NOT_THE_TOWERS = {"id_dim", "category_dim", "learning_rate", "page_loss", "dropout"}
 DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
 
 
@@ -57,6 +59,7 @@ class ModelLine:
         self._meters = meters
         self._ranks = ranks
         self._regimes = Regimes(name, settings, device, ranks)
+        self._templates: dict[str, TowerTemplate] = {}
         self._template = self._traced()
         self._progress = Progress()
         self._drift = DriftDetector()
@@ -218,8 +221,12 @@ class ModelLine:
         self._drift = DriftDetector()  # its hits are another learner's: a change between the two is no drift
 
     def _traced(self) -> TowerTemplate:
-        model = self._settings.trainer.model
-        return TowerTemplate(self.learner.served.encoder, model.dim, model.window)
+        """The graph of the learner's tower; regimes that differ in nothing that the tower has share one."""
+        settings = self.learner.settings
+        key = settings.model_dump_json(exclude=NOT_THE_TOWERS)
+        if key not in self._templates:
+            self._templates[key] = TowerTemplate(self.learner.served.encoder, settings.dim, settings.window)
+        return self._templates[key]
 
     def _take_over(self) -> None:
         """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
