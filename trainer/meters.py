@@ -7,6 +7,7 @@ from trainer.evaluation.drift import DriftDetector, Drifts
 from trainer.evaluation.progressive import Progress
 from trainer.evaluation.ranking import LIST
 from trainer.gate.decision import Verdict
+from trainer.regimes.regimes import Regimes
 
 
 class Meters:
@@ -43,6 +44,22 @@ class Meters:
             f"Expected calibration error of its recall@{LIST}",
             ["model", "scope"],
             registry=self.registry,
+        )
+        self.regime_leads = Gauge(
+            "trainer_regime_leads", "1 of the regime that leads", ["model", "regime"], registry=self.registry
+        )
+        self.regime_changes = Gauge(
+            "trainer_regime_changes", "Changes of the regime that leads, over all restarts", ["model"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.regime_loss = Gauge(
+            "trainer_regime_page_loss",
+            "Nats within the page, before learning, on pages that no snapshot of the model chose",
+            ["model", "regime"],
+            registry=self.registry,
+        )
+        self.regime_diverged = Gauge(
+            "trainer_regime_diverged", "1 of a regime that learns no more", ["model", "regime"], registry=self.registry
         )
         self.drifts = Counter(
             "trainer_drifts_total", "Lasting changes of its hits", ["model", "direction"], registry=self.registry
@@ -110,6 +127,14 @@ class Meters:
             self.expected.labels(model, scope.name).set(scope.expected)
             self.calibration_error.labels(model, scope.name).set(scope.calibration_error)
         self.recall_since_drift.labels(model).set(drift.mean)
+
+    def show_regimes(self, model: str, regimes: Regimes) -> None:
+        """Show which regime leads, and how all did; nothing where there is one alone."""
+        for name, loss in regimes.losses.items():
+            self.regime_leads.labels(model, name).set(name == regimes.leader)
+            self.regime_loss.labels(model, name).set(loss)
+            self.regime_diverged.labels(model, name).set(name in regimes.diverged)
+        self.regime_changes.labels(model).set(regimes.changes)
 
     def count_drifts(self, model: str, drifts: Drifts) -> None:
         """Count lasting changes."""

@@ -17,7 +17,7 @@ from contracts.snapshots.delta import Delta, difference
 from contracts.snapshots.index import EXACT, EXACT_BELOW
 from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, Version, live, version_name
 from contracts.wire.events_pb2 import Example, Exposure
-from trainer.data.batches import Batch, encode
+from trainer.data.batches import Batch
 from trainer.data.catalogue import Catalogue
 from trainer.distributed.ranks import Ranks
 from trainer.evaluation.drift import DriftDetector
@@ -27,7 +27,6 @@ from trainer.gate.decision import Verdict
 from trainer.gate.gate import Gatekeeper
 from trainer.gate.trial import Trials
 from trainer.learn.learner import Learner
-from trainer.learn.replay import Replay
 from trainer.meters import Meters
 from trainer.publish.index_queries import IndexQueries
 from trainer.publish.onnx_export import TowerTemplate
@@ -39,7 +38,10 @@ from trainer.publish.snapshots import (
     snapshot_of,
     versions_on_disk,
 )
+from trainer.regimes.regimes import Regimes
 
+# Of `trainer.model`: what the item tower and the learning have, and no graph of a user tower.
+NOT_THE_TOWERS = {"id_dim", "category_dim", "learning_rate", "page_loss", "dropout"}
 DRIFT_AT = 100  # drift is looked for in recall@100: at 20 there are too few hits to see it soon
 
 
@@ -69,14 +71,14 @@ class ModelLine:
         self._settings = settings
         self._meters = meters
         self._ranks = ranks
-        self.learner = Learner(name, settings.trainer, settings.seed, device, ranks)
-        self._template = TowerTemplate(self.learner.served.encoder, model.dim, model.window)
+        self._regimes = Regimes(name, settings, device, ranks)
+        self._templates: dict[str, TowerTemplate] = {}
+        self._template = self._traced()
         self._progress = Progress()
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
         self._trials = Trials(name, settings.trainer.gate, live=self._live_version() is not None)
         self._index_queries = IndexQueries(model.window, device)
-        self._replay = Replay(settings.trainer.replay, model.window, settings.seed)
         gate = settings.trainer.gate
         self._by_trial = gate.enabled and gate.judge == "canary"
         self.shares: Counter[str] = Counter()  # examples by arm
@@ -84,8 +86,14 @@ class ModelLine:
         self.unpublished = 0  # learned from since the last snapshot
         self.unsent = 0  # learned from since the last snapshot or delta
         self._served: Snapshot | None = None  # what the next delta is based on
+        self._tried: Manifest | None = None  # what is on trial
         self.number(self._free_number())
         self._take_over()
+
+    @property
+    def learner(self) -> Learner:
+        """Of the regime that leads: what is tested, judged and published."""
+        return self._regimes.leading.learner
 
     @property
     def name(self) -> str:
@@ -95,12 +103,15 @@ class ModelLine:
     def number(self, version: int) -> None:
         """Give the coming snapshot its number, and with it the sampling noise that tests are made with."""
         self._version = version
-        self.learner.sampling_seed = sampling_seed(self._settings.seed, version)
+        self._regimes.number(sampling_seed(self._settings.seed, version))
 
     def foresee(
         self, examples: Sequence[Example], batch: Batch, catalogue: Catalogue, neutral: npt.NDArray[np.bool_]
     ) -> Foresight:
         """Be tested on a batch; `examples` are the same, not encoded, and `neutral` (B,) those that may judge."""
+        if self._regimes.watch(examples, batch, catalogue):
+            self._change_regime()
+        self._meters.show_regimes(self.name, self._regimes)
         self.learner.follow(catalogue)
         foresight = self.learner.evaluate(batch)
         self._progress.add(foresight, batch.arms, self.learner.learned(batch.targets))
@@ -119,23 +130,17 @@ class ModelLine:
         share = batch.only(own)
         if (weights[own] != 1).any():
             share = replace(share, weights=weights[own])
-        if not self.learner.learn(share):
-            self._meters.nan_steps.labels(self.name).inc()
+        learned = [example for example, is_own in zip(examples, own, strict=True) if is_own]
+        taught = self._regimes.learn(learned, share, catalogue)
+        self._meters.nan_steps.labels(self.name).inc(taught.refused)
+        if not taught.taken:
             return
         self._meters.learned.labels(self.name).inc(len(share))
         self.unpublished += len(share)
         self.unsent += len(share)
         self.shares.update(share.arms)
-        learned = [example for example, is_own in zip(examples, own, strict=True) if is_own]
         for example in learned:
             self._arrivals.offer(example.sent_at_ms)
-        for earlier in self._replay.draw(len(share)):
-            known = [example for example in earlier if example.item_id in catalogue]
-            if known and not self.learner.learn(
-                encode(known, catalogue, self._settings.trainer.model.window), again=True
-            ):
-                self._meters.nan_steps.labels(self.name).inc()
-        self._replay.offer(learned, weights[own])
 
     def show(self, exposure: Exposure) -> None:
         """Take an exposure that this model answered, in an arm that is its own."""
@@ -148,9 +153,9 @@ class ModelLine:
     def trial_ended(self, *, next_is_due: bool = False) -> Ended | None:
         """How the trial has ended that was under way; None while it lasts, or where there is none."""
         outcome = self._trials.outcome(next_is_due=next_is_due)
-        if outcome is None or self._served is None:
+        manifest, self._tried = (self._tried, None) if outcome else (None, self._tried)
+        if outcome is None or manifest is None:
             return None
-        manifest = self._served.manifest
         if not outcome.promoted:
             self._keep_for_later(manifest)
             self._served = None  # deltas are based on what is served, and that is not this
@@ -167,6 +172,7 @@ class ModelLine:
         candidate = replace(candidate, manifest=replace(manifest, gate=verdict.figures()))
         if verdict.passed:
             self._served = candidate
+            self._tried = candidate.manifest if verdict.trial else None
         self.number(self._version + 1)
         self.unpublished = self.unsent = 0
         return candidate
@@ -197,6 +203,7 @@ class ModelLine:
         manifest = replace(manifest, gate=verdict.figures())
         if verdict.passed:
             self._served = replace(after, manifest=manifest)
+            self._tried = manifest if verdict.trial else None
         self.unsent = 0  # of one that is held, too: the next beat tries again, with all that this one has
         return Delta(manifest, changes)
 
@@ -209,6 +216,8 @@ class ModelLine:
         renumbered = replace(snapshot, manifest=named)
         if self._served is snapshot:
             self._served = renumbered
+        if self._tried is snapshot.manifest:
+            self._tried = named
             self._trials.renamed(snapshot.manifest.version, named.version)
         self.number(self._version + 1)
         return renumbered
@@ -218,19 +227,19 @@ class ModelLine:
 
         The next publication is a full snapshot, and what is live is what it has to be as good as.
         """
-        self._served = None
+        self._served = self._tried = None
         self._trials.cancel()
         self._take_over()
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         return {
-            "learner": self.learner.state(),
+            "regimes": self._regimes.state(),
             "progress": self._progress.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
             "trials": self._trials.state(),
-            "replay": self._replay.state(),
+            "tried": self._tried.version if self._tried else None,
             "askers": self._index_queries.state(),  # checkpoints have it under this name
             "shares": dict(self.shares),
             "arrivals": self._arrivals.state(),
@@ -242,19 +251,36 @@ class ModelLine:
 
     def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
         """Go on from a state."""
-        self.learner.restore(state["learner"])
-        self.learner.follow(catalogue)
+        self._regimes.restore(state["regimes"], catalogue)
+        self._template = self._traced()
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
         self._trials.restore(state["trials"])
-        self._replay.restore(state["replay"])
         self._index_queries.restore(state["askers"])
         self.shares = Counter(state["shares"])
         self._arrivals.restore(state["arrivals"])
         self.number(state["version"])
         self.unpublished, self.unsent = state["unpublished"], state["unsent"]
         self._served = None if state["served"] is None else self._read(state["served"])
+        tried = None if state["tried"] is None else self._read(state["tried"])
+        self._tried = tried.manifest if tried else None
+        if self._tried is None:
+            self._trials.cancel()
+
+    def _change_regime(self) -> None:
+        """Another learner: what it publishes next is a full snapshot, for deltas are based on what is served."""
+        self._served = None
+        self._template = self._traced()
+        self._drift = DriftDetector()  # its hits are another learner's: a change between the two is no drift
+
+    def _traced(self) -> TowerTemplate:
+        """The graph of the learner's tower; regimes that differ in nothing that the tower has share one."""
+        settings = self.learner.settings
+        key = settings.model_dump_json(exclude=NOT_THE_TOWERS)
+        if key not in self._templates:
+            self._templates[key] = TowerTemplate(self.learner.served.encoder, settings.dim, settings.window)
+        return self._templates[key]
 
     def _take_over(self) -> None:
         """What is live must not give way to a worse one, whoever made it so: another trainer, or people."""
@@ -283,7 +309,7 @@ class ModelLine:
             shares=dict(self.shares),
             offsets=dict(reached.offsets),
             event_time_ms=reached.event_time_ms,
-            metrics=self._progress.metrics(),
+            metrics=self._progress.metrics() | self._regimes.metrics(),
             sent_at_ms=self._arrivals.take(),
             learn_from=self._settings.trainer.learn_from,
             gate={},
@@ -303,8 +329,8 @@ class ModelLine:
 
     def _take_the_place_on_trial(self) -> None:
         """What was learned by what is on trial reaches everybody with what takes its place."""
-        if self._trials.running and self._served is not None:
-            self._keep_for_later(self._served.manifest)
+        if self._tried is not None:
+            self._keep_for_later(self._tried)
 
     def _keep_for_later(self, manifest: Manifest) -> None:
         for sent_at_ms in manifest.sent_at_ms:  # what it would have served is still to be served

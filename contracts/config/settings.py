@@ -4,7 +4,7 @@ Bad settings raise `SettingsError` with one sentence that names the setting and 
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -18,6 +18,7 @@ from contracts.config.experiment import (
     load_experiment,
     validated,
 )
+from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings
 from contracts.config.section import Section
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
@@ -34,6 +35,7 @@ __all__ = [
     "ModelName",
     "ModelSettings",
     "Part",
+    "RegimesSettings",
     "ServingSettings",
     "Settings",
     "SettingsError",
@@ -50,6 +52,7 @@ __all__ = [
 
 
 Positive = Annotated[int, Field(gt=0)]
+Merged = TypeVar("Merged", bound=Section)
 
 
 class KafkaSettings(Section):
@@ -180,6 +183,7 @@ class TrainerSettings(Section):
     vocabulary: VocabularySettings = VocabularySettings()
     replay: ReplaySettings = ReplaySettings()
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # memory of the mean weights that go live, by step; 0: none
+    regimes: RegimesSettings = RegimesSettings()
     softmax: Literal["full", "sampled"] = "full"  # over the catalogue, or over a step's targets and drawn items
     negatives: Positive = 1000  # sampled: items drawn uniformly for each step
     frequency_half_life: Positive = 100_000  # sampled: examples after which a target counts half in the correction
@@ -197,6 +201,47 @@ class TrainerSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive = 1
     poll_records: Positive = 500
+
+    def by_regime(self) -> dict[str, "TrainerSettings"]:
+        """The settings of each regime, the trainer's own first.
+
+        >>> pages = {"pages": {"model": {"page_loss": 1}, "average": 0.99}}
+        >>> regimes = TrainerSettings.model_validate({"regimes": {"variants": pages}}).by_regime()
+        >>> [(name, each.model.page_loss, each.average) for name, each in regimes.items()]
+        [('default', 0.0, 0.0), ('pages', 1.0, 0.99)]
+        """
+        variants = self.regimes.variants
+        return {DEFAULT: self} | {name: self._under(name, variant) for name, variant in variants.items()}
+
+    def _under(self, name: str, regime: Regime) -> "TrainerSettings":
+        where = f"regimes.variants.{name}"
+        if name == DEFAULT:
+            raise ValueError(f"{where}: the trainer's own regime has this name")
+        fixed = [setting for setting in SHARED if setting in regime.model]
+        if fixed:
+            raise ValueError(f"{where}: {fixed[0]} is the same for all regimes; set trainer.model.{fixed[0]}")
+        changed = self.model_copy(
+            update={
+                "model": _merged(self.model, regime.model, f"{where}.model"),
+                "replay": _merged(self.replay, regime.replay, f"{where}.replay"),
+                "average": self.average if regime.average is None else regime.average,
+            }
+        )
+        if changed == self:
+            raise ValueError(f"{where}: it changes nothing")
+        return changed
+
+    @model_validator(mode="after")
+    def _regimes_are_sound(self) -> "TrainerSettings":
+        self.by_regime()
+        return self
+
+
+def _merged(section: Merged, changes: dict[str, Any], where: str) -> Merged:
+    try:
+        return validated(type(section), {**section.model_dump(), **changes}, where)
+    except SettingsError as error:
+        raise ValueError(str(error).rstrip(".")) from error
 
 
 class TlsSettings(Section):

@@ -19,6 +19,7 @@ from contracts.config.settings import (
     GateSettings,
     ModelName,
     ModelSettings,
+    RegimesSettings,
     ReplaySettings,
     Source,
     StreamSettings,
@@ -43,7 +44,7 @@ PLAIN = TrainerSettings(
         dim=64, id_dim=None, category_dim=16, window=32, depth=2, session_length=10, learning_rate=3e-3, dropout=0.0,
         batch_size=128, diffusion_steps=50, learn_at="last", page_loss=0.0,
     ),
-    replay=ReplaySettings(batches=0), average=0.0, learn_from="own", softmax="full",
+    replay=ReplaySettings(batches=0), average=0.0, regimes=RegimesSettings(), learn_from="own", softmax="full",
     publish_every_ms=6 * 3_600_000, gate=GateSettings(enabled=False),
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from contracts.kafka import bus
 from contracts.runtime.clock import HOUR_MS
 from driftline.inspect.metrics import read_metrics
 from driftline.processes import broker
-from tests.trainer.test_resume import assert_equal, files
+from tests.trainer.test_resume import REGIMES, assert_equal, files
 from tests.trainer.trainer_cases import START_MS, make_example, make_item, markov_examples, small_settings
 from trainer.checkpoint import Checkpoints
 
@@ -51,7 +51,9 @@ class Trainer:
     """The process, or with `processes` > 1 torchrun and those, and what it leaves on the disk."""
 
     def __init__(self, root: Path, kafka: KafkaSettings, processes: int = 1) -> None:
-        self.settings: Settings = small_settings(root, checkpoint_every_examples=16).model_copy(update={"kafka": kafka})
+        self.settings: Settings = small_settings(root, checkpoint_every_examples=16, regimes=REGIMES).model_copy(
+            update={"kafka": kafka}
+        )
         self._file, self._log, self._ready = (root / name for name in ("settings.yaml", "trainer.log", "ready.json"))
         root.mkdir(parents=True, exist_ok=True)
         dump(self.settings, self._file)

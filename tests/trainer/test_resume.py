@@ -20,9 +20,11 @@ from tests.trainer.trainer_rig import EXAMPLES, EXPOSURES, ITEMS, MemoryLog, Rig
 
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT = 400
+QUICK = {"model": {"learning_rate": 0.01, "page_loss": 0.5, "id_dim": 4}}
+REGIMES = {"variants": {"quick": QUICK}, "half_life": 40, "lead": 10}
 ALL_STATE = {
     "gate": {"canary": {"items": 20, "least_items": 10}},
-    "model": {"page_loss": 0.5},
+    "model": {"learning_rate": 0.001},
     "replay": {"batches": 2, "size": 50},
     "average": 0.95,
     "learn_from": "weighted",
@@ -83,13 +85,12 @@ def files(settings: Settings) -> dict[str, bytes]:
     return {str(p.relative_to(home)): p.read_bytes() for p in sorted(home.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("seed", "share"), [(0, 1.0), (1, 0.6)])
 def test_killed_anywhere_it_comes_to_the_same_weights_and_snapshots(
-    tmp_path: Path, make_rig: MakeRig, seed: int
+    tmp_path: Path, make_rig: MakeRig, seed: int, share: float
 ) -> None:
-    settings = [
-        small_settings(tmp_path / name, checkpoint_every_examples=30, **ALL_STATE) for name in ("calm", "killed")
-    ]
+    changes = {**ALL_STATE, "regimes": {**REGIMES, "share": share}}
+    settings = [small_settings(tmp_path / name, checkpoint_every_examples=30, **changes) for name in ("calm", "killed")]
     calm = make_rig(settings[0], per_poll=7)
     fill(calm.log)
     run(calm)
@@ -109,6 +110,8 @@ def test_killed_anywhere_it_comes_to_the_same_weights_and_snapshots(
 
     assert calm.engine.tested == rig.engine.tested
     assert calm.engine.tested > COUNT - 20
+    choices = [calm.engine.state()["pupils"][name]["regimes"]["choice"] for name in ("two_tower", "t2diff")]
+    assert any(choice["changes"] for choice in choices)
     assert_equal(calm.engine.state(), rig.engine.state())
     assert files(settings[0]) == files(settings[1])
     assert live(settings[0].snapshots, "t2diff") == "v000005"

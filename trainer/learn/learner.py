@@ -18,6 +18,7 @@ from trainer.distributed.ranks import ALONE, Ranks
 from trainer.evaluation.ranking import Foresight, foresee
 from trainer.learn.frequency import Frequency
 from trainer.learn.model import Model
+from trainer.learn.page_softmax import page_losses
 from trainer.learn.sampled_softmax import Negatives, draw
 from trainer.models.base import Inputs
 
@@ -94,6 +95,20 @@ class Learner:
             vectors = self.served.vectors()
             users = self.served.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids))
             return foresee(users @ vectors.T, self._tensor(batch.targets), batch.seen)
+
+    def page_losses(self, batch: Batch) -> Floats:
+        """How well the choice within each page is foreseen: −log softmax of the target over its page, nats, (B,).
+
+        As a replica would rank now. A page of which nothing was passed has 0.
+        """
+        self.served.eval()
+        with torch.no_grad():
+            vectors = self.served.vectors()
+            users = self.served.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids))
+            losses: Floats = (
+                page_losses(users, vectors, self._tensor(batch.targets), self._tensor(batch.passed)).cpu().numpy()
+            )
+        return losses
 
     def learned(self, rows: Ints) -> Floats:
         """Positives learned from so far of each of these rows of the catalogue."""

@@ -26,10 +26,13 @@ def page_loss(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor, wei
     0.1566
 
     """
+    losses = page_losses(user, vectors, wanted, passed)
+    return (losses if weight is None else weight * losses).sum() / max(len(wanted), 1)
+
+
+def page_losses(user: Tensor, vectors: Tensor, wanted: Tensor, passed: Tensor) -> Tensor:
+    """−log softmax(user · vectors)[wanted] over the wanted item and those passed, (B,); arguments as above."""
     candidates = torch.cat((wanted.unsqueeze(1), passed), 1)
     beside = functional.embedding(candidates.clamp(min=0), vectors).float()
     scores = torch.einsum("bd,bmd->bm", user.float(), beside).masked_fill(candidates < 0, -torch.inf)
-    first = torch.zeros_like(wanted)
-    if weight is None:
-        return functional.cross_entropy(scores, first, reduction="sum") / max(len(wanted), 1)
-    return (weight * functional.cross_entropy(scores, first, reduction="none")).sum() / max(len(wanted), 1)
+    return functional.cross_entropy(scores, torch.zeros_like(wanted), reduction="none")

@@ -37,11 +37,22 @@ def test_each_mistake_is_named() -> None:
         (data if section is None else data.setdefault(section, {})).update(change)
         return data
 
+    def regimes(variants: dict[str, Any], **choice: Any) -> dict[str, Any]:
+        return broken({"regimes": {"variants": variants, **choice}}, "trainer")
+
     cases = {
         "experiment: .*two arms": broken({"arms": {"a": {"weight": 1, "model": "two_tower"}}}, "experiment"),
         "control arm 'z'": broken({"control": "z"}, "experiment"),
         "end_ms must be after": broken({"end_ms": 0}, "experiment"),
         "stream.session_gap_ms": broken({"session_gap_ms": 0}, "stream"),
+        "there is no such setting": regimes({"quick": {"model": {"learning_rat": 0.1}}}),
+        "regimes.variants.quick.replay: batches": regimes({"quick": {"replay": {"batches": -1}}}),
+        "regimes.variants.quick: dim is the same for all": regimes({"quick": {"model": {"dim": 8}}}),
+        "regimes.variants.quick: window is the same for all": regimes({"quick": {"model": {"window": 8}}}),
+        "regimes.variants.quick: it changes nothing": regimes({"quick": {"average": 0.0}}),
+        "regimes.variants.default: the trainer's own": regimes({"default": {"average": 0.5}}),
+        "trainer.regimes.share": regimes({}, share=0),
+        "trainer.regimes.lead": regimes({}, lead=0),
         "unknown_thing": broken({"unknown_thing": 1}),
         "serving.port": broken({"port": 70000}, "serving"),
     }

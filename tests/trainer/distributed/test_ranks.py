@@ -10,7 +10,7 @@ from torch import multiprocessing
 
 import trainer.model_line
 from contracts.config.settings import Settings, SettingsError
-from tests.trainer.test_resume import assert_equal, fill, leaves
+from tests.trainer.test_resume import REGIMES, assert_equal, fill, leaves
 from tests.trainer.trainer_cases import small_settings
 from tests.trainer.trainer_rig import EXAMPLES, Rig
 from trainer.checkpoint import Checkpoints, DivergedError, dumps, loads
@@ -21,7 +21,7 @@ SIZE = 2
 
 
 def settings_of(root: Path, softmax: str) -> Settings:
-    return small_settings(root / softmax, softmax=softmax, negatives=5, checkpoint_every_examples=30)
+    return small_settings(root / softmax, softmax=softmax, negatives=5, checkpoint_every_examples=30, regimes=REGIMES)
 
 
 def learn(settings: Settings, ranks: Ranks = ALONE) -> Rig:
@@ -79,7 +79,7 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path: Path, together: Path,
             assert_equal(one[name], two[name], at_least=1)
         assert two["progress"]["sums"]["all"][0] == alone["tested"]
     if softmax == "full":  # sampled negatives are other draws
-        one, two = (state["pupils"]["two_tower"]["learner"] for state in (alone, both))
+        one, two = (state["pupils"]["two_tower"]["regimes"] for state in (alone, both))
         for (path, a), (_, b) in zip(leaves(one), leaves(two), strict=True):
             if isinstance(a, torch.Tensor | np.ndarray) and "generator" not in path:
                 np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-3, atol=1e-4, err_msg=path)
