@@ -17,11 +17,22 @@ from abtest.analyse.analysis import analyse
 from abtest.collect.store import load_state
 from abtest.report.files import FILES, write
 from abtest.report.wording import sentence
-from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings, TrainerSettings, dump
+from contracts.config.settings import (
+    Arm,
+    CanarySettings,
+    Experiment,
+    GateSettings,
+    KafkaSettings,
+    Settings,
+    StreamSettings,
+    TrainerSettings,
+    dump,
+)
 from contracts.kafka import bus
-from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.clock import HOUR_MS, Clock, SystemClock
 from contracts.runtime.durable import LockedError, lock_file
 from driftline.deadletters import letters as deadletters
+from driftline.demo.arms import warnings
 from driftline.demo.monitor import Monitor, Readings, Workers, read
 from driftline.demo.progress import Progress
 from driftline.demo.summary import complaints, context, summarise, tables
@@ -36,6 +47,7 @@ from world.open import open_world
 EMBEDDED = "embedded"
 REPLICAS = 2
 RUN_MARK = ".driftline-demo"
+LEAST_ITEMS = 500  # 1,000 users are shown 300 to 1,600 items on each side of a trial between two snapshots
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,8 @@ def run(options: DemoOptions) -> None:
     for table in tables(summary):
         console.print(table)
     console.print(f"Wrote {', '.join(FILES)} and summary.json to {options.out}/", highlight=False)
+    for warning in warnings(summary["arms"], (settings.experiment.end_ms - settings.experiment.start_ms) / HOUR_MS):
+        console.print(warning, highlight=False)
     for verdict in report.verdicts:
         console.print(sentence(verdict), highlight=False)
     broken = complaints(summary)
@@ -127,7 +141,10 @@ def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings
         state=directory / "state",
         seed=seed,
         stream=StreamSettings(allowed_lateness_ms=LATENESS_MS),
-        trainer=TrainerSettings(keep_snapshots=10_000),  # the summary counts them
+        trainer=TrainerSettings(
+            keep_snapshots=10_000,  # the summary counts them
+            gate=GateSettings(canary=CanarySettings(least_items=LEAST_ITEMS)),
+        ),
         experiment=Experiment(
             name="t2diff-against-two-tower",
             salt=f"t2diff-against-two-tower-{seed}",
