@@ -65,11 +65,18 @@ def command(world: WorldPlan, settings: Settings, settings_file: Path) -> str:
 def table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     """The same for a terminal."""
     grid = Table(
-        title="What freshness was worth: effective view rate of each arm's model, learning all week and frozen at the "
-        "start,\neach given to all users in the laboratory (responses are simulated)",
+        title="What freshness was worth: EVR in the laboratory, each given to the same users (responses are simulated)",
         title_justify="left",
     )
-    for heading in ("arm", "model", "learning", "frozen", "relative difference", "95 % interval", "days ahead"):
+    for heading in (
+        "arm",
+        "model",
+        "learning all week",
+        "frozen at the start",
+        "relative difference",
+        "95 % interval",
+        "days ahead",
+    ):
         grid.add_column(heading)
     for name, arm in arms.items():
         days = list(zip(arm["online_evr_by_day"], arm["frozen_evr_by_day"], strict=True))
