@@ -76,7 +76,7 @@ def demo(
         typer.Option(
             "--freshness/--no-freshness",
             help="At the end, measure in the laboratory what freshness was worth: each arm's model learning all week "
-            "and frozen at the start. \\[default: yes, but with --data, where it takes an hour of CPU]",
+            "and frozen at the start. \\[default: yes; with --data, where each such week takes minutes, no]",
         ),
     ] = None,
 ) -> None:

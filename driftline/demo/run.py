@@ -134,12 +134,14 @@ def _write(summary: Mapping[str, Any], out: Path) -> None:
 def _freshness(options: DemoOptions, settings: Settings, console: Console) -> dict[str, Any]:
     """Measure what freshness was worth and print it, or say how to."""
     by_hand = freshness.command(options.world, settings, options.out / "run" / "settings.yaml")
+    planned = freshness.runs(options.world, settings)
     wanted = options.data is None if options.freshness is None else options.freshness
     if not wanted:
-        console.print("What freshness was worth was not measured, as each model needs two more weeks for it:")
+        console.print(
+            f"What freshness was worth was not measured. This does it, {len(planned)} weeks in the laboratory:"
+        )
         console.print(by_hand, highlight=False, soft_wrap=True)
         return {"command": by_hand, "arms": None}
-    planned = freshness.runs(options.world, settings)
     console.print(
         f"What was freshness worth? Each model once more, learning and frozen: {len(planned)} weeks in the laboratory, "
         "half a minute of CPU and more each …"
