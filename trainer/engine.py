@@ -278,6 +278,7 @@ class Engine:
             self._catalogue.touch(batch.targets, np.array([e.time_ms for e in examples], np.int64))
             self._expire()
         for line in self.lines:
+            self._meters.event_time.labels(line.name).set(self._event_time_ms / 1000)
             for example in self._batch:
                 line.view(example)
         self._batch = []

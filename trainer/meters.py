@@ -97,6 +97,18 @@ class Meters:
         self.version = Gauge(
             "trainer_snapshot_version", "Number of the newest published snapshot", ["model"], registry=self.registry
         )
+        self.event_time = Gauge(
+            "trainer_event_timestamp_seconds",
+            "Event time of the newest example that there was to learn from (Unix time)",
+            ["model"],
+            registry=self.registry,
+        )
+        self.live_event_time = Gauge(
+            "trainer_live_event_timestamp_seconds",
+            "Event time of the newest example that what is live has learned from (Unix time)",
+            ["model"],
+            registry=self.registry,
+        )
         self.dead_letters = Counter(
             "trainer_dead_letters_total", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )

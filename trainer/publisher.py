@@ -11,7 +11,16 @@ from contracts.runtime.clock import Clock
 from contracts.snapshots import canary, delta
 from contracts.snapshots.delta import Delta, GapError
 from contracts.snapshots.retention import prune
-from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, SnapshotExistsError, Version, write
+from contracts.snapshots.snapshot import (
+    Manifest,
+    Snapshot,
+    SnapshotError,
+    SnapshotExistsError,
+    Version,
+    live,
+    read_manifest,
+    write,
+)
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.engine import Engine, Move
 from trainer.meters import Meters
@@ -34,6 +43,8 @@ class Publisher:
         self._meters = meters
         self._clock = clock
         self._ranks = ranks
+        for line in engine.lines:  # before anything goes live after a restart
+            self._show_live(line.name)
 
     def publish(self, moves: Sequence[Move]) -> None:
         """Write snapshots and deltas in their order, and let them go live or on trial; end the trials that end."""
@@ -105,6 +116,7 @@ class Publisher:
         kind = "delta" if place and place.sequence else "full"
         self._meters.published.labels(manifest.model, kind).inc()
         self._meters.version.labels(manifest.model).set(place.number if place else 0)
+        self._meters.live_event_time.labels(manifest.model).set(manifest.event_time_ms / 1000)
         for sent_at_ms in manifest.sent_at_ms:
             self._meters.freshness.labels(manifest.model).observe(max(now_ms - sent_at_ms, 0) / 1000)
         log.info(
@@ -114,3 +126,10 @@ class Publisher:
             examples=manifest.examples,
             recall_at_100=manifest.metrics.get("recall@100/recent"),
         )
+
+    def _show_live(self, model: str) -> None:
+        with suppress(SnapshotError):  # damaged: replicas say so
+            version = live(self._root, model)
+            if version is not None:
+                manifest = read_manifest(self._root, model, version)
+                self._meters.live_event_time.labels(model).set(manifest.event_time_ms / 1000)

@@ -47,7 +47,8 @@ class DriverReport:
     mixed_version_replies: int = 0
     fallbacks: Counter[str] = field(default_factory=Counter)
     latency_s: dict[str, list[float]] = field(default_factory=dict)  # by arm
-    versions: dict[str, dict[str, int]] = field(default_factory=dict)  # model -> version -> first seen at event time
+    # model -> version -> event times of its first and its last answer
+    spans: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     simulated_ms: int = 0  # how far simulated time has come
     phase: str = "starting"
     errors: Counter[str] = field(default_factory=Counter)
@@ -261,7 +262,9 @@ class Driver:
         tally = self.tally
         tally.recalls += 1
         tally.latency_s.setdefault(reply.arm, []).append(took)
-        tally.versions.setdefault(reply.model, {}).setdefault(reply.snapshot_version, visit.time_ms)
+        spans = tally.spans.setdefault(reply.model, {})
+        first_ms, last_ms = spans.get(reply.snapshot_version, (visit.time_ms, visit.time_ms))
+        spans[reply.snapshot_version] = min(first_ms, visit.time_ms), max(last_ms, visit.time_ms)
         tally.mixed_version_replies += self._check.mixed(reply)
         if reply.fallback:
             tally.fallbacks[reply.fallback] += 1

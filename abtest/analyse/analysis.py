@@ -15,7 +15,7 @@ from abtest.analyse.checks import ModelFacts, checks_of
 from abtest.analyse.data_quality import date_of, days_over
 from abtest.analyse.deciding import decided, told_apart, with_deciding
 from abtest.analyse.looks import History, decided_at_looks
-from abtest.analyse.model_age import by_age, by_version, comparable
+from abtest.analyse.model_age import by_age, by_version, comparable, unlike
 from abtest.analyse.over_time import courses_of, critical_of, level_of, looks_at
 from abtest.analyse.planned import planned
 from abtest.analyse.results import (
@@ -117,7 +117,13 @@ def report(
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in aggregate.arms if arm != control]
     ended = over >= experiment.days
-    verdicts = [decide(arm, results, checks, plan, ended=ended, interference=interference) for arm in treatments]
+    verdicts = [
+        decide(
+            arm, results, checks, plan,
+            ended=ended, interference=interference, stale=unlike(arm, control, checks),
+        )
+        for arm in treatments
+    ]  # fmt: skip
     return Report(
         schema_version=SCHEMA_VERSION,
         experiment=experiment.name,

@@ -22,7 +22,11 @@ from contracts.config.experiment import Experiment
 # Both, for the arms to be called unlike: minutes matter little among hours, and a factor little among seconds.
 LAG_RATIO = 1.5
 LAG_MS = 300_000
-STALE = 0.01  # of recalls answered by a model of a day or more: a snapshot a day is the least of any trainer
+STALE = 0.01  # of recalls answered by a stale model (`contracts.snapshots.staleness`) that people are told of
+# Of recalls that stale models answered in one arm and not in the other: from there on a verdict is as much on freshness
+# as on models. With every snapshot on trial and none going live, half of the requests have fresh ones all the same, so
+# this may be half of the time.
+UNLIKE = 0.25
 UNKNOWN = "-1"  # the class of exposures that do not tell their model's age
 RATIO_COLUMNS = ("recalls", "shown", "views", "effective_views", "follows")  # with the same meaning in parts and days
 
@@ -83,6 +87,32 @@ def stale(arm: str, classes: Mapping[str, tuple[float, float]]) -> Check:
     )
     text += "nothing for a day or longer."
     return Check(name, title, "warning" if part > STALE else "ok", text, {"recalls": round(old), "share": part})
+
+
+def unlike(arm: str, control: str, checks: Sequence[Check]) -> str:
+    """What speaks against a verdict on an arm: the models of one side were stale so much more than the other's.
+
+    >>> known = {"control": (100.0, 0.0)}, {"control": (20.0, 0.0), "5": (80.0, 0.0)}
+    >>> unlike("t", "c", [stale("t", known[0]), stale("c", known[0])])
+    ''
+    >>> unlike("t", "c", [stale("t", known[0]), stale("c", known[1])])
+    'c was stale: 80.0 % of its recalls were answered by a model that had learned nothing for a day, of t’s 0.0 %'
+
+    Args:
+        arm: the treatment arm.
+        control: the control's name.
+        checks: the trust panel.
+
+    """
+    shares = {check.name: check.numbers.get("share") for check in checks if check.name.startswith("stale:")}
+    mine, theirs = (shares.get(f"stale:{name}") for name in (arm, control))
+    if not isinstance(mine, float) or not isinstance(theirs, float) or abs(mine - theirs) <= UNLIKE:
+        return ""
+    (_, fresher), (more, staler) = sorted(((mine, arm), (theirs, control)))
+    text = (
+        f"{staler} was stale: {share(more)} of its recalls were answered by a model that had learned nothing for a day"
+    )
+    return f"{text}, of {fresher}’s {share(min(mine, theirs))}"
 
 
 def by_age(aggregate: Aggregate, metrics: Sequence[Mean | Ratio], control: str) -> Iterator[Cut]:

@@ -16,8 +16,9 @@ RULE = (
     "worsened, or if it has certainly not gained the least that is worth shipping. "
     "Ship if it has certainly improved, and by at least that as far as can be told, and every guardrail can be judged. "
     "Certainly: the other methods agree, and it does not rest on one user. Else inconclusive; so too before a "
-    "fixed-horizon experiment has ended, and where the arms' models learned from each other's users unless the plan "
-    "says that they do."
+    "fixed-horizon experiment has ended, where the arms' models learned from each other's users unless the plan says "
+    "that they do, and where one arm's models were stale so much more than the other's that freshness may be all they "
+    "differ by, unless the plan says that they shall."
 )
 
 
@@ -29,6 +30,7 @@ def decide(
     *,
     ended: bool,
     interference: bool = False,
+    stale: str = "",
 ) -> Verdict:
     """Apply `RULE` to one treatment arm.
 
@@ -39,6 +41,7 @@ def decide(
         plan: how the experiment is analysed.
         ended: whether all days that the plan has are in.
         interference: whether an arm's model learned from another arm's users more than is tolerated.
+        stale: what `abtest.analyse.model_age.unlike` says; empty where the arms' models were of like freshness.
 
     """
     invalid = [check for check in checks if check.level == "invalid"]
@@ -65,12 +68,23 @@ def decide(
         label, doubt = open_ones[0]
         text = f"{text}, but the guardrail {label} cannot be judged: {doubt}"
         return Verdict(arm, "inconclusive", f"{text}.", (), open_labels)
-    if decision == "ship" and interference and not plan.pooled_training:
-        text = f"{text}, but the arms' models learned from each other's users."
-        return Verdict(arm, "inconclusive", text, (), open_labels)
+    decision, text = _of_models(
+        decision, text, interference and not plan.pooled_training, "" if plan.unlike_freshness else stale
+    )
     if decision in ("ship", "hold"):
         text += _of_look(primary, _deciding(line))
     return Verdict(arm, decision, f"{text}.", (), open_labels)
+
+
+def _of_models(decision: Decision, text: str, interference: bool, stale: str) -> tuple[Decision, str]:
+    """What is left of a decision where the arms' models are not what the experiment takes them for."""
+    if decision == "ship" and interference:
+        return "inconclusive", f"{text}, but the arms' models learned from each other's users"
+    if not stale:
+        return decision, text
+    if decision == "ship":
+        return "inconclusive", f"{text}, but that may be freshness alone: {stale}"
+    return decision, f"{text}. {'It may be freshness alone:' if decision == 'hold' else 'Besides,'} {stale}"
 
 
 def beside_each_other(

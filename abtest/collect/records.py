@@ -7,7 +7,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-AGES_MS = tuple(1000 * seconds for seconds in (300, 1_800, 7_200, 43_200, 86_400))  # upper ends of classes of model age
+from contracts.snapshots.staleness import STALE_MS
+
+AGES_MS = (300_000, 1_800_000, 7_200_000, 43_200_000, STALE_MS)  # upper ends of classes of model age
 VERSIONS = 20  # snapshots of an arm that are tracked by user; the others are in no figure by version
 NOT_OURS_YET = "labelled_outside_period"  # exposures that name the experiment, before its start or after its end
 

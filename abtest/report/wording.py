@@ -201,6 +201,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
         ("Correction for several metrics", CORRECTIONS.get(str(plan.get("correction")), str(plan.get("correction")))),
         ("Least effect worth shipping", f"{fmt.least(least)} of {primary.label}" if least and primary else "any"),
         ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
+        *([("Arms' freshness", "meant to differ")] if plan.get("unlike_freshness") else []),
         *([("Caps", caps)] if caps else []),
     ]
 

@@ -166,6 +166,7 @@ class AnalysisPlan(Section):
     correction: Literal["holm", "bh", "none"] = "holm"
     tuned_at: Annotated[int, Field(gt=0)] = 100_000  # recalls, at which a confidence sequence is narrowest
     pooled_training: bool = False  # each arm's model learns from the other's data, and the reader is told so
+    unlike_freshness: bool = False  # the arms are meant to differ by how fresh their models are
 
     @model_validator(mode="after")
     def _consistent(self) -> "AnalysisPlan":

@@ -71,16 +71,26 @@ def demo(
             help="Without --data: share of the items that is born anew on each day; old ones fade, tastes shift.",
         ),
     ] = None,
+    freshness: Annotated[
+        bool | None,
+        typer.Option(
+            "--freshness/--no-freshness",
+            help="At the end, measure in the laboratory what freshness was worth: each arm's model learning all week "
+            "and frozen at the start. \\[default: yes; with --data, where each such week takes minutes, no]",
+        ),
+    ] = None,
 ) -> None:
     """Run a whole A/B experiment on this machine: T2Diff against a regular two-tower, on a live loop.
 
     Starts a broker, a Feast store, a stream worker, a trainer and two serving replicas as processes, drives the
-    users, and writes the report (HTML, JSON, Markdown) and summary.json. Ctrl-C stops everything.
+    users, and writes the report (HTML, JSON, Markdown) and summary.json. While it runs it shows of each arm which
+    snapshot is on trial, whether snapshots are held and since when, and whether the arm has gone stale. Ctrl-C stops
+    everything.
     """
     from driftline.demo.run import DemoOptions, run
 
     try:
-        run(DemoOptions(data, days, warmup_days, seed, out, broker, slate, users, items, births))
+        run(DemoOptions(data, days, warmup_days, seed, out, broker, slate, users, items, births, freshness))
     except KeyboardInterrupt:
         typer.echo("driftline: interrupted; everything it had started was stopped.", err=True)
         raise typer.Exit(130) from None

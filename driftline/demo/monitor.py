@@ -1,6 +1,7 @@
 """Watching a run: reads every worker's metrics about once a second, shows them, and holds simulated time back."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -8,9 +9,12 @@ from kafka.admin import KafkaAdminClient
 
 from contracts.config.settings import Settings
 from contracts.kafka.bus import EXAMPLES
-from contracts.runtime.clock import DAY_MS, Clock
+from contracts.runtime.clock import DAY_MS, HOUR_MS, Clock
+from contracts.snapshots.canary import Canary
+from contracts.snapshots.staleness import is_stale
 from driftline.demo.progress import ArmStatus, Progress, Status
 from driftline.inspect.metrics import Scrape, read_metrics
+from driftline.inspect.snapshots import on_trial
 from driftline.processes.supervisor import Child, Supervisor
 from world.base import World
 from world.drive import DriverReport
@@ -45,6 +49,23 @@ class Readings:
     collector: Scrape = field(default_factory=Scrape)
     replicas: Scrape = field(default_factory=Scrape)
     each_replica: tuple[Scrape, ...] = ()
+
+
+@dataclass
+class Standing:
+    """What keeps what a model has learned from all users, and since when it was so, in simulated time (ms)."""
+
+    trial: str = ""  # version on trial
+    group: str = ""  # the first version of this trial
+    trial_since_ms: int = 0
+    held_since_ms: int | None = None
+
+    def see(self, tried: Canary | None, *, held: bool, now_ms: int) -> None:
+        """Take in what is so now."""
+        if tried is not None and tried.group != self.group:
+            self.trial_since_ms = now_ms
+        self.trial, self.group = (tried.version, tried.group) if tried is not None else ("", "")
+        self.held_since_ms = None if not held else now_ms if self.held_since_ms is None else self.held_since_ms
 
 
 def read(workers: Workers) -> Readings:
@@ -85,6 +106,7 @@ class Monitor:
         self._progress = progress
         self._clock = clock
         self._shown_s = self._checked_s = float("-inf")
+        self._standings: dict[str, Standing] = {arm.model: Standing() for arm in settings.experiment.arms.values()}
         self._before = (0.0, 0, 0)  # seconds, events, recalls when last shown
 
     async def pause(self) -> None:
@@ -149,6 +171,12 @@ class Monitor:
         self._shown_s = now_s
         readings = await asyncio.to_thread(read, self._workers)
         taken = await asyncio.to_thread(self._examples_taken)
+        for model, standing in self._standings.items():
+            standing.see(
+                on_trial(self._settings.snapshots, model),
+                held=readings.trainer.values("trainer_gate_open", "model").get(model) == 0,
+                now_ms=self.tally.simulated_ms,
+            )
         events = int(readings.stream.total("stream_events_in_total"))
         then_s, events_then, recalls_then = self._before
         self._before = (now_s, events, self.tally.recalls)
@@ -158,6 +186,7 @@ class Monitor:
                 self._world,
                 readings,
                 self.tally,
+                self._standings,
                 trainer_lag=max(examples_emitted(readings.stream) - taken, 0),
                 events_per_s=(events - events_then) / (now_s - then_s),
                 recalls_per_s=(self.tally.recalls - recalls_then) / (now_s - then_s),
@@ -170,6 +199,7 @@ def status(
     world: World,
     readings: Readings,
     tally: DriverReport,
+    standings: Mapping[str, Standing],
     *,
     trainer_lag: int,
     events_per_s: float,
@@ -192,7 +222,7 @@ def status(
         day=min((at_ms - begin_ms) // DAY_MS + 1, (end_ms - begin_ms) // DAY_MS),
         days=(end_ms - begin_ms) // DAY_MS,
         fraction=min((at_ms - world.start_ms) / total_ms, 1.0),
-        simulated_time=datetime.fromtimestamp((at_ms + world.day_offset_ms) / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+        simulated_time=_moment(at_ms, world, "%Y-%m-%d %H:%M"),
         events=int(readings.stream.total("stream_events_in_total")),
         events_per_s=events_per_s,
         recalls=tally.recalls,
@@ -209,7 +239,25 @@ def status(
                 f"v{oldest[arm.model]:06d}" if arm.model in oldest else "",
                 evr.get(name),
                 int(users.get(name, 0)),
+                standing.trial,
+                _moment(standing.trial_since_ms, world),
+                "" if standing.held_since_ms is None else _moment(standing.held_since_ms, world),
+                _stale_h(readings.trainer, arm.model),
             )
             for name, arm in settings.experiment.arms.items()
+            for standing in (standings[arm.model],)
         ),
     )
+
+
+def _stale_h(trainer: Scrape, model: str) -> float | None:
+    """Hours of event time by which what is live is behind, where it is stale."""
+    learned_ms, now_ms = (
+        round(1000 * trainer.values(f"trainer_{name}timestamp_seconds", "model").get(model, 0.0))
+        for name in ("live_event_", "event_")
+    )
+    return (now_ms - learned_ms) / HOUR_MS if learned_ms and is_stale(learned_ms, now_ms) else None
+
+
+def _moment(at_ms: int, world: World, form: str = "%b %-d %H:%M") -> str:
+    return datetime.fromtimestamp((at_ms + world.day_offset_ms) / 1000, UTC).strftime(form)

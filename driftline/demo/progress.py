@@ -22,6 +22,24 @@ class ArmStatus:
     snapshot: str
     evr: float | None
     users: int
+    trial: str = ""  # the version on trial
+    trial_since: str = ""  # simulated time
+    held_since: str = ""  # the newest trial, or snapshot, ended badly, and so did all since then
+    stale_h: float | None = None  # hours of event time by which what is live is behind, where that makes it stale
+
+    @property
+    def standing(self) -> str:
+        """What keeps what was learned from all users; empty where nothing does.
+
+        >>> ArmStatus("control", "t2diff", "v000007", 0.2, 9, "v000008", "Jan 3 06:00", "Jan 3 01:00", 25.0).standing
+        'v000008 on trial since Jan 3 06:00, held since Jan 3 01:00, STALE: 25 h behind'
+        """
+        parts = (
+            f"{self.trial} on trial since {self.trial_since}" if self.trial else "",
+            f"held since {self.held_since}" if self.held_since else "",
+            f"STALE: {self.stale_h:.0f} h behind" if self.stale_h is not None else "",
+        )
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -47,7 +65,10 @@ class Status:
 
 def line(status: Status) -> str:
     """The status as one line of text."""
-    arms = " | ".join(f"{arm.name} {arm.snapshot or '-'} simulated EVR {_percent(arm.evr)}" for arm in status.arms)
+    arms = " | ".join(
+        f"{arm.name} {arm.snapshot or '-'}{arm.standing and f' ({arm.standing})'} simulated EVR {_percent(arm.evr)}"
+        for arm in status.arms
+    )
     return (
         f"{status.phase} day {status.day}/{status.days} {status.fraction:4.0%}  {status.events_per_s:,.0f} events/s  "
         f"{status.recalls_per_s:,.0f} recalls/s  lag {status.stream_lag}+{status.trainer_lag}  "
@@ -81,6 +102,8 @@ def table(status: Status) -> Table:
             f"{arm.model} {arm.snapshot or '(no snapshot yet)'}  "
             f"simulated EVR {_percent(arm.evr)}  {arm.users:,} users",
         )
+        if arm.standing:
+            grid.add_row("", f"[{'red' if arm.stale_h is not None else 'yellow'}]{arm.standing}[/]")
     return grid
 
 

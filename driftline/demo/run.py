@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import os
 import shlex
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,11 +18,23 @@ from abtest.analyse.analysis import analyse
 from abtest.collect.store import load_state
 from abtest.report.files import FILES, write
 from abtest.report.wording import sentence
-from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings, TrainerSettings, dump
+from contracts.config.settings import (
+    Arm,
+    CanarySettings,
+    Experiment,
+    GateSettings,
+    KafkaSettings,
+    Settings,
+    StreamSettings,
+    TrainerSettings,
+    dump,
+)
 from contracts.kafka import bus
-from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.clock import HOUR_MS, Clock, SystemClock
 from contracts.runtime.durable import LockedError, lock_file
 from driftline.deadletters import letters as deadletters
+from driftline.demo import freshness
+from driftline.demo.arms import warnings
 from driftline.demo.monitor import Monitor, Readings, Workers, read
 from driftline.demo.progress import Progress
 from driftline.demo.summary import complaints, context, summarise, tables
@@ -29,13 +42,15 @@ from driftline.errors import RunError, UsageError
 from driftline.experiment.context import known_context
 from driftline.processes import broker
 from driftline.processes.supervisor import Supervisor, interrupt_on_stop_signals
-from world.base import LATENESS_MS, World
+from evaluation.lab.plan import Run, WorldPlan
+from evaluation.lab.runs import simulate
+from world.base import LATENESS_MS, World, WorldError
 from world.drive import Driver, DriverReport, send_catalogue
-from world.open import open_world
 
 EMBEDDED = "embedded"
 REPLICAS = 2
 RUN_MARK = ".driftline-demo"
+LEAST_ITEMS = 500  # 1,000 users are shown 300 to 1,600 items on each side of a trial between two snapshots
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,20 @@ class DemoOptions:
     users: int | None
     items: int | None
     births: float | None = None
+    freshness: bool | None = None  # measure what it was worth; None: but for `data`, where that takes long
+
+    @property
+    def world(self) -> WorldPlan:
+        """What is simulated, up to its seed."""
+        return WorldPlan(
+            data=self.data,
+            days=self.days,
+            warmup_days=self.warmup_days,
+            slate=self.slate,
+            users=self.users,
+            items=self.items,
+            births=self.births or 0.0,
+        )
 
 
 def run(options: DemoOptions) -> None:
@@ -62,16 +91,7 @@ def run(options: DemoOptions) -> None:
     interrupt_on_stop_signals()
     shared = None if options.broker == EMBEDDED else broker.outside(options.broker)
     console.print(f"Preparing the world{f' from {options.data}' if options.data else ''} …")
-    world = open_world(
-        options.data,
-        days=options.days,
-        warmup_days=options.warmup_days,
-        seed=options.seed,
-        slate=options.slate,
-        users=options.users,
-        items=options.items,
-        births=options.births or 0.0,
-    )
+    world = options.world.open(options.seed)
     console.print(world.description, highlight=False)
     directory = (options.out / "run").resolve()
     with _claim(options.out, directory), Supervisor(directory / "logs", clock) as supervisor:
@@ -92,15 +112,55 @@ def run(options: DemoOptions) -> None:
         report = analyse(state, known_context(settings, state).models)
         summary = summarise(settings, world, readings, tally, report, wall_s)
         write(report, replace(context(settings, world, summary, state), command=command(options)), options.out)
-        (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    for table in tables(summary):
-        console.print(table)
+        _write(summary, options.out)
+        for table in tables(summary):
+            console.print(table)
+        measured = _freshness(options, settings, console)
+        _write(summary | {"freshness_worth": measured}, options.out)
     console.print(f"Wrote {', '.join(FILES)} and summary.json to {options.out}/", highlight=False)
+    for warning in warnings(summary["arms"], (settings.experiment.end_ms - settings.experiment.start_ms) / HOUR_MS):
+        console.print(warning, highlight=False)
     for verdict in report.verdicts:
         console.print(sentence(verdict), highlight=False)
     broken = complaints(summary)
     if broken:
         raise RunError(f"The run is not sound: {'; '.join(broken)}. Its logs are in {directory / 'logs'}.")
+
+
+def _write(summary: Mapping[str, Any], out: Path) -> None:
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _freshness(options: DemoOptions, settings: Settings, console: Console) -> dict[str, Any]:
+    """Measure what freshness was worth and print it, or say how to."""
+    by_hand = freshness.command(options.world, settings, options.out / "run" / "settings.yaml")
+    planned = freshness.runs(options.world, settings)
+    wanted = options.data is None if options.freshness is None else options.freshness
+    if not wanted:
+        console.print(
+            f"What freshness was worth was not measured. This does it, {len(planned)} weeks in the laboratory:"
+        )
+        console.print(by_hand, highlight=False, soft_wrap=True)
+        return {"command": by_hand, "arms": None}
+    console.print(
+        f"What was freshness worth? Each model once more, learning and frozen: {len(planned)} weeks in the laboratory, "
+        "half a minute of CPU and more each …"
+    )
+    done: set[str] = set()
+
+    def tell(finished: Run, share: float) -> None:
+        if share >= 1 and str(finished) not in done:
+            done.add(str(finished))
+            console.print(f"  {len(done)} of {len(planned)}: {finished.policies[0].name}", highlight=False)
+
+    try:
+        outcomes = simulate(planned, min(os.cpu_count() or 1, len(planned)), tell)
+    except WorldError as error:
+        console.print(f"It could not be measured: {error}", highlight=False)
+        return {"command": by_hand, "arms": None}
+    measured = freshness.worth(settings, outcomes)
+    console.print(freshness.table(measured))
+    return {"command": by_hand, "arms": measured}
 
 
 def command(options: DemoOptions) -> str:
@@ -110,12 +170,15 @@ def command(options: DemoOptions) -> str:
     'driftline demo --days 3 --seed 7 --out out --broker embedded --slate 4'
     """
     given = {field.name: getattr(options, field.name) for field in fields(options)}
-    words = [str(word) for name, value in given.items() if value is not None for word in (f"--{_dashed(name)}", value)]
+    words = [word for name, value in given.items() if value is not None for word in _words(name, value)]
     return shlex.join(["driftline", "demo", *words])
 
 
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+def _words(name: str, value: object) -> tuple[str, ...]:
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return (f"--{dashed}" if value else f"--no-{dashed}",)
+    return f"--{dashed}", str(value)
 
 
 def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings) -> Settings:
@@ -127,7 +190,10 @@ def make_settings(seed: int, world: World, directory: Path, kafka: KafkaSettings
         state=directory / "state",
         seed=seed,
         stream=StreamSettings(allowed_lateness_ms=LATENESS_MS),
-        trainer=TrainerSettings(keep_snapshots=10_000),  # the summary counts them
+        trainer=TrainerSettings(
+            keep_snapshots=10_000,  # the summary counts them
+            gate=GateSettings(canary=CanarySettings(least_items=LEAST_ITEMS)),
+        ),
         experiment=Experiment(
             name="t2diff-against-two-tower",
             salt=f"t2diff-against-two-tower-{seed}",

@@ -14,16 +14,16 @@ from abtest.collect.state import CollectorState
 from abtest.format import counted
 from contracts.config.settings import Settings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK
-from contracts.runtime.clock import DAY_MS
-from contracts.snapshots.snapshot import Manifest
+from driftline.demo.arms import Counts, of_arm
 from driftline.demo.monitor import Readings
 from driftline.experiment.context import known_context
 from driftline.inspect.metrics import Scrape
-from driftline.inspect.snapshots import published
+from driftline.inspect.snapshots import published, went_live
 from world.base import ResponseQuality, World
 from world.drive import DriverReport
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OUTCOMES = ("promoted", "rolled back")  # of a trial, as the trainer's metrics name them
 
 
 def summarise(
@@ -31,7 +31,9 @@ def summarise(
 ) -> dict[str, Any]:
     """All numbers of a run, ready for JSON. Counts reconcile: see `unaccounted`."""
     stream = readings.stream
-    manifests = {arm: published(settings.snapshots, spec.model) for arm, spec in settings.experiment.arms.items()}
+    models = {arm: spec.model for arm, spec in settings.experiment.arms.items()}
+    manifests = {arm: published(settings.snapshots, model) for arm, model in models.items()}
+    live = {arm: went_live(settings.snapshots, model) for arm, model in models.items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "world": world.description,
@@ -66,17 +68,22 @@ def summarise(
         "sessions": int(stream.total("stream_sessions")),
         "examples": int(stream.total("stream_outcomes_total", outcome="example")),
         "examples_tested": int(readings.trainer.total("trainer_examples_total")),
-        "snapshots_published": {arm: len(published) for arm, published in manifests.items()},
-        "snapshots_rejected": {
-            arm: int(readings.trainer.total("trainer_snapshots_rejected_total", model=spec.model))
-            for arm, spec in settings.experiment.arms.items()
+        "arms": {
+            arm: of_arm(
+                model,
+                _of_model(readings.trainer, model, len(manifests[arm])),
+                live[arm],
+                tally.spans.get(model, {}),
+                settings.experiment.start_ms,
+                settings.experiment.end_ms,
+            )
+            for arm, model in models.items()
         },
-        "snapshots_per_day": {arm: _per_day(settings, published) for arm, published in manifests.items()},
         "swaps": {
             f"replica-{i}": _counts(metrics, "serving_swaps_total", "model")
             for i, metrics in enumerate(readings.each_replica, start=1)
         },
-        "snapshots_that_answered": {model: len(versions) for model, versions in tally.versions.items()},
+        "snapshots_that_answered": {model: len(spans) for model, spans in tally.spans.items()},
         "recalls": tally.recalls,
         "recalls_failed": tally.recalls_failed,
         "recall_errors": dict(tally.errors),
@@ -148,7 +155,7 @@ def context(settings: Settings, world: World, summary: Mapping[str, Any], state:
 
 def tables(summary: Mapping[str, Any]) -> list[Table]:
     """The summary for a terminal."""
-    return [_numbers(summary), _effects(summary)]
+    return [_numbers(summary), _models(summary), _effects(summary)]
 
 
 def _numbers(summary: Mapping[str, Any]) -> Table:
@@ -164,8 +171,6 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
     for reason, count in summary["dead_letter_reasons"].items():
         grid.add_row("", f"{count:,} {reason}")
     grid.add_row("sessions, examples", f"{summary['sessions']:,}, {summary['examples']:,}")
-    grid.add_row("snapshots published", _pairs(summary["snapshots_published"]))
-    grid.add_row("rejected by the gate", _pairs(summary["snapshots_rejected"]))
     for replica, swaps in summary["swaps"].items():
         grid.add_row(f"swaps of {replica}", _pairs(swaps))
     grid.add_row(
@@ -182,6 +187,19 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
         recalls = (f"recall@{k} {_number(value.get(f'recall@{k}/outside'))}" for k in (20, 100))
         grid.add_row(f"progressive, {model}", f"{', '.join(recalls)} on logged traffic")
     grid.add_row("wall time", f"{summary['wall_s']:.0f} s")
+    return grid
+
+
+def _models(summary: Mapping[str, Any]) -> Table:
+    """What became of each arm's snapshots; what was made and did not go live was replaced on trial by a newer one."""
+    grid = Table(title="The arms' models: snapshots, and how long an arm went without a new one", title_justify="left")
+    headings = ("went live", "after a trial", "rolled back", "held for a flaw", "longest without", "stale for")
+    for heading in ("arm", "model", "made", *headings):
+        grid.add_column(heading)
+    for name, arm in summary["arms"].items():
+        counts = (f"{arm[count]:,}" for count in ("made", "live", "promoted", "rolled_back", "held"))
+        hours = (f"{arm[each]:.1f} h" for each in ("longest_without_live_h", "stale_h"))
+        grid.add_row(name, arm["model"], *counts, *hours)
     return grid
 
 
@@ -206,15 +224,12 @@ def _effects(summary: Mapping[str, Any]) -> Table:
     return grid
 
 
-def _per_day(settings: Settings, manifests: Sequence[Manifest]) -> list[int]:
-    """Snapshots by day of the experiment, by the newest event that each has learned from."""
-    experiment = settings.experiment
-    days = [0] * -(-(experiment.end_ms - experiment.start_ms) // DAY_MS)
-    for manifest in manifests:
-        day = (manifest.event_time_ms - experiment.start_ms) // DAY_MS
-        if 0 <= day < len(days):
-            days[day] += 1
-    return days
+def _of_model(trainer: Scrape, model: str, passed: int) -> Counts:
+    """What became of a model's snapshots, `passed` of which had no flaw."""
+    ended = {each: int(trainer.total("trainer_trials_total", model=model, outcome=each)) for each in OUTCOMES}
+    refused = int(trainer.total("trainer_snapshots_rejected_total", model=model))  # a trial's end is one, too
+    held = refused - ended["rolled back"]
+    return Counts(passed + held, ended["promoted"], ended["rolled back"], held)
 
 
 def _outcome(stream: Scrape, outcome: str) -> int:

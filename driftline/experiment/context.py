@@ -6,19 +6,19 @@ from abtest.collect.answers import first_answers
 from abtest.collect.state import CollectorState
 from contracts.config.settings import Settings
 from driftline.inspect import build
-from driftline.inspect.snapshots import published
+from driftline.inspect.snapshots import went_live
 
 
 def known_context(settings: Settings, state: CollectorState) -> ReportContext:
     """What settings and snapshots tell a report: configuration, seed, code, each arm's model and its snapshots.
 
-    A snapshot went live with its first answer; where the state does not know that, after the newest event that it has
-    learned from.
+    Marked are snapshots that went live, each at its first answer, which was on trial where it had one; where the state
+    does not know that, at the newest event that it has learned from.
     """
     answered = first_answers(state)
     models, marks = [], []
     for arm, spec in settings.experiment.arms.items():
-        manifests = published(settings.snapshots, spec.model)
+        manifests = went_live(settings.snapshots, spec.model)
         last = manifests[-1] if manifests else None
         marks += [
             SnapshotMark(arm, spec.model, each.version, answered.get((arm, each.version), each.event_time_ms))

@@ -81,7 +81,7 @@ def entry(root: Path, model: str, version: Version) -> Entry:
     except SnapshotError as error:
         problem = str(error)
     live = snapshot.live(root, model) == name
-    tried = _on_trial(root, model)
+    tried = on_trial(root, model)
     share = tried.share if tried and tried.version == name else None
     trial = canary.noted(root, model, name)
     states = {
@@ -115,6 +115,19 @@ def published(root: Path, model: str) -> list[Manifest]:
     return [manifest for manifest in manifests if not manifest.rejected]
 
 
+def went_live(root: Path, model: str) -> list[Manifest]:
+    """The manifest of every full snapshot that all requests were answered from, oldest first.
+
+    One that another took the place of while it was on trial, or that was rolled back, never was.
+    """
+    return [
+        manifest
+        for manifest in published(root, model)
+        if canary.trial_of(manifest) is None
+        or ((ended := canary.noted(root, model, manifest.version)) is not None and ended.promoted)
+    ]
+
+
 def verify(root: Path, model: str, version: Version | None = None) -> Iterator[Finding]:
     """Read everything of a model, or all that one version needs: checksums, chains, and what the pointers name."""
     on_disk = snapshot.versions(root, model)
@@ -142,7 +155,7 @@ def verify(root: Path, model: str, version: Version | None = None) -> Iterator[F
         yield from _pointers(root, model, sound)
 
 
-def _on_trial(root: Path, model: str) -> Canary | None:
+def on_trial(root: Path, model: str) -> Canary | None:
     """What is on trial; from a pointer that cannot be read nobody is answered, and `verify` tells of it."""
     try:
         return canary.on_trial(root, model)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from contracts.snapshots.staleness import STALE_MS
 from serving.metrics import ServingMetrics
 from trainer.meters import Meters
 
@@ -27,3 +28,9 @@ def test_every_metric_and_label_of_a_rule_is_exported() -> None:
         for metric in named:
             assert metric in exported, metric
             assert told <= exported[metric], metric
+
+
+def test_an_arm_is_stale_where_the_one_definition_says_so() -> None:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    (rule,) = (rule for group in groups for rule in group["rules"] if rule["alert"] == "ArmIsStale")
+    assert rule["expr"].endswith(f"> {STALE_MS // 1000}")

@@ -100,3 +100,25 @@ def test_old_snapshots_are_cleared_away(tmp_path: Path, make_rig: MakeRig) -> No
     rig = make_rig(settings)
     grow(rig, 400, steps=120)
     assert names(settings) == ["v000005", "v000006"]
+
+
+def test_how_far_behind_what_is_live_is_can_be_seen_and_after_a_restart_too(tmp_path: Path, make_rig: MakeRig) -> None:
+    def shown(rig: Rig) -> tuple[float, float]:
+        names = ("trainer_live_event_timestamp_seconds", "trainer_event_timestamp_seconds")
+        learned, newest = (rig.value(name, model="t2diff") for name in names)
+        return learned, newest
+
+    settings = small_settings(tmp_path, publish_every_ms=10**12, gate={"judge": "recall"})
+    examples = markov_examples(128, 12)
+    rig = make_rig(settings)
+    grow(rig, 64)
+    rig.worker.publish_now()
+    assert shown(rig) == (max(each.time_ms for each in examples[:64]) / 1000,) * 2
+    roll_back(settings.snapshots, "t2diff", "v000001", "worse")
+    rig.add_examples(examples[64:])
+    rig.steps(30)
+    rig.worker.publish_now()
+    behind = shown(rig)
+    assert behind[0] == max(each.time_ms for each in examples[:64]) / 1000 < behind[1]
+    rig.close()
+    assert shown(make_rig(settings, log=rig.log))[0] == behind[0]

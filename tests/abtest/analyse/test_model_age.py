@@ -2,6 +2,7 @@ import pytest
 
 from abtest.analyse.analysis import analyse
 from abtest.collect.state import CollectorState
+from contracts.config.experiment import MetricPlan
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules
 
@@ -88,3 +89,24 @@ def test_each_version_is_compared_with_the_control_on_its_days():
     assert evr.effects[0].effect.relative == pytest.approx(alone.effects[0].effect.relative)
     assert evr.effects[0].effect.ci_low == pytest.approx(alone.effects[0].effect.ci_low, rel=1e-6)
     assert by_name["treatment v1"].note.startswith("1970-01-11 to 1970-01-12, ")
+
+
+@pytest.mark.parametrize("stale_arm", ["control", "treatment"])
+def test_what_freshness_may_explain_does_not_ship(stale_arm):
+    """KuaiRand-Pure's demo: the control was held from the second day on, and the report said "ship"."""
+
+    def age(arm, user):
+        return 2 * DAY_MS if arm == stale_arm and user % 3 else HOUR_MS
+
+    def decided(age_ms, **analysis):
+        evr = MetricPlan(name="evr", kind="ratio", columns=("effective_views", "views"), role="primary")
+        known = rules(metrics=(evr,), analysis={"kind": "confidence-sequence", **analysis})
+        (verdict,) = analyse(observe(CollectorState(known), *served(age_ms, users=400))).verdicts
+        return verdict
+
+    found = decided(age)
+    assert found.decision == "inconclusive"
+    assert f"{stale_arm} was stale" in found.because
+    assert decided(lambda arm, user: HOUR_MS).decision == "ship"
+    assert decided(lambda arm, user: 2 * DAY_MS).decision == "ship"  # both are: the check warns, the arms are alike
+    assert decided(age, unlike_freshness=True).decision == "ship"

@@ -28,8 +28,10 @@ def result(name, role, low, high, relative=None, direction="increase", least=0.0
     return MetricResult(name, name, "", "", role, direction, least, arms, (line,))
 
 
-def verdict(*guardrails, primary, checks=(), plan=FIXED, ended=True, interference=False):
-    return decide("treatment", [primary, *guardrails], checks, plan, ended=ended, interference=interference)
+def verdict(*guardrails, primary, checks=(), plan=FIXED, ended=True, interference=False, stale=""):
+    return decide(
+        "treatment", [primary, *guardrails], checks, plan, ended=ended, interference=interference, stale=stale
+    )
 
 
 GOOD = result("evr", "primary", 0.01, 0.10)
@@ -103,3 +105,15 @@ def test_models_that_learned_from_each_other_do_not_ship_unless_that_was_planned
     pooled = AnalysisPlan(pooled_training=True)
     assert verdict(primary=GOOD, interference=True, plan=pooled).decision == "ship"
     assert verdict(primary=result("evr", "primary", -0.1, -0.01), interference=True).decision == "hold"
+
+
+def test_where_one_arm_was_stale_nothing_ships_and_every_sentence_says_so():
+    stale = "control was stale: 80.8 % of its recalls"
+    gained = verdict(primary=GOOD, stale=stale)
+    assert (gained.decision, verdict(primary=GOOD).decision) == ("inconclusive", "ship")
+    assert gained.because.endswith(f"but that may be freshness alone: {stale}.")
+    for primary, decision in ((result("evr", "primary", -0.1, -0.01), "hold"), (OPEN, "inconclusive")):
+        decided = verdict(primary=primary, stale=stale)
+        assert (decided.decision, decided.because.endswith(f"{stale}.")) == (decision, True)
+    meant = AnalysisPlan(unlike_freshness=True)
+    assert verdict(primary=GOOD, stale=stale, plan=meant) == verdict(primary=GOOD)

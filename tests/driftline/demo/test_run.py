@@ -72,20 +72,32 @@ def test_no_recall_failed_and_no_reply_mixed_versions(finished: tuple[Path, dict
     assert summary["events_by_topic"]["exposures"]["in"] > summary["recalls"]
 
 
-def test_every_arm_published_every_day_and_both_replicas_swapped(
+def test_every_arm_has_snapshots_that_go_live_and_both_replicas_swap(
     finished: tuple[Path, dict[str, Any], str],
 ) -> None:
     _, summary, _ = finished
-    for arm, days in summary["snapshots_per_day"].items():
-        assert len(days) == DAYS
-        assert sum(days) + summary["snapshots_rejected"][arm] >= 3 * DAYS  # of four a day, the last of which is late
-        assert summary["snapshots_published"][arm] >= 1
+    for arm in summary["arms"].values():
+        assert arm["made"] >= 3 * (1 + DAYS)  # of four a day, the last of which is late
+        assert len(arm["live_by_half_day"]) == 2 * DAYS
+        assert arm["live"] >= sum(arm["live_by_half_day"]) >= DAYS  # so few users need half a day for a trial
+        assert arm["promoted"] >= 1
+        assert 0 < arm["longest_without_live_h"] < 24 * DAYS
     assert len(summary["swaps"]) == 2
     for swaps in summary["swaps"].values():
         assert set(swaps) == {"t2diff", "two_tower"}
         assert min(swaps.values()) > DAYS
     for answered in summary["snapshots_that_answered"].values():
         assert answered > DAYS
+
+
+def test_what_freshness_was_worth_is_the_last_table(finished: tuple[Path, dict[str, Any], str]) -> None:
+    _, summary, printed = finished
+    assert set(summary["freshness_worth"]["arms"]) == {"control", "treatment"}
+    for arm in summary["freshness_worth"]["arms"].values():
+        assert arm["live"] >= 1
+        assert arm["ci_low"] < arm["relative"] < arm["ci_high"]
+        assert arm["relative"] == pytest.approx(arm["online_evr"] / arm["frozen_evr"] - 1)
+    assert printed.index("Treatment against control") < printed.index("What freshness was worth:")
 
 
 def test_each_arm_learned_from_its_own_users_and_the_warm_up(
