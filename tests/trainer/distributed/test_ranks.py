@@ -21,7 +21,8 @@ SIZE = 2
 
 
 def settings_of(root: Path, softmax: str) -> Settings:
-    return small_settings(root / softmax, softmax=softmax, negatives=5, checkpoint_every_examples=30, regimes=REGIMES)
+    regimes = REGIMES if softmax == "full" else {}
+    return small_settings(root / softmax, softmax=softmax, negatives=5, checkpoint_every_examples=30, regimes=regimes)
 
 
 def learn(settings: Settings, ranks: Ranks = ALONE) -> Rig:
