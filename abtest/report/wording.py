@@ -234,7 +234,8 @@ def to_do(report: Report, verdict: Verdict) -> str:
         broken = f" But look at {fmt.listed(verdict.broken)} now." if verdict.broken else ""
         return wait + broken
     if any(check.level == "warning" and check.name.startswith("interference") for check in report.checks):
-        return f"Keep {report.control} for now. Let each model learn from its own arm’s users alone, and run it again."
+        apart = "Let each model learn from its own arm’s users alone, or from all by weight, and run it again."
+        return f"Keep {report.control} for now. {apart}"
     return f"Keep {report.control} for now. To decide, run it with more users or for longer."
 
 
