@@ -50,8 +50,8 @@ from world.drive import Driver, DriverReport, send_catalogue
 EMBEDDED = "embedded"
 REPLICAS = 2
 RUN_MARK = ".driftline-demo"
-# So that a trial ends well within each half-day, at night too: in four hours 1,000 users are shown 150 to 1,200 items on
-# each side of a trial, and where those are too few to end it they count on in the next four.
+# So that a trial ends well within each half-day, at night too: in four hours 1,000 users see 150 to 1,200 items on each
+# side of a trial, and where those are too few to end it they count on in the next four.
 PUBLISH_EVERY_MS = 4 * HOUR_MS
 LEAST_ITEMS = 300
 
