@@ -6,8 +6,8 @@ synthetic.online_over_frozen   EVR of the learner with its gate, relative to the
 synthetic.online_over_today    the same relative to the plain learner; only where the learner is another one
 synthetic.share_of_omniscient  EVR of the learner over that of the policy that knows what users want
 synthetic.gate_over_none       EVR with the gate over EVR without it
-births.…                       as in the synthetic world, in one where 5 % of the items are born each day
-kuairand.…                     the same in the world of KuaiRand-Pure's response model; needs --data
+births.online_over_frozen      where 5 % of the items are born each day
+kuairand.…                     as in the synthetic world, in the world of KuaiRand-Pure's response model; needs --data
 clean_published                share of the learner's publications after the start that went live; as nothing is wrong
                                with the data, each one that is held is a false alarm
 longest_stale_h                the longest time of any week in which nothing went live, in hours
@@ -50,14 +50,14 @@ def learns_plainly(trainer: TrainerSettings) -> bool:
     return ours == plain
 
 
-def figures(world: str, outcomes: Sequence[Outcome], *, plain: bool) -> dict[str, OverSeeds]:
+def figures(world: str, outcomes: Sequence[Outcome]) -> dict[str, OverSeeds]:
     """The figures of one world, by name."""
     relative = relative_over_seeds(differences(outcomes))
     found = {f"{world}.online_over_frozen": relative["online", "frozen"]}
     if ("online", UNGATED) in relative:
         beside = relative["online", UNGATED]
         found[f"{world}.gate_over_none"] = beside._replace(mean=1 + beside.mean)
-    if plain:
+    if ("online", "plain") in relative:
         found[f"{world}.online_over_today"] = relative["online", "plain"]
     shares = shares_of_omniscient(by_policy(outcomes))
     if shares:
@@ -111,7 +111,12 @@ def main() -> None:
         parser.error("--seeds, --kuairand-seeds and --jobs are 1 at least")
     trainer = read_settings(options.settings).trainer if options.settings else TrainerSettings()
     plain = not learns_plainly(trainer)
-    names = ["frozen", *(["plain"] if plain else []), UNGATED, "online"]
+    today = ["plain"] if plain else []
+    names = {
+        "synthetic": ["frozen", *today, UNGATED, "online", "omniscient"],
+        "births": ["frozen", "online"],
+        "kuairand": ["frozen", *today, "online"],
+    }
     synthetic = WorldPlan(**QUICK) if options.quick else WorldPlan()
     worlds = {"synthetic": synthetic, "births": replace(synthetic, births=BIRTHS)}
     if options.data is not None:
@@ -120,10 +125,9 @@ def main() -> None:
     outcomes: list[Outcome] = []
     found: dict[str, OverSeeds] = {}
     for world, plan in worlds.items():
-        omniscient = ["omniscient"] if plan.data is None else []
         seeds = options.seeds if plan.data is None else options.kuairand_seeds
-        weeks = measure(world, plan, [*names, *omniscient], trainer, seeds, options.jobs)
-        found |= figures(world, weeks, plain=plain)
+        weeks = measure(world, plan, names[world], trainer, seeds, options.jobs)
+        found |= figures(world, weeks)
         outcomes += weeks
     found["clean_published"] = clean_published(outcomes)
     content: dict[str, Any] = {name: round(each.mean, 5) for name, each in found.items()}

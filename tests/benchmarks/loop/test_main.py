@@ -23,7 +23,7 @@ WEEKS = [
 
 
 def test_figures_are_means_over_seeds_with_their_standard_errors():
-    found = figures("synthetic", WEEKS, plain=False)
+    found = figures("synthetic", WEEKS)
     assert set(found) == {"synthetic.online_over_frozen", "synthetic.share_of_omniscient"}
     assert found["synthetic.online_over_frozen"].mean == pytest.approx((0.5 + 1.0) / 2)
     assert found["synthetic.online_over_frozen"].std_error == pytest.approx(0.25)
@@ -36,7 +36,7 @@ def test_a_world_without_omniscience_has_no_share_and_another_learner_is_compare
     with_plain = sorted(
         [*known, *plain], key=lambda week: (week.seed, ["frozen", "plain", "online"].index(week.policy))
     )
-    found = figures("kuairand", with_plain, plain=True)
+    found = figures("kuairand", with_plain)
     assert set(found) == {"kuairand.online_over_frozen", "kuairand.online_over_today"}
     assert found["kuairand.online_over_today"].mean == pytest.approx((0.2 + 0.0) / 2)
 
