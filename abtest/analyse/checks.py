@@ -19,7 +19,7 @@ from abtest.stats.srm import SequentialSplit, Splits, sequential_split, splits
 from contracts.config.experiment import Experiment
 
 # What learning from everybody's data alike did to effects: docs/trainer.md, "Whose data", has the table.
-SHARED_DATA = "Where each arm learned from all examples alike, the laboratory’s effects were 4 and 9 points off."
+SHARED_DATA = "Where each arm learned from all examples alike, the laboratory’s effects were 3 and 9 points off."
 INTERFERENCE = 0.01  # above this share of another arm's data, a model's difference no longer is the model's alone
 # Users in two arms are in no figure. They are the busy ones, who may do several times as much as others: a hundredth
 # of the users can be a twentieth of the views. A thousandth is what a few shared devices leave behind.

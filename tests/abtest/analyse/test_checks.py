@@ -201,6 +201,6 @@ def test_what_an_arm_learned_from_others_users_is_a_warning_unless_each_example_
     report = analyse(observe(CollectorState(rules()), exposure()), models)
     pooled, weighted = (check(report, f"interference:{arm}") for arm in ("control", "treatment"))
     assert (pooled.level, weighted.level) == ("warning", "ok")
-    assert "4 and 9 points off" in pooled.said
+    assert "3 and 9 points off" in pooled.said
     assert "weighted by how likely its own arm shows it" in weighted.said
     assert pooled.numbers == weighted.numbers == {"share": 0.5}
