@@ -4,22 +4,48 @@ The experiment cannot tell: its arms share the users, and neither stands still. 
 each is given to everybody in the same world, with the run's own settings, so that their difference is paired by user.
 """
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from contracts.config.settings import Settings
 from evaluation.lab.plan import PolicyPlan, Run, WorldPlan, policy_plan
 from evaluation.lab.results import Outcome, difference
-from evaluation.lab.runs import plan_runs
+from evaluation.lab.runs import plan_runs, simulate
+from world.base import WorldError
 
 
 def runs(world: WorldPlan, settings: Settings) -> list[Run]:
     """A week for each arm's model as it learns, and one for it frozen."""
     return plan_runs(world, [settings.seed], _policies(settings), shared=False)
+
+
+def measure(world: WorldPlan, settings: Settings, console: Console) -> dict[str, Any] | None:
+    """Carry the runs out on all cores, and print how far they are and what came out; None where they cannot be."""
+    planned = runs(world, settings)
+    console.print(
+        f"What was freshness worth? Each model once more, learning and frozen: {len(planned)} weeks in the laboratory …"
+    )
+    done: set[str] = set()
+
+    def tell(finished: Run, share: float) -> None:
+        if share >= 1 and str(finished) not in done:
+            done.add(str(finished))
+            console.print(f"  {len(done)} of {len(planned)}: {finished.policies[0].name}", highlight=False)
+
+    try:
+        outcomes = simulate(planned, min(os.cpu_count() or 1, len(planned)), tell)
+    except WorldError as error:
+        console.print(f"It cannot be measured: {error}", highlight=False)
+        return None
+    found = worth(settings, outcomes)
+    console.print(table(found))
+    return found
 
 
 def worth(settings: Settings, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Coroutine, Mapping
@@ -15,6 +14,7 @@ from kafka.errors import KafkaError
 from rich.console import Console
 
 from abtest.analyse.analysis import analyse
+from abtest.analyse.results import Report
 from abtest.collect.store import load_state
 from abtest.report.files import FILES, write
 from abtest.report.wording import sentence
@@ -42,9 +42,8 @@ from driftline.errors import RunError, UsageError
 from driftline.experiment.context import known_context
 from driftline.processes import broker
 from driftline.processes.supervisor import Supervisor, interrupt_on_stop_signals
-from evaluation.lab.plan import Run, WorldPlan
-from evaluation.lab.runs import simulate
-from world.base import LATENESS_MS, World, WorldError
+from evaluation.lab.plan import WorldPlan
+from world.base import LATENESS_MS, World
 from world.drive import Driver, DriverReport, send_catalogue
 
 EMBEDDED = "embedded"
@@ -116,54 +115,36 @@ def run(options: DemoOptions) -> None:
         summary = summarise(settings, world, readings, tally, report, wall_s)
         write(report, replace(context(settings, world, summary, state), command=command(options)), options.out)
         _write(summary, options.out)
-        for table in tables(summary):
-            console.print(table)
-        measured = _freshness(options, settings, console)
-        _write(summary | {"freshness_worth": measured}, options.out)
+        _tell(summary, report, options, console)
+        if broken := complaints(summary):
+            raise RunError(f"The run is not sound: {'; '.join(broken)}. Its logs are in {directory / 'logs'}.")
+        _write(summary | {"freshness_worth": _freshness(options, settings, console)}, options.out)
+
+
+def _tell(summary: Mapping[str, Any], report: Report, options: DemoOptions, console: Console) -> None:
+    """What came out, but for what freshness was worth."""
+    for table in tables(summary):
+        console.print(table)
     console.print(f"Wrote {', '.join(FILES)} and summary.json to {options.out}/", highlight=False)
-    for warning in warnings(summary["arms"], (settings.experiment.end_ms - settings.experiment.start_ms) / HOUR_MS):
+    for warning in warnings(summary["arms"], (report.end_ms - report.start_ms) / HOUR_MS):
         console.print(warning, highlight=False)
     for verdict in report.verdicts:
         console.print(sentence(verdict), highlight=False)
-    broken = complaints(summary)
-    if broken:
-        raise RunError(f"The run is not sound: {'; '.join(broken)}. Its logs are in {directory / 'logs'}.")
+
+
+def _freshness(options: DemoOptions, settings: Settings, console: Console) -> dict[str, Any]:
+    """What freshness was worth, which is printed, too; or how to measure it."""
+    by_hand = freshness.command(options.world, settings, options.out / "run" / "settings.yaml")
+    wanted = options.data is None if options.freshness is None else options.freshness
+    if wanted:
+        return {"command": by_hand, "arms": freshness.measure(options.world, settings, console)}
+    console.print("What freshness was worth was not measured. This does it, in the laboratory:")
+    console.print(by_hand, highlight=False, soft_wrap=True)
+    return {"command": by_hand, "arms": None}
 
 
 def _write(summary: Mapping[str, Any], out: Path) -> None:
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-
-
-def _freshness(options: DemoOptions, settings: Settings, console: Console) -> dict[str, Any]:
-    """Measure what freshness was worth and print it, or say how to."""
-    by_hand = freshness.command(options.world, settings, options.out / "run" / "settings.yaml")
-    planned = freshness.runs(options.world, settings)
-    wanted = options.data is None if options.freshness is None else options.freshness
-    if not wanted:
-        console.print(
-            f"What freshness was worth was not measured. This does it, {len(planned)} weeks in the laboratory:"
-        )
-        console.print(by_hand, highlight=False, soft_wrap=True)
-        return {"command": by_hand, "arms": None}
-    console.print(
-        f"What was freshness worth? Each model once more, learning and frozen: {len(planned)} weeks in the laboratory, "
-        "half a minute of CPU and more each …"
-    )
-    done: set[str] = set()
-
-    def tell(finished: Run, share: float) -> None:
-        if share >= 1 and str(finished) not in done:
-            done.add(str(finished))
-            console.print(f"  {len(done)} of {len(planned)}: {finished.policies[0].name}", highlight=False)
-
-    try:
-        outcomes = simulate(planned, min(os.cpu_count() or 1, len(planned)), tell)
-    except WorldError as error:
-        console.print(f"It could not be measured: {error}", highlight=False)
-        return {"command": by_hand, "arms": None}
-    measured = freshness.worth(settings, outcomes)
-    console.print(freshness.table(measured))
-    return {"command": by_hand, "arms": measured}
 
 
 def command(options: DemoOptions) -> str:
