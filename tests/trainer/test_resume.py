@@ -17,7 +17,7 @@ from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog, Rig
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT = 400
 QUICK = {"model": {"learning_rate": 0.01, "page_loss": 0.5, "id_dim": 4}}
-REGIMES = {"variants": {"quick": QUICK}, "half_life": 40, "lead": 10}
+REGIMES = {"variants": {"quick": QUICK}, "half_life": 40, "margin": 0.01, "lead": 10}
 ALL_STATE = {"model": {"learning_rate": 0.001}, "replay": {"batches": 2, "size": 50}, "average": 0.95}
 
 
