@@ -24,5 +24,5 @@ class RegimesSettings(Section):
     variants: dict[Name, Regime] = Field(default={})
     share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of users, by whose examples regimes are taught and compared
     half_life: Annotated[int, Field(gt=0)] = 5000  # pages after which one counts half as evidence
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.005  # of the leader's loss: being better by less changes nothing
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.15  # of the leader's loss: being better by less changes nothing
     lead: Annotated[int, Field(gt=0)] = 500  # pages in a row for which a regime must be better to take over

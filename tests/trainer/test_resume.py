@@ -21,7 +21,7 @@ from tests.trainer.trainer_rig import EXAMPLES, EXPOSURES, ITEMS, MemoryLog, Rig
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT = 400
 QUICK = {"model": {"learning_rate": 0.01, "page_loss": 0.5, "id_dim": 4}}
-REGIMES = {"variants": {"quick": QUICK}, "half_life": 40, "lead": 10}
+REGIMES = {"variants": {"quick": QUICK}, "half_life": 40, "margin": 0.01, "lead": 10}
 ALL_STATE = {
     "gate": {"canary": {"items": 20, "least_items": 10}},
     "model": {"learning_rate": 0.001},

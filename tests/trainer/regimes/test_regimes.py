@@ -26,7 +26,7 @@ NEVER: dict[str, Any] = {"publish_every_ms": 10_000 * HOUR_MS}
 
 def settings_of(root: Path, **trainer: Any) -> Settings:
     """A learner that hardly moves, and beside it a quick one."""
-    regimes = {"variants": {"quick": QUICK}, "half_life": 150, "lead": 60} | trainer.pop("regimes", {})
+    regimes = {"variants": {"quick": QUICK}, "half_life": 150, "margin": 0.01, "lead": 60} | trainer.pop("regimes", {})
     model = {"learning_rate": 1e-6}
     return small_settings(root, models=["two_tower"], model=model, regimes=regimes, **(NEVER | trainer))
 
