@@ -91,14 +91,14 @@ def command(world: WorldPlan, settings: Settings, settings_file: Path) -> str:
 def table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     """The same for a terminal."""
     grid = Table(
-        title="What freshness was worth: EVR in the laboratory, each given to the same users (responses are simulated)",
+        title="What freshness was worth: EVR learning all week and frozen at the start, on the same users (simulated)",
         title_justify="left",
     )
     for heading in (
         "arm",
         "model",
-        "learning all week",
-        "frozen at the start",
+        "learning",
+        "frozen",
         "relative difference",
         "95 % interval",
         "days ahead",

@@ -193,8 +193,8 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
 def _models(summary: Mapping[str, Any]) -> Table:
     """What became of each arm's snapshots; what was made and did not go live was replaced on trial by a newer one."""
     grid = Table(title="The arms' models: snapshots, and how long an arm went without a new one", title_justify="left")
-    headings = ("went live", "after a trial", "rolled back", "held for a flaw", "longest without", "stale for")
-    for heading in ("arm", "model", "made", *headings):
+    headings = ("made", "went live", "by trial", "rolled back", "flawed", "longest gap", "stale")
+    for heading in ("arm", "model", *headings):
         grid.add_column(heading)
     for name, arm in summary["arms"].items():
         counts = (f"{arm[count]:,}" for count in ("made", "live", "promoted", "rolled_back", "held"))
