@@ -8,8 +8,9 @@ synthetic.share_of_omniscient  EVR of the learner over that of the policy that k
 synthetic.gate_over_none       EVR with the gate over EVR without it
 births.online_over_frozen      where 5 % of the items are born each day
 kuairand.…                     as in the synthetic world, in the world of KuaiRand-Pure's response model; needs --data
-clean_published                share of the learner's publications after the start that went live; as nothing is wrong
-                               with the data, each one that is held is a false alarm
+clean_published                share of the learner's publications after the start that went live, of those that did or
+                               were held: the ones whose place on trial the next took count for neither. As nothing is
+                               wrong with the data, each one that is held is a false alarm
 longest_stale_h                the longest time of any week in which nothing went live, in hours
 served_vectors_p99_s, served_tower_p99_s
                                from --latency, what `python -m benchmarks.trainer.latency --out FILE` has measured
@@ -76,7 +77,7 @@ def longest_stale_h(outcomes: Sequence[Outcome]) -> float:
     longest_ms = 0
     for week in outcomes:
         if week.policy == "online":
-            live_ms = [each.time_ms for each in week.publications if each.passed]
+            live_ms = [each.time_ms for each in week.publications if each.passed and not each.replaced]
             moments = [week.start_ms, *live_ms, week.end_ms]
             longest_ms = max(longest_ms, *(later - earlier for earlier, later in pairwise(moments)))
     return longest_ms / HOUR_MS

@@ -41,6 +41,7 @@ class Published(NamedTuple):
     version: str
     passed: bool
     reason: str
+    replaced: bool = False  # by the next one while it was on trial, so it never went live for all
 
 
 class Asked(NamedTuple):
@@ -159,6 +160,11 @@ class Learned:
             if manifest.rejected:
                 continue
             trial = trial_of(manifest)
+            if trial and not isinstance(move, Delta) and self._name in self._on_trial:
+                replaced = self._on_trial[self._name].canary.version
+                self.published = [
+                    each._replace(replaced=True) if each.version == replaced else each for each in self.published
+                ]
             if isinstance(move, Delta):
                 before = self._on_trial[self._name].model if trial else self._served[self._name]
                 loaded = before.updated([move])

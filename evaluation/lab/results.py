@@ -59,7 +59,7 @@ class Outcome:
     @property
     def live(self) -> int:
         """Publications after the start that went live."""
-        return sum(each.passed for each in self._later)
+        return sum(each.passed and not each.replaced for each in self._later)
 
     @property
     def held(self) -> int:
