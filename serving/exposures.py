@@ -99,7 +99,8 @@ class ExposureLog:
             key=bus.key_of(answered.user_id),
             value=exposure_of(answered, self._replica).SerializeToString(),
             partition=bus.partition_of(answered.user_id, self._settings.partitions),
-            timestamp_ms=answered.time_ms,
+            # A client's time must not be what the log takes for now; a simulator's is.
+            timestamp_ms=answered.time_ms if answered.simulated else self._clock.now_ms(),
             headers=[(bus.SENT_AT, str(self._clock.now_ms()).encode())],
         ).add_errback(lambda error: self._lost(str(error)))
 

@@ -8,6 +8,6 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A mapping of settings: what it does not know, it refuses; nothing changes it."""
+    """A mapping of settings: it refuses what it does not know and what is not finite; nothing changes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

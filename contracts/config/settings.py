@@ -152,9 +152,15 @@ class CanarySettings(Section):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025  # chance that the end of a trial is held against one as good
     early_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01  # the same of all looks before the end together
 
+    @model_validator(mode="after")
+    def _in_order(self) -> "CanarySettings":
+        if self.least_items > self.items:
+            raise ValueError(f"least_items is {self.least_items}, above items, which is {self.items}")
+        return self
+
 
 class GateSettings(Section):
-    """When a snapshot is held back; see docs/trainer.md for how these were chosen."""
+    """When a snapshot is held back; see docs/gate.md for how these were chosen."""
 
     enabled: bool = True
     judge: Literal["canary", "recall"] = "canary"  # outcomes of users, or recall@k on examples (where nobody is served)

@@ -10,7 +10,8 @@ A trial is looked at as it goes, and once when it ends.
 - The end: when `items` were shown on both sides, or the next snapshot falls due after `least_items`. It goes live
   unless its EVR is lower with confidence 1 - `alpha` (one-sided, normal; its looks are a matter of `early_alpha`).
 - Time: `patience_ms` of event time after its first answer it ends so, too, for want of people who could say more.
-A snapshot that falls due before `least_items` takes the place on trial, and what was learned of the line counts on.
+A snapshot that falls due before `least_items` takes the place on trial, and what was learned of the line counts on. Of
+one user `ITEMS_A_USER` items count on each side. What no replica answers from does not go live.
 
 Where nobody is answered (a warm-up, a backfill), there is nobody to ask and nobody to harm: snapshots go live at once.
 
@@ -34,7 +35,8 @@ from contracts.runtime.clock import HOUR_MS
 from contracts.snapshots.canary import Canary
 from contracts.wire.events_pb2 import Example, Exposure
 
-MIN_USERS = 30  # the estimate of fewer is not yet normally distributed
+MIN_USERS = 30  # on each side; the estimate of fewer is not yet normally distributed
+ITEMS_A_USER = 60  # shown to one user on one side that count: nobody decides a trial alone
 COLUMNS = ("live_items", "live_views", "tried_items", "tried_views")
 
 Sums = npt.NDArray[np.float64]
@@ -69,7 +71,7 @@ def compare(sums: Sums) -> Finding | None:
     EVR 0.1875 beside 0.2500: -0.0625 ± 0.0180 over 200 users
 
     """
-    if len(sums) < MIN_USERS or not sums[:, 0].any() or not sums[:, 2].any():
+    if min((sums[:, 0] > 0).sum(), (sums[:, 2] > 0).sum()) < MIN_USERS:
         return None
     moments = Moments.of(COLUMNS, sums)
     theirs, ours = (
@@ -114,7 +116,8 @@ class _Trial:
     group: str  # the first version on trial, which says which requests it answers
     bases: set[str]  # full snapshots that have been on trial, this one in the place of that
     began_ms: int | None = None  # when it first answered; a log that is read again tells of answers by others alone
-    requests: dict[str, bool] = field(default_factory=dict)  # that count; whether what is on trial answered
+    admitted_ms: int = 0
+    requests: dict[str, tuple[int, bool]] = field(default_factory=dict)  # that count: whose; whether it is on trial
     sums: dict[int, list[int]] = field(default_factory=dict)  # by user, as in COLUMNS
 
     def table(self) -> Sums:
@@ -133,6 +136,7 @@ class Trials:
         self._trial: _Trial | None = None
         self._answered = 0  # requests since a snapshot was last made
         self._now_ms = 0  # event time
+        self._ignored = False  # whether no replica answered from what was on trial last
         self._held_from_ms: int | None = None  # when the first of the snapshots was rolled back that have been since
 
     @property
@@ -143,7 +147,7 @@ class Trials:
     @property
     def held(self) -> bool:
         """Whether the newest trial ended badly."""
-        return self._held_from_ms is not None
+        return self._held_from_ms is not None or self._ignored
 
     def show(self, exposure: Exposure) -> None:
         """Take an exposure that the model answered; the second of one request does not count."""
@@ -157,14 +161,17 @@ class Trials:
             trial.began_ms = exposure.time_ms
         if trial.began_ms is None:
             return  # both sides are counted over the same time
-        trial.requests[exposure.request_id] = tried
-        trial.sums.setdefault(exposure.user_id, [0, 0, 0, 0])[2 * tried] += len(exposure.items)
+        sums = trial.sums.setdefault(exposure.user_id, [0, 0, 0, 0])
+        if sums[2 * tried] + len(exposure.items) > ITEMS_A_USER:
+            return
+        sums[2 * tried] += len(exposure.items)
+        trial.requests[exposure.request_id] = exposure.user_id, tried
 
     def view(self, example: Example) -> None:
-        """Take an effective view; one of a request that does not count does not either."""
-        tried = self._trial.requests.get(example.request_id) if self._trial else None
-        if self._trial and tried is not None:
-            self._trial.sums[example.user_id][2 * tried + 1] += 1
+        """Take an effective view; one of a request that does not count, or that was another user's, does not either."""
+        user_id, tried = self._trial.requests.get(example.request_id, (0, False)) if self._trial else (0, False)
+        if self._trial and user_id == example.user_id:
+            self._trial.sums[user_id][2 * tried + 1] += 1
 
     def admit(self, version: str) -> tuple[Canary | None, str]:
         """A snapshot without a flaw is there: whether it goes on trial, None: it goes live; and why."""
@@ -181,7 +188,7 @@ class Trials:
         if self._held_from_ms is not None and self._now_ms - self._held_from_ms >= patience_ms:
             self._held_from_ms = None
             return None, f"snapshots were rolled back for {patience_ms / HOUR_MS:g} h: this is the new normal"
-        self._trial = _Trial(version, {version})
+        self._trial = _Trial(version, {version}, admitted_ms=self._now_ms)
         return self._canary(version), f"on trial with {self._settings.canary.share:.0%} of requests"
 
     def renamed(self, before: str, after: str) -> None:
@@ -200,12 +207,14 @@ class Trials:
     def outcome(self, *, next_is_due: bool = False) -> Outcome | None:
         """Whether the trial has ended, and how; then it is over."""
         trial, settings = self._trial, self._settings.canary
-        if trial is None or trial.began_ms is None:
+        if trial is None:
             return None
+        if trial.began_ms is None:
+            return self._unanswered(trial)
         sums = trial.table()
         finding = compare(sums)
         shown = int(min(sums[:, 0].sum(), sums[:, 2].sum()))
-        ends = shown >= (settings.least_items if next_is_due else settings.items)
+        ends = finding is not None and shown >= (settings.least_items if next_is_due else settings.items)
         ends = ends or self._now_ms - trial.began_ms >= self._settings.patience_ms
         harm = finding is not None and (
             harms(finding, settings, at_the_end=False) or (ends and harms(finding, settings, at_the_end=True))
@@ -213,12 +222,24 @@ class Trials:
         if not (ends or harm):
             return None
         self._trial = None
+        self._ignored = False
         if not harm:
             self._held_from_ms = None
         elif self._held_from_ms is None:
             self._held_from_ms = self._now_ms
         reason = f"{'users view less of what it shows' if harm else 'no harm'}: {finding or 'too few users'}"
         return Outcome(not harm, reason, tuple(sorted(trial.bases)))
+
+    def _unanswered(self, trial: _Trial) -> Outcome | None:
+        """Replicas that answer from what is live alone cannot load what is on trial, or have not heard of it.
+
+        It does not go live, and neither does the next: nobody has seen what they are worth.
+        """
+        if self._now_ms - trial.admitted_ms < self._settings.patience_ms:
+            return None
+        self._trial, self._ignored = None, True
+        reason = f"no replica has answered from it for {self._settings.patience_ms / HOUR_MS:g} h"
+        return Outcome(False, reason, tuple(sorted(trial.bases)))
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
@@ -230,6 +251,7 @@ class Trials:
                 "group": trial.group,
                 "bases": sorted(trial.bases),
                 "began_ms": trial.began_ms,
+                "admitted_ms": trial.admitted_ms,
                 "requests": dict(trial.requests),
                 "sums": {user: list(sums) for user, sums in trial.sums.items()},
             },
@@ -237,6 +259,7 @@ class Trials:
             "answered": self._answered,
             "now_ms": self._now_ms,
             "held_from_ms": self._held_from_ms,
+            "ignored": self._ignored,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -246,12 +269,13 @@ class Trials:
             trial["group"],
             set(trial["bases"]),
             trial["began_ms"],
-            dict(trial["requests"]),
+            trial["admitted_ms"],
+            {request: (user, tried) for request, (user, tried) in trial["requests"].items()},
             {user: list(sums) for user, sums in trial["sums"].items()},
         )
         self._live = state["live"]
         self._answered, self._now_ms = state["answered"], state["now_ms"]
-        self._held_from_ms = state["held_from_ms"]
+        self._held_from_ms, self._ignored = state["held_from_ms"], state["ignored"]
 
     def _canary(self, version: str) -> Canary:
         return Canary(version, self._settings.canary.share, self._trial.group if self._trial else version)

@@ -119,18 +119,55 @@ def test_without_anybody_to_answer_a_snapshot_goes_live_at_once() -> None:
     assert trials.admit(TRIED) == (None, "nobody was answered since the last one")
 
 
-def test_a_trial_that_few_come_to_ends_with_time_and_one_that_nobody_comes_to_waits() -> None:
+def test_a_trial_that_few_come_to_ends_with_time() -> None:
     traffic = begun(users=10, step_ms=HOUR_MS)
     outcome = traffic.outcome(every=1)
     assert outcome is not None
     assert outcome.promoted
     assert outcome.reason == "no harm: too few users"
-    unseen = Trials("two_tower", GATE, live=True)
-    unseen.show(page(1, LIVE, 1))
-    unseen.admit(TRIED)
-    for hour in range(100):  # a log that is read again: all of it was answered before the trial
-        unseen.show(page(hour, LIVE, 2 + hour, hour * HOUR_MS))
-        assert unseen.outcome() is None
+
+
+def test_what_no_replica_answers_from_does_not_go_live_and_neither_does_the_next() -> None:
+    trials = Trials("two_tower", GATE, live=True)
+    trials.show(page(1, LIVE, 1))
+    ended = []
+    for hour in range(100):
+        if not trials.running:
+            trial, _ = trials.admit(TRIED)
+            assert trial is not None
+        trials.show(page(1 + hour, LIVE, 2 + hour, hour * HOUR_MS))
+        ended += [outcome] if (outcome := trials.outcome()) else []
+    assert len(ended) == 8
+    assert {(each.promoted, each.reason) for each in ended} == {(False, "no replica has answered from it for 12 h")}
+    assert trials.held
+
+
+def test_one_user_decides_no_trial() -> None:
+    """A user who is shown thousands of items on trial and views none moves nothing, and ends nothing."""
+    traffic = begun()
+    for number in range(2000):
+        traffic.trials.show(page(10**6, TRIED, 10**6 + number, traffic.now_ms))
+    assert traffic.trials.outcome() is None
+    (sums,) = (traffic.trials.state()["trial"]["sums"],)
+    assert sums[10**6] == [0, 0, 60, 0]
+    rolled_back = 0
+    for seed in range(40):
+        traffic = begun(seed=seed, step_ms=10_000)
+        for number in range(2000):
+            traffic.trials.show(page(10**6, TRIED, 10**6 + number, traffic.now_ms))
+        outcome = traffic.outcome()
+        rolled_back += outcome is not None and not outcome.promoted
+    assert rolled_back <= 4
+
+
+def test_a_request_that_another_user_has_too_is_the_first_ones() -> None:
+    trials = Trials("two_tower", GATE, live=True)
+    trials.show(page(1, LIVE, 0))
+    trials.admit(TRIED)
+    for user in (1, 2):
+        trials.show(page(user, TRIED, 1))
+        trials.view(Example(request_id="r1", user_id=user))
+    assert trials.state()["trial"]["sums"] == {1: [0, 0, PAGE, 1]}
 
 
 def test_a_snapshot_that_falls_due_takes_the_place_on_trial_and_its_users() -> None:
@@ -209,6 +246,7 @@ def test_a_trial_that_is_restored_comes_to_the_same_end(at: int) -> None:
 def test_few_users_tell_nothing_and_many_who_are_all_alike_tell_what_they_did() -> None:
     alike = np.tile([8.0, 4.0, 8.0, 0.0], (100, 1))
     assert compare(alike[:29]) is None
+    assert compare(alike * ([[1, 1, 1, 1]] * 29 + [[1, 1, 0, 0]] * 71)) is None  # few have it, of many
     finding = compare(alike)
     assert finding is not None
     assert (finding.difference, finding.std_error) == (-0.5, 0.0)
