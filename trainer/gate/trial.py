@@ -68,7 +68,7 @@ def compare(sums: Sums) -> Finding | None:
 
     >>> sums = np.array([[8, n % 5, 8, n % 4] for n in range(200)], np.float64)
     >>> print(compare(sums))
-    EVR 0.1875 beside 0.2500: -0.0625 ± 0.0180 over 200 users
+    EVR 0.1875 beside 0.2500: -0.0625 ± 0.0160 over 200 users
 
     """
     if min((sums[:, 0] > 0).sum(), (sums[:, 2] > 0).sum()) < MIN_USERS:
@@ -90,14 +90,14 @@ def compare(sums: Sums) -> Finding | None:
 def harms(finding: Finding, settings: CanarySettings, *, at_the_end: bool) -> bool:
     """Whether what was found is held against a snapshot, at one of many looks or at the end.
 
-    >>> finding = Finding(users=200, items=3200, live=0.25, difference=-0.0625, std_error=0.018)
+    >>> finding = Finding(users=200, items=3200, live=0.25, difference=-0.0625, std_error=0.025)
     >>> harms(finding, CanarySettings(), at_the_end=True), harms(finding, CanarySettings(), at_the_end=False)
     (True, False)
     """
     if not finding.std_error:
         return finding.difference < 0  # all users did the same
     if at_the_end:
-        return finding.difference < stats.norm.ppf(settings.alpha) * finding.std_error
+        return finding.difference < float(stats.norm.ppf(settings.alpha)) * finding.std_error
     alpha, tuned_at = 2 * settings.early_alpha, 2 * settings.least_items  # two-sided, at items of both sides
     interval = always_valid(finding.difference, finding.std_error, finding.items, alpha, tuned_at)
     return interval.high is not None and interval.high < 0

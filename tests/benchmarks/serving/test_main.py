@@ -162,4 +162,4 @@ def test_with_a_share_versions_are_tried_before_they_go_live_and_every_other_tri
             for _ in range(3):
                 line.swap(replicas)
                 states.append((snapshot.live(made.snapshots, MODEL), canary.on_trial(made.snapshots, MODEL)))
-    assert states == [("v000001", None), ("v000001", Canary("v000002", 0.5)), ("v000002+001", None)]
+    assert states == [("v000001", None), ("v000001", Canary("v000002", 0.5, "v000002")), ("v000002+001", None)]
