@@ -11,7 +11,7 @@ import torch
 from contracts.config.settings import Settings, SettingsError
 from contracts.messages.events import SCHEMA_VERSION
 from contracts.runtime.clock import HOUR_MS
-from contracts.snapshots.canary import Canary, answers
+from contracts.snapshots.canary import Canary, answers, on_trial
 from contracts.snapshots.snapshot import live
 from contracts.wire.events_pb2 import Example, Exposure
 from tests.trainer.conftest import MakeRig
@@ -34,9 +34,9 @@ ALL_STATE = {
 def answered_by(example: Example) -> str:
     """As replicas would answer if each snapshot were on trial for the hour after it was made."""
     hour = (example.time_ms - START_MS) // HOUR_MS
-    on_trial = Canary(f"v{max(hour, 1):06d}", 0.5, f"v{max(hour, 1):06d}")
-    tries = answers("t2diff", on_trial, example.user_id, example.time_ms - 1)
-    return on_trial.version if tries else f"v{max(hour - 1, 1):06d}"
+    tried = Canary(f"v{max(hour, 1):06d}", 0.5, f"v{max(hour, 1):06d}")
+    tries = answers("t2diff", tried, example.user_id, example.time_ms - 1)
+    return tried.version if tries else f"v{max(hour - 1, 1):06d}"
 
 
 def fill(log: MemoryLog) -> None:
@@ -115,6 +115,7 @@ def test_killed_anywhere_it_comes_to_the_same_weights_and_snapshots(
     assert_equal(calm.engine.state(), rig.engine.state())
     assert files(settings[0]) == files(settings[1])
     assert live(settings[0].snapshots, "t2diff") == "v000005"
+    assert on_trial(settings[0].snapshots, "t2diff") == Canary("v000006", 0.5, "v000006")
     assert calm.value("trainer_trials_total", model="t2diff", outcome="promoted") > 2
 
 

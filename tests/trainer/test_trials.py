@@ -60,14 +60,15 @@ class Visitors:
             self.come(20, tried_views)
 
 
-def settings_of(root: Path) -> Settings:
-    return small_settings(root, models=("two_tower",), gate={"canary": {"items": 400, "least_items": 200}})
+def visiting(root: Path, make_rig: MakeRig) -> tuple[Settings, Rig, Visitors]:
+    gate = {"canary": {"items": 400, "least_items": 200}}
+    settings = small_settings(root, models=("two_tower",), gate=gate)
+    rig = make_rig(settings)
+    return settings, rig, Visitors(settings, rig)
 
 
 def test_what_is_on_trial_goes_live_when_nothing_is_against_it(tmp_path: Path, make_rig: MakeRig) -> None:
-    settings = settings_of(tmp_path)
-    rig = make_rig(settings)
-    visitors = Visitors(settings, rig)
+    settings, rig, visitors = visiting(tmp_path, make_rig)
     visitors.until(1)
     visitors.come(20)
     assert live(settings.snapshots, "two_tower") == "v000001"  # nobody had been answered
@@ -89,9 +90,7 @@ def test_what_is_on_trial_goes_live_when_nothing_is_against_it(tmp_path: Path, m
 def test_what_users_do_not_view_is_rolled_back_and_the_next_has_a_trial_of_its_own(
     tmp_path: Path, make_rig: MakeRig
 ) -> None:
-    settings = settings_of(tmp_path)
-    rig = make_rig(settings)
-    visitors = Visitors(settings, rig)
+    settings, rig, visitors = visiting(tmp_path, make_rig)
     visitors.until(2)
     visitors.come(240, tried_views=False)
     assert canary.on_trial(settings.snapshots, "two_tower") is None
@@ -112,9 +111,7 @@ def test_what_users_do_not_view_is_rolled_back_and_the_next_has_a_trial_of_its_o
 
 def test_what_other_arms_and_other_models_show_is_no_evidence(tmp_path: Path, make_rig: MakeRig) -> None:
     """Where the control's model stands in for another arm's, that arm's users are no sample of the control's."""
-    settings = settings_of(tmp_path)
-    rig = make_rig(settings)
-    visitors = Visitors(settings, rig)
+    settings, rig, visitors = visiting(tmp_path, make_rig)
     visitors.until(1)
     at_ms = visitors.now_ms
     for number, (arm, model) in enumerate([("treatment", "two_tower"), ("control", "t2diff"), ("other", "two_tower")]):
@@ -129,9 +126,7 @@ def test_what_other_arms_and_other_models_show_is_no_evidence(tmp_path: Path, ma
 def test_people_who_roll_back_end_the_trial_and_nothing_is_tried_while_they_hold(
     tmp_path: Path, make_rig: MakeRig
 ) -> None:
-    settings = settings_of(tmp_path)
-    rig = make_rig(settings)
-    visitors = Visitors(settings, rig)
+    settings, rig, visitors = visiting(tmp_path, make_rig)
     visitors.until(2)
     visitors.come(20)
     assert canary.on_trial(settings.snapshots, "two_tower") is not None

@@ -10,8 +10,9 @@ A trial is looked at as it goes, and once when it ends.
 - The end: when `items` were shown on both sides, or the next snapshot falls due after `least_items`. It goes live
   unless its EVR is lower with confidence 1 - `alpha` (one-sided, normal; its looks are a matter of `early_alpha`).
 - Time: `patience_ms` of event time after its first answer it ends so, too, for want of people who could say more.
-A snapshot that falls due before `least_items` takes the place on trial, and what was learned of the line counts on. Of
-one user `ITEMS_A_USER` items count on each side. What no replica answers from does not go live.
+A snapshot that falls due before `least_items` takes the place on trial, and what was learned of the line counts on. A
+user who was shown more than `HEAVIEST` times the median counts as if it were that. What no replica answers from does
+not go live.
 
 Where nobody is answered (a warm-up, a backfill), there is nobody to ask and nobody to harm: snapshots go live at once.
 
@@ -36,10 +37,27 @@ from contracts.snapshots.canary import Canary
 from contracts.wire.events_pb2 import Example, Exposure
 
 MIN_USERS = 30  # on each side; the estimate of fewer is not yet normally distributed
-ITEMS_A_USER = 60  # shown to one user on one side that count: nobody decides a trial alone
+HEAVIEST = 10  # a user weighs at most so many times as much as the median one: nobody decides a trial alone
 COLUMNS = ("live_items", "live_views", "tried_items", "tried_views")
 
 Sums = npt.NDArray[np.float64]
+
+
+def bounded(sums: Sums) -> Sums:
+    """The same (U, 4) with users who were shown more than `HEAVIEST` times the median scaled down to that, by side.
+
+    A user's own rate stays what it is. How many items a page has is the service's to say, so the bound is relative.
+
+    >>> bounded(np.array([[4.0, 1, 8, 2], [4, 2, 8, 2], [400, 100, 0, 0]])).tolist()
+    [[4.0, 1.0, 8.0, 2.0], [4.0, 2.0, 8.0, 2.0], [40.0, 10.0, 0.0, 0.0]]
+    """
+    out = sums.copy()
+    for items in (0, 2):
+        shown = sums[:, items]
+        if shown.any():
+            limit = HEAVIEST * np.median(shown[shown > 0])
+            out[:, items : items + 2] *= np.minimum(1.0, limit / np.maximum(shown, 1.0))[:, None]
+    return out
 
 
 class Finding(NamedTuple):
@@ -122,7 +140,7 @@ class _Trial:
 
     def table(self) -> Sums:
         """(U, 4) as `compare` takes it."""
-        return np.array([*self.sums.values()], np.float64).reshape(-1, len(COLUMNS))
+        return bounded(np.array([*self.sums.values()], np.float64).reshape(-1, len(COLUMNS)))
 
 
 class Trials:
@@ -161,10 +179,7 @@ class Trials:
             trial.began_ms = exposure.time_ms
         if trial.began_ms is None:
             return  # both sides are counted over the same time
-        sums = trial.sums.setdefault(exposure.user_id, [0, 0, 0, 0])
-        if sums[2 * tried] + len(exposure.items) > ITEMS_A_USER:
-            return
-        sums[2 * tried] += len(exposure.items)
+        trial.sums.setdefault(exposure.user_id, [0, 0, 0, 0])[2 * tried] += len(exposure.items)
         trial.requests[exposure.request_id] = exposure.user_id, tried
 
     def view(self, example: Example) -> None:
@@ -214,7 +229,7 @@ class Trials:
         sums = trial.table()
         finding = compare(sums)
         shown = int(min(sums[:, 0].sum(), sums[:, 2].sum()))
-        # Of so many items at least a sixtieth are users: with few of them the end comes without a finding, and says so.
+        # Where these were few users the end comes without a finding, and says so.
         ends = shown >= (settings.least_items if next_is_due else settings.items)
         ends = ends or self._now_ms - trial.began_ms >= self._settings.patience_ms
         harm = finding is not None and (

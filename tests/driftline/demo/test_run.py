@@ -92,6 +92,7 @@ def test_every_arm_has_snapshots_that_go_live_and_both_replicas_swap(
         assert len(arm["live_by_half_day"]) == 2 * DAYS
         assert arm["live"] >= sum(arm["live_by_half_day"]) >= DAYS  # so few users need half a day for a trial
         assert arm["promoted"] <= arm["live"]
+        assert arm["live"] + arm["rolled_back"] + arm["held"] <= arm["made"]
         assert 0 < arm["longest_without_live_h"] < 24 * DAYS
     assert len(summary["swaps"]) == 2
     for swaps in summary["swaps"].values():
