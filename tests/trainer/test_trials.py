@@ -126,7 +126,7 @@ def test_what_other_arms_and_other_models_show_is_no_evidence(tmp_path: Path, ma
 def test_people_who_roll_back_end_the_trial_and_nothing_is_tried_while_they_hold(
     tmp_path: Path, make_rig: MakeRig
 ) -> None:
-    settings, rig, visitors = visiting(tmp_path, make_rig)
+    settings, _, visitors = visiting(tmp_path, make_rig)
     visitors.until(2)
     visitors.come(20)
     assert canary.on_trial(settings.snapshots, "two_tower") is not None
