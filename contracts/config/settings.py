@@ -3,6 +3,7 @@
 Bad settings raise `SettingsError` with one sentence that names the setting and what is wrong with it.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -178,7 +179,7 @@ class GateSettings(Section):
 class TrainerSettings(Section):
     """What learns, from whose data, and when it publishes."""
 
-    models: tuple[ModelName, ...] = ("two_tower", "t2diff")
+    models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("two_tower", "t2diff")
     model: ModelSettings = ModelSettings()
     # Whose examples a model learns from. "own": those of the arms that it serves, and those outside any experiment.
     # "diverted": those of the arms that it serves alone, what the literature calls a data-diverted experiment (Brennan
@@ -239,7 +240,18 @@ class TrainerSettings(Section):
 
     @model_validator(mode="after")
     def _regimes_are_sound(self) -> "TrainerSettings":
-        self.by_regime()
+        regimes = [*self.by_regime().items()]
+        for place, (name, regime) in enumerate(regimes):
+            for before, earlier in regimes[:place]:
+                if regime == earlier:
+                    raise ValueError(f"regimes.variants.{name}: it is the same as {before}")
+        return self
+
+    @model_validator(mode="after")
+    def _models_are_named_once(self) -> "TrainerSettings":
+        twice = [name for name, count in Counter(self.models).items() if count > 1]
+        if twice:
+            raise ValueError(f"models: {twice[0]} is named twice")
         return self
 
 

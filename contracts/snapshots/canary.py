@@ -105,9 +105,12 @@ def promote(root: Path, model: str, version: str) -> bool:
 
 
 def withdraw(root: Path, model: str) -> None:
-    """End any trial: all users are answered from what is live."""
+    """End any trial: all users are answered from what is live.
+
+    A pointer that is no file stays: nobody is answered from it, and `driftline snapshots verify` tells of it.
+    """
     home = root / model
-    if (home / CANARY).exists():
+    if (home / CANARY).is_file():
         (home / CANARY).unlink(missing_ok=True)
         sync_directory(home)
 

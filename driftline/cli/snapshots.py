@@ -9,20 +9,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from abtest.format import counted
 from contracts.config.settings import load
-from driftline import tables
+from driftline.cli.snapshots_output import as_json as entry_as_json
+from driftline.cli.snapshots_output import facts, listed, show_comparison, show_table
 from driftline.errors import RunError, UsageError
-from driftline.tables import age, size, utc
 
 if TYPE_CHECKING:
-    from contracts.snapshots.canary import Trial
     from contracts.snapshots.snapshot import Version
-    from driftline.inspect.snapshots import Comparison, Entry
+    from driftline.inspect.snapshots import Entry
 
 app = typer.Typer(
     help="Snapshots: what the trainer has published. Look at them, verify them, go back to an earlier one.",
@@ -57,24 +56,27 @@ def list_snapshots(
     """
     root = load(settings).snapshots
     from contracts.runtime.clock import SystemClock
-    from driftline.inspect.snapshots import entries
+    from driftline.inspect.snapshots import entries, trial_problem
 
     now_ms = SystemClock().now_ms()
     shown, hidden = [], 0
-    for name in _models(root, model):
+    names = _models(root, model)
+    for name in names:
         listed = [each for each in entries(root, name) if not (full and each.version.sequence)]
         shown += listed[-limit:]
         hidden += len(listed[:-limit])
     if as_json:
         for each in shown:
-            typer.echo(json.dumps(_as_json(each, now_ms)))
+            typer.echo(json.dumps(entry_as_json(each, now_ms)))
         return
     if not shown:
         typer.echo(f"There are no snapshots in {root}.")
         return
-    _table(shown, now_ms)
+    show_table(shown, now_ms)
     if hidden:
         typer.echo(f"{hidden:,} older not shown (--limit).")
+    for problem in filter(None, (trial_problem(root, name) for name in names)):
+        typer.echo(f"{problem} Nobody is answered from what it names.")
 
 
 @app.command()
@@ -91,12 +93,14 @@ def show(settings: SettingsOption, model: Model, version: VersionOrLive = None, 
     items = _items(root, snapshot_entry)
     if as_json:
         typer.echo(
-            json.dumps(_as_json(snapshot_entry, now_ms) | {"items": items, "manifest": asdict(snapshot_entry.manifest)})
+            json.dumps(
+                entry_as_json(snapshot_entry, now_ms) | {"items": items, "manifest": asdict(snapshot_entry.manifest)}
+            )
         )
         return
-    facts = _facts(root, snapshot_entry, items, now_ms)
-    width = max(map(len, facts)) + 2
-    for name, fact in facts.items():
+    about = facts(root, snapshot_entry, items, now_ms)
+    width = max(map(len, about)) + 2
+    for name, fact in about.items():
         typer.echo(f"{name:<{width}}{fact}")
 
 
@@ -124,7 +128,7 @@ def diff(
         names = {"model": model, "before": str(places[0]), "after": str(places[1]), "size": sizes}
         typer.echo(json.dumps(names | asdict(comparison)))
         return
-    _comparison([str(place) for place in places], comparison, sizes)
+    show_comparison([str(place) for place in places], comparison, sizes)
 
 
 @app.command()
@@ -260,7 +264,7 @@ def _models(root: Path, wanted: str | None) -> list[str]:
     if wanted is None:
         return on_disk
     if wanted not in on_disk:
-        raise UsageError(f"There are no snapshots of {wanted} in {root}; there are some of: {_listed(on_disk)}.")
+        raise UsageError(f"There are no snapshots of {wanted} in {root}; there are some of: {listed(on_disk)}.")
     return [wanted]
 
 
@@ -275,7 +279,7 @@ def _version(root: Path, model: str, name: str | None) -> "Version":
     place = Version.parse(wanted)
     on_disk = versions(root, model)
     if place is None or place not in on_disk:
-        newest = _listed([str(each) for each in on_disk[-3:]])
+        newest = listed([str(each) for each in on_disk[-3:]])
         raise UsageError(f"There is no snapshot {wanted} of {model}; the newest are: {newest}.")
     return place
 
@@ -293,132 +297,3 @@ def _items(root: Path, entry: "Entry") -> dict[str, int] | None:
     except SnapshotError:
         return None
     return {"touched or new": changes.item_ids.size, "removed": changes.removed_ids.size}
-
-
-def _facts(root: Path, entry: "Entry", items: dict[str, int] | None, now_ms: int) -> dict[str, str]:
-    from contracts.snapshots import retention
-
-    manifest = entry.manifest
-    assert manifest is not None
-    base = f", the delta {entry.version.sequence} on {entry.version.base}" if entry.version.sequence else ", full"
-    hold = retention.held(root, entry.model) if "held" in entry.states else None
-    return {
-        "snapshot": f"{entry.model}/{entry.version}{base}",
-        "state": _states(entry) + (f" ({hold.reason})" if hold else ""),
-        "written": f"{age(now_ms - entry.written_ms)} ago, {size(entry.size)}",
-        "event time": f"{utc(manifest.event_time_ms)} UTC, of the newest example learned from",
-        "learned from": f"{manifest.examples:,} examples" + (f", {manifest.learn_from}" if manifest.learn_from else ""),
-        "shares": _listed([_share(arm, count, manifest.examples) for arm, count in sorted(manifest.shares.items())]),
-        "gate": _gate(manifest.gate),
-        "trial": _trial(entry.trial),
-        "items": "damaged: see `verify`"
-        if items is None
-        else _listed([f"{count:,} {name}" for name, count in items.items()]),
-        "tower": f"{manifest.dim} wide, the last {manifest.window} behaviours, sampling seed {manifest.sampling_seed}",
-        "offsets": _listed([f"{partition} {offset:,}" for partition, offset in sorted(manifest.offsets.items())]),
-    } | {name: f"{value:.6g}" for name, value in sorted(manifest.metrics.items())}
-
-
-def _share(arm: str, count: int, total: int) -> str:
-    part = f" ({count / total:.1%})" if total else ""
-    return f"{arm or 'outside any experiment'} {count:,}{part}"
-
-
-def _gate(gate: dict[str, bool | float | str]) -> str:
-    """The verdict in words.
-
-    >>> _gate({"passed": False, "reason": "worse than v000009", "bound": -0.02})
-    'rejected: worse than v000009 (bound -0.02)'
-    >>> _gate({})
-    'not gated'
-    """
-    if not gate:
-        return "not gated"
-    figures = [
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in gate.items()
-        if name not in ("passed", "reason")
-    ]
-    verdict = f"{'passed' if gate.get('passed') else 'rejected'}: {gate.get('reason', 'no reason given')}"
-    return verdict + (f" ({', '.join(figures)})" if figures else "")
-
-
-def _trial(trial: "Trial | None") -> str:
-    if trial is None:
-        return "none has ended"
-    return f"{'promoted' if trial.promoted else 'rolled back'}: {trial.reason}"
-
-
-def _states(entry: "Entry") -> str:
-    """What it is, in words: for which share of the requests it is on trial, and why it was rolled back."""
-    said = {"on trial": f"on trial for {entry.share or 0:.0%}"}
-    if not entry.version.sequence:
-        said["rolled back"] = _trial(entry.trial)
-    return _listed([said.get(state, state) for state in entry.states])
-
-
-def _as_json(entry: "Entry", now_ms: int) -> dict[str, Any]:
-    manifest = entry.manifest
-    return {
-        "model": entry.model,
-        "version": str(entry.version),
-        "kind": entry.kind,
-        "states": list(entry.states),
-        "share": entry.share,
-        "trial": entry.trial._asdict() if entry.trial else None,
-        "problem": entry.problem,
-        "examples": manifest.examples if manifest else None,
-        "event_time_ms": manifest.event_time_ms if manifest else None,
-        "recall@100": entry.recall,
-        "size": entry.size,
-        "age_s": (now_ms - entry.written_ms) / 1000,
-    }
-
-
-def _table(shown: list["Entry"], now_ms: int) -> None:
-    from rich.text import Text
-
-    columns = {"model": False, "version": False, "kind": False, "state": False, "examples": True}
-    columns |= {"event time (UTC)": False, "recall@100": True, "size": True, "age": True}
-    table = tables.table(columns, wraps=["state"])
-    for each in shown:
-        manifest = each.manifest
-        cells = [
-            each.model,
-            str(each.version),
-            each.kind,
-            _states(each) if each.states else "",
-            f"{manifest.examples:,}" if manifest else "",
-            utc(manifest.event_time_ms) if manifest else "",
-            "" if each.recall is None else f"{each.recall:.4f}",
-            size(each.size),
-            age(now_ms - each.written_ms),
-        ]
-        table.add_row(*(Text(cell) for cell in cells))
-    tables.show(table)
-
-
-def _comparison(names: list[str], comparison: "Comparison", sizes: list[int]) -> None:
-    from rich.text import Text
-
-    table = tables.table({"": False, names[0]: True, names[1]: True, "change": True})
-    rows = {"items": [f"{count:,}" for count in comparison.items] + [f"+{comparison.added:,} -{comparison.removed:,}"]}
-    rows["size"] = [*map(size, sizes), f"{sizes[1] / sizes[0] - 1:+.1%}"]
-    for name, (before, after) in comparison.metrics.items():
-        change = f"{after - before:+.4g}" if before is not None and after is not None else ""
-        rows[name] = ["" if value is None else f"{value:.6g}" for value in (before, after)] + [change]
-    for name, cells in rows.items():
-        table.add_row(*(Text(cell) for cell in (name, *cells)))
-    tables.show(table)
-    both = comparison.items[1] - comparison.added
-    movement = ", ".join(
-        f"{'max' if q == 1 else f'p{100 * q:g}'} {value:.3g}" for q, value in comparison.movement.items()
-    )
-    typer.echo(
-        f"{comparison.moved:,} of {both:,} vectors have moved"
-        + (f"; relative movement {movement}." if movement else ".")
-    )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "none"

@@ -156,11 +156,20 @@ def verify(root: Path, model: str, version: Version | None = None) -> Iterator[F
 
 
 def on_trial(root: Path, model: str) -> Canary | None:
-    """What is on trial; from a pointer that cannot be read nobody is answered, and `verify` tells of it."""
+    """What is on trial; from a pointer that cannot be read nobody is answered, and `trial_problem` says why."""
     try:
         return canary.on_trial(root, model)
     except SnapshotError:
         return None
+
+
+def trial_problem(root: Path, model: str) -> str:
+    """Why what is on trial cannot be read; empty where it can, or where nothing is."""
+    try:
+        canary.on_trial(root, model)
+    except SnapshotError as error:
+        return str(error)
+    return ""
 
 
 def _pointers(root: Path, model: str, sound: Collection[str]) -> Iterator[Finding]:
@@ -171,14 +180,11 @@ def _pointers(root: Path, model: str, sound: Collection[str]) -> Iterator[Findin
         yield Finding(
             model, snapshot.HELD, "" if held.version == live else f"HELD names {held.version}, LIVE names {live}."
         )
-    try:
-        tried = canary.on_trial(root, model)
-    except SnapshotError as error:
-        yield Finding(model, canary.CANARY, str(error))
-    else:
-        if tried is not None:
-            lost = f"CANARY names {tried.version}, which cannot be served."
-            yield Finding(model, canary.CANARY, "" if tried.version in sound else lost)
+    if problem := trial_problem(root, model):
+        yield Finding(model, canary.CANARY, problem)
+    elif (tried := canary.on_trial(root, model)) is not None:
+        lost = f"CANARY names {tried.version}, which cannot be served."
+        yield Finding(model, canary.CANARY, "" if tried.version in sound else lost)
     for name in retention.pinned(root, model):
         if name not in sound:
             yield Finding(model, retention.PINNED, f"PINNED names {name}, which cannot be served.")

@@ -50,6 +50,11 @@ def test_each_mistake_is_named() -> None:
         "regimes.variants.quick: dim is the same for all": regimes({"quick": {"model": {"dim": 8}}}),
         "regimes.variants.quick: window is the same for all": regimes({"quick": {"model": {"window": 8}}}),
         "regimes.variants.quick: it changes nothing": regimes({"quick": {"average": 0.0}}),
+        "regimes.variants.same: it is the same as quick": regimes(
+            {"quick": {"average": 0.5}, "same": {"average": 0.5}}
+        ),
+        "trainer.models": broken({"models": []}, "trainer"),
+        "models: t2diff is named twice": broken({"models": ["t2diff", "two_tower", "t2diff"]}, "trainer"),
         "regimes.variants.default: the trainer's own": regimes({"default": {"average": 0.5}}),
         "trainer.regimes.share": regimes({}, share=0),
         "trainer.regimes.lead": regimes({}, lead=0),

@@ -201,6 +201,14 @@ def test_verify_finds_a_trial_that_nobody_can_be_answered_from(command: Command)
     (command.root / "two_tower" / "CANARY").write_text("{")
     code, out, _ = command._run("snapshots", "verify", "-s", str(command._settings))
     assert (code, "two_tower/CANARY cannot be read." in out) == (1, True)
+    assert "two_tower/CANARY cannot be read. Nobody is answered from what it names." in command.text("list")
+
+
+def test_rollback_goes_past_a_trial_that_cannot_be_read(command: Command) -> None:
+    (command.root / "two_tower" / "CANARY").mkdir()
+    assert "v000001 is live (it was v000003) and held" in command.text("rollback", "two_tower")
+    assert snapshot.live(command.root, "two_tower") == "v000001"
+    assert "two_tower/CANARY cannot be read." in command.text("list")
 
 
 def test_rollback_ends_the_trial_and_goes_past_what_did_badly_on_trial(command: Command) -> None:
