@@ -1,6 +1,6 @@
 """From an event to an answer that knows of it: a real broker, trainer and replica, and a sender that keeps its pace.
 
-    python -m benchmarks.trainer.latency [--rate 500] [--seconds 120] [--publish-every 12] [--deltas-every 4]
+    python -m benchmarks.trainer.latency [--rate 500] [--seconds 120] [--publish-every 4] [--deltas-every S]
 
 The sender notes when it sent each example, and where in the log it lies. The replica is asked all the time, a user of
 each arm in turn, which version answers; its manifest says up to which offsets it has learned. So it is known of every
@@ -298,8 +298,8 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, An
     return {
         **{name: figures.pop(name) for name in SHOWN},
         "rate": options.rate,
-        # What is behind at the end is at most what comes within a beat of the deltas.
-        "kept_up": figures["lag_at_end"] <= options.rate * options.deltas_every,
+        # What is behind at the end is at most what comes between two publications.
+        "kept_up": figures["lag_at_end"] <= options.rate * (options.deltas_every or options.publish_every),
         **figures,
         "broker": options.broker,
         "recalls": options.recalls,
@@ -324,8 +324,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, default=500, help="examples a second")
     parser.add_argument("--seconds", type=float, default=120, help="to measure")
     parser.add_argument("--warm-up", type=float, default=60, help="seconds before that at least")
-    parser.add_argument("--publish-every", type=float, default=12, help="seconds between snapshots")
-    parser.add_argument("--deltas-every", type=float, default=4, help="seconds between deltas")
+    parser.add_argument("--publish-every", type=float, default=4, help="seconds between snapshots")
+    parser.add_argument("--deltas-every", type=float, help="seconds between deltas; without it there are none")
     parser.add_argument("--recalls", type=int, default=400, help="pages that users ask for a second")
     parser.add_argument("--judge", choices=["canary", "recall"], default="canary", help="`trainer.gate.judge`")
     parser.add_argument("--anchor", type=int, default=1000, help="`trainer.gate.anchor`, of the judge by recall")
