@@ -1,8 +1,8 @@
-"""What trials do to a closed loop that goes wrong: `python -m benchmarks.loop.poison [--seeds 3] [--json FILE]`.
+"""What trials do to a closed loop that goes wrong: `python -m benchmarks.loop.poison [--seeds 3] [--settings FILE]`.
 
-A week of the laboratory's synthetic world by the default settings. From the beginning of the experiment's fourth day,
-for `--hours`, what the trainer is told is changed; what users do is not, and what the replicas show follows from what
-the trainer makes of it:
+A week of the laboratory's synthetic world by the default settings, or by those of a file. From the beginning of the
+experiment's fourth day, for `--hours`, what the trainer is told is changed; what users do is not, and what the replicas
+show follows from what the trainer makes of it:
 
 - clean: nothing is;
 - shuffled: each example is of an item that is drawn at random;
@@ -31,6 +31,7 @@ from contracts.runtime.clock import DAY_MS, HOUR_MS
 from contracts.wire.events_pb2 import Example
 from evaluation.lab.plan import Run, WorldPlan, execute, policy_plan
 from evaluation.lab.results import Outcome, over_seeds
+from evaluation.lab.settings import read_settings
 from world.base import Response, Visit, World
 
 SCENARIOS = ("clean", "shuffled", "bot", "farm", "drift")
@@ -161,12 +162,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--settings", type=Path, help="of the learner: a settings file, or its section trainer")
     parser.add_argument("--hours", type=float, default=12, help="for how long the stream is wrong")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     parser.add_argument("--quick", action="store_true", help="the least of everything: does it run?")
     options = parser.parse_args()
     world = WorldPlan(days=5, warmup_days=1, users=100, items=200) if options.quick else WorldPlan()
-    trainer = TrainerSettings()
+    trainer = read_settings(options.settings).trainer if options.settings else TrainerSettings()
     rows = []
     for seed in range(options.seeds):
         clean = run("clean", "online", seed, world, trainer, options.hours)
