@@ -225,6 +225,7 @@ def _outcome(
         user_ids=tally.user_ids,
         views=tally.views,
         effective=tally.effective,
+        shown=tally.shown,
         publications=tuple(each for each in policy.published if each.time_ms >= start_ms),
         learned=policy.learned if isinstance(policy, Learned) else 0,
         born_ms={item: at_ms for item, at_ms in pairs if at_ms >= start_ms},
