@@ -24,7 +24,8 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from contracts.config.settings import ModelName, TrainerSettings
+from contracts.config.experiment import validated
+from contracts.config.settings import ModelName, ObjectiveSettings, SettingsError, TrainerSettings
 from evaluation.lab.plan import PolicyPlan, Run, WorldPlan, policy_plan
 from evaluation.lab.report import by_policy
 from evaluation.lab.results import RATES, Difference, Outcome, Rate, difference, over_seeds
@@ -83,11 +84,17 @@ def split(of: Outcome, beside: Outcome) -> Split:
 def policies(
     models: Sequence[ModelName], wanted: Sequence[tuple[float, float]], trainer: TrainerSettings
 ) -> list[PolicyPlan]:
-    """A policy of each model by each pair of weights; its name is the model and the pair."""
+    """A policy of each model by each pair of weights; its name is the model and the pair.
+
+    Raises:
+        SettingsError: a pair cannot be wanted.
+
+    """
     plans = []
     for model in models:
         for effective_view, play in wanted:
-            objective = trainer.objective.model_copy(update={"effective_view": effective_view, "play": play})
+            changed = trainer.objective.model_dump() | {"effective_view": effective_view, "play": play}
+            objective = validated(ObjectiveSettings, changed, f"{effective_view:g}:{play:g}")
             plan = policy_plan("online-no-gate", model, trainer.model_copy(update={"objective": objective}))
             plans.append(replace(plan, name=f"{model} {effective_view:g}:{play:g}"))
     return plans
@@ -197,7 +204,10 @@ def _relative(found: Sequence[Difference] | None) -> str:
 
 def _pair(text: str) -> tuple[float, float]:
     effective_view, _, play = text.partition(":")
-    return float(effective_view), float(play)
+    try:
+        return float(effective_view), float(play)
+    except ValueError as error:
+        raise SettingsError(f"'{text}' is no pair EFFECTIVE_VIEW:PLAY.") from error
 
 
 def main() -> None:
@@ -223,8 +233,8 @@ def main() -> None:
         wanted = [_pair(text) for text in options.wanted.split(",")]
         trainer = read_settings(options.settings).trainer if options.settings else TrainerSettings()
         planned = policies(models, wanted, trainer)
-    except ValueError as error:  # settings' errors are such, too
-        parser.error(f"--wanted or --settings: {error}")
+    except SettingsError as error:
+        parser.error(str(error))
     worlds = {"synthetic": (QUICK if options.quick else WorldPlan(), options.seeds)} if options.seeds else {}
     if options.data is not None:
         size = QUICK_KUAIRAND if options.quick else {"days": options.kuairand_days}
