@@ -137,7 +137,7 @@ class Checkpoints:
 def fingerprint(settings: Settings) -> dict[str, Any]:
     """The settings on which a checkpoint depends, as JSON has them: with others its weights would not fit."""
     trainer = settings.trainer.model_dump(mode="json")
-    decisive = {name: trainer[name] for name in ("models", "model", "learn_from", "replay", "average")}
+    decisive = {name: trainer[name] for name in ("models", "model", "learn_from", "objective", "replay", "average")}
     decisive["regimes"] = {name: trainer["regimes"][name] for name in ("variants", "share")}
     as_json: dict[str, Any] = json.loads(
         json.dumps({**decisive, "seed": settings.seed, "kafka": settings.kafka.topic("")})

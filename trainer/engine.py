@@ -21,6 +21,7 @@ from trainer.data.batches import encode
 from trainer.data.catalogue import Announced, Catalogue
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.learn.arm_propensity import ArmPropensity
+from trainer.learn.objective import Objective
 from trainer.meters import Meters
 from trainer.model_line import Ended, ModelLine, Reached
 from trainer.publish.snapshots import Boundaries
@@ -95,6 +96,7 @@ class Engine:
         arms = settings.experiment.arms
         weigh = settings.trainer.models if settings.trainer.learn_from == "weighted" else ()
         self._propensities: dict[str, ArmPropensity] = {name: ArmPropensity(name, arms) for name in weigh}
+        self._objective = Objective(settings.trainer.objective)
         self._boundaries = Boundaries(settings.trainer.publish_every_ms)
         self._batch: list[Example] = []
         self._offsets: dict[str, int] = {}  # of the examples that have been taken
@@ -116,6 +118,7 @@ class Engine:
             "catalogue": self._catalogue.state(),
             "pupils": {line.name: line.state() for line in self.lines},  # checkpoints have them under this name
             "propensities": {name: each.state() for name, each in self._propensities.items()},
+            "objective": self._objective.state(),
             "boundaries": self._boundaries.state(),
             "learned_offsets": dict(self._learned_offsets),
             "item_offsets": dict(self._item_offsets),
@@ -132,6 +135,7 @@ class Engine:
             line.restore(state["pupils"][line.name], self._catalogue)
         for name, propensity in self._propensities.items():
             propensity.restore(state["propensities"][name])
+        self._objective.restore(state["objective"])
         self._boundaries.restore(state["boundaries"])
         self._learned_offsets = dict(state["learned_offsets"])
         self._offsets = dict(self._learned_offsets)
@@ -263,6 +267,7 @@ class Engine:
         if examples:
             batch = encode(examples, self._catalogue, self._settings.trainer.model.window)
             policy, arms = self._settings.trainer.learn_from, self._settings.experiment.arms
+            wanted = self._objective.weigh(examples)
             for line in self.lines:
                 with self._meters.train_seconds.labels(line.name).time():
                     foresight = line.foresee(examples, batch, self._catalogue, neutral_to(line.name, batch.arms, arms))
@@ -270,7 +275,7 @@ class Engine:
                     if policy == "weighted":
                         item_ids = np.array([e.item_id for e in examples], np.int64)
                         weights = self._propensities[line.name].weigh(batch.arms, item_ids, foresight.ranks)
-                    line.learn(examples, batch, weights, self._catalogue)
+                    line.learn(examples, batch, weights * wanted, self._catalogue)
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
             self._meters.tested.set(self.tested)

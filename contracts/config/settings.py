@@ -19,6 +19,7 @@ from contracts.config.experiment import (
     load_experiment,
     validated,
 )
+from contracts.config.objective import ObjectiveSettings
 from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings
 from contracts.config.section import Section
 from contracts.config.yaml_file import read_yaml
@@ -35,6 +36,7 @@ __all__ = [
     "LearnFrom",
     "ModelName",
     "ModelSettings",
+    "ObjectiveSettings",
     "Part",
     "RegimesSettings",
     "ServingSettings",
@@ -187,6 +189,7 @@ class TrainerSettings(Section):
     # another model has shaped reaches it, at the price of less to learn from. "pooled": everybody's. "weighted":
     # everybody's, each example as much as it would come from the model's own arms (`trainer.learn.arm_propensity`).
     learn_from: LearnFrom = "own"
+    objective: ObjectiveSettings = ObjectiveSettings()  # how much an example counts by what came of it
     vocabulary: VocabularySettings = VocabularySettings()
     replay: ReplaySettings = ReplaySettings()
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # memory of the mean weights that go live, by step; 0: none
@@ -316,10 +319,13 @@ class Settings(Section):
                         f"trainer.learn_from: weighted asks how likely an example is in the arms that serve {model}, "
                         "and none does"
                     )
-                if model in NOT_BY_EXAMPLE:
+        by = {"learn_from: weighted": self.trainer.learn_from == "weighted", "objective": self.trainer.objective.weighs}
+        for model in self.trainer.models:
+            for setting, weighs in by.items():
+                if weighs and model in NOT_BY_EXAMPLE:
                     raise ValueError(
-                        f"trainer.learn_from: weighted does not go with {model}, whose loss sets the examples of a "
-                        "batch against each other, so that none has a loss of its own to weigh"
+                        f"trainer.{setting} does not go with {model}, whose loss sets the examples of a batch against "
+                        "each other, so that none has a loss of its own to weigh"
                     )
         return self
 

@@ -127,8 +127,7 @@ def decode_feedback(
     _require_text(feedback.request_id, "request_id")
     _require_positive(feedback.user_id, "user_id")
     _require_positive(feedback.item_id, "item_id")
-    if not 0 <= feedback.play_time_ms <= MAX_PLAY_TIME_MS:
-        raise BadEvent(Reason.OUT_OF_RANGE, f"play_time_ms is {feedback.play_time_ms}, outside 0 to {MAX_PLAY_TIME_MS}")
+    _require_play_time(feedback.play_time_ms)
     _require_past(feedback.time_ms, received_ms, future_tolerance_ms)
     return feedback
 
@@ -143,6 +142,7 @@ def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
     example = _parse(Example, value, max_bytes)
     _require_positive(example.user_id, "user_id")
     _require_positive(example.item_id, "item_id")
+    _require_play_time(example.play_time_ms)
     history = example.history
     lengths = {
         len(column)
@@ -234,6 +234,11 @@ def _require_text(text: str, field: str) -> None:
 def _require_positive(value: int, field: str) -> None:
     if value <= 0:
         raise BadEvent(Reason.OUT_OF_RANGE, f"{field} is {value}, not above 0")
+
+
+def _require_play_time(play_time_ms: int) -> None:
+    if not 0 <= play_time_ms <= MAX_PLAY_TIME_MS:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"play_time_ms is {play_time_ms}, outside 0 to {MAX_PLAY_TIME_MS}")
 
 
 def _require_chance(value: float, field: str) -> None:

@@ -19,6 +19,7 @@ from contracts.config.settings import (
     GateSettings,
     ModelName,
     ModelSettings,
+    ObjectiveSettings,
     RegimesSettings,
     ReplaySettings,
     Source,
@@ -45,7 +46,8 @@ PLAIN = TrainerSettings(
         batch_size=128, diffusion_steps=50, learn_at="last", page_loss=0.0,
     ),
     replay=ReplaySettings(batches=0), average=0.0, regimes=RegimesSettings(), learn_from="own", softmax="full",
-    publish_every_ms=6 * 3_600_000, gate=GateSettings(enabled=False),
+    objective=ObjectiveSettings(effective_view=1.0, play=0.0, follow=0.0), publish_every_ms=6 * 3_600_000,
+    gate=GateSettings(enabled=False),
 )  # fmt: skip
 
 
@@ -225,6 +227,7 @@ def _outcome(
         user_ids=tally.user_ids,
         views=tally.views,
         effective=tally.effective,
+        shown=tally.shown,
         publications=tuple(each for each in policy.published if each.time_ms >= start_ms),
         learned=policy.learned if isinstance(policy, Learned) else 0,
         born_ms={item: at_ms for item, at_ms in pairs if at_ms >= start_ms},

@@ -1,11 +1,13 @@
 """What the laboratory has found, as tables and JSON."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from evaluation.lab.results import (
     AUDIENCE,
+    RATES,
     Audience,
     Difference,
     Outcome,
@@ -45,7 +47,7 @@ def shares_of_omniscient(weeks: Mapping[str, Sequence[Outcome]]) -> dict[str, Ov
 
 
 def relative_over_seeds(found: Sequence[Difference]) -> dict[tuple[str, str], OverSeeds]:
-    """(policy, policy beside it) -> the mean over seeds of the relative difference of their EVR."""
+    """(policy, policy beside it) -> the mean over seeds of the relative difference of their rates, all of one kind."""
     values: dict[tuple[str, str], list[float]] = {}
     for each in found:
         values.setdefault((each.of, each.beside), []).append(each.relative)
@@ -53,11 +55,11 @@ def relative_over_seeds(found: Sequence[Difference]) -> dict[tuple[str, str], Ov
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
-    """For people: policies; days; differences to the first policy; new items; two policies that shared the users."""
+    """For people: policies; days; what was shown; differences to the first policy; new items; policies that share."""
     weeks, found = by_policy(outcomes), differences(outcomes)
-    out = [_policies(weeks), _days(weeks)]
+    out = [_policies(weeks), _days(weeks), _shown(weeks)]
     if len(weeks) > 1:
-        out.append(_differences(found, next(iter(weeks))))
+        out.append(_differences(found, differences(outcomes, "play_s"), next(iter(weeks))))
     if any(week.born_ms for each in weeks.values() for week in each):
         out.append(_new_items(weeks))
     shared = _shared(outcomes)
@@ -70,16 +72,18 @@ def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """All of it: means over seeds, and every week."""
     weeks, found = by_policy(outcomes), differences(outcomes)
     shares, relative = shares_of_omniscient(weeks), relative_over_seeds(found)
+    others = {rate: differences(outcomes, rate) for rate in RATES if rate != "evr"}
     return {
         "policies": {
             name: {
-                "evr": over_seeds([week.evr for week in each])._asdict(),
+                **{rate: over_seeds([week.rate(rate) for week in each])._asdict() for rate in RATES},
                 "share_of_omniscient": shares[name]._asdict() if name in shares else None,
                 "weeks": [_week(week) for week in each],
             }
             for name, each in weeks.items()
         },
         "differences": [each._asdict() for each in found],
+        "differences_of": {rate: [_finite(each._asdict()) for each in pairs] for rate, pairs in others.items()},
         "relative_over_seeds": [
             {"of": of, "beside": beside, **relative[of, beside]._asdict()} for of, beside in relative
         ],
@@ -102,6 +106,16 @@ def _week(week: Outcome) -> dict[str, Any]:
         "seed": week.seed,
         "evr": week.evr,
         "evr_by_day": week.evr_by_day,
+        "play_s": week.rate("play_s"),
+        "follow_rate": week.rate("follow_rate"),
+        "shown": _finite(
+            {
+                "duration_s": week.shown.duration_s,
+                "items": week.shown.items,
+                "top_share": week.shown.top_share,
+                "overlap": week.shown.mean_overlap,
+            }
+        ),
         "users": int((week.views.sum(1) > 0).sum()),
         "views": int(week.views.sum()),
         "effective_views": int(week.effective.sum()),
@@ -145,22 +159,52 @@ def _days(weeks: Mapping[str, Sequence[Outcome]]) -> Table:
     return Table("Effective view rate by day", ("policy", *(f"day {day + 1}" for day in range(days))), rows)
 
 
-def _differences(found: Sequence[Difference], beside: str) -> Table:
-    relative = relative_over_seeds(found)
+def _shown(weeks: Mapping[str, Sequence[Outcome]]) -> Table:
+    rows = []
+    for name, each in weeks.items():
+        shown = [week.shown for week in each]
+        follows = sum(1000 * week.rate("follow_rate") for week in each) / len(each)
+        rows.append(
+            (
+                name,
+                _seconds(over_seeds([week.rate("play_s") for week in each])),
+                f"{follows:.2f}",
+                f"{sum(one.duration_s for one in shown) / len(shown):.1f}",
+                _mean([one.items for one in shown]),
+                f"{sum(one.top_share for one in shown) / len(shown):.1%}",
+                f"{sum(one.mean_overlap for one in shown) / len(shown):.3f}",
+            )
+        )
+    header = (
+        "policy", "play, s", "follows per 1,000", "duration, s", "different items", "share of the top 1 %",
+        "category overlap",
+    )  # fmt: skip
+    return Table("By item shown: what came of it, how long it is, how alike pages are", header, rows)
+
+
+def _differences(found: Sequence[Difference], plays: Sequence[Difference], beside: str) -> Table:
+    relative, of_plays = relative_over_seeds(found), relative_over_seeds(plays)
     rows = []
     for (of, other), over in relative.items():
         if other != beside:
             continue
         pairs = [each for each in found if (each.of, each.beside) == (of, other)]
         absolute = over_seeds([each.difference for each in pairs])
-        if len(pairs) == 1:
-            one = pairs[0]
-            spread = f"{one.relative_low:+.1%} to {one.relative_high:+.1%}, over users"
-        else:
-            spread = f"± {over.std_error:.1%}, over {over.seeds} seeds"
-        rows.append((of, f"{absolute.mean:+.4f}", f"{over.mean:+.1%}", spread))
-    header = ("policy", "EVR", "relative", "95 % interval, or standard error")
+        play = of_plays[of, other]
+        spreads = [
+            _spread([each for each in of_rate if (each.of, each.beside) == (of, other)], beyond)
+            for of_rate, beyond in ((found, over), (plays, play))
+        ]
+        rows.append((of, f"{absolute.mean:+.4f}", f"{over.mean:+.1%}", spreads[0], f"{play.mean:+.1%}", spreads[1]))
+    spread = "95 % interval, or standard error"
+    header = ("policy", "EVR", "relative", spread, "play time an item, relative", "interval or error of that")
     return Table(f"Beside {beside}, on the same users", header, rows)
+
+
+def _spread(pairs: Sequence[Difference], over: OverSeeds) -> str:
+    if over.std_error is None:
+        return f"{pairs[0].relative_low:+.1%} to {pairs[0].relative_high:+.1%}, over users"
+    return f"± {over.std_error:.1%}, over {over.seeds} seeds"
 
 
 def _new_items(weeks: Mapping[str, Sequence[Outcome]]) -> Table:
@@ -223,6 +267,21 @@ def _plain(over: OverSeeds) -> str:
     """
     mean = f"{over.mean:.4f}".removeprefix("0")
     return mean if over.std_error is None else f"{mean} ± {f'{over.std_error:.4f}'.removeprefix('0')}"
+
+
+def _seconds(over: OverSeeds) -> str:
+    return f"{over.mean:.2f}" if over.std_error is None else f"{over.mean:.2f} ± {over.std_error:.2f}"
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no numbers that are not finite; they are null.
+
+    >>> _finite({"a": float("nan"), "b": 1.0, "c": "x"})
+    {'a': None, 'b': 1.0, 'c': 'x'}
+    """
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def _percent(over: OverSeeds) -> str:

@@ -8,7 +8,7 @@ sample of users, by the delta method (`abtest.stats.estimates`).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from statsmodels.duration.survfunc import SurvfuncRight
@@ -18,12 +18,18 @@ from abtest.stats.estimates import Estimate, covariance, ratio_estimate
 from abtest.stats.moments import Moments
 from contracts.features import Ints
 from contracts.runtime.clock import HOUR_MS
+from world.base import Doubles
 
 if TYPE_CHECKING:
     from evaluation.lab.policy import Published
+    from evaluation.lab.shown import Shown
 
 ALPHA = 0.05
 AUDIENCE = 5  # effective views after which a new item has found its audience
+
+# What policies are compared by, all of it over items shown: effective views, play time in seconds, follows.
+Rate = Literal["evr", "play_s", "follow_rate"]
+RATES: tuple[Rate, ...] = get_args(Rate)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Outcome:
     user_ids: Ints  # (U,) sorted
     views: Ints  # (U, D) items shown, by day of the experiment
     effective: Ints  # (U, D) effective views among them
+    shown: "Shown"  # what that was, and what else came of it
     publications: "tuple[Published, ...]"  # in the experiment, the start's included
     learned: int  # examples
     born_ms: dict[int, int]  # when each item came that was born in the experiment
@@ -48,7 +55,22 @@ class Outcome:
     @property
     def evr(self) -> float:
         """Over the whole experiment."""
-        return float(self.effective.sum() / self.views.sum())
+        return self.rate("evr")
+
+    def rate(self, rate: Rate) -> float:
+        """Over the whole experiment."""
+        return float(self.earned(rate).sum() / self.views.sum())
+
+    def earned(self, rate: Rate) -> Doubles:
+        """(U,) what each user gave, which over the items shown is the rate."""
+        match rate:
+            case "evr":
+                earned: Ints = self.effective.sum(1)
+                return earned.astype(np.float64)
+            case "play_s":
+                return self.shown.play_ms / 1000
+            case "follow_rate":
+                return self.shown.follows.astype(np.float64)
 
     @property
     def evr_by_day(self) -> list[float | None]:
@@ -77,11 +99,11 @@ class Difference(NamedTuple):
     of: str
     beside: str
     seed: int
-    difference: float  # of EVR
+    difference: float  # of the rate
     std_error: float
     low: float
     high: float
-    relative: float  # of `beside`'s EVR
+    relative: float  # of `beside`'s rate; not a number where that is 0
     relative_low: float
     relative_high: float
 
@@ -102,8 +124,8 @@ class Audience(NamedTuple):
     median_h: float | None  # from birth to that view (Kaplan-Meier); None where half of them never get there
 
 
-def difference(of: Outcome, beside: Outcome) -> Difference:
-    """Two policies on the same users.
+def difference(of: Outcome, beside: Outcome, rate: Rate = "evr") -> Difference:
+    """Two policies on the same users, by one rate.
 
     Raises:
         ValueError: they met other users.
@@ -111,8 +133,8 @@ def difference(of: Outcome, beside: Outcome) -> Difference:
     """
     if of.seed != beside.seed or not np.array_equal(of.user_ids, beside.user_ids):
         raise ValueError("only policies that met the same users are compared by pairs")
-    columns = ("of_effective", "of_views", "beside_effective", "beside_views")
-    sums = [each.sum(1) for each in (of.effective, of.views, beside.effective, beside.views)]
+    columns = ("of_earned", "of_views", "beside_earned", "beside_views")
+    sums = [of.earned(rate), of.views.sum(1), beside.earned(rate), beside.views.sum(1)]
     moments = Moments.of(columns, np.stack(sums, axis=1).astype(np.float64))
     ours, theirs = ratio_estimate(moments, *columns[:2]), ratio_estimate(moments, *columns[2:])
     if ours.value is None or theirs.value is None or ours.influence is None or theirs.influence is None:
@@ -135,12 +157,12 @@ def _error(moments: Moments, ours: Estimate, theirs: Estimate, weight: float) ->
     return float(np.sqrt(max(variance, 0.0)))  # rounding may fall below zero
 
 
-def differences(outcomes: Sequence[Outcome]) -> list[Difference]:
+def differences(outcomes: Sequence[Outcome], rate: Rate = "evr") -> list[Difference]:
     """Of all pairs of policies that everybody got, the later one beside the earlier, seed by seed."""
     found = []
     for seed in dict.fromkeys(each.seed for each in outcomes):
         alike = [each for each in outcomes if each.seed == seed and each.everybody]
-        found += [difference(later, earlier) for earlier, later in combinations(alike, 2)]
+        found += [difference(later, earlier, rate) for earlier, later in combinations(alike, 2)]
     return found
 
 

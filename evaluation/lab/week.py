@@ -22,6 +22,7 @@ from contracts.wire.events_pb2 import Example, Exposure
 from contracts.wire.recall_pb2 import RecallReply
 from evaluation.lab.join import Join
 from evaluation.lab.policy import Asked, Policy
+from evaluation.lab.shown import Shown
 from serving.answer import FeaturedRequest
 from serving.exposures import AnsweredRequest, exposure_of
 from world.base import Response, Visit, World, waves
@@ -41,6 +42,7 @@ class Tally:
     user_ids: Ints  # (U,) sorted: everybody who comes
     views: Ints  # (U, D) items shown, by day of the experiment
     effective: Ints  # (U, D) effective views among them
+    shown: Shown  # what was shown, and what else came of it
     viewed_ms: dict[int, list[int]] = field(default_factory=dict)  # of items born in the experiment: effective views
 
 
@@ -101,7 +103,12 @@ class _Week:
         users = np.unique(np.array([visit.user_id for visit in world.visits()], np.int64))
         days = self._day(world.end_ms - 1) + 1
         shape = users.size, days
-        self._tallies = {name: Tally(users, np.zeros(shape, np.int64), np.zeros(shape, np.int64)) for name in policies}
+        self._tallies = {
+            name: Tally(
+                users, np.zeros(shape, np.int64), np.zeros(shape, np.int64), Shown.nothing(world.catalogue, users.size)
+            )
+            for name in policies
+        }
         self._place = {user: at for at, user in enumerate(users.tolist())}
         born_ms = world.catalogue.born_ms
         late = () if born_ms is None else world.catalogue.item_ids[born_ms >= world.experiment_start_ms].tolist()
@@ -205,6 +212,7 @@ class _Week:
         place = self._place[visit.user_id], self._day(visit.time_ms)
         tally.views[place] += len(reply.items)
         tally.effective[place] += int(response.effective_view.sum())
+        tally.shown.note(self._world.catalogue, place[0], [item.item_id for item in reply.items], response)
         for item, at_ms, viewed in zip(reply.items, response.start_ms, response.effective_view, strict=True):
             if viewed and item.item_id in self._born:
                 tally.viewed_ms.setdefault(item.item_id, []).append(int(at_ms))

@@ -58,6 +58,15 @@ def test_several_feedback_events_of_one_item_fold_into_one_outcome(state: JoinSt
     assert len(examples(outputs)) == 1, "an item becomes an example once, when it becomes an effective view"
 
 
+def test_an_example_has_the_play_time_that_was_known_when_it_was_made(state: JoinState) -> None:
+    """A player that reports as it plays: the effective view is known before the play is over."""
+    reports = [feedback(play_ms=play, view=play >= 18, event=f"f{play}") for play in (5, 18, 60)]
+    outputs = run(state, exposure(), *reports)
+    made = [o.example for o in outputs if isinstance(o, Learned) and o.example is not None]
+    assert [example.play_time_ms for example in made] == [18]
+    assert list(state.user(7).history.play_times_ms) == [60]  # type: ignore[union-attr]
+
+
 def test_feedback_before_its_exposure_is_held(state: JoinState) -> None:
     assert step(state, feedback()) == []
     assert kinds(step(state, exposure())) == ["remembered", "learned"]

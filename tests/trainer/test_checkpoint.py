@@ -106,9 +106,11 @@ def test_one_of_other_settings_is_refused_by_name(tmp_path: Path, settings: Sett
     checkpoints = opened(settings)
     checkpoints.write({"n": 1})
     checkpoints.close()
-    other = opened(small_settings(tmp_path, learn_from="pooled"))
-    with pytest.raises(SettingsError, match=r"made with other settings \(learn_from\)"):
-        other.newest()
+    for name, value in (("learn_from", "pooled"), ("objective", {"play": 1.0})):
+        other = opened(small_settings(tmp_path, **{name: value}))
+        with pytest.raises(SettingsError, match=rf"made with other settings \({name}\)"):
+            other.newest()
+        other.close()
 
 
 def test_two_trainers_never_share_a_state(settings: Settings, opened: Open) -> None:

@@ -99,6 +99,46 @@ def test_shares_say_whose_examples_were_learned_from(
         assert {"recall@20/arm:control", "recall@20/arm:treatment", "recall@20/outside"} <= manifest.metrics.keys()
 
 
+def played(count: int) -> list[Example]:
+    examples = markov_examples(count, ITEMS)
+    for number, example in enumerate(examples):
+        example.play_time_ms = 1000 * (1 + number % 9)
+    return examples
+
+
+def test_effective_views_alone_are_wanted_by_default_bit_for_bit(tmp_path: Path) -> None:
+    plain, scaled, without = (
+        run_engine(small_settings(tmp_path, objective=objective), examples)
+        for objective, examples in (
+            ({}, played(200)),
+            ({"effective_view": 7}, played(200)),
+            ({}, markov_examples(200, ITEMS)),
+        )
+    )
+    for one, other, third in zip(plain, scaled, without, strict=True):
+        assert one.item_vectors.tobytes() == other.item_vectors.tobytes() == third.item_vectors.tobytes()
+
+
+def test_what_is_wanted_changes_what_all_models_learn_and_not_what_they_are_tested_on(tmp_path: Path) -> None:
+    plain, wanting = (
+        run_engine(small_settings(tmp_path, objective=objective), played(130)) for objective in ({}, {"play": 1})
+    )
+    for one, other in zip(plain, wanting, strict=True):
+        assert not np.array_equal(one.item_vectors, other.item_vectors)
+        assert one.manifest.metrics["examples"] == other.manifest.metrics["examples"]
+        assert one.manifest.shares == other.manifest.shares
+
+
+def test_an_example_that_gives_nothing_of_what_is_wanted_is_tested_and_not_learned(tmp_path: Path) -> None:
+    examples = markov_examples(61, ITEMS)
+    for number, example in enumerate(examples):
+        example.play_time_ms = 1000 * (number % 2)
+    settings = small_settings(tmp_path, learn_from="pooled", objective={"effective_view": 0, "play": 1})
+    for snapshot in run_engine(settings, examples):
+        assert snapshot.manifest.metrics["examples"] == 60
+        assert snapshot.manifest.examples == 30
+
+
 def test_an_arm_of_another_experiment_is_nobodys_own(tmp_path: Path) -> None:
     arms = small_settings(tmp_path).experiment.arms
     assert learns_from("t2diff", ["stranger"], "own", arms).tolist() == [False]

@@ -28,6 +28,7 @@ ALL_STATE = {
     "replay": {"batches": 2, "size": 50},
     "average": 0.95,
     "learn_from": "weighted",
+    "objective": {"play": 1.0, "follow": 2.0},
 }
 
 
@@ -45,6 +46,7 @@ def fill(log: MemoryLog) -> None:
         log.append(ITEMS, make_item(item_id).SerializeToString(), START_MS + (item_id - 1) * 600_000)
     for number, example in enumerate(markov_examples(COUNT, 12)):
         example.request_id, example.user_id = f"r{number}", 1 + number % 80
+        example.play_time_ms, example.follow = 5000 * (1 + number % 7), number % 5 == 0
         exposure = Exposure(event_id=f"r{number}", request_id=f"r{number}", user_id=example.user_id, arm="treatment")
         exposure.schema_version, exposure.time_ms = SCHEMA_VERSION, example.time_ms - 1
         exposure.model, exposure.snapshot_version = "t2diff", answered_by(example)

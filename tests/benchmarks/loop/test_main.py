@@ -6,13 +6,15 @@ import pytest
 from benchmarks.loop.__main__ import clean_published, figures, longest_stale_h
 from evaluation.lab.policy import Published
 from evaluation.lab.results import Outcome
+from evaluation.lab.shown import Shown
 
 
 def outcome(policy: str, effective: int, seed: int = 0, passed: tuple[bool, ...] = ()) -> Outcome:
     publications = tuple(Published(place + 1, f"v{place}", each, "") for place, each in enumerate(passed))
+    shown = Shown(*np.zeros((4, 1), np.int64), *np.zeros((2, 2), np.int64))
     return Outcome(
         policy, seed, True, np.arange(2), np.full((2, 1), 100), np.array([[effective], [effective + 2]]),
-        publications, 0, {}, {}, 0, 10, 1.0, 0.1,
+        shown, publications, 0, {}, {}, 0, 10, 1.0, 0.1,
     )  # fmt: skip
 
 

@@ -59,6 +59,13 @@ def test_each_mistake_is_named() -> None:
         "trainer.regimes.share": regimes({}, share=0),
         "trainer.regimes.lead": regimes({}, lead=0),
         "unknown_thing": broken({"unknown_thing": 1}),
+        "trainer.objective.play": broken({"objective": {"play": -1}}, "trainer"),
+        "trainer.objective.follow": broken({"objective": {"follow": float("nan")}}, "trainer"),
+        "trainer.objective.effective_view": broken({"objective": {"effective_view": float("inf")}}, "trainer"),
+        "trainer.objective.play_cap_ms": broken({"objective": {"play_cap_ms": 0}}, "trainer"),
+        "trainer.objective: effective_view and play are both 0": broken(
+            {"objective": {"effective_view": 0, "follow": 1}}, "trainer"
+        ),
         "serving.port": broken({"port": 70000}, "serving"),
     }
     for complaint, data in cases.items():
@@ -77,6 +84,15 @@ def test_weighted_training_needs_an_arm_and_a_loss_of_each_example() -> None:
         parse(data)
     assert "\n" not in str(caught.value)
     assert parse(sound() | {"trainer": {"learn_from": "weighted"}}).trainer.learn_from == "weighted"
+
+
+def test_an_objective_needs_a_loss_of_each_example() -> None:
+    trainer = {"models": ["two_tower", "contrastvae"], "objective": {"play": 1}}
+    with pytest.raises(SettingsError, match=r"trainer\.objective does not go with contrastvae") as caught:
+        parse(sound() | {"trainer": trainer})
+    assert "\n" not in str(caught.value)
+    for objective in ({}, {"effective_view": 2}):  # all examples count alike
+        parse(sound() | {"trainer": trainer | {"objective": objective}})
 
 
 def test_a_setting_that_stands_there_twice_is_refused_with_its_line(tmp_path: Path) -> None:

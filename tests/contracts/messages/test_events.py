@@ -140,6 +140,14 @@ def test_an_example_whose_page_has_more_items_than_outcomes_is_rejected() -> Non
         decode_example(example.SerializeToString(), max_bytes=1000)
 
 
+@pytest.mark.parametrize("play_time_ms", [-1, MAX_PLAY_TIME_MS + 1])
+def test_an_example_whose_play_time_cannot_be_is_rejected(play_time_ms: int) -> None:
+    example = Example(schema_version=1, user_id=1, item_id=2, play_time_ms=play_time_ms)
+    with pytest.raises(BadEvent, match=f"play_time_ms is {play_time_ms}, outside 0 to") as raised:
+        decode_example(example.SerializeToString(), max_bytes=1000)
+    assert raised.value.reason is Reason.OUT_OF_RANGE
+
+
 def test_a_dead_letter_keeps_the_record_whole() -> None:
     record = Origin("t", 1, 2, b"k", b"\xff\x00", 3, sent_at_ms=0)
     letter = dead_letter(BadEvent(Reason.UNDECODABLE, "why"), record)

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.config.settings import GateSettings, StreamSettings, TrainerSettings
 from contracts.runtime.clock import DAY_MS
-from contracts.wire.events_pb2 import Example, Exposure
+from contracts.wire.events_pb2 import Example, Exposure, Feedback
 from evaluation.lab.plan import PLAIN, Run, WorldPlan, execute, experiment_of
 from evaluation.lab.policy import LabError, settings_of
 from evaluation.lab.results import audience, difference
@@ -87,6 +87,28 @@ def test_the_logging_policy_earns_what_the_log_did():
 
     outcome = week("logging", world, tap=look)
     assert abs(outcome.evr - logged[True] / logged[False]) < 0.03
+
+
+def test_what_came_of_what_was_shown_is_what_the_records_say():
+    plays, follows, views = Counter(), Counter(), Counter()
+
+    def look(event):
+        if isinstance(event, Record) and event.topic == "feedback":
+            said = Feedback.FromString(event.value)
+            if said.request_id.startswith("visit-"):
+                plays[said.user_id] += said.play_time_ms
+                follows[said.user_id] += said.follow
+                views[said.item_id] += 1
+
+    outcome = week("popularity", TINY, tap=look)
+    shown = outcome.shown
+    assert shown.play_ms.tolist() == [plays[user] for user in outcome.user_ids.tolist()]
+    assert shown.follows.tolist() == [follows[user] for user in outcome.user_ids.tolist()]
+    ids = TINY.open(0).catalogue.item_ids.tolist()
+    assert shown.views.tolist() == [views[item] for item in ids]
+    assert shown.views.sum() == outcome.views.sum() > 0
+    assert shown.effective.sum() == outcome.effective.sum()
+    assert shown.item_play_ms.sum() == shown.play_ms.sum()
 
 
 def test_an_item_is_announced_before_anything_is_done_with_it_and_never_shown_before_it_is_born():
