@@ -15,6 +15,7 @@ from kafka.structs import OffsetAndMetadata
 
 from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
+from contracts.kafka.batches import ReadCounts
 from contracts.kafka.consumers import Consumer
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
 from contracts.runtime.clock import Clock, SystemClock
@@ -62,6 +63,7 @@ class StreamWorker:
     ) -> None:
         """`rebuild`: begin without a state although the group has been here before. `at`: see `deliver`."""
         self.metrics = StreamMetrics()
+        consumer.reads.register(self.metrics.registry)
         self._settings = settings
         self._consumer = consumer
         self._producer = producer
@@ -293,11 +295,12 @@ def open_worker(
         delivery_timeout_ms=2**31 - 1,
     )
     assignment = Assignment()
+    reads = ReadCounts()
     consumer = consumers.member(
-        kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS
+        kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS, reads=reads
     )
     assignment.consumer = consumer
-    catalogue = KnownItems(kafka, settings.stream.max_event_bytes)
+    catalogue = KnownItems(kafka, settings.stream.max_event_bytes, reads)
     catalogue.read()
     features = UserSequences(settings.feature_repo)
     return StreamWorker(
@@ -317,7 +320,7 @@ def open_worker(
 def run(settings: Settings, ready_file: Path | None, *, instance: str | None = None, rebuild: bool = False) -> None:
     """Run a worker until a signal stops it."""
     configure_logs()
-    stop = stop_on_signal()
+    stop = stop_on_signal(settings.stop_within_s)
     worker = open_worker(settings, stop, instance=instance, rebuild=rebuild)
     port = serve_metrics(worker.metrics.registry)
     log.info("stream worker ready", metrics_port=port)

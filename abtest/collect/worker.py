@@ -71,7 +71,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
 
     """
     configure_logs()
-    stop = stop_on_signal()
+    stop = stop_on_signal(settings.stop_within_s)
     clock: Clock = SystemClock()
     log = structlog.get_logger(worker="abtest")
     registry = CollectorRegistry()
@@ -86,6 +86,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     client = consumer(
         kafka, [EXPOSURES, FEEDBACK], f"{kafka.topic_prefix}abtest", max_poll_records=settings.stream.poll_records
     )
+    client.reads.register(registry)
     try:
         for key, offset in saved.offsets.items():
             client.seek(_partition(key), offset)

@@ -6,7 +6,7 @@ never against a clock, so that the same log gives the same verdict whenever it i
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -26,6 +26,8 @@ M = TypeVar("M", Item, Exposure, Feedback, Example)
 class Reason(StrEnum):
     """Why a record is in the dead-letter topic."""
 
+    UNREADABLE_BATCH = "unreadable_batch"
+    WRONG_PARTITION = "wrong_partition"
     UNDECODABLE = "undecodable"
     UNKNOWN_VERSION = "unknown_version"
     OVERSIZED = "oversized"
@@ -45,6 +47,22 @@ class BadEvent(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class UnreadableBatch(bytes):
+    """The value of a record that stands for a batch that could not be decoded: the batch's own bytes.
+
+    Whoever decodes a message refuses it, for the reason that it brings along (`contracts.kafka.batches`).
+    """
+
+    first_offset: int
+    detail: str
+
+    def __new__(cls, raw: bytes, first_offset: int = 0, detail: str = "") -> Self:
+        """`first_offset`: of the batch; the record's own is the last."""
+        batch = super().__new__(cls, raw)
+        batch.first_offset, batch.detail = first_offset, detail
+        return batch
 
 
 def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
@@ -203,6 +221,8 @@ def dead_letter(error: BadEvent, record: Received) -> DeadLetter:
 
 
 def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
+    if isinstance(value, UnreadableBatch):
+        raise BadEvent(Reason.UNREADABLE_BATCH, value.detail)
     if not value:
         raise BadEvent(Reason.UNDECODABLE, "the record is empty")
     if len(value) > max_bytes:
