@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -22,6 +24,8 @@ from contracts.runtime.durable import replace_file
 # Edges of every latency and freshness histogram, in seconds: 1 ms to 10 min, each 1.25 times the one before, so that
 # a quantile read off the buckets is right to about 12 %.
 SECONDS_BUCKETS = tuple(0.001 * 1.25**i for i in range(61))
+
+INNERMOST_CALLS = 4  # of a thread, that are named where it does not stop
 
 
 def stop_on_signal(within_s: float) -> threading.Event:
@@ -49,13 +53,16 @@ def end_within(seconds: float) -> None:
 
 
 def still_running() -> dict[str, str]:
-    """What each thread is at that keeps this process, or that a part of it may wait for: the innermost call."""
+    """What each other thread is at: its innermost calls, the last one first."""
     frames = sys._current_frames()  # noqa: SLF001
     here = threading.get_ident()
     return {
-        thread.name: f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+        thread.name: " < ".join(
+            f"{Path(frame.f_code.co_filename).name}:{line} {frame.f_code.co_name}"
+            for frame, line in islice(traceback.walk_stack(frames[thread.ident]), INNERMOST_CALLS)
+        )
         for thread in threading.enumerate()
-        if thread.ident != here and (frame := frames.get(thread.ident or 0)) is not None
+        if thread.ident != here and thread.ident in frames
     }
 
 
