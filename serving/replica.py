@@ -138,6 +138,7 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
         interceptors=security.interceptors(settings.serving), options=security.options(settings.serving)
     )
     port = security.bind(server, settings.serving)
+    bus.check_topics(settings.kafka)
     replica = Replica(settings, f"{socket.gethostname()}:{port}", SystemClock())
     with replica.threads():
         async with replica.behind(server):

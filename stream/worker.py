@@ -17,7 +17,8 @@ from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
 from contracts.kafka.batches import ReadCounts
 from contracts.kafka.consumers import Consumer
-from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.messages.events import BadEvent
+from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from contracts.wire.events_pb2 import Exposure, Feedback
@@ -208,15 +209,9 @@ class StreamWorker:
                 return
 
     def _decoded(self, record: Record) -> Exposure | Feedback | BadEvent:
-        limits = self._settings.stream
-        decode = decode_exposure if self._names[record.topic] == bus.EXPOSURES else decode_feedback
+        decode = exposure_of if self._names[record.topic] == bus.EXPOSURES else feedback_of
         try:
-            return decode(
-                record.value,
-                received_ms=record.timestamp,
-                future_tolerance_ms=limits.future_tolerance_ms,
-                max_bytes=limits.max_event_bytes,
-            )
+            return decode(record, self._settings.stream, self._settings.kafka.partitions)
         except BadEvent as error:
             return error
 

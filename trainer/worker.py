@@ -210,6 +210,7 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     checkpoints = Checkpoints(settings, ranks=ranks)
     meters = Meters()
     engine = Engine(settings, meters, ranks)
+    bus.check_topics(settings.kafka)
     logs = [bus.ITEMS, *topics(settings)]
     every = consumers.consumer(settings.kafka, logs, settings.kafka.topic_prefix + "trainer")
     every.reads.register(meters.registry)

@@ -15,7 +15,7 @@ from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, I
 
 SCHEMA_VERSION = 1
 MAX_PLAY_TIME_MS = 24 * 3600 * 1000
-FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow")
+FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view")
 DECADES_MS = 10 * SECONDS_END  # 2001: a log that received events since then has none from before 1973
 MAX_ITEMS_PER_EXPOSURE = 1000
 MAX_KEY_BYTES = 19  # digits of an id, which is below 2⁶³

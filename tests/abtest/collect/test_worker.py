@@ -24,12 +24,13 @@ class Record:
     value: bytes | None
     offset: int
     timestamp: int = START + 100 * HOUR_MS
+    partition: int = 0
 
 
 def take(saved, meters, partition, *values):
     offset = saved.offsets.get(f"{partition.topic}:0", 0)
     records = [Record(value, offset + i) for i, value in enumerate(values)]
-    step(saved, partition, records, partition == SHOWN, StreamSettings(), meters)
+    step(saved, partition, records, partition == SHOWN, StreamSettings(), 1, meters)
 
 
 def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
@@ -55,7 +56,7 @@ def test_a_batch_that_nobody_can_decode_is_counted_and_passed_over(embedded: Kaf
     saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
     where = TopicPartition(embedded.topic(bus.FEEDBACK), 0)
     records = list(consumers.read_to_end(embedded, bus.FEEDBACK, 0, 0))
-    step(saved, where, records, False, StreamSettings(), meters)
+    step(saved, where, records, False, StreamSettings(), 1, meters)
     assert saved.offsets == {f"{where.topic}:0": 6}
     assert saved.state.counts["bad_unreadable_batch"] == 1
     assert list(saved.state.requests) == ["r"]

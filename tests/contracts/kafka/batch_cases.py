@@ -1,9 +1,7 @@
 """Producers that are not ours, and one whose batches nobody can decode."""
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Sequence
 
 import confluent_kafka
 import pytest

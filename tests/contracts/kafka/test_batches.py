@@ -169,5 +169,5 @@ def test_a_time_that_is_no_time_does_not_travel_with_the_batch() -> None:
 
 def test_what_a_batch_says_of_itself_travels_between_processes() -> None:
     sent = UnreadableBatch(b"raw", 4, "why")
-    received = pickle.loads(pickle.dumps(sent))
+    received = pickle.loads(pickle.dumps(sent))  # noqa: S301
     assert (bytes(received), received.first_offset, received.detail) == (b"raw", 4, "why")

@@ -58,7 +58,7 @@ def reason_of(message: Feedback, **options: object) -> Reason | None:
         ({"time_ms": None}, Reason.MISSING_FIELD),
         ({"play_time_ms": None}, Reason.MISSING_FIELD),
         ({"effective_view": None}, Reason.MISSING_FIELD),
-        ({"follow": None}, Reason.MISSING_FIELD),
+        ({"follow": None}, None),
         ({"event_id": None}, Reason.MISSING_FIELD),
         ({"request_id": None}, Reason.MISSING_FIELD),
         ({"play_time_ms": -1}, Reason.OUT_OF_RANGE),
