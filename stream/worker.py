@@ -26,6 +26,7 @@ from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import UserSequences
 from stream.catalogue import KnownItems, origin_of
 from stream.deliver import At, Delivery, Stopped
+from stream.held import HeldFeedback
 from stream.intake import Record, merged
 from stream.join import Origin
 from stream.metrics import StreamMetrics
@@ -74,6 +75,7 @@ class StreamWorker:
         self._at = at
         self._ownership = Ownership(settings, consumer, assignment, self.metrics, rebuild=rebuild)
         self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
+        self._held = HeldFeedback()
         self._took = False  # whether the last step took any records
         self._lags: set[int] = set()  # partitions whose lag has been shown
         self._largest_letter_bytes = bus.largest_letter_bytes(settings.kafka)
@@ -256,7 +258,18 @@ class StreamWorker:
 
     def _observe(self) -> None:
         owned = self._ownership.owned
-        self.metrics.held.set(sum(each.store.position.held for each in owned.values()))
+        held = {partition: each.store.position.held for partition, each in owned.items()}
+        self.metrics.held.set(sum(held.values()))
+        now_s = self._clock.elapsed_s()
+        overdue = self._held.look(held, now_s)
+        self.metrics.held_seconds.set(self._held.seconds(now_s))
+        if overdue:
+            log.warning(
+                "feedback waits for exposures that have not come, and nothing is learned of it: an exposure with its"
+                " request_id belongs in `exposures`, in the same partition",
+                records_by_partition=overdue,
+                longest_s=round(self._held.seconds(now_s)),
+            )
         waiting = [log_of for each in owned.values() for log_of in (each.exposures, each.feedback)]
         self.metrics.waiting_bytes.set(sum(log_of.size_bytes for log_of in waiting))
         lags = dict.fromkeys(self._lags | owned.keys(), 0)  # 0 for what another worker has now
