@@ -8,6 +8,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.record.memory_records import MemoryRecords
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import batches, bus, consumers
@@ -33,6 +34,16 @@ def handed_out(*raw: bytes | bytearray, fetch_offset: int = 0, by: Reading | Non
     while (each := fetched.next_batch()) is not None:
         records += each
     return records
+
+
+def refusals(consumer: consumers.Consumer) -> list[Any]:
+    """What the broker has refused, as Prometheus is told."""
+    return [
+        sample
+        for metric in consumer.reads.refused.collect()
+        for sample in metric.samples
+        if sample.name == "kafka_refused_fetches_total"
+    ]
 
 
 def refusal_of(record: Any) -> str:
@@ -92,6 +103,39 @@ def test_what_apache_kafka_has_damaged_on_its_disk_is_passed_over(apache_of_its_
     assert (before.value, lost.offset, after.value, after.offset) == (b"before", 2, b"after", 3)
     assert refusal_of(lost) == "the batch of offsets 1 to 2 cannot be decoded: its checksum is wrong"
     assert b"to be DAMAGED" in lost.value
+
+
+def test_what_apache_kafka_cannot_give_is_asked_for_again_and_said(apache_of_its_own: Server) -> None:
+    settings = own_topics(apache_of_its_own)
+    client = bus.admin(settings)
+    bus.ensure_topics(settings, client)
+    client.close()
+    for value in (b"before", b"behind the damage", b"after"):
+        send_foreign(settings, bus.ITEMS, "none", [value])
+    [path] = apache_of_its_own.directory.rglob(f"{settings.topic(bus.ITEMS)}-0/*.log")
+    with path.open("r+b") as log:
+        first_batch = 12 + int.from_bytes(log.read(12)[8:], "big")
+        log.seek(first_batch + 8)
+        sound_length = log.read(4)
+        log.seek(first_batch + 8)
+        log.write((5).to_bytes(4, "big"))
+
+    consumer = consumers.consumer(settings, [bus.ITEMS], None)
+    read: list[bytes] = []
+    with capture_logs() as logs:
+        while sum(sample.value for sample in refusals(consumer)) < 5:
+            read += [record.value for records in consumer.poll(100).values() for record in records]
+    assert read == [b"before"]
+    [said] = [each for each in logs if each["event"].startswith("the broker cannot give the records")]
+    assert (said["topic"], said["partition"], said["offset"]) == (settings.topic(bus.ITEMS), 0, 1)
+
+    with path.open("r+b") as log:
+        log.seek(first_batch + 8)
+        log.write(sound_length)
+    while len(read) < 3:
+        read += [record.value for records in consumer.poll(100).values() for record in records]
+    assert read == [b"before", b"behind the damage", b"after"]
+    consumer.close()
 
 
 @pytest.mark.parametrize("codec", CODECS)
