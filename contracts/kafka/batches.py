@@ -84,7 +84,7 @@ class Reading:
     def stand_in(
         self, where: TopicPartition, batch: Any, raw: bytes, fetch_offset: int, following: int | None, why: str
     ) -> "StandIn":
-        """What is handed out instead of an unreadable batch.
+        """What is handed out instead of an unreadable batch; those from before Kafka 0.11 do not say where they end.
 
         Where the checksum is wrong the header may be, too. Its last offset must therefore lie in the log, and the
         beginning of the batch that follows goes before it.
@@ -104,7 +104,10 @@ class Reading:
         )
         self._counts.unreadable.labels(where.topic, where.partition).inc()
         detail = f"the batch of offsets {first} to {last} cannot be decoded: {why}"
-        timestamp_ms = min(max(batch.max_timestamp or 0, 0), self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        timestamp_ms = getattr(batch, "max_timestamp", now_ms)
+        if not 0 < timestamp_ms <= now_ms:  # a topic could not keep its letter, or not take it
+            timestamp_ms = now_ms
         return StandIn(UnreadableBatch(raw, first, detail), first, last, timestamp_ms)
 
     def refused(self, where: TopicPartition, offset: int, error: Exception) -> None:
@@ -192,7 +195,7 @@ class Batches:
         except Exception as error:  # noqa: BLE001
             why = f"{type(error).__name__}: {error}"
         if why is None:
-            self._fetch_offset = max(self._fetch_offset, batch.next_offset)
+            self._fetch_offset = max(self._fetch_offset, getattr(batch, "next_offset", batch.base_offset + 1))
             return decoded
         instead = self._reading.stand_in(self._where, batch, raw, self._fetch_offset, self._following(), why)
         self._fetch_offset = instead.next_offset

@@ -25,7 +25,7 @@ from contracts.runtime.durable import replace_file
 # a quantile read off the buckets is right to about 12 %.
 SECONDS_BUCKETS = tuple(0.001 * 1.25**i for i in range(61))
 
-INNERMOST_CALLS = 4  # of a thread, that are named where it does not stop
+INNERMOST_CALLS = 12  # of a thread, that are named where it does not stop
 
 
 def stop_on_signal(within_s: float) -> threading.Event:

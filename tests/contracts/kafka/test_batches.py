@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from kafka import TopicPartition
+from kafka.record.legacy_records import LegacyRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
@@ -142,6 +143,24 @@ def test_what_apache_kafka_cannot_give_is_asked_for_again_and_said(apache_of_its
 def test_every_codec_gives_back_what_was_compressed(codec: str) -> None:
     values = [b"%d" % number * 100 for number in range(1000)]
     assert [record.value for record in handed_out(batch(values, CODECS[codec]))] == values
+
+
+def legacy(codec: int = 0) -> bytearray:
+    """A batch of two records as brokers before Kafka 0.11 kept them, whose wrapper has the last offset."""
+    builder = LegacyRecordBatchBuilder(magic=1, compression_type=codec, batch_size=1 << 20)
+    for offset in range(2):
+        builder.append(offset, timestamp=1000, key=b"key", value=b"%d" % offset * 100)
+    return bytearray(builder.build())
+
+
+def test_batches_of_old_logs_are_read_and_passed_over_too() -> None:
+    assert [record.value[:1] for record in handed_out(legacy(), legacy(CODECS["gzip"]))] == [b"0", b"1"] * 2
+    damaged, by = legacy(CODECS["gzip"]), reading(end=10)
+    damaged[-1] ^= 1
+    for _ in range(batches.CHECKSUM_ATTEMPTS - 1):
+        assert handed_out(damaged, by=by) == []
+    [lost] = handed_out(damaged, by=by)
+    assert "its checksum is wrong" in refusal_of(lost)
 
 
 def test_snappy_without_javas_framing_is_read_too() -> None:
