@@ -9,11 +9,10 @@ import grpc
 from contracts.config.settings import dump
 from contracts.runtime.clock import SystemClock
 from contracts.snapshots import snapshot
-from contracts.wire.recall_pb2 import RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
 from driftline.processes import broker
 from driftline.processes.supervisor import Supervisor
-from tests.serving.replica_cases import DEADLINE_S, prepared
+from tests.serving.replica_cases import DEADLINE_S, Replica, prepared
 from tests.serving.serving_cases import make_snapshot
 
 
@@ -29,15 +28,19 @@ def test_a_broker_that_hangs_does_not_keep_a_replica(tmp_path: Path) -> None:
         dump(settings, tmp_path / "settings.yaml")
         child = supervisor.start_worker("replica", ["serve"], tmp_path / "settings.yaml")
         supervisor.wait_ready([child])
-        of_broker.process.send_signal(signal.SIGSTOP)
-        try:
-            with grpc.insecure_channel(f"127.0.0.1:{child.facts['port']}") as channel:
-                request = RecallRequest(user_id=7, k=3)  # its exposure waits for the broker
-                RecallServiceStub(channel).Recall(request, timeout=DEADLINE_S, wait_for_ready=True)
-            child.process.terminate()
-            assert child.process.wait(DEADLINE_S) == 1
-        finally:
-            of_broker.process.send_signal(signal.SIGCONT)
+        with grpc.insecure_channel(f"127.0.0.1:{child.facts['port']}") as channel:
+            stub = RecallServiceStub(channel)
+            replica = Replica(settings, stub, channel, child, supervisor)
+            replica.wait_for("serving_swaps_total", 1)
+            replica.recall()
+            replica.exposures(1)
+            of_broker.process.send_signal(signal.SIGSTOP)
+            try:
+                replica.recall()  # its exposure waits for the broker
+                child.process.terminate()
+                assert child.process.wait(DEADLINE_S) == 1
+            finally:
+                of_broker.process.send_signal(signal.SIGCONT)
         supervisor.children.remove(child)
     said = json.loads(child.log.read_text().splitlines()[-1])
     assert said["event"] == "not stopped in time, so the process ends here"
