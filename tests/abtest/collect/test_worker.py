@@ -50,6 +50,16 @@ def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
     assert registry.get_sample_value("abtest_events_in_total", {"kind": "feedback"}) == 4
 
 
+def test_an_event_in_another_partition_than_its_users_is_counted_and_moves_nothing():
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
+    for partition, values in ((SHOWN, [exposure(3)]), (SEEN, [feedback(3), feedback(2)])):
+        records = [Record(value.SerializeToString(), offset) for offset, value in enumerate(values)]
+        step(saved, partition, records, partition == SHOWN, StreamSettings(), 2, meters)
+    assert saved.state.counts["bad_wrong_partition"] == 2
+    assert saved.newest_ms["exposures:0"] == 0
+    assert len(saved.state.requests) == 1
+
+
 def test_a_batch_that_nobody_can_decode_is_counted_and_passed_over(embedded: KafkaSettings):
     send_garbage(embedded, bus.FEEDBACK, 5)
     send_foreign(embedded, bus.FEEDBACK, "snappy", [feedback().SerializeToString()])
