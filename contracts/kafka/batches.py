@@ -32,6 +32,7 @@ from contracts.runtime.clock import Clock, SystemClock
 log = structlog.get_logger()
 
 LARGEST_BATCH_BYTES = 128 << 20  # decompressed: a thousandth of it, compressed, may be all of somebody's memory
+LARGEST_BATCH_RECORDS = 1_000_000  # the same of seven bytes each, which are hundreds as objects
 CHECKSUM_ATTEMPTS = 3  # fetches of a batch whose checksum is wrong before it counts as unreadable
 REFUSED_PAUSE_S = 0.1  # before a fetch that the broker has refused is repeated
 REFUSED_LOG_S = 60.0  # how often that is said of a partition
@@ -259,6 +260,8 @@ def records_of(batch: Any) -> list[Any]:
     if isinstance(batch, DefaultRecordBatch):
         if batch.is_control_batch:
             return []
+        if batch.records_count > LARGEST_BATCH_RECORDS:
+            raise ValueError(f"it has {batch.records_count} records, more than {LARGEST_BATCH_RECORDS}")
         if batch.compression_type:
             _decompress(batch)
     return list(batch)

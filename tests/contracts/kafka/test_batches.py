@@ -191,6 +191,14 @@ def test_a_batch_that_would_fill_the_memory_is_passed_over(codec: str, monkeypat
     assert read.value == bytes(10_000)
 
 
+def test_a_batch_of_too_many_records_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "LARGEST_BATCH_RECORDS", 2)
+    many, few = batch([b"x"] * 3, CODECS["zstd"]), batch([b"y"] * 2, CODECS["zstd"], first=3)
+    lost, *read = handed_out(many, few)
+    assert "it has 3 records, more than 2" in refusal_of(lost)
+    assert [record.value for record in read] == [b"y"] * 2
+
+
 @pytest.mark.parametrize("codec", [codec for codec in CODECS if codec != "none"])
 def test_a_batch_that_was_cut_off_in_its_codec_is_passed_over(codec: str) -> None:
     raw = batch([b"%d" % number for number in range(1000)], CODECS[codec])[:-20]

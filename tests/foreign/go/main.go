@@ -2,7 +2,7 @@
 //
 // usage: foreign BOOTSTRAP PREFIX PARTITIONS USERS [old]
 //
-// old: speak as a client of Kafka 3.0 does; the embedded broker hangs up on ApiVersions of newer ones.
+// old: speak as a client of Kafka 3.0 does, and without idempotence; the embedded broker hangs up on newer ones.
 //
 // For each codec, USERS users are shown item 1 and watch it; both records lie on user_id mod PARTITIONS. Then as many
 // are shown it properly, and their feedback lies where franz-go's own hash of the key puts it. Users are numbered on
@@ -55,9 +55,9 @@ func main() {
 }
 
 func connect(bootstrap string, options ...kgo.Opt) *kgo.Client {
-	options = append(options, kgo.SeedBrokers(bootstrap), kgo.DisableIdempotentWrite())
+	options = append(options, kgo.SeedBrokers(bootstrap))
 	if len(os.Args) > 5 {
-		options = append(options, kgo.MaxVersions(kversion.V3_0_0()))
+		options = append(options, kgo.MaxVersions(kversion.V3_0_0()), kgo.DisableIdempotentWrite())
 	}
 	client, err := kgo.NewClient(options...)
 	check(err)
