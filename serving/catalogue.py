@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 Hides = Callable[[int], Callable[[int], bool] | None]  # a time (Unix ms) to: whether an item is withdrawn then
 POLL_MS = 500
+CLOSE_TIMEOUT_S = 5.0
 
 
 class Withdrawn:
@@ -70,6 +71,7 @@ class CatalogueReader:
         self._stop = threading.Event()
         (self._partition,) = bus.partitions_of(settings, [bus.ITEMS])
         self._consumer = consumers.consumer(settings, [bus.ITEMS], None)
+        self.reads = self._consumer.reads  # what could not be read
         self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
 
     def start(self) -> None:
@@ -77,9 +79,11 @@ class CatalogueReader:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; a thread that does not end in time is left behind, and ends with the process."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            log.error("the catalogue's reader did not stop", seconds=CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -73,9 +73,11 @@ class ExposureLog:
             self._lost("the buffer is full")
 
     def close(self) -> None:
-        """Send all that was taken in, and wait until Kafka has confirmed it."""
+        """Send all that was taken in, and wait until Kafka has confirmed it, for as long as FLUSH_TIMEOUT_S."""
         self._closing.set()
-        self._thread.join()
+        self._thread.join(FLUSH_TIMEOUT_S)
+        if self._thread.is_alive():
+            log.error("the exposure log did not stop", seconds=FLUSH_TIMEOUT_S, unsent=len(self._waiting))
         try:
             self._producer.flush(FLUSH_TIMEOUT_S)
         except KafkaError:  # what is not confirmed by now comes to `_lost` when the producer closes

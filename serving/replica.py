@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from contracts.config.settings import Settings
 from contracts.kafka import bus
 from contracts.runtime.clock import Clock, SystemClock
-from contracts.runtime.worker import announce, configure_logs, serve_metrics
+from contracts.runtime.worker import announce, configure_logs, end_within, serve_metrics
 from contracts.wire import recall_pb2
 from feature_repo.online import reader
 from serving import security
@@ -53,6 +53,7 @@ class Replica:
         self.settings = serving
         self.metrics = ServingMetrics()
         self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes)
+        self.catalogue.reads.register(self.metrics.registry)
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
         read_by = reader(settings.feature_repo, serving.feature_timeout_ms / 1000)
@@ -131,12 +132,13 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
     _give_snapshots_back()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+        asyncio.get_running_loop().add_signal_handler(signum, _stop, stop, settings.stop_within_s)
     # The port comes first: a replica that cannot have it should say so before it does anything else.
     server = grpc.aio.server(
         interceptors=security.interceptors(settings.serving), options=security.options(settings.serving)
     )
     port = security.bind(server, settings.serving)
+    bus.check_topics(settings.kafka)
     replica = Replica(settings, f"{socket.gethostname()}:{port}", SystemClock())
     with replica.threads():
         async with replica.behind(server):
@@ -159,6 +161,12 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     # Replicas scale by processes: threads of Faiss and BLAS would only take turns with those that answer.
     with threadpool_limits(1):
         uvloop.run(serve(settings, ready_file))
+
+
+def _stop(stop: asyncio.Event, within_s: float) -> None:
+    if not stop.is_set():
+        end_within(within_s)
+    stop.set()
 
 
 def keep_imports() -> None:

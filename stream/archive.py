@@ -51,6 +51,7 @@ from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piec
 
 log = structlog.get_logger()
 POLL_MS = 500
+CLOSE_TIMEOUT_S = 5.0
 FILE_EXAMPLES = 2_000
 MAX_AGE_MS = MINUTE_MS
 MAX_WAITING = 10_000  # examples in memory, those of all partitions together: 150 MB of full histories
@@ -207,6 +208,7 @@ class Archive:
         self._file_examples = file_examples
         self._written: dict[TopicPartition, OffsetAndMetadata] = {}
         self.metrics = ArchiveMetrics()
+        consumer.reads.register(self.metrics.registry)
         ends = files.ends()
         partitions = bus.partitions_of(settings.kafka, [bus.EXAMPLES])
         consumer.assign(partitions)
@@ -300,7 +302,7 @@ class Archive:
 def run(settings: Settings, ready_file: Path | None) -> None:
     """Run the archive until a signal stops it."""
     configure_logs()
-    stop = stop_on_signal()
+    stop = stop_on_signal(settings.stop_within_s)
     bus.check_topics(settings.kafka)
     files = OfflineFiles(prepare(settings.feature_repo))
     with files.claim():
@@ -314,5 +316,5 @@ def run(settings: Settings, ready_file: Path | None) -> None:
             archive.step()
         archive.finish()
         consumer.close()
-        producer.close()
+        producer.close(timeout=CLOSE_TIMEOUT_S)
     log.info("archive stopped")

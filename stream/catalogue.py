@@ -5,6 +5,7 @@ from typing import Any
 
 from contracts.config.settings import KafkaSettings, SettingsError
 from contracts.kafka import bus, consumers
+from contracts.kafka.batches import ReadCounts
 from contracts.messages.events import BadEvent, decode_catalogue
 from stream.join import Origin
 from stream.step import Rejected
@@ -20,10 +21,12 @@ class KnownItems:
     trainer's part.
     """
 
-    def __init__(self, settings: KafkaSettings, max_bytes: int) -> None:
+    def __init__(self, settings: KafkaSettings, max_bytes: int, reads: ReadCounts) -> None:
+        """`max_bytes`: of a record; a larger one is no item. `reads`: where what cannot be read is counted."""
         self.items: set[int] = set()
         self._settings = settings
         self._max_bytes = max_bytes
+        self._reads = reads
         self._end = 0  # next offset to read
         self._saw_bad = False
 
@@ -34,7 +37,7 @@ class KnownItems:
             SettingsError: no broker answers.
 
         """
-        for record in consumers.read_to_end(self._settings, bus.ITEMS, 0, self._end):
+        for record in consumers.read_to_end(self._settings, bus.ITEMS, 0, self._end, self._reads):
             self._take(record)
             self._end = record.offset + 1
 

@@ -13,11 +13,12 @@ logs hold already is not sent again.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
+from google.protobuf.message import DecodeError
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 LOOK_UP_S = 0.5  # how often a wait for a sink looks whether it should stop
 
+M = TypeVar("M", Example, DeadLetter)
 At = Callable[[str], None]  # told the name of each step as it begins or ends; proofs of crashes stand there
 
 
@@ -121,10 +123,9 @@ class Delivery:
         position, partition = store.position, store.partition
         examples = consumers.read_to_end(self._settings, bus.EXAMPLES, partition, position.examples_end)
         letters = consumers.read_to_end(self._settings, bus.DEAD_LETTERS, 0, position.dead_letters_end)
-        dead_letters = [DeadLetter.FromString(record.value) for record in letters]
         return (
-            {Example.FromString(record.value).event_id for record in examples},
-            {(letter.topic, letter.partition, letter.offset) for letter in dead_letters},
+            {example.event_id for example in _messages(Example, examples)},
+            {(letter.topic, letter.partition, letter.offset) for letter in _messages(DeadLetter, letters)},
         )
 
     def _send(
@@ -189,6 +190,13 @@ class Delivery:
                     future.get(timeout=LOOK_UP_S)
                 if self._stop.is_set() and not future.is_done:
                     raise Stopped
+
+
+def _messages(kind: type[M], records: Iterable[Any]) -> Iterator[M]:
+    """The messages in records of a topic that others may write to as well; what is none is not this worker's."""
+    for record in records:
+        with suppress(DecodeError):
+            yield kind.FromString(record.value or b"")
 
 
 def row_of(user_id: int, user: UserSessions) -> UserRow:

@@ -63,6 +63,11 @@ class StreamMetrics:
             "stream_behaviours_dropped", "Behaviours that the history limit cut off", registry=self.registry
         )
         self.held = Gauge("stream_held_feedback", "Feedback that waits for its exposure", registry=self.registry)
+        self.held_seconds = Gauge(
+            "stream_held_feedback_seconds",
+            "For how long some partition has held feedback without a break",
+            registry=self.registry,
+        )
         self.lag = Gauge("stream_lag", "Records not taken in yet, by partition", ["partition"], registry=self.registry)
         self.waiting_bytes = Gauge(
             "stream_waiting_bytes", "Fetched records that wait in memory", registry=self.registry

@@ -15,8 +15,10 @@ from kafka.structs import OffsetAndMetadata
 
 from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
+from contracts.kafka.batches import ReadCounts
 from contracts.kafka.consumers import Consumer
-from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.messages.events import BadEvent
+from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
 from contracts.wire.events_pb2 import Exposure, Feedback
@@ -24,6 +26,7 @@ from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import UserSequences
 from stream.catalogue import KnownItems, origin_of
 from stream.deliver import At, Delivery, Stopped
+from stream.held import HeldFeedback
 from stream.intake import Record, merged
 from stream.join import Origin
 from stream.metrics import StreamMetrics
@@ -62,6 +65,7 @@ class StreamWorker:
     ) -> None:
         """`rebuild`: begin without a state although the group has been here before. `at`: see `deliver`."""
         self.metrics = StreamMetrics()
+        consumer.reads.register(self.metrics.registry)
         self._settings = settings
         self._consumer = consumer
         self._producer = producer
@@ -71,6 +75,7 @@ class StreamWorker:
         self._at = at
         self._ownership = Ownership(settings, consumer, assignment, self.metrics, rebuild=rebuild)
         self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
+        self._held = HeldFeedback()
         self._took = False  # whether the last step took any records
         self._lags: set[int] = set()  # partitions whose lag has been shown
         self._largest_letter_bytes = bus.largest_letter_bytes(settings.kafka)
@@ -206,15 +211,9 @@ class StreamWorker:
                 return
 
     def _decoded(self, record: Record) -> Exposure | Feedback | BadEvent:
-        limits = self._settings.stream
-        decode = decode_exposure if self._names[record.topic] == bus.EXPOSURES else decode_feedback
+        decode = exposure_of if self._names[record.topic] == bus.EXPOSURES else feedback_of
         try:
-            return decode(
-                record.value,
-                received_ms=record.timestamp,
-                future_tolerance_ms=limits.future_tolerance_ms,
-                max_bytes=limits.max_event_bytes,
-            )
+            return decode(record, self._settings.stream, self._settings.kafka.partitions)
         except BadEvent as error:
             return error
 
@@ -259,7 +258,18 @@ class StreamWorker:
 
     def _observe(self) -> None:
         owned = self._ownership.owned
-        self.metrics.held.set(sum(each.store.position.held for each in owned.values()))
+        held = {partition: each.store.position.held for partition, each in owned.items()}
+        self.metrics.held.set(sum(held.values()))
+        now_s = self._clock.elapsed_s()
+        overdue = self._held.look(held, now_s)
+        self.metrics.held_seconds.set(self._held.seconds(now_s))
+        if overdue:
+            log.warning(
+                "feedback waits for exposures that have not come, and nothing is learned of it: an exposure with its"
+                " request_id belongs in `exposures`, in the same partition",
+                records_by_partition=overdue,
+                longest_s=round(self._held.seconds(now_s)),
+            )
         waiting = [log_of for each in owned.values() for log_of in (each.exposures, each.feedback)]
         self.metrics.waiting_bytes.set(sum(log_of.size_bytes for log_of in waiting))
         lags = dict.fromkeys(self._lags | owned.keys(), 0)  # 0 for what another worker has now
@@ -293,11 +303,12 @@ def open_worker(
         delivery_timeout_ms=2**31 - 1,
     )
     assignment = Assignment()
+    reads = ReadCounts()
     consumer = consumers.member(
-        kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS
+        kafka, LOGS, kafka.topic_prefix + GROUP, assignment, instance=instance, wait_ms=FETCH_WAIT_MS, reads=reads
     )
     assignment.consumer = consumer
-    catalogue = KnownItems(kafka, settings.stream.max_event_bytes)
+    catalogue = KnownItems(kafka, settings.stream.max_event_bytes, reads)
     catalogue.read()
     features = UserSequences(settings.feature_repo)
     return StreamWorker(
@@ -317,7 +328,7 @@ def open_worker(
 def run(settings: Settings, ready_file: Path | None, *, instance: str | None = None, rebuild: bool = False) -> None:
     """Run a worker until a signal stops it."""
     configure_logs()
-    stop = stop_on_signal()
+    stop = stop_on_signal(settings.stop_within_s)
     worker = open_worker(settings, stop, instance=instance, rebuild=rebuild)
     port = serve_metrics(worker.metrics.registry)
     log.info("stream worker ready", metrics_port=port)

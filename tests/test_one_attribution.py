@@ -18,6 +18,7 @@ from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, close_settled, step
 from contracts.config.settings import StreamSettings
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import DAY_MS
 from stream.join import Origin
 from stream.state import MemoryState
@@ -66,6 +67,7 @@ class Sent(NamedTuple):
 @dataclass
 class Record:
     value: bytes | None
+    partition: int
     offset: int
     timestamp: int = RECEIVED_MS
 
@@ -83,8 +85,9 @@ def user_of(request: int) -> int:
 def log_of(sent: Sequence[Sent]) -> Log:
     log: Log = {(topic, partition): [] for topic in TOPICS for partition in range(PARTITIONS)}
     for record in sorted(sent, key=lambda each: each.arrives_ms):
-        records = log[record.topic, record.user_id % PARTITIONS]
-        records.append(Record(record.value, len(records)))
+        partition = record.user_id % PARTITIONS
+        records = log[record.topic, partition]
+        records.append(Record(record.value, partition, len(records)))
     return log
 
 
@@ -130,8 +133,14 @@ def broken(draw: st.DrawFn, good: st.SearchStrategy[list[Sent]]) -> list[Sent]:
     return [record._replace(value=draw(st.sampled_from(values)))]
 
 
+@st.composite
+def misplaced(draw: st.DrawFn, good: st.SearchStrategy[list[Sent]]) -> list[Sent]:
+    """Records that lie where another user's do."""
+    return [record._replace(user_id=record.user_id + 1) for record in draw(good)]
+
+
 EVENTS = st.one_of(requests_shown(), feedback_given(), feedback_given())
-LOGS = st.lists(st.one_of(EVENTS, EVENTS, EVENTS, broken(EVENTS)), min_size=10, max_size=60).map(
+LOGS = st.lists(st.one_of(EVENTS, EVENTS, EVENTS, broken(EVENTS), misplaced(EVENTS)), min_size=10, max_size=60).map(
     lambda groups: log_of([record for group in groups for record in group])
 )
 ORDERS = st.randoms(use_true_random=False)
@@ -159,9 +168,9 @@ def streamed(log: Log, chance: random.Random) -> tuple[dict[int, Totals], list[O
         state, origin = states[partition], Origin(topic, partition, record.offset, None, record.value, RECEIVED_MS, 0)
         try:
             if topic == "exposures":
-                outputs += on_exposure(state, decode_exposure(record.value, **DECODING), origin, LIMITS)
+                outputs += on_exposure(state, exposure_of(record, LIMITS, PARTITIONS), origin, LIMITS)
             else:
-                outputs += on_feedback(state, decode_feedback(record.value, **DECODING), origin, LIMITS, CATALOGUE)
+                outputs += on_feedback(state, feedback_of(record, LIMITS, PARTITIONS), origin, LIMITS, CATALOGUE)
         except BadEvent as error:
             outputs.append(Rejected(origin, error))
         if chance.random() < 0.5:
@@ -178,7 +187,7 @@ def collected(log: Log, chance: random.Random) -> CollectorState:
     """What the collector makes of it, with requests folded on the way as its worker does."""
     saved, meters = Saved(CollectorState(RULES)), Meters(CollectorRegistry())
     for topic, partition, record in interleaved(log, chance):
-        step(saved, TopicPartition(topic, partition), [record], topic == "exposures", LIMITS, meters)
+        step(saved, TopicPartition(topic, partition), [record], topic == "exposures", LIMITS, PARTITIONS, meters)
         if chance.random() < 0.5:
             close_settled(saved, [f"{name}:{number}" for name, number in log])
     return saved.state
@@ -223,7 +232,7 @@ def by_hand(log: Log) -> dict[int, Totals]:
 
 
 def in_time(log: Log, topic: str) -> Iterator[Any]:
-    """The events of a topic that can be read and are not late in their partition."""
+    """The events of a topic that can be read, lie on their user's partition and are not late in it."""
     decode = decode_exposure if topic == "exposures" else decode_feedback
     for partition in range(PARTITIONS):
         newest_ms = 0
@@ -231,6 +240,8 @@ def in_time(log: Log, topic: str) -> Iterator[Any]:
             try:
                 event = decode(record.value, **DECODING)
             except BadEvent:
+                continue
+            if event.user_id % PARTITIONS != partition:
                 continue
             if event.time_ms >= newest_ms - LATENESS_MS:
                 yield event
@@ -277,7 +288,15 @@ def test_the_logs_hold_all_that_can_become_of_feedback() -> None:
     absent = {Unused.OTHER_EXPERIMENT, Unused.OUTSIDE_EXPERIMENT, Unused.OUTSIDE_PERIOD}  # of periods, not of joining
     few = {name: collector[name] for name in set(Unused) - absent if collector[name] < 3}
     assert not few
-    reasons = ("too_late", "no_exposure", "before_exposure", "unknown_item", "undecodable", "out_of_range")
+    reasons = (
+        "too_late",
+        "no_exposure",
+        "before_exposure",
+        "unknown_item",
+        "undecodable",
+        "out_of_range",
+        "wrong_partition",
+    )
     few = {name: stream[name] for name in (*reasons, "Duplicate", "Learned", "Closed") if stream[name] < 3}
     assert not few
 

@@ -203,15 +203,17 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     """Run the worker until a signal stops it; under torchrun, each of its processes."""
     ranks = assemble(settings.kafka.partitions)
     configure_logs(quiet=not ranks.leads)
-    stop = ranks.heard(stop_on_signal())
+    stop = ranks.heard(stop_on_signal(settings.stop_within_s))
     torch.set_num_threads(settings.trainer.threads)
     torch.manual_seed(settings.seed)
     faiss.omp_set_num_threads(settings.trainer.threads)
     checkpoints = Checkpoints(settings, ranks=ranks)
     meters = Meters()
     engine = Engine(settings, meters, ranks)
+    bus.check_topics(settings.kafka)
     logs = [bus.ITEMS, *topics(settings)]
     every = consumers.consumer(settings.kafka, logs, settings.kafka.topic_prefix + "trainer")
+    every.reads.register(meters.registry)
     consumer = RanksConsumer(every, bus.partitions_of(settings.kafka, logs), ranks) if ranks.size > 1 else every
     producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
     worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop, ranks)
@@ -235,7 +237,7 @@ def run(settings: Settings, ready_file: Path | None) -> None:
         scheduler.shutdown()
     worker.finish()
     consumer.close()
-    producer.close()
+    producer.close(timeout=BROKER_MS / 1000)
     checkpoints.close()
     ranks.close()
     log.info("trainer stopped")

@@ -25,10 +25,11 @@ from abtest.stats.metrics import (
     with_capped,
 )
 from contracts.config.settings import Experiment, Settings, SettingsError, StreamSettings
-from contracts.kafka.bus import EXPOSURES, FEEDBACK, partitions_of
+from contracts.kafka.bus import EXPOSURES, FEEDBACK, check_topics, partitions_of
 from contracts.kafka.consumers import consumer
 from contracts.messages.attribution import is_late, watermark_ms
-from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.messages.events import BadEvent
+from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.durable import StateError
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
@@ -71,7 +72,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
 
     """
     configure_logs()
-    stop = stop_on_signal()
+    stop = stop_on_signal(settings.stop_within_s)
     clock: Clock = SystemClock()
     log = structlog.get_logger(worker="abtest")
     registry = CollectorRegistry()
@@ -83,9 +84,11 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     except StateError as error:
         raise SettingsError(str(error)) from error
     kafka = settings.kafka
+    check_topics(kafka)
     client = consumer(
         kafka, [EXPOSURES, FEEDBACK], f"{kafka.topic_prefix}abtest", max_poll_records=settings.stream.poll_records
     )
+    client.reads.register(registry)
     try:
         for key, offset in saved.offsets.items():
             client.seek(_partition(key), offset)
@@ -97,7 +100,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         while not stop.is_set():
             batch = client.poll(timeout_ms=POLL_MS)
             for partition, records in batch.items():
-                step(saved, partition, records, partition.topic == exposures, settings.stream, meters)
+                step(saved, partition, records, partition.topic == exposures, settings.stream, kafka.partitions, meters)
             now_ms = clock.now_ms()
             if now_ms - shown_ms >= SHOW_EVERY_MS:
                 close_settled(saved, keys)
@@ -119,6 +122,7 @@ class Record:
 
     value: bytes | None
     timestamp: int
+    partition: int
     offset: int
 
 
@@ -128,9 +132,12 @@ def step(
     records: Sequence[Record],
     are_exposures: bool,
     stream: StreamSettings,
+    partitions: int,
     meters: Meters,
 ) -> None:
     """Take one partition's batch into the state. A record that cannot be read is counted and passed over.
+
+    `partitions`: how many its topic has.
 
     Here the log's order is known, so here is decided what is late in it.
     """
@@ -139,22 +146,12 @@ def step(
     for record in records:
         try:
             if are_exposures:
-                exposure = decode_exposure(
-                    record.value,
-                    received_ms=record.timestamp,
-                    future_tolerance_ms=stream.future_tolerance_ms,
-                    max_bytes=stream.max_event_bytes,
-                )
+                exposure = exposure_of(record, stream, partitions)
                 late = is_late(exposure.time_ms, newest_ms, stream.allowed_lateness_ms)
                 observe_exposure(saved.state, exposure, record.offset, late=late)
                 newest_ms = max(newest_ms, exposure.time_ms)
             else:
-                feedback = decode_feedback(
-                    record.value,
-                    received_ms=record.timestamp,
-                    future_tolerance_ms=stream.future_tolerance_ms,
-                    max_bytes=stream.max_event_bytes,
-                )
+                feedback = feedback_of(record, stream, partitions)
                 late = is_late(feedback.time_ms, newest_ms, stream.allowed_lateness_ms)
                 observe_feedback(saved.state, feedback, record.offset, late=late)
                 newest_ms = max(newest_ms, feedback.time_ms)

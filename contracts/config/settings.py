@@ -304,6 +304,7 @@ class Settings(Section):
     snapshots: Path
     state: Path  # where workers keep theirs
     seed: Annotated[int, Field(ge=0)] = 0
+    stop_within_s: Annotated[float, Field(gt=0)] = 60.0  # after SIGTERM a worker that still runs says at what, and ends
     stream: StreamSettings = StreamSettings()
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()

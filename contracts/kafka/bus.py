@@ -14,6 +14,30 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 from contracts.config.settings import KafkaSettings, SettingsError
 from contracts.kafka.security import check, refusal
 from contracts.messages.events import BadEvent, Received, dead_letter
+from contracts.messages.placement import key_of, partition_of
+
+__all__ = [
+    "DEAD_LETTERS",
+    "EXAMPLES",
+    "EXPOSURES",
+    "FEEDBACK",
+    "ITEMS",
+    "LARGEST_LETTER_BYTES",
+    "LARGEST_RECORD_BYTES",
+    "SENT_AT",
+    "TOPICS",
+    "admin",
+    "check_topics",
+    "connected",
+    "ensure_topics",
+    "key_of",
+    "largest_letter_bytes",
+    "partition_of",
+    "partitions_of",
+    "producer",
+    "send_dead_letter",
+    "sent_at_ms",
+]
 
 ITEMS = "items"
 EXPOSURES = "exposures"
@@ -36,20 +60,6 @@ SENT_AT = "sent-at-ms"  # record header: wall time of sending; differs from the 
 
 
 C = TypeVar("C")
-
-
-def partition_of(user_id: int, partitions: int) -> int:
-    """The partition of a user's events: the same in `exposures`, `feedback` and `examples`, so they can be joined.
-
-    >>> [partition_of(user, 2) for user in (1, 2, 3)]
-    [1, 0, 1]
-    """
-    return user_id % partitions
-
-
-def key_of(entity_id: int) -> bytes:
-    """The record key of a user or an item."""
-    return str(entity_id).encode()
 
 
 def admin(settings: KafkaSettings) -> KafkaAdminClient:

@@ -7,7 +7,6 @@ log's end is right on both, so `LogEnd.end` is that.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, takewhile
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -16,7 +15,9 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from contracts.config.settings import KafkaSettings
-from contracts.kafka import bus
+from contracts.kafka import batches, bus
+from contracts.kafka.batches import ReadCounts
+from contracts.messages.events import UnreadableBatch
 
 log = structlog.get_logger()
 
@@ -24,24 +25,40 @@ MAX_POLL_INTERVAL_MS = 10 * 60 * 1000  # a member whose sink hangs for longer gi
 GAP_ATTEMPTS = 100  # fetches that a missing offset is asked for again before it counts as never written
 
 
-class Offset(Protocol):
+class Placed(Protocol):
     """A record, as far as its place in the log goes."""
 
     @property
     def offset(self) -> int: ...
+    @property
+    def value(self) -> bytes | None: ...
 
 
-R = TypeVar("R", bound=Offset)
+R = TypeVar("R", bound=Placed)
 
 
 def before_gap(records: Sequence[R], expected: int) -> list[R]:
     """The records up to the first offset that is not the next one.
 
     >>> from types import SimpleNamespace as Record
-    >>> [r.offset for r in before_gap([Record(offset=5), Record(offset=6), Record(offset=9)], 5)]
+    >>> def offsets(*records):
+    ...     return [record.offset for record in before_gap(records, 5)]
+    >>> five, six, nine = (Record(offset=offset, value=b"") for offset in (5, 6, 9))
+    >>> offsets(five, six, nine)
     [5, 6]
+    >>> batch = Record(offset=8, value=UnreadableBatch(b"", first_offset=7))
+    >>> offsets(five, six, batch, nine)
+    [5, 6, 8, 9]
     """
-    return [record for record, _ in takewhile(lambda pair: pair[0].offset == pair[1], zip(records, count(expected)))]
+    gapless: list[R] = []
+    for record in records:
+        value = record.value
+        first = value.first_offset if isinstance(value, UnreadableBatch) else record.offset
+        if first != expected:
+            break
+        gapless.append(record)
+        expected = record.offset + 1
+    return gapless
 
 
 class LogEnd(Protocol):
@@ -100,7 +117,15 @@ class LogReader(LogEnd, Protocol):
 
 
 class Consumer(KafkaConsumer, LogEnd):  # type: ignore[misc]  # kafka-python has no types
-    """kafka-python's consumer; it never forgets a partition that was paused, and tells where a log ends."""
+    """kafka-python's consumer; it never forgets a partition that was paused, reads past what cannot be decoded, and
+    tells where a log ends.
+    """
+
+    def __init__(self, *topics: str, reads: ReadCounts, **options: Any) -> None:
+        """`reads`: where what cannot be read is counted."""
+        super().__init__(*topics, **options)
+        self.reads = reads
+        batches.read_past(self, reads)
 
     def end(self, partition: TopicPartition) -> int | None:
         """Where the log ended when it was last fetched; None before that."""
@@ -127,8 +152,8 @@ class GaplessConsumer(Consumer):
     goes on past the gap has lost the earlier batch for good.
     """
 
-    def __init__(self, *topics: str, **options: Any) -> None:
-        super().__init__(*topics, **options)
+    def __init__(self, *topics: str, reads: ReadCounts, **options: Any) -> None:
+        super().__init__(*topics, reads=reads, **options)
         self._expected: dict[TopicPartition, int] = {}
         self._attempts: Counter[TopicPartition] = Counter()
 
@@ -146,17 +171,20 @@ class GaplessConsumer(Consumer):
         expected = self._expected.get(partition, 0)
         gapless = before_gap(records, expected)
         if len(gapless) < len(records):
+            found = records[len(gapless)].offset
+            if gapless:
+                expected = gapless[-1].offset + 1
             self._attempts[partition] += 1
             log.warning(
                 "a fetch skipped offsets",
                 topic=partition.topic,
                 partition=partition.partition,
-                expected=expected + len(gapless),
-                found=records[len(gapless)].offset,
+                expected=expected,
+                found=found,
                 attempt=self._attempts[partition],
             )
             if self._attempts[partition] <= GAP_ATTEMPTS:
-                self.seek(partition, expected + len(gapless))
+                self.seek(partition, expected)
                 return gapless
             gapless = records
         self._attempts[partition] = 0
@@ -165,7 +193,13 @@ class GaplessConsumer(Consumer):
 
 
 def consumer(
-    settings: KafkaSettings, topics: Sequence[str], group: str | None, *, wait_ms: int = 200, **options: Any
+    settings: KafkaSettings,
+    topics: Sequence[str],
+    group: str | None,
+    *,
+    wait_ms: int = 200,
+    reads: ReadCounts | None = None,
+    **options: Any,
 ) -> Consumer:
     """A consumer assigned to every partition of `topics`, from the first record on.
 
@@ -173,11 +207,13 @@ def consumer(
     so that the committed offset is also its progress as lag monitors see it.
 
     `wait_ms`: how long the broker may keep a fetch that finds nothing. The embedded broker looks again only every half
-    of it, so whoever must be fast asks for little; each fetch costs the broker time, so others do not.
+    of it, so whoever must be fast asks for little; each fetch costs the broker time, so others do not. `reads`: where
+    what cannot be read is counted; None: with the consumer itself.
     """
     client = bus.connected(
         GaplessConsumer if settings.gapless else Consumer,
         settings,
+        reads=reads or ReadCounts(),
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -198,6 +234,7 @@ def member(
     *,
     instance: str | None,
     wait_ms: int,
+    reads: ReadCounts,
 ) -> Consumer:
     """A consumer that shares the partitions of `topics` with the other members of its group.
 
@@ -210,6 +247,7 @@ def member(
     client = bus.connected(
         GaplessConsumer if settings.gapless else Consumer,
         settings,
+        reads=reads,
         group_id=group,
         group_instance_id=instance,
         partition_assignment_strategy=(RangePartitionAssignor,),
@@ -224,12 +262,14 @@ def member(
     return client
 
 
-def read_to_end(settings: KafkaSettings, topic: str, partition: int, offset: int) -> Iterator[Any]:
+def read_to_end(
+    settings: KafkaSettings, topic: str, partition: int, offset: int, reads: ReadCounts | None = None
+) -> Iterator[Any]:
     """The records of one partition from `offset` to what is its end when they have been read.
 
     `topic` is a short name. Nothing is committed. Records that the broker no longer has are left out.
     """
-    client = consumer(settings, [], None, wait_ms=20)
+    client = consumer(settings, [], None, wait_ms=20, reads=reads)
     where = TopicPartition(settings.topic(topic), partition)
     try:
         client.assign([where])

@@ -6,16 +6,17 @@ never against a clock, so that the same log gives the same verdict whenever it i
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from contracts.config.calendar import MAX_TIME_MS, SECONDS_END, unit_hint
+from contracts.config.calendar import MAX_TIME_MS, SECONDS_BEGIN, SECONDS_END, unit_hint
+from contracts.messages.hints import encoding_hint, type_hint
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
 
 SCHEMA_VERSION = 1
 MAX_PLAY_TIME_MS = 24 * 3600 * 1000
-FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow")
+FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view")
 DECADES_MS = 10 * SECONDS_END  # 2001: a log that received events since then has none from before 1973
 MAX_ITEMS_PER_EXPOSURE = 1000
 MAX_KEY_BYTES = 19  # digits of an id, which is below 2⁶³
@@ -26,6 +27,8 @@ M = TypeVar("M", Item, Exposure, Feedback, Example)
 class Reason(StrEnum):
     """Why a record is in the dead-letter topic."""
 
+    UNREADABLE_BATCH = "unreadable_batch"
+    WRONG_PARTITION = "wrong_partition"
     UNDECODABLE = "undecodable"
     UNKNOWN_VERSION = "unknown_version"
     OVERSIZED = "oversized"
@@ -47,6 +50,22 @@ class BadEvent(Exception):
         self.detail = detail
 
 
+class UnreadableBatch(bytes):
+    """The value of a record that stands for a batch that could not be decoded: the batch's own bytes.
+
+    Whoever decodes a message refuses it, for the reason that it brings along (`contracts.kafka.batches`).
+    """
+
+    first_offset: int
+    detail: str
+
+    def __new__(cls, raw: bytes, first_offset: int = 0, detail: str = "") -> Self:
+        """`first_offset`: of the batch; the record's own is the last."""
+        batch = super().__new__(cls, raw)
+        batch.first_offset, batch.detail = first_offset, detail
+        return batch
+
+
 def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
     """Decode one catalogue entry.
 
@@ -55,11 +74,13 @@ def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
 
     """
     item = _parse(Item, value, max_bytes)
-    _require_positive(item.item_id, "item_id")
+    _require_positive(item, "item_id")
     if item.duration_ms < 0:
         raise BadEvent(Reason.OUT_OF_RANGE, f"duration_ms is {item.duration_ms}, below 0")
     if item.HasField("expires_ms") and item.expires_ms <= 0:
         raise BadEvent(Reason.OUT_OF_RANGE, f"expires_ms is {item.expires_ms}, not above 0")
+    if SECONDS_BEGIN <= item.expires_ms < SECONDS_END:  # it would be withdrawn as soon as it is read
+        raise BadEvent(Reason.OUT_OF_RANGE, f"expires_ms is in milliseconds, but {unit_hint(item.expires_ms)}")
     if any(category <= 0 for category in item.category_ids):
         raise BadEvent(Reason.OUT_OF_RANGE, "a category id is not above 0")
     return item
@@ -82,7 +103,7 @@ def decode_catalogue(key: bytes | None, value: bytes | None, *, max_bytes: int) 
         return item.item_id, item
     item_id = int(key) if key is not None and key.isdigit() and len(key) <= MAX_KEY_BYTES else 0
     if not 0 < item_id < 2**63:
-        raise BadEvent(Reason.UNDECODABLE, "a deletion whose key is no item id")
+        raise BadEvent(Reason.UNDECODABLE, "a deletion whose key is no item id: that is its decimal digits, as ASCII")
     return item_id, None
 
 
@@ -95,14 +116,14 @@ def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_m
     """
     exposure = _parse(Exposure, value, max_bytes)
     _require(exposure, ("time_ms",))
-    _require_text(exposure.event_id, "event_id")
-    _require_text(exposure.request_id, "request_id")
-    _require_positive(exposure.user_id, "user_id")
+    _require_text(exposure, "event_id")
+    _require_text(exposure, "request_id")
+    _require_positive(exposure, "user_id")
     _require_past(exposure.time_ms, received_ms, future_tolerance_ms)
     if not 1 <= len(exposure.items) <= MAX_ITEMS_PER_EXPOSURE:
         raise BadEvent(Reason.OUT_OF_RANGE, f"{len(exposure.items)} items; 1 to {MAX_ITEMS_PER_EXPOSURE} are allowed")
     for shown in exposure.items:
-        _require_positive(shown.item_id, "items.item_id")
+        _require_positive(shown, "item_id", "items.")
         if shown.HasField("propensity"):
             _require_chance(shown.propensity, "items.propensity")
     return exposure
@@ -123,10 +144,10 @@ def decode_feedback(
     """
     feedback = _parse(Feedback, value, max_bytes)
     _require(feedback, FEEDBACK_FIELDS)
-    _require_text(feedback.event_id, "event_id")
-    _require_text(feedback.request_id, "request_id")
-    _require_positive(feedback.user_id, "user_id")
-    _require_positive(feedback.item_id, "item_id")
+    _require_text(feedback, "event_id")
+    _require_text(feedback, "request_id")
+    _require_positive(feedback, "user_id")
+    _require_positive(feedback, "item_id")
     _require_play_time(feedback.play_time_ms)
     _require_past(feedback.time_ms, received_ms, future_tolerance_ms)
     return feedback
@@ -140,8 +161,8 @@ def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
 
     """
     example = _parse(Example, value, max_bytes)
-    _require_positive(example.user_id, "user_id")
-    _require_positive(example.item_id, "item_id")
+    _require_positive(example, "user_id")
+    _require_positive(example, "item_id")
     _require_play_time(example.play_time_ms)
     history = example.history
     lengths = {
@@ -203,6 +224,10 @@ def dead_letter(error: BadEvent, record: Received) -> DeadLetter:
 
 
 def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
+    if isinstance(value, UnreadableBatch):
+        raise BadEvent(Reason.UNREADABLE_BATCH, value.detail)
+    if value is None:
+        raise BadEvent(Reason.UNDECODABLE, "the record's value is null, which has a meaning in items alone: a deletion")
     if not value:
         raise BadEvent(Reason.UNDECODABLE, "the record is empty")
     if len(value) > max_bytes:
@@ -211,29 +236,32 @@ def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
     try:
         message.ParseFromString(value)
     except DecodeError as error:
-        raise BadEvent(Reason.UNDECODABLE, f"not a {type(message).__name__}: {error}") from error
+        detail = f"not a {type(message).__name__}: {error}{encoding_hint(value)}"
+        raise BadEvent(Reason.UNDECODABLE, detail) from error
     if message.schema_version != SCHEMA_VERSION:
-        raise BadEvent(
-            Reason.UNKNOWN_VERSION,
-            f"schema_version is {message.schema_version}; this build reads {SCHEMA_VERSION}",
-        )
+        version = message.schema_version or f"0 or left out{type_hint(message, 'schema_version')}"
+        raise BadEvent(Reason.UNKNOWN_VERSION, f"schema_version is {version}; this build reads {SCHEMA_VERSION}")
     return message
 
 
 def _require(message: Message, fields: Iterable[str]) -> None:
     if not all(map(message.HasField, fields)):
         missing = next(field for field in fields if not message.HasField(field))
-        raise BadEvent(Reason.MISSING_FIELD, f"{missing} is missing")
+        detail = type_hint(message, missing) or "; it is required, also where it is 0 or false"
+        raise BadEvent(Reason.MISSING_FIELD, f"{missing} is missing{detail}")
 
 
-def _require_text(text: str, field: str) -> None:
-    if not text:
-        raise BadEvent(Reason.MISSING_FIELD, f"{field} is missing")
+def _require_text(message: Message, field: str) -> None:
+    if not getattr(message, field):
+        raise BadEvent(Reason.MISSING_FIELD, f"{field} is missing{type_hint(message, field)}")
 
 
-def _require_positive(value: int, field: str) -> None:
+def _require_positive(message: Message, field: str, within: str = "") -> None:
+    """`within`: what holds the message, in words and with a dot."""
+    value = getattr(message, field)
     if value <= 0:
-        raise BadEvent(Reason.OUT_OF_RANGE, f"{field} is {value}, not above 0")
+        hint = type_hint(message, field) if value == 0 else ""
+        raise BadEvent(Reason.OUT_OF_RANGE, f"{within}{field} is {value}, not above 0{hint}")
 
 
 def _require_play_time(play_time_ms: int) -> None:

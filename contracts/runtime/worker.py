@@ -1,6 +1,8 @@
 """What every worker process does around its work: logs, metrics, a ready file, a stop signal.
 
-A worker is a process that runs until SIGTERM or SIGINT, then finishes what it holds and exits with 0.
+A worker is a process that runs until SIGTERM or SIGINT, then finishes what it holds and exits with 0. One that has not
+finished in the time that its settings give it says what it is still at, and exits with 1: what it holds then is what a
+kill would have left, and the next start goes on from that.
 """
 
 import json
@@ -9,7 +11,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -21,17 +25,53 @@ from contracts.runtime.durable import replace_file
 # a quantile read off the buckets is right to about 12 %.
 SECONDS_BUCKETS = tuple(0.001 * 1.25**i for i in range(61))
 
+INNERMOST_CALLS = 12  # of a thread, that are named where it does not stop
 
-def stop_on_signal() -> threading.Event:
-    """An event that SIGTERM and SIGINT set. Call it in the main thread."""
+
+def stop_on_signal(within_s: float) -> threading.Event:
+    """An event that SIGTERM and SIGINT set; `within_s` after that the process ends (`end_within`).
+
+    Call it in the main thread.
+    """
     stop = threading.Event()
 
     def handle(_signum: int, _frame: object) -> None:
+        if not stop.is_set():
+            end_within(within_s)
         stop.set()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return stop
+
+
+def end_within(seconds: float) -> None:
+    """End this process in so long, whatever its threads are at, and say what that is; nothing where it has ended."""
+    timer = threading.Timer(seconds, _end_now, [seconds])
+    timer.daemon = True
+    timer.start()
+
+
+def still_running() -> dict[str, str]:
+    """What each other thread is at: its innermost calls, the last one first."""
+    frames = sys._current_frames()  # noqa: SLF001
+    here = threading.get_ident()
+    return {
+        thread.name: " < ".join(
+            f"{Path(frame.f_code.co_filename).name}:{line} {frame.f_code.co_name}"
+            for frame, line in islice(traceback.walk_stack(frames[thread.ident]), INNERMOST_CALLS)
+        )
+        for thread in threading.enumerate()
+        if thread.ident != here and thread.ident in frames
+    }
+
+
+def _end_now(seconds: float) -> None:
+    structlog.get_logger().error(
+        "not stopped in time, so the process ends here", seconds=seconds, threads=still_running()
+    )
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def configure_logs(*, quiet: bool = False) -> None:

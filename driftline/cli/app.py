@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from contracts.config.settings import load
-from driftline.cli import deadletters, evaluate, experiment, lab, servers, serving, snapshots, trainer
+from driftline.cli import deadletters, evaluate, events, experiment, lab, servers, serving, snapshots, trainer
 from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption
 from driftline.errors import USER_ERRORS, RunError
@@ -29,6 +29,7 @@ app.command()(evaluate.evaluate)
 app.command()(lab.lab)
 app.command()(serving.recall)
 app.command()(serving.status)
+app.command()(events.check_event)
 
 
 def _version(wanted: bool) -> None:

@@ -152,6 +152,8 @@ def replay(
     Each replay is noted in the dead-letter topic: `list` shows it, and another replay leaves the record out, unless
     with --again. Exposures, feedback and items that come twice have one effect; an example is learned from twice.
 
+    An event from a wrong partition (`wrong_partition`) goes to its user's, under its user's key.
+
     A replayed event is judged like a new one that arrives late: past `stream.allowed_lateness_ms` it comes back as
     `too_late`, and what is wrong in itself comes back with the same reason.
     """
@@ -170,6 +172,8 @@ def replay(
             typer.echo(_none(log))
             return
         planned = plan(log, selected, replayable, again=again)
+        if ids and planned.batches:
+            raise UsageError(_no_records(planned.batches))
         if ids and planned.refused:
             raise UsageError(_refusal(kafka, planned.refused))
         if dry_run and planned.send:
@@ -234,6 +238,14 @@ def _refusal(kafka: KafkaSettings, refused: Sequence["Letter"]) -> str:
     )
 
 
+def _no_records(batches: Sequence["Letter"]) -> str:
+    first = batches[0].id
+    return (
+        f"Dead letter {first} is a whole batch that could not be decoded, so there is no record to send again;"
+        f" `driftline deadletters show {first} --raw FILE` writes its bytes."
+    )
+
+
 def _summary(kafka: KafkaSettings, sent: Sequence["Letter"], planned: "Plan", *, dry_run: bool) -> str:
     """What was sent where, and what was left out why."""
     from driftline.deadletters.letters import short_name
@@ -245,6 +257,8 @@ def _summary(kafka: KafkaSettings, sent: Sequence["Letter"], planned: "Plan", *,
         lines.append(f"{len(planned.done):,} left out: replayed before (--again sends them once more).")
     if planned.copies:
         lines.append(f"{len(planned.copies):,} left out: another letter is about the same record.")
+    if planned.batches:
+        lines.append(f"{len(planned.batches):,} left out. {_no_records(planned.batches)}")
     if planned.refused:
         lines.append(f"{len(planned.refused):,} left out. {_refusal(kafka, planned.refused)}")
     return "\n".join(lines)

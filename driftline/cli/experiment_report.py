@@ -177,7 +177,7 @@ def monitor(
             console.print(watch.rendered(view))
             raise typer.Exit(exit_code(view.report.verdicts))
         return
-    stop = stop_on_signal()
+    stop = stop_on_signal(loaded.stop_within_s)
     watch.run(loaded, port, every, clock, stop, console, lambda bound: announce(ready_file, {"port": bound}))
 
 

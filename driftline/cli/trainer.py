@@ -83,7 +83,7 @@ def backfill(
     from contracts.runtime.worker import stop_on_signal
     from trainer.backfill import backfill as run
 
-    stop = stop_on_signal()
+    stop = stop_on_signal(loaded.stop_within_s)
     clock = SystemClock()
     items = consumers.consumer(loaded.kafka, [bus.ITEMS], loaded.kafka.topic_prefix + "trainer")
     producer = bus.producer(loaded.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)

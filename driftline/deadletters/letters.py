@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
-from contracts.messages.events import SCHEMA_VERSION
+from contracts.messages.events import SCHEMA_VERSION, Reason
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
 from driftline.errors import UsageError
 
@@ -92,6 +92,7 @@ class Plan:
     done: list[Letter]  # sent again before
     copies: list[Letter]  # of a letter in `send`: the same record, dead-lettered twice
     refused: list[Letter]  # they are not from a place that is replayed into
+    batches: list[Letter]  # whole batches that could not be decoded: they are no records
 
 
 def parse(value: bytes | None) -> DeadLetter | None:
@@ -142,10 +143,12 @@ def with_ids(log: Log, ids: Collection[int]) -> list[Letter]:
 
 def plan(log: Log, selected: Iterable[Letter], places: Container[tuple[str, int]], *, again: bool) -> Plan:
     """Decide what to do with each letter; `places` are the topics and partitions that may be replayed into."""
-    decided = Plan([], [], [], [])
+    decided = Plan([], [], [], [], [])
     origins: set[Origin] = set()
     for letter in selected:
-        if (letter.origin.topic, letter.origin.partition) not in places:
+        if letter.reason == Reason.UNREADABLE_BATCH:
+            decided.batches.append(letter)
+        elif (letter.origin.topic, letter.origin.partition) not in places:
             decided.refused.append(letter)
         elif letter.origin in log.replays and not again:
             decided.done.append(letter)

@@ -1,4 +1,5 @@
 """Sending the originals of dead letters again, to where they came from, and noting it: `driftline deadletters replay`.
+What lay in a wrong partition goes to the right one.
 
 Order, so that what was noted was also sent: (1) send a batch; (2) wait until the broker has it; (3) send a note for
 each record it took; (4) wait. A replay that is killed before (4) sends that batch once more when it is run again.
@@ -15,10 +16,10 @@ from kafka.errors import KafkaError
 from abtest.format import counted
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
-from contracts.messages.events import SCHEMA_VERSION
+from contracts.messages.events import SCHEMA_VERSION, Reason
 from contracts.runtime.clock import Clock
-from contracts.wire.events_pb2 import DeadLetter
-from driftline.deadletters.letters import KINDS, REPLAYED, Letter, Origin, short_name
+from contracts.wire.events_pb2 import DeadLetter, Exposure, Feedback
+from driftline.deadletters.letters import KINDS, REPLAYED, Letter, Origin, decoded, short_name
 from driftline.errors import RunError, UsageError
 
 REPLAYED_FROM = "replayed-from"  # record header: the id of the letter whose original this is
@@ -163,13 +164,14 @@ def _send(
         if entry.value is None:
             outcome.failed.append((entry.letter, f"offset {origin.offset} is gone from {origin.topic}"))
             continue
+        key, partition = _destination(settings, entry, entry.value)
         headers = [(bus.SENT_AT, str(now_ms).encode()), (REPLAYED_FROM, str(entry.letter.id).encode())]
         try:
             future = producer.send(
                 origin.topic,
-                key=entry.key,
+                key=key,
                 value=entry.value,
-                partition=origin.partition,
+                partition=partition,
                 timestamp_ms=origin.timestamp_ms,
                 headers=headers,
             )
@@ -197,6 +199,16 @@ def _send(
             f" those once more: {error}."
         ) from error
     return reachable
+
+
+def _destination(settings: KafkaSettings, entry: Original, value: bytes) -> tuple[bytes | None, int]:
+    """Key and partition of a record that is sent again: its own, or the right ones where those were what was wrong."""
+    origin = entry.letter.origin
+    if entry.letter.reason == Reason.WRONG_PARTITION:
+        message = decoded(short_name(settings, origin.topic), value)
+        if isinstance(message, Exposure | Feedback):
+            return bus.key_of(message.user_id), bus.partition_of(message.user_id, settings.partitions)
+    return entry.key, origin.partition
 
 
 def _note(settings: KafkaSettings, producer: KafkaProducer, entry: Original, offset: int, now_ms: int) -> Any:

@@ -135,3 +135,19 @@ def test_additions_are_no_breaks(tmp_path: Path) -> None:
     recall.write_text(recall.read_text() + "\nmessage New { int64 a = 1; }\nenum Other { OTHER_NONE = 0; }\n")
     done = buf("breaking", here, "--against", PROTO / "published" / "v1.json")
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_public_files_are_as_strangers_tools_expect_them() -> None:
+    done = buf("lint", PROTO)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["events", "recall"])
+def test_a_public_file_compiles_alone_for_strangers(tmp_path: Path, name: str) -> None:
+    """As `protoc -I proto driftline/v1/NAME.proto` has it: no private file is needed."""
+    public = tmp_path / "driftline" / "v1" / f"{name}.proto"
+    public.parent.mkdir(parents=True)
+    shutil.copy(PROTO / "driftline" / "v1" / f"{name}.proto", public)
+    done = buf("build", tmp_path, "-o", "-#format=json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"goPackage":"driftline/v1;driftlinev1"' in done.stdout

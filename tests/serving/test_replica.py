@@ -20,6 +20,7 @@ from contracts.wire.recall_pb2 import RecallBatchRequest, RecallRequest, StatusR
 from driftline.inspect.metrics import read_metrics
 from driftline.processes import redis as redis_server_of
 from tests.conftest import need_servers
+from tests.contracts.kafka.batch_cases import send_foreign, send_garbage
 from tests.serving.replica_cases import DEADLINE_S, KNOWN_USER, Replica, running
 from tests.serving.serving_cases import make_delta, make_snapshot
 
@@ -147,6 +148,22 @@ def test_an_item_that_the_catalogue_withdraws_is_gone_at_once(replica: Replica) 
     producer.close()
     replica.wait_for("serving_withdrawn_items", 2)
     assert [item.item_id for item in replica.recall().items] == [4, 5]
+
+
+def test_a_batch_that_nobody_can_decode_neither_blinds_the_catalogue_nor_holds_up_the_end(
+    tmp_path: Path, embedded: KafkaSettings
+) -> None:
+    send_garbage(embedded, bus.ITEMS, 5)
+    withdrawn = [Item(schema_version=1, item_id=each, blocked=True).SerializeToString() for each in (2, 3)]
+    send_foreign(embedded, bus.ITEMS, "zstd", withdrawn)
+    with running(tmp_path, embedded) as replica:
+        replica.publish(1)
+        replica.wait_for("serving_swaps_total", 1)
+        replica.wait_for("serving_withdrawn_items", 2)
+        assert [item.item_id for item in replica.recall().items] == [4, 5]
+        replica.wait_for("kafka_unreadable_batches_total", 1, topic=embedded.topic(bus.ITEMS))
+        replica.supervisor.stop(replica.child)
+        assert replica.child.process.returncode == 0
 
 
 def test_a_stop_in_good_order_loses_neither_a_request_nor_an_exposure(tmp_path: Path, embedded: KafkaSettings) -> None:

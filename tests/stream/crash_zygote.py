@@ -74,7 +74,7 @@ def run(order: dict[str, object]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     instance = order.get("instance")
-    stop = stop_on_signal() if order.get("stays") else threading.Event()
+    stop = stop_on_signal(60.0) if order.get("stays") else threading.Event()
     worker = open_worker(settings, stop, instance=str(instance) if instance else None, at=at)
     if order.get("stays"):
         stay(worker, stop, order)

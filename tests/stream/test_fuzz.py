@@ -9,14 +9,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 from google.protobuf.message import DecodeError
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
-from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.messages.events import BadEvent
+from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS, ManualClock
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback
 from driftline.processes import broker
@@ -182,7 +184,7 @@ def defects(record: Sent) -> set[str]:
         return {"undecodable"}
     found = {"unknown_version"} if event.schema_version != 1 else set()
     demanded = ("time_ms",) if isinstance(event, Exposure) else ("user_id", "item_id", "time_ms", "play_time_ms")
-    flags = ("effective_view", "follow") if isinstance(event, Feedback) else ()
+    flags = ("effective_view",) if isinstance(event, Feedback) else ()
     if not (event.event_id and event.request_id and all(event.HasField(name) for name in (*demanded, *flags))):  # type: ignore[arg-type]
         found.add("missing_field")
     wrong = event.user_id <= 0 or not 0 < event.time_ms < 7_258_118_400_000
@@ -194,6 +196,8 @@ def defects(record: Sent) -> set[str]:
         wrong |= not 1 <= len(event.items) <= 1000 or any(item.item_id <= 0 for item in event.items)
     if wrong:
         found.add("out_of_range")
+    if (event.user_id - record.user_id) % 2:
+        found.add("wrong_partition")
     if event.time_ms > record.timestamp_ms + 5 * MINUTE_MS:
         found.add("future_timestamp")
     return found
@@ -212,7 +216,13 @@ def test_mutations_are_of_every_kind() -> None:
     """Else the tests below would prove less than they say."""
     found = Counter(reason for record in fuzzed(1, 5000) for reason in defects(record) or {"good"})
     assert min(found[reason] for reason in ("undecodable", "unknown_version", "missing_field", "good")) > 300, found
-    assert min(found[reason] for reason in ("out_of_range", "future_timestamp", "unknown_item", "oversized")) > 20
+    assert (
+        min(
+            found[reason]
+            for reason in ("out_of_range", "future_timestamp", "unknown_item", "oversized", "wrong_partition")
+        )
+        > 20
+    )
 
 
 # The pure steps
@@ -224,17 +234,13 @@ def stepped(records: Sequence[Sent]) -> Iterator[tuple[Place, Output | None]]:
     for place, record in places(records, 2):
         state = states[place.partition]
         origin = Origin(*place, None, record.value, record.timestamp_ms, 0)
-        limits: dict[str, Any] = {
-            "received_ms": record.timestamp_ms,
-            "future_tolerance_ms": LIMITS.future_tolerance_ms,
-            "max_bytes": LIMITS.max_event_bytes,
-        }
+        received = SimpleNamespace(value=record.value, timestamp=record.timestamp_ms, partition=place.partition)
         try:
             outputs: list[Output]
             if record.topic == bus.EXPOSURES:
-                outputs = list(on_exposure(state, decode_exposure(record.value, **limits), origin, LIMITS))
+                outputs = list(on_exposure(state, exposure_of(received, LIMITS, 2), origin, LIMITS))
             else:
-                outputs = list(on_feedback(state, decode_feedback(record.value, **limits), origin, LIMITS, ITEMS))
+                outputs = list(on_feedback(state, feedback_of(received, LIMITS, 2), origin, LIMITS, ITEMS))
         except BadEvent as error:
             outputs = [Rejected(origin, error)]
         outputs += on_time(state, watermark(state, LIMITS), LIMITS)

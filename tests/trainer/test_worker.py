@@ -6,6 +6,7 @@ import pytest
 
 from contracts.config.settings import KafkaSettings, Settings, dump
 from contracts.kafka import bus
+from contracts.messages.events import UnreadableBatch
 from contracts.runtime.clock import HOUR_MS, SystemClock
 from contracts.snapshots.snapshot import live, read, read_manifest
 from contracts.wire.events_pb2 import DeadLetter
@@ -60,6 +61,7 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(
     no_user = make_example([1], 2)
     no_user.user_id = 0
     rig.log.append(EXAMPLES[0], no_user.SerializeToString())
+    rig.log.append(EXAMPLES[0], UnreadableBatch(b"a batch", 0, "the batch cannot be decoded"))
     rig.add_examples([make_example([1], 2, START_MS + n, user_id=n + 1) for n in range(8)])
     rig.steps(12)
     letters = [DeadLetter.FromString(value) for _, value in rig.outbox.sent]
@@ -68,7 +70,9 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(
         ("undecodable", ITEMS.topic, 5),
         ("undecodable", EXAMPLES[0].topic, 0),
         ("out_of_range", EXAMPLES[0].topic, 1),
+        ("unreadable_batch", EXAMPLES[0].topic, 2),
     ]
+    assert (letters[3].value, letters[3].detail) == (b"a batch", "the batch cannot be decoded")
     assert letters[1].value == b"junk"
     assert rig.value("trainer_dead_letters_total", reason="undecodable") == 2
     assert rig.value("trainer_examples_total") == 8

@@ -17,7 +17,8 @@ from kafka.consumer.fetcher import ConsumerRecord
 from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus
 from contracts.kafka.consumers import LogReader
-from contracts.messages.events import BadEvent, decode_catalogue, decode_example, decode_exposure
+from contracts.messages.events import BadEvent, decode_catalogue, decode_example
+from contracts.messages.received import exposure_of
 from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import Example, Exposure
 from trainer.data.catalogue import Announced
@@ -177,21 +178,12 @@ class Intake:
         event: Example | Exposure
         if partition.topic == self._exposures:
             try:
-                event = self._exposure(record)
+                event = exposure_of(record, self._settings.stream, self._settings.kafka.partitions)
             except BadEvent:
                 return
         else:
             event = decode_example(record.value, max_bytes=limit)
         self._merge.push(Entry(self._number[partition], record.offset, event.time_ms, (record.timestamp, event)))
-
-    def _exposure(self, record: ConsumerRecord) -> Exposure:
-        stream = self._settings.stream
-        return decode_exposure(
-            record.value,
-            received_ms=record.timestamp,
-            future_tolerance_ms=stream.future_tolerance_ms,
-            max_bytes=stream.max_event_bytes,
-        )
 
     def _hold_back(self) -> None:
         """Pause partitions that are far ahead of the others, so that little waits in memory."""

@@ -26,6 +26,7 @@ class Record:
     value: bytes | None
     offset: int
     timestamp: int = START + 8 * DAY_MS
+    partition: int = 0
 
 
 def report_of(*events, **changes):
@@ -40,7 +41,7 @@ def through_the_worker(*events, extra=(), received_ms=START + 8 * DAY_MS):
     seen = [event.SerializeToString() for event in as_written if not hasattr(event, "arm")]
     for topic, values in (("exposures", shown), ("feedback", [*seen, *extra])):
         records = [Record(value, i, received_ms) for i, value in enumerate(values)]
-        step(saved, TopicPartition(topic, 0), records, topic == "exposures", StreamSettings(), meters)
+        step(saved, TopicPartition(topic, 0), records, topic == "exposures", StreamSettings(), 1, meters)
     return analyse(saved.state)
 
 

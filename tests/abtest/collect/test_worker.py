@@ -9,9 +9,11 @@ from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, close_settled, require_columns, settled_ms, step
 from contracts.config.experiment import MetricPlan, SettingsError
-from contracts.config.settings import StreamSettings
+from contracts.config.settings import KafkaSettings, StreamSettings
+from contracts.kafka import bus, consumers
 from contracts.runtime.clock import HOUR_MS
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, rules
+from tests.contracts.kafka.batch_cases import send_foreign, send_garbage
 
 SHOWN, SEEN = TopicPartition("exposures", 0), TopicPartition("feedback", 0)
 KEYS = ["exposures:0", "feedback:0"]
@@ -22,12 +24,13 @@ class Record:
     value: bytes | None
     offset: int
     timestamp: int = START + 100 * HOUR_MS
+    partition: int = 0
 
 
 def take(saved, meters, partition, *values):
     offset = saved.offsets.get(f"{partition.topic}:0", 0)
     records = [Record(value, offset + i) for i, value in enumerate(values)]
-    step(saved, partition, records, partition == SHOWN, StreamSettings(), meters)
+    step(saved, partition, records, partition == SHOWN, StreamSettings(), 1, meters)
 
 
 def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
@@ -45,6 +48,28 @@ def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
     assert registry.get_sample_value("abtest_evr", {"arm": "control"}) is None
     assert registry.get_sample_value("abtest_users", {"arm": "treatment"}) == 1
     assert registry.get_sample_value("abtest_events_in_total", {"kind": "feedback"}) == 4
+
+
+def test_an_event_in_another_partition_than_its_users_is_counted_and_moves_nothing():
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
+    for partition, values in ((SHOWN, [exposure(3)]), (SEEN, [feedback(3), feedback(2)])):
+        records = [Record(value.SerializeToString(), offset) for offset, value in enumerate(values)]
+        step(saved, partition, records, partition == SHOWN, StreamSettings(), 2, meters)
+    assert saved.state.counts["bad_wrong_partition"] == 2
+    assert saved.newest_ms["exposures:0"] == 0
+    assert len(saved.state.requests) == 1
+
+
+def test_a_batch_that_nobody_can_decode_is_counted_and_passed_over(embedded: KafkaSettings):
+    send_garbage(embedded, bus.FEEDBACK, 5)
+    send_foreign(embedded, bus.FEEDBACK, "snappy", [feedback().SerializeToString()])
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
+    where = TopicPartition(embedded.topic(bus.FEEDBACK), 0)
+    records = list(consumers.read_to_end(embedded, bus.FEEDBACK, 0, 0))
+    step(saved, where, records, False, StreamSettings(), 1, meters)
+    assert saved.offsets == {f"{where.topic}:0": 6}
+    assert saved.state.counts["bad_unreadable_batch"] == 1
+    assert list(saved.state.requests) == ["r"]
 
 
 def test_requests_stay_open_until_the_slowest_partition_has_passed_them():

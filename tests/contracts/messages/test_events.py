@@ -1,6 +1,7 @@
 """What passes validation and what does not, and that what does not is kept whole."""
 
 import contextlib
+import struct
 
 import pytest
 from hypothesis import given
@@ -58,7 +59,7 @@ def reason_of(message: Feedback, **options: object) -> Reason | None:
         ({"time_ms": None}, Reason.MISSING_FIELD),
         ({"play_time_ms": None}, Reason.MISSING_FIELD),
         ({"effective_view": None}, Reason.MISSING_FIELD),
-        ({"follow": None}, Reason.MISSING_FIELD),
+        ({"follow": None}, None),
         ({"event_id": None}, Reason.MISSING_FIELD),
         ({"request_id": None}, Reason.MISSING_FIELD),
         ({"play_time_ms": -1}, Reason.OUT_OF_RANGE),
@@ -94,6 +95,37 @@ def test_a_time_in_another_unit_than_milliseconds_is_out_of_range_and_the_letter
         assert raised.value.reason == Reason.OUT_OF_RANGE
     decode_feedback(feedback(time_ms=1_772_323_200_000).SerializeToString(), **limits)
     decode_feedback(feedback(time_ms=820_454_400_000).SerializeToString(), **limits)  # a log of 1996, replayed
+
+
+def test_an_item_that_expires_in_seconds_would_be_gone_at_once_and_the_letter_says_so() -> None:
+    for expires_ms in (10**9, 1_772_323_200):
+        item = Item(schema_version=1, item_id=4, expires_ms=expires_ms)
+        with pytest.raises(BadEvent, match=f"expires_ms is in milliseconds, but {expires_ms} is .* are these seconds"):
+            decode_item(item.SerializeToString(), max_bytes=1000)
+    item = Item(schema_version=1, item_id=4, expires_ms=1_772_323_200_000)
+    assert decode_item(item.SerializeToString(), max_bytes=1000) == item
+
+
+def detail_of(value: bytes | None) -> str:
+    with pytest.raises(BadEvent) as raised:
+        decode_feedback(value, **LIMITS)
+    return raised.value.detail
+
+
+def test_the_letter_says_what_is_right_where_a_producer_has_sent_something_else() -> None:
+    as_double = feedback(time_ms=None).SerializeToString() + bytes([6 << 3 | 1]) + struct.pack("<d", 1.7e12)
+    assert detail_of(as_double) == "time_ms is missing; it was sent as a double or a fixed64, and is an int64"
+    as_number = feedback(event_id=None).SerializeToString() + bytes([2 << 3 | 0, 7])
+    assert detail_of(as_number) == "event_id is missing; it was sent as a whole number, and is a string"
+    absent = detail_of(feedback(effective_view=None).SerializeToString())
+    assert absent == "effective_view is missing; it is required, also where it is 0 or false"
+    assert detail_of(feedback(schema_version=None).SerializeToString()).startswith("schema_version is 0 or left out")
+    assert detail_of(None).startswith("the record's value is null, which has a meaning in items alone")
+    assert detail_of(b'{"schemaVersion": 1}').endswith(
+        "this is JSON, and a record holds the binary form of the message"
+    )
+    framed = b"\0\0\0\0\1\0" + feedback().SerializeToString()
+    assert "a serializer of a schema registry" in detail_of(framed)
 
 
 def test_a_record_over_the_limit_is_oversized() -> None:

@@ -393,3 +393,14 @@ def test_a_note_is_a_message_that_any_reader_of_the_topic_can_read(
     note = DeadLetter.FromString(records(kafka, bus.DEAD_LETTERS)[-1].value)
     assert (note.reason, note.topic, note.partition, note.offset) == ("replayed", letters[0].topic, 1, 0)
     assert note.value == b""
+
+
+def test_a_batch_that_could_not_be_decoded_is_no_record_to_send_again(command: Command, post: Post) -> None:
+    record = post.send(bus.FEEDBACK, None, b"a whole batch", NOON_MS, 1)
+    post.refuse(record, Reason.UNREADABLE_BATCH)
+    ended = command("replay", 0)
+    assert (ended.code, ended.out) == (2, "")
+    assert "Dead letter 0 is a whole batch that could not be decoded" in ended.err
+    assert "driftline deadletters show 0 --raw FILE" in ended.err
+    assert command("replay", "--all").out.startswith("0 sent again.\n1 left out. Dead letter 0 is a whole batch")
+    assert command("show", 0, "--raw", "-").out == "a whole batch"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from contracts.runtime.clock import ManualClock
+from tests.stream.step_cases import exposure
 from tests.trainer.trainer_cases import START_MS, make_example, make_item, small_settings
-from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog
+from tests.trainer.trainer_rig import EXAMPLES, EXPOSURES, ITEMS, MemoryLog
 from trainer.data.catalogue import Announced
 from trainer.input.intake import SILENCE_MS, Intake
 
@@ -90,3 +91,14 @@ def test_what_waits_for_a_hanging_log_of_items_is_not_handed_over(tmp_path: Path
     reader.polls(10)
     assert reader.log.position(EXAMPLES[0]) == 1
     assert reader.read == []
+
+
+def test_an_exposure_on_another_partition_than_its_users_is_left_out_as_the_stream_does(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, per_poll=50)
+    for partition, user in ((0, 2), (0, 3), (1, 2), (1, 5)):
+        shown = exposure(f"r{user}", START_MS, user=user)
+        reader.log.append(EXPOSURES[partition], shown.SerializeToString(), START_MS)
+    taken: list[int] = []
+    for _ in range(20):
+        taken += [entry.value.user_id for _, entry in reader.intake.records(lambda _: True)]  # type: ignore[union-attr]
+    assert taken == [2, 5]

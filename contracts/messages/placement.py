@@ -1,0 +1,37 @@
+"""Where a record belongs: its partition and its key. This is part of the public contract (`docs/events.md`)."""
+
+from contracts.messages.events import BadEvent, Reason
+
+
+def partition_of(user_id: int, partitions: int) -> int:
+    """The partition of a user's events: the same in `exposures`, `feedback` and `examples`, so they can be joined.
+
+    >>> [partition_of(user, 2) for user in (1, 2, 3)]
+    [1, 0, 1]
+    """
+    return user_id % partitions
+
+
+def key_of(entity_id: int) -> bytes:
+    """The record key of a user or an item: the id in decimal digits, as ASCII.
+
+    >>> key_of(42)
+    b'42'
+    """
+    return str(entity_id).encode()
+
+
+def require_partition(user_id: int, partition: int, partitions: int) -> None:
+    """See that a user's event lies where the user's other events do: elsewhere it would join nothing.
+
+    Raises:
+        BadEvent: it does not.
+
+    """
+    right = partition_of(user_id, partitions)
+    if partition != right:
+        detail = (
+            f"user {user_id} belongs on partition {right} (user_id mod {partitions}), and this is on {partition}: "
+            "name the partition when sending, as a client's own hash of the key is another"
+        )
+        raise BadEvent(Reason.WRONG_PARTITION, detail)
