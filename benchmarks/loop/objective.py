@@ -35,7 +35,7 @@ from evaluation.markdown import table
 from world.base import Doubles
 
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
-LENGTHS_S = (7, 12, 18, 30, 60, 120, 240)  # ends of the classes of duration, as KuaiRand's response model has them
+LENGTHS_S = (7, 12, 18, 30, 60, 120, 240)  # ends of the classes of duration, near those of KuaiRand's response model
 CLASSES = (*(f"to {end} s" for end in LENGTHS_S), f"above {LENGTHS_S[-1]} s")
 QUICK = WorldPlan(days=1, warmup_days=1, users=60, items=150)
 QUICK_KUAIRAND = {"days": 1, "users": 1500}
