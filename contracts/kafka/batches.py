@@ -87,14 +87,14 @@ class Reading:
     ) -> "StandIn":
         """What is handed out instead of an unreadable batch; those from before Kafka 0.11 do not say where they end.
 
-        Where the checksum is wrong the header may be, too. Its last offset must therefore lie in the log, and the
-        beginning of the batch that follows goes before it.
+        Where the checksum is wrong the header may be, too. So its last offset counts only if it lies before the batch
+        that follows and before the log's end; else the batch ends where the next one begins, if that is known.
         """
         first = max(batch.base_offset, fetch_offset)
-        last = getattr(batch, "last_offset", first) if following is None else following - 1
-        end = self._end(where)
-        if last < first or (end is not None and last >= end):
-            first = last = fetch_offset
+        last = getattr(batch, "last_offset", first)
+        bound = self._end(where) if following is None else following
+        if last < first or (bound is not None and last >= bound):
+            first, last = fetch_offset, fetch_offset if following is None else following - 1
         log.error(
             "a batch of records cannot be decoded: it is passed over here, and its bytes become one dead letter",
             topic=where.topic,

@@ -232,6 +232,12 @@ def test_a_header_that_is_wrong_skips_nothing_that_is_sound(last_delta: int, end
     assert (lost.offset, after.offset) == (5, 6)
 
 
+def test_what_another_producer_still_writes_is_no_part_of_the_batch_before_it() -> None:
+    """The embedded broker may show a batch before an earlier one; `GaplessConsumer` asks for that again."""
+    lost, after = handed_out(with_codec(batch([b"x", b"y"]), 7), batch([b"z"], first=5))
+    assert (lost.offset, after.offset) == (1, 5)
+
+
 def test_a_time_that_is_no_time_does_not_travel_with_the_batch() -> None:
     damaged = batch([b"x"], timestamp_ms=2**60)
     [lost] = handed_out(with_codec(damaged, 7))
