@@ -75,9 +75,9 @@ STREAM_SHAPE = ModelSettings(dim=64)
 
 # Settings that validation preferred to the shape's, by protocol and model.
 PREFERRED: dict[tuple[Protocol, str], dict[str, Any]] = {
-    ("official", "t2diff"): {"learn_at": "every"},
-    ("leave-one-out", "t2diff"): {"learn_at": "every"},
-    ("progressive", "t2diff"): {"learn_at": "every"},
+    (protocol, model): {"learn_at": "every"}
+    for protocol in ("official", "leave-one-out", "progressive")
+    for model in ("contrastvae", "gru4rec", "mamba4rec", "sasrec", "stosa", "t2diff")
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -113,15 +113,20 @@ def tasks(preset: Preset) -> list[Task]:
 
 
 def make(protocol: Protocol, label: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
-    """A task of the grid; a label may leave a part of T2Diff out, or let it learn at the target alone.
+    """A task of the grid; a label may leave a part of T2Diff out, or say where its model learns.
 
     >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.ablate
     ('guess',)
     >>> make("official", "t2diff-at-last", "time", 0, SMALL_SHAPE, Plan()).settings.learn_at
     'last'
+    >>> make("backfilled", "two_tower-at-last-4", "time", 0, SMALL_SHAPE, Plan()).settings.learn_at_last
+    4
     """
-    if label.endswith("-at-last"):
-        return _with(make(protocol, label.removesuffix("-at-last"), order, seed, shape, plan), learn_at="last")
+    label, _, where = label.partition("-at-")
+    if where:
+        kind, _, count = where.partition("-")
+        places = {"learn_at": "last-k", "learn_at_last": int(count)} if count else {"learn_at": kind}
+        return _with(make(protocol, label, order, seed, shape, plan), **places)
     model, *ablate = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
     if model in BASELINES:
         return Task(protocol, model, order)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from pydantic import ValidationError
 
-from contracts.config.settings import ModelSettings
+from contracts.config.settings import ONE_VECTOR, ModelSettings
 from evaluation.fit import Plan
 from evaluation.movielens import Order
 from trainer.models import REGISTRY
@@ -77,6 +77,8 @@ class Task:
 
         >>> Task("leave-one-out", "t2diff", settings=ModelSettings(diffusion_steps=10, learn_at="every")).row
         'leave-one-out-time/t2diff-d64-T10-every'
+        >>> Task("backfilled", "two_tower", settings=ModelSettings(learn_at="last-k", learn_at_last=4)).row
+        'backfilled-time/two_tower-d64-last-4'
         """
         folder = f"{self.protocol}-{self.order}"
         if not self.trains:
@@ -87,7 +89,7 @@ class Task:
         if self.settings.diffusion_steps != _SHAPE.diffusion_steps:
             parts.append(f"T{self.settings.diffusion_steps}")
         if self.settings.learn_at != _SHAPE.learn_at:
-            parts.append(self.settings.learn_at)
+            parts.append(self.settings.learn_at.replace("-k", f"-{self.settings.learn_at_last}"))
         return "-".join([*parts, *([self.study] if self.study else [])])
 
     @property
@@ -116,6 +118,10 @@ def check(task: Task) -> None:
         raise TaskError("Baselines count what was before the stream anyway: for them, backfilled is progressive.")
     if task.settings.ablate and task.model != "t2diff":
         raise TaskError(f"Parts can be left out of t2diff alone, not of {task.model}.")
+    if task.model in ONE_VECTOR and task.settings.learn_at != "last":
+        raise TaskError(
+            f"{task.model} makes one vector of a window, so --learn-at {task.settings.learn_at} does not go with it."
+        )
     if task.study and "guess" in task.settings.ablate:
         raise TaskError(f"The {task.study} study is of the guess; without it there is none.")
     if task.study and (task.streams or task.model not in STUDIES[task.study]):

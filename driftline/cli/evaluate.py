@@ -47,6 +47,7 @@ class LearnAt(StrEnum):
     """Places that a model learns from."""
 
     last = "last"
+    last_k = "last-k"
     every = "every"
 
 
@@ -101,8 +102,14 @@ class Options:
     learning_rate: Annotated[float, typer.Option(help="Height of the learning rate's schedule.")] = 3e-3
     dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of activations dropped in training.")] = 0.0
     learn_at: Annotated[
-        LearnAt, typer.Option(help="Where t2diff learns: at the target, or at every behaviour of a window.")
+        LearnAt,
+        typer.Option(
+            help="Where networks learn: at the target, at the last --learn-at-last places of a window, or at every one."
+        ),
     ] = LearnAt.last
+    learn_at_last: Annotated[
+        int | None, typer.Option(min=1, help="With --learn-at last-k: the number of places, k.")
+    ] = None
     without: Annotated[
         list[str] | None,
         typer.Option(help="A part to leave out of t2diff: guess, end-to-end, mean-start or waits; repeatable."),
@@ -180,7 +187,17 @@ def shape_of(options: Options) -> "ModelSettings":
     """
     from contracts.config.settings import ModelSettings
 
-    shared = ("dim", "id_dim", "category_dim", "window", "depth", "learning_rate", "dropout", "batch_size")
+    shared = (
+        "dim",
+        "id_dim",
+        "category_dim",
+        "window",
+        "depth",
+        "learning_rate",
+        "dropout",
+        "batch_size",
+        "learn_at_last",
+    )
     given = {name: getattr(options, name) for name in shared}
     try:
         return ModelSettings.model_validate(
@@ -188,8 +205,9 @@ def shape_of(options: Options) -> "ModelSettings":
         )
     except ValidationError as error:
         first = error.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{option}: {first['msg'][0].lower()}{first['msg'][1:]}.") from error
+        option = str((*first["loc"], "learn_at")[0]).replace("_", "-")  # settings that do not go together have no place
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"--{option}: {message[0].lower()}{message[1:]}.") from error
 
 
 def folders_of(options: Options) -> "Folders":

@@ -25,6 +25,8 @@ class Batch:
     arms: tuple[str, ...]  # the arm that showed the item; "" outside any experiment
     passed: Ints  # (B, m) rows of what stood on the same page and had not been watched, -1 where there is no more
     weights: Floats | None = None  # (B,) that the losses of each are multiplied by; None: 1
+    # (B,) at how many of a window's last places each is learned from; None: where `trainer.model.learn_at` says
+    last: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.arms)
@@ -43,6 +45,7 @@ class Batch:
             tuple(self.arms[i] for i in places),
             self.passed[places],
             None if self.weights is None else self.weights[places],
+            None if self.last is None else self.last[places],
         )
 
 

@@ -200,8 +200,9 @@ class Learner:
         with self._dropout(generator):
             passed = self._tensor(part.passed) if self.model.page_weight else None
             weight = None if part.weights is None else self._tensor(part.weights)
+            last = None if part.last is None else self._tensor(part.last)
             loss, places = self.model.loss(
-                self._inputs(part), self._tensor(part.targets), generator, drawn, passed, weight
+                self._inputs(part), self._tensor(part.targets), generator, drawn, passed, weight, last
             )
         torch.autograd.backward(loss)
         return loss, places

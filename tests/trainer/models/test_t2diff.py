@@ -91,7 +91,7 @@ def test_at_every_place_the_user_is_who_would_be_served_there() -> None:
     """What is learned at place i is what `forward` gives for the history up to i, asked when i + 1 came."""
     model = create("t2diff", SETTINGS.model_copy(update={"learn_at": "every", "ablate": ("guess",)}), seed=0).eval()
     sequence, mask, lag = arguments(1)
-    step = model.training_step(sequence, mask, lag, torch.zeros(1, 8), torch.Generator())
+    step = model.training_step(sequence, mask, lag, torch.zeros(1, 8), torch.Generator(), mask > 0)
     assert step.places is not None
     assert step.places.tolist() == [1, 2, 3, 4, 5, 6]
     age = torch.expm1(lag)
@@ -113,7 +113,7 @@ def test_later_behaviours_change_no_earlier_place() -> None:
     sequence, mask, lag = arguments(1)
     other = sequence.clone()
     other[:, 4:] = 9.0
-    states = [model.training_step(s, mask, lag, s[:, -1], torch.Generator()).user for s in (sequence, other)]
+    states = [model.training_step(s, mask, lag, s[:, -1], torch.Generator(), mask > 0).user for s in (sequence, other)]
     assert torch.equal(states[0][:4], states[1][:4])
     assert not torch.equal(states[0][4:], states[1][4:])
 
