@@ -69,7 +69,7 @@ class T2Diff(UserEncoder):
         self.evaluations = EVALUATIONS
         self.denoiser = Denoiser(d, settings.diffusion_steps)
         self.read = nn.Linear(d, d, bias=False)
-        nn.init.zeros_(self.read.weight)  # at first x̂ says nothing
+        self.gate = nn.Parameter(torch.zeros(1))  # at first x̂ says nothing; learning opens it as far as x̂ is of use
         self.register_buffer("scale", torch.tensor(0.1))
         self.scale: Tensor
 
@@ -110,7 +110,7 @@ class T2Diff(UserEncoder):
         guess = self.guess(state, x, noise)
         if "end-to-end" in self._ablated:
             guess = guess.detach()
-        user: Tensor = state + self.read(guess / self.scale)
+        user: Tensor = state + self.gate * self.read(guess / self.scale)
         return user
 
     def _diffusion_losses(self, state: Tensor, x: Tensor, follows: Tensor, generator: torch.Generator) -> Tensor:

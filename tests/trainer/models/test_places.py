@@ -14,6 +14,7 @@ from trainer.learn.model import Model
 from trainer.models import REGISTRY, contrastvae, create
 from trainer.models.base import Inputs, TrainingStep, UserEncoder
 from trainer.models.places import learned_places, next_places
+from trainer.models.t2diff import T2Diff
 
 EVERYWHERE = sorted(set(REGISTRY) - set(ONE_VECTOR))
 BY_PLACE = ("sasrec", "stosa", "contrastvae", "t2diff")  # know how far from the window's end a place is
@@ -37,8 +38,8 @@ def histories() -> tuple[Tensor, Tensor, Tensor]:
 def learned(name: str, shape: ModelSettings, learn: Tensor | None) -> tuple[UserEncoder, TrainingStep]:
     """A training step of an encoder whose guess, where it makes one, is read."""
     encoder = create(name, shape, seed=0)
-    if hasattr(encoder, "read") and name == "t2diff":
-        torch.nn.init.eye_(encoder.read.weight)
+    if isinstance(encoder, T2Diff):
+        torch.nn.init.ones_(encoder.gate)
     step = encoder.training_step(*histories(), torch.ones(3, D), torch.Generator().manual_seed(0), learn)
     return encoder, step
 
