@@ -13,10 +13,11 @@ from evaluation.fit import Plan
 from evaluation.movielens import Order
 from trainer.models import REGISTRY
 
-Protocol = Literal["official", "leave-one-out", "progressive", "backfilled"]
+Protocol = Literal["official", "leave-one-out", "progressive", "backfilled", "packed"]
 Study = Literal["cosine", "sampling"]
 
-STREAMS: tuple[Protocol, ...] = ("progressive", "backfilled")  # "backfilled": learned from what was before it, first
+# "backfilled": first learned from what was before the stream, an example a view; "packed": the same in packed windows.
+STREAMS: tuple[Protocol, ...] = ("progressive", "backfilled", "packed")
 BASELINES = ("popularity", "markov", "markov-window", "ease", "markov+ease")
 STUDIES: dict[Study, tuple[str, ...]] = {"cosine": ("t2diff-paper",), "sampling": ("t2diff-paper", "t2diff")}
 
@@ -114,8 +115,10 @@ def check(task: Task) -> None:
         raise TaskError(f"There is no model '{task.model}'; there are {', '.join(names)}.")
     if task.streams and task.order != "time":
         raise TaskError(f"The {task.protocol} protocol follows a stream in time; it has no file order.")
-    if task.protocol == "backfilled" and not task.trains:
-        raise TaskError("Baselines count what was before the stream anyway: for them, backfilled is progressive.")
+    if task.protocol in ("backfilled", "packed") and not task.trains:
+        raise TaskError(f"Baselines count what was before the stream anyway: for them, {task.protocol} is progressive.")
+    if task.protocol == "packed" and task.model in ONE_VECTOR:
+        raise TaskError(f"{task.model} makes one vector of a window, so histories cannot be packed for it.")
     if task.settings.ablate and task.model != "t2diff":
         raise TaskError(f"Parts can be left out of t2diff alone, not of {task.model}.")
     if task.model in ONE_VECTOR and task.settings.learn_at != "last":

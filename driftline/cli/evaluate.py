@@ -34,6 +34,7 @@ class Protocol(StrEnum):
     leave_one_out = "leave-one-out"
     progressive = "progressive"
     backfilled = "backfilled"
+    packed = "packed"
 
 
 class Order(StrEnum):
@@ -63,9 +64,7 @@ class Device(StrEnum):
 class Options:
     """What `driftline evaluate` was asked for."""
 
-    data: Annotated[
-        Path, typer.Option(help="MovieLens-1M folder; with --protocol progressive or backfilled: KuaiRand-Pure.")
-    ]
+    data: Annotated[Path, typer.Option(help="MovieLens-1M folder; with the protocols of a stream: KuaiRand-Pure.")]
     model: Annotated[
         list[str],
         typer.Option(
@@ -77,7 +76,8 @@ class Options:
         typer.Option(
             help="leave-one-out: each user's last behaviour, what was rated before masked. official: the T2Diff "
             "authors' 1,208 test users. progressive: KuaiRand-Pure as a stream, each effective view foreseen before it "
-            "is learned; the last 7 days count. backfilled: that, after learning from what users did before the log."
+            "is learned; the last 7 days count. backfilled: that, after learning from what users did before the log, "
+            "an example a view. packed: the same, each history packed into few windows."
         ),
     ] = Protocol.leave_one_out
     order: Annotated[
@@ -224,7 +224,7 @@ def folders_of(options: Options) -> "Folders":
         raise UsageError("--protocol official needs --official, the folder of the authors' test instances.")
     if not is_official and options.official is not None:
         raise UsageError(f"--official goes with --protocol official, not with {options.protocol.value}.")
-    if options.protocol in {Protocol.progressive, Protocol.backfilled}:
+    if options.protocol in {Protocol.progressive, Protocol.backfilled, Protocol.packed}:
         return Folders(kuairand=options.data)
     return Folders(options.data, options.official)
 

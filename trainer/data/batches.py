@@ -31,6 +31,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.arms)
 
+    @property
+    def taught(self) -> Ints:
+        """Rows of the items that these examples are to teach for the first time: targets, with `last` other places too.
+
+        Without `last` each behaviour of a window had an example of its own, wherever else it is learned from.
+        """
+        if self.last is None:
+            return self.targets
+        follow = np.concatenate((self.rows[:, 1:], self.targets[:, np.newaxis]), 1)
+        new = np.arange(follow.shape[1], 0, -1) <= self.last[:, np.newaxis]
+        return follow[new & (follow >= 0)]
+
     def only(self, keep: npt.NDArray[np.bool_]) -> "Batch":
         """The examples where `keep` (B,) is true, in the same order."""
         places = np.flatnonzero(keep)

@@ -124,7 +124,7 @@ class Learner:
             optimizer.zero_grad(set_to_none=True)
         loss, weight = self._derive(self._ranks.part(batch), self._drawn(batch))
         if not again:
-            self.model.items.count(self._tensor(batch.targets))
+            self.model.items.count(self._tensor(batch.taught))
         loss = self._ranks.average(self._dense, self._sparse, self._running, loss, weight)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
@@ -185,7 +185,7 @@ class Learner:
     def _drawn(self, batch: Batch) -> Negatives | None:
         if not self._sampled:
             return None
-        targets = torch.from_numpy(batch.targets)
+        targets = torch.from_numpy(batch.taught)
         size = len(self.model.items.ids)
         drawn = draw(targets, self._frequency, size, self._negatives, self._generator)
         self._frequency.add(targets)

@@ -1,0 +1,87 @@
+"""Histories packed into few windows, to learn from: a user's behaviours side by side, each of them a target once.
+
+One example an effective view costs a whole window of the encoder each time, of which all places but one are old.
+A packed window is learned from at all its new places at once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evaluation.data import Query, Sequence
+from evaluation.progressive import batch_of
+from trainer.data.batches import Batch
+
+PLACES = 1024  # of a step
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A window of a history: behaviour `end` (from 0) follows it, and the `count` last of its places are new."""
+
+    end: int
+    count: int
+
+
+def pieces(length: int, window: int) -> list[Piece]:
+    """The windows of a history of so many behaviours, in which each of these is what follows a new place once.
+
+    The first window begins before the first behaviour, with a user of whom nothing is known. The others have half a
+    window of new places, so that each of these has at least half a window of behaviours before it.
+
+    >>> pieces(9, 4)
+    [Piece(end=3, count=4), Piece(end=5, count=2), Piece(end=7, count=2), Piece(end=8, count=1)]
+    >>> pieces(1, 4), pieces(0, 4)
+    ([Piece(end=0, count=1)], [])
+    """
+    if not length:
+        return []
+    end = min(length, window) - 1
+    found = [Piece(end, end + 1)]
+    while end < length - 1:
+        before, end = end, min(end + max(window // 2, 1), length - 1)
+        found.append(Piece(end, end - before))
+    return found
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A window to learn from, and how many of its last places are new."""
+
+    query: Query
+    count: int
+
+
+def packed(histories: dict[int, Sequence], window: int, seed: int) -> list[Packed]:
+    """The windows of all users, in the order of a draw; a user's own one after the other, the oldest first.
+
+    Windows of the same number within their histories are together, so that a user's are not learned in one go.
+    """
+    rng = np.random.default_rng(seed)
+    placed: list[tuple[float, float, Packed]] = []
+    for user_id, did in sorted(histories.items()):
+        cut = pieces(len(did), window)
+        lot = float(rng.random())
+        for number, piece in enumerate(cut):
+            query = Query(
+                user_id,
+                did.until(piece.end),
+                int(did.times_ms[piece.end]),
+                int(did.rows[piece.end]),
+                np.empty(0, np.int64),
+            )
+            placed.append(((number + 0.5) / len(cut), lot, Packed(query, piece.count)))
+    return [one for _, _, one in sorted(placed, key=lambda entry: entry[:2])]
+
+
+def batches(windows: list[Packed], window: int, places: int = PLACES) -> Iterator[Batch]:
+    """The windows in their order, as many to a batch as make at least so many new places."""
+    start, together = 0, 0
+    for at, one in enumerate(windows):
+        together += one.count
+        if together >= places or at == len(windows) - 1:
+            part = windows[start : at + 1]
+            counts = np.array([each.count for each in part], np.int64)
+            yield replace(batch_of([each.query for each in part], window), last=counts)
+            start, together = at + 1, 0
