@@ -64,7 +64,8 @@ WIDE = ("t2diff", "sasrec")
 LONG = ("t2diff", "t2diff-without-guess", "sasrec")
 SHORT = ("mixed-attention", "two_tower", "diffurec")
 BACKFILLED = ("two_tower", "t2diff", "t2diff-without-guess")
-STREAM = ("two_tower", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
+PACKED = tuple(f"{name}{where}" for where in ("", "-at-last-4") for name in BACKFILLED)
+STREAM = ("two_tower", "two_tower-at-every", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
 ABLATIONS = ("t2diff-at-last", "t2diff-without-end-to-end", "t2diff-without-mean-start", "t2diff-without-waits")
 
 SMALL_SHAPE = ModelSettings(dim=8, id_dim=2, category_dim=2, window=50, learning_rate=0.01)  # the paper's: ≤ 0.2 MB
@@ -109,6 +110,7 @@ def tasks(preset: Preset) -> list[Task]:
     out += [online("progressive", name, seed=seed) for name in STREAM for seed in STREAM_SEEDS]
     out += [online("progressive", name, seed=seed) for name in ABLATIONS for seed in ABLATION_SEEDS]
     out += [online("backfilled", name, seed=seed) for name in BACKFILLED for seed in ABLATION_SEEDS]
+    out += [online("packed", name, seed=seed) for name in PACKED for seed in STREAM_SEEDS]
     return list(dict.fromkeys(out))
 
 
@@ -151,7 +153,7 @@ def expected_s(task: Task, preset: Preset) -> float:
     if not task.trains:
         return preset.stream_s if task.streams else 10
     if task.streams:
-        return preset.stream_s * (5 if task.protocol == "backfilled" else 1)
+        return preset.stream_s * {"backfilled": 5, "packed": 2}.get(task.protocol, 1)
     return 1.2 * task.plan.seconds + 10
 
 

@@ -71,6 +71,15 @@ class Task:
         return "-without-".join([self.model, *self.settings.ablate])
 
     @property
+    def places(self) -> str:
+        """Where the model learns.
+
+        >>> Task("official", "t2diff", settings=ModelSettings(learn_at="last-k", learn_at_last=4)).places
+        'last-4'
+        """
+        return self.settings.learn_at.replace("-k", f"-{self.settings.learn_at_last}")
+
+    @property
     def row(self) -> str:
         """What a table's row stands for: the task but for its seed and its budget.
 
@@ -90,7 +99,7 @@ class Task:
         if self.settings.diffusion_steps != _SHAPE.diffusion_steps:
             parts.append(f"T{self.settings.diffusion_steps}")
         if self.settings.learn_at != _SHAPE.learn_at:
-            parts.append(self.settings.learn_at.replace("-k", f"-{self.settings.learn_at_last}"))
+            parts.append(self.places)
         return "-".join([*parts, *([self.study] if self.study else [])])
 
     @property
