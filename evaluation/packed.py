@@ -14,6 +14,7 @@ from evaluation.progressive import batch_of
 from trainer.data.batches import Batch
 
 PLACES = 1024  # of a step
+ALIKE = 16  # batches whose windows are sorted by length
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Packed:
 def packed(histories: dict[int, Sequence], window: int, seed: int) -> list[Packed]:
     """The windows of all users, in the order of a draw; a user's own one after the other, the oldest first.
 
-    Windows of the same number within their histories are together, so that a user's are not learned in one go.
+    Where a window stands is how far it is in its history, so that a user's are not learned in one go.
     """
     rng = np.random.default_rng(seed)
     placed: list[tuple[float, float, Packed]] = []
@@ -75,13 +76,34 @@ def packed(histories: dict[int, Sequence], window: int, seed: int) -> list[Packe
     return [one for _, _, one in sorted(placed, key=lambda entry: entry[:2])]
 
 
-def batches(windows: list[Packed], window: int, places: int = PLACES) -> Iterator[Batch]:
-    """The windows in their order, as many to a batch as make at least so many new places."""
-    start, together = 0, 0
+def batches(windows: list[Packed], window: int, places: int = PLACES, seed: int = 0) -> Iterator[Batch]:
+    """The windows, as many to a batch as make at least so many new places, none wider than its longest history.
+
+    Of every `ALIKE` batches' worth, which are in order, windows of one length are together and the batches drawn in
+    turn: among windows of all lengths most of a batch would be padding.
+    """
+    rng = np.random.default_rng(seed)
+    for together in _parts(windows, ALIKE * places):
+        parts = [*_parts(sorted(together, key=_width), places)]
+        for at in rng.permutation(len(parts)).tolist():
+            yield _batch(parts[at], window)
+
+
+def _parts(windows: list[Packed], places: int) -> Iterator[list[Packed]]:
+    start, count = 0, 0
     for at, one in enumerate(windows):
-        together += one.count
-        if together >= places or at == len(windows) - 1:
-            part = windows[start : at + 1]
-            counts = np.array([each.count for each in part], np.int64)
-            yield replace(batch_of([each.query for each in part], window), last=counts)
-            start, together = at + 1, 0
+        count += one.count
+        if count >= places or at == len(windows) - 1:
+            yield windows[start : at + 1]
+            start, count = at + 1, 0
+
+
+def _batch(part: list[Packed], window: int) -> Batch:
+    width = min(max(map(_width, part)), window)
+    counts = np.array([one.count for one in part], np.int64)
+    return replace(batch_of([one.query for one in part], width), last=counts)
+
+
+def _width(one: Packed) -> int:
+    """Places that a window needs: its behaviours, and one before the first where that is new."""
+    return max(len(one.query.history), one.count)

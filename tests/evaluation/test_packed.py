@@ -79,4 +79,14 @@ def test_a_step_has_as_many_windows_as_it_takes() -> None:
     query = Query(1, Sequence(np.array([1]), np.array([0])), 3, 2, np.empty(0, np.int64))
     windows = [Packed(query, count) for count in (3, 3, 1, 5, 2)]
     sizes = [batch.last.tolist() for batch in batches(windows, WINDOW, 5) if batch.last is not None]
-    assert sizes == [[3, 3], [1, 5], [2]]
+    assert sorted(sizes) == [[1, 2, 3], [3, 5]]
+
+
+def test_a_batch_is_no_wider_than_its_longest_history() -> None:
+    """So most of it is behaviours, though histories are of all lengths."""
+    did = histories([1, 2, 3, 25] * 40)
+    made = [*batches(packed(did, 32, 0), 32, places=64)]
+    widths = [batch.rows.shape[1] for batch in made]
+    assert min(widths) <= 3
+    assert max(widths) == 25
+    assert sum(batch.mask.sum() for batch in made) > 0.8 * sum(batch.mask.size for batch in made)
