@@ -66,6 +66,14 @@ def test_a_batch_without_packing_teaches_its_targets() -> None:
     assert batch_of([query], WINDOW).taught.tolist() == [6]
 
 
+def test_a_part_of_a_packed_batch_knows_its_new_places() -> None:
+    (batch,) = batches(packed(histories([2, 3, 4]), WINDOW, 0), WINDOW)
+    part = batch.only(batch.targets == 4)  # the last behaviour of the second user
+    assert part.last is not None
+    assert part.last.tolist() == [3]
+    assert part.taught.tolist() == [2, 3, 4]
+
+
 def test_a_users_windows_come_oldest_first_and_among_those_of_others() -> None:
     order = packed(histories([30] * 20), WINDOW, seed=0)
     own: dict[int, list[int]] = {}
