@@ -13,7 +13,7 @@ from evaluation.data import Query, Sequence
 from evaluation.progressive import batch_of
 from trainer.data.batches import Batch
 
-PLACES = 1024  # of a step
+PLACES = 256  # of a step
 ALIKE = 16  # batches whose windows are sorted by length
 
 
@@ -28,22 +28,16 @@ class Piece:
 def pieces(length: int, window: int) -> list[Piece]:
     """The windows of a history of so many behaviours, in which each of these is what follows a new place once.
 
-    The first window begins before the first behaviour, with a user of whom nothing is known. The others have half a
-    window of new places, so that each of these has at least half a window of behaviours before it.
+    The first window begins before the first behaviour, with a user of whom nothing is known. None has more than half a
+    window of new places, so that each of these has at least half a window of behaviours before it, or all there are.
 
-    >>> pieces(9, 4)
-    [Piece(end=3, count=4), Piece(end=5, count=2), Piece(end=7, count=2), Piece(end=8, count=1)]
+    >>> pieces(5, 4)
+    [Piece(end=1, count=2), Piece(end=3, count=2), Piece(end=4, count=1)]
     >>> pieces(1, 4), pieces(0, 4)
     ([Piece(end=0, count=1)], [])
     """
-    if not length:
-        return []
-    end = min(length, window) - 1
-    found = [Piece(end, end + 1)]
-    while end < length - 1:
-        before, end = end, min(end + max(window // 2, 1), length - 1)
-        found.append(Piece(end, end - before))
-    return found
+    new = max(window // 2, 1)
+    return [Piece(min(start + new, length) - 1, min(new, length - start)) for start in range(0, length, new)]
 
 
 @dataclass(frozen=True)

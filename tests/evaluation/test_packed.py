@@ -96,5 +96,5 @@ def test_a_batch_is_no_wider_than_its_longest_history() -> None:
     made = [*batches(packed(did, 32, 0), 32, places=64)]
     widths = [batch.rows.shape[1] for batch in made]
     assert min(widths) <= 3
-    assert max(widths) == 25
+    assert max(widths) == 24
     assert sum(batch.mask.size for batch in made) < len(did) * 32 / 2
