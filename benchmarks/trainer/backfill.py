@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         for _ in range(options.rounds):
             taken["one_by_one_s"].append(learn(model, source.catalogue, batches(single, settings)))
             taken["packed_s"].append(learn(model, source.catalogue, packed.batches(windows, settings.window)))
-        seconds = {way: round(median(each), 2) for way, each in taken.items()}
+        seconds = {way: round(median(each), 4) for way, each in taken.items()}
         figures[model] = seconds | {"ratio": round(seconds["one_by_one_s"] / seconds["packed_s"], 2)}
     shape = {
         "users": len(before),
