@@ -15,6 +15,7 @@ from evaluation.tables import difference, estimate, short, with_bounds
 from evaluation.tasks import BASELINES, Protocol, Study, Task
 
 CONTROL = "two_tower"
+BLIND = "t2diff-without-guess"
 PAPER_SHOWN = ("recall@2", "recall@20")
 SMALL, WIDE = grid.SMALL_SHAPE.dim, grid.WIDE_SHAPE.dim
 NAMES = {"recall@10": "HR@10"}
@@ -288,6 +289,7 @@ def _stream(archive: Archive, protocol: Protocol, names: tuple[str, ...], title:
             _seeds(seeds, "recall@20"),
             _backfill(seeds),
             _relative(ahead.get(name)),
+            _relative(_guess(seeds, runs.get(name.replace("t2diff", BLIND, 1), []))),
         )
         for name, seeds in runs.items()
         if seeds
@@ -296,7 +298,7 @@ def _stream(archive: Archive, protocol: Protocol, names: tuple[str, ...], title:
         protocol,
         title,
         intro,
-        ("model", "learns at", *map(_title, metrics), "seeds ±", "backfill s", "against two_tower"),
+        ("model", "learns at", *map(_title, metrics), "seeds ±", "backfill s", "against two_tower", "the guess adds"),
         rows,
         *_rest(runs),
         command=f"{protocol}-time/*",
@@ -313,6 +315,12 @@ def _control(task: Task, runs: Mapping[str, list[Result]]) -> list[Result]:
         seeds for seeds in runs.values() if seeds and seeds[0].task.model == CONTROL and _agree(seeds[0].task, task)
     ]
     return same[0] if same else []
+
+
+def _guess(whole: list[Result], blind: list[Result]) -> Interval | None:
+    """What T2Diff gains by its guess at the next behaviour, relative to the same without it."""
+    is_whole = whole[0].task.model == "t2diff" and not whole[0].task.settings.ablate
+    return difference(whole, blind, "recall@20") if is_whole and blind else None
 
 
 def _agree(one: Task, other: Task) -> bool:

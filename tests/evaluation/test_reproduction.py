@@ -85,7 +85,12 @@ def test_what_has_no_control_in_its_regime_is_compared_with_none(results: Path, 
     section = written(results, tmp_path / "docs")["The same stream after a packed backfill"]
     (row,) = [line for line in section.splitlines() if line.startswith("| t2diff-at-last-4 |")]
     assert "| last 4 | .5000 (" in row
-    assert row.endswith("| 42 |  |")
+    assert row.endswith("| 42 |  |  |")
+    blind = grid.make("packed", "t2diff-without-guess-at-last-4", "time", 0, grid.STREAM_SHAPE, PLAN)
+    write(results, result(blind, [1, 30, 30, 30], coverage=None))
+    section = written(results, tmp_path / "docs")["The same stream after a packed backfill"]
+    (row,) = [line for line in section.splitlines() if line.startswith("| t2diff-at-last-4 |")]
+    assert "|  | +100.0 % (" in row
 
 
 def test_studies_are_told_as_they_were_stored(results: Path, tmp_path: Path) -> None:
