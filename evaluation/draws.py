@@ -11,6 +11,7 @@ from contracts.features import Ints
 from contracts.runtime.clock import SECOND_MS
 from evaluation.data import Examples, Query, Sequence, encode
 from trainer.models import create
+from trainer.models.places import learned_places
 
 Draw = Callable[[np.random.Generator], Examples]
 
@@ -18,9 +19,13 @@ TARGETS_PER_USER = 10  # as many as the T2Diff authors draw
 
 
 def learns_everywhere(name: str, settings: ModelSettings) -> bool:
-    """Whether a model learns at more places of a window than that its target follows: it is asked once."""
+    """Whether a model learns at all places of a window, or at such as it draws: it is asked once."""
+    if settings.learn_at == "last-k":
+        return False
     user, mask = torch.zeros(1, settings.window, settings.dim), torch.ones(1, settings.window)
-    step = create(name, settings, 0).training_step(user, mask, mask, user[:, -1], torch.Generator())
+    step = create(name, settings, 0).training_step(
+        user, mask, mask, user[:, -1], torch.Generator(), learned_places(mask, settings)
+    )
     return step.places is not None and step.places.tolist() != [settings.window]
 
 

@@ -64,7 +64,8 @@ WIDE = ("t2diff", "sasrec")
 LONG = ("t2diff", "t2diff-without-guess", "sasrec")
 SHORT = ("mixed-attention", "two_tower", "diffurec")
 BACKFILLED = ("two_tower", "t2diff", "t2diff-without-guess")
-STREAM = ("two_tower", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
+PACKED = tuple(f"{name}{where}" for where in ("", "-at-last-4") for name in BACKFILLED)
+STREAM = ("two_tower", "two_tower-at-every", "t2diff", "t2diff-without-guess", "sasrec", "diffurec")
 ABLATIONS = ("t2diff-at-last", "t2diff-without-end-to-end", "t2diff-without-mean-start", "t2diff-without-waits")
 
 SMALL_SHAPE = ModelSettings(dim=8, id_dim=2, category_dim=2, window=50, learning_rate=0.01)  # the paper's: ≤ 0.2 MB
@@ -75,9 +76,9 @@ STREAM_SHAPE = ModelSettings(dim=64)
 
 # Settings that validation preferred to the shape's, by protocol and model.
 PREFERRED: dict[tuple[Protocol, str], dict[str, Any]] = {
-    ("official", "t2diff"): {"learn_at": "every"},
-    ("leave-one-out", "t2diff"): {"learn_at": "every"},
-    ("progressive", "t2diff"): {"learn_at": "every"},
+    (protocol, model): {"learn_at": "every"}
+    for protocol in ("official", "leave-one-out", "progressive")
+    for model in ("contrastvae", "gru4rec", "mamba4rec", "sasrec", "stosa", "t2diff")
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -109,19 +110,25 @@ def tasks(preset: Preset) -> list[Task]:
     out += [online("progressive", name, seed=seed) for name in STREAM for seed in STREAM_SEEDS]
     out += [online("progressive", name, seed=seed) for name in ABLATIONS for seed in ABLATION_SEEDS]
     out += [online("backfilled", name, seed=seed) for name in BACKFILLED for seed in ABLATION_SEEDS]
+    out += [online("packed", name, seed=seed) for name in PACKED for seed in STREAM_SEEDS]
     return list(dict.fromkeys(out))
 
 
 def make(protocol: Protocol, label: str, order: Order, seed: int, shape: ModelSettings, plan: Plan) -> Task:
-    """A task of the grid; a label may leave a part of T2Diff out, or let it learn at the target alone.
+    """A task of the grid; a label may leave a part of T2Diff out, or say where its model learns.
 
     >>> make("official", "t2diff-without-guess", "time", 0, SMALL_SHAPE, Plan()).settings.ablate
     ('guess',)
     >>> make("official", "t2diff-at-last", "time", 0, SMALL_SHAPE, Plan()).settings.learn_at
     'last'
+    >>> make("backfilled", "two_tower-at-last-4", "time", 0, SMALL_SHAPE, Plan()).settings.learn_at_last
+    4
     """
-    if label.endswith("-at-last"):
-        return _with(make(protocol, label.removesuffix("-at-last"), order, seed, shape, plan), learn_at="last")
+    label, _, where = label.partition("-at-")
+    if where:
+        kind, _, count = where.partition("-")
+        places = {"learn_at": "last-k", "learn_at_last": int(count)} if count else {"learn_at": kind}
+        return _with(make(protocol, label, order, seed, shape, plan), **places)
     model, *ablate = [label] if label in (*BASELINES, *REGISTRY) else label.split("-without-")
     if model in BASELINES:
         return Task(protocol, model, order)
@@ -146,7 +153,7 @@ def expected_s(task: Task, preset: Preset) -> float:
     if not task.trains:
         return preset.stream_s if task.streams else 10
     if task.streams:
-        return preset.stream_s * (5 if task.protocol == "backfilled" else 1)
+        return preset.stream_s * {"backfilled": 5, "packed": 2}.get(task.protocol, 1)
     return 1.2 * task.plan.seconds + 10
 
 

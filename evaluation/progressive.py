@@ -1,16 +1,24 @@
 """Test, then train: every positive of a stream is foreseen before anything learns from it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from contracts.config.settings import TrainerSettings
+from contracts.config.settings import ModelSettings, TrainerSettings
 from contracts.features import Ints
 from evaluation.data import ItemTable, Query, encode
-from evaluation.fit import trainer_catalogue
+from evaluation.fit import trainer_catalogue, training_clock
 from trainer.data.batches import Batch
 from trainer.learn.learner import Learner
+
+
+class Foreseen(NamedTuple):
+    """What came of a stream."""
+
+    ranks: Ints  # (Q,) of the queries' targets
+    backfill_s: float  # seconds of learning what was before, see `training_clock`
 
 
 def learn_online(
@@ -19,22 +27,22 @@ def learn_online(
     catalogue: ItemTable,
     queries: Sequence[Query],
     *,
-    before: Sequence[Query] = (),
+    before: Iterable[Batch] = (),
     seed: int,
     device: torch.device,
     report: Callable[[int], None] = lambda _: None,
-) -> Ints:
-    """Rank of each query's target, (Q,), as the online trainer foresees it before it learns from that query's batch.
+) -> Foreseen:
+    """Rank of each query's target, as the online trainer foresees it before it learns from that query's batch.
 
     Args:
         name: of the model.
         settings: its shape, learning rate, batch and softmax.
         catalogue: N items, all known from the start.
         queries: Q, in event order.
-        before: what is learned from first, untested.
+        before: batches that are learned from first, untested.
         seed: of weights and noise.
         device: where.
-        report: is told how many queries are done, those before among them, batch by batch.
+        report: is told how many views are learned from, those before among them, batch by batch.
 
     """
     followed = trainer_catalogue(catalogue)
@@ -42,15 +50,25 @@ def learn_online(
     learner.follow(followed)
     model = settings.model
     ranks, done = [np.empty(0, np.int64)], 0
-    for part, tests in ((before, False), (queries, True)):
-        for start in range(0, len(part), model.batch_size):
-            batch = batch_of(part[start : start + model.batch_size], model.window)
-            if tests:
-                ranks.append(learner.evaluate(batch).ranks)
-            learner.learn(batch)
-            done += len(batch)
-            report(done)
-    return np.concatenate(ranks)
+    clock = training_clock(device)
+    begun = clock()
+    for batch in before:
+        learner.learn(batch)
+        done += len(batch) if batch.last is None else int(batch.last.sum())
+        report(done)
+    spent = clock() - begun
+    for batch in batches(queries, model):
+        ranks.append(learner.evaluate(batch).ranks)
+        learner.learn(batch)
+        done += len(batch)
+        report(done)
+    return Foreseen(np.concatenate(ranks), spent)
+
+
+def batches(queries: Sequence[Query], model: ModelSettings) -> Iterator[Batch]:
+    """Queries in their order, a batch at a time."""
+    for start in range(0, len(queries), model.batch_size):
+        yield batch_of(queries[start : start + model.batch_size], model.window)
 
 
 def batch_of(queries: Sequence[Query], window: int) -> Batch:

@@ -12,7 +12,7 @@ import torch
 
 from contracts.config.settings import TrainerSettings
 from contracts.features import Floats, Ints
-from evaluation import costs, kuairand, movielens
+from evaluation import costs, kuairand, movielens, packed
 from evaluation.baselines.base import Fitted as FittedBaseline
 from evaluation.data import DataError, ItemTable, Query, Sequence
 from evaluation.draws import Draw, drawing, shuffled
@@ -20,10 +20,11 @@ from evaluation.fit import fit, ranks, trainer_catalogue, training_clock
 from evaluation.metrics import coverage
 from evaluation.movielens import Order
 from evaluation.named import baseline
-from evaluation.progressive import learn_online
+from evaluation.progressive import batches, learn_online
 from evaluation.results import COVERED, Result
 from evaluation.studies import study
 from evaluation.tasks import Task, TaskError, check
+from trainer.data.batches import Batch
 from trainer.learn.model import Model
 
 TESTED_DAYS = 7  # the last ones of a stream
@@ -150,11 +151,11 @@ def _online(task: Task, source: kuairand.Stream, device: torch.device, report: R
     """Every effective view of the log is foreseen and then learned from; those of the last days count."""
     midnights = source.midnights_ms()
     queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
-    before = kuairand.earlier(source) if task.protocol == "backfilled" else []
-    steps = len(before) + len(queries)
+    before, count = _before(task, source)
+    steps = count + len(queries)
     clock = training_clock(device)
     begun = clock()
-    target_ranks = learn_online(
+    foreseen = learn_online(
         task.model, TrainerSettings(model=task.settings), source.catalogue, queries, before=before, seed=task.seed,
         device=device, report=lambda done: report(Step(done / steps, f"{done:,} of {steps:,} views")),
     )  # fmt: skip
@@ -166,7 +167,7 @@ def _online(task: Task, source: kuairand.Stream, device: torch.device, report: R
     model.to(device)
     return Result(
         task=task,
-        ranks=target_ranks[tested],
+        ranks=foreseen.ranks[tested],
         user_ids=_users(test),
         items=source.catalogue.item_ids.size,
         coverage=None,
@@ -178,7 +179,20 @@ def _online(task: Task, source: kuairand.Stream, device: torch.device, report: R
         device=costs.device_name(device),
         threads=torch.get_num_threads(),
         versions=costs.versions(),
+        study={"backfill_s": [round(foreseen.backfill_s, 4)]} if count else {},
     )
+
+
+def _before(task: Task, source: kuairand.Stream) -> tuple[Iterable[Batch], int]:
+    """What a stream's model learns from first, and of how many views it is."""
+    if task.protocol == "backfilled":
+        queries = kuairand.earlier(source)
+        return batches(queries, task.settings), len(queries)
+    if task.protocol == "packed":
+        histories = {user_id: before.positives for user_id, before in source.before.items()}
+        windows = packed.packed(histories, task.settings.window, task.seed)
+        return packed.batches(windows, task.settings.window), sum(len(did) for did in histories.values())
+    return (), 0
 
 
 def _daily(task: Task, source: kuairand.Stream, report: Report) -> Result:

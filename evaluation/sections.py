@@ -12,8 +12,10 @@ from evaluation.movielens import Order
 from evaluation.named import POPULAR_DAYS
 from evaluation.results import Result
 from evaluation.tables import difference, estimate, short, with_bounds
-from evaluation.tasks import BASELINES, Protocol, Study
+from evaluation.tasks import BASELINES, Protocol, Study, Task
 
+CONTROL = "two_tower"
+BLIND = "t2diff-without-guess"
 PAPER_SHOWN = ("recall@2", "recall@20")
 SMALL, WIDE = grid.SMALL_SHAPE.dim, grid.WIDE_SHAPE.dim
 NAMES = {"recall@10": "HR@10"}
@@ -52,6 +54,7 @@ def sections(archive: Archive) -> list[Section]:
         leave_one_out(archive),
         progressive(archive),
         backfilled(archive),
+        packed(archive),
     ]
 
 
@@ -239,7 +242,8 @@ def progressive(archive: Archive) -> Section:
         "Every effective view is foreseen with all that came before it (what users did before the log, too), and then "
         "learned from; those of 2022-05-02 to 05-08 count. What a user had been shown does not compete. Baselines "
         f"count anew at each midnight, popularity over the last {POPULAR_DAYS} days. The last column is the relative "
-        "difference of R@20 to the regular two-tower, paired by user.",
+        "difference of R@20 to the two-tower that learns at the same places, paired by user; that of baselines and of "
+        "two-towers is to the two-tower that learns at the last place.",
     )
 
 
@@ -255,17 +259,38 @@ def backfilled(archive: Archive) -> Section:
     )
 
 
+def packed(archive: Archive) -> Section:
+    """The stream, after a backfill of packed histories."""
+    return _stream(
+        archive,
+        "packed",
+        grid.PACKED,
+        "The same stream after a packed backfill",
+        "As above, but what users did before the log is learned from a few windows a user, each behaviour a target "
+        "once (`evaluation/packed.py`), whatever the places that the model learns at in the stream. Seconds are those "
+        "of the backfill alone.",
+    )
+
+
 def _stream(archive: Archive, protocol: Protocol, names: tuple[str, ...], title: str, intro: str) -> Section:
     runs = {name: archive.seeds(protocol, name, "time", grid.STREAM_SHAPE) for name in names}
     metrics = ("recall@20", "recall@100", "ndcg@10")
-    control = runs["two_tower"]
-    ahead = {
-        name: difference(seeds, control, "recall@20")
+    controls = {
+        name: control
         for name, seeds in runs.items()
-        if seeds and control and name != "two_tower"
+        if seeds and name != CONTROL and (control := _control(seeds[0].task, runs))
     }
+    ahead = {name: difference(runs[name], control, "recall@20") for name, control in controls.items()}
     rows = [
-        (name, *_estimates(seeds, metrics), _seeds(seeds, "recall@20"), _relative(ahead.get(name)))
+        (
+            name,
+            _places(seeds[0].task),
+            *_estimates(seeds, metrics),
+            _seeds(seeds, "recall@20"),
+            _backfill(seeds),
+            _relative(ahead.get(name)),
+            _relative(_guess(seeds, runs.get(name.replace("t2diff", BLIND, 1), []))),
+        )
         for name, seeds in runs.items()
         if seeds
     ]
@@ -273,14 +298,48 @@ def _stream(archive: Archive, protocol: Protocol, names: tuple[str, ...], title:
         protocol,
         title,
         intro,
-        ("model", *map(_title, metrics), "seeds ±", "against two_tower"),
+        ("model", "learns at", *map(_title, metrics), "seeds ±", "backfill s", "against two_tower", "the guess adds"),
         rows,
         *_rest(runs),
         command=f"{protocol}-time/*",
-        draw=(lambda path: pictures.differences(ahead, "R@20 against the regular two-tower, %", path))
-        if ahead
-        else None,
+        draw=(lambda path: pictures.differences(ahead, "R@20 against the two-tower, %", path)) if ahead else None,
     )
+
+
+def _control(task: Task, runs: Mapping[str, list[Result]]) -> list[Result]:
+    """The two-tower that learns at the same places; of those that do not, and of two-towers, the one at the last."""
+    last = runs[CONTROL]
+    if not task.trains or task.model == CONTROL:
+        return last
+    same = [
+        seeds for seeds in runs.values() if seeds and seeds[0].task.model == CONTROL and _agree(seeds[0].task, task)
+    ]
+    return same[0] if same else []
+
+
+def _guess(whole: list[Result], blind: list[Result]) -> Interval | None:
+    """What T2Diff gains by its guess at the next behaviour, relative to the same without it."""
+    is_whole = whole[0].task.model == "t2diff" and not whole[0].task.settings.ablate
+    return difference(whole, blind, "recall@20") if is_whole and blind else None
+
+
+def _agree(one: Task, other: Task) -> bool:
+    return _places(one) == _places(other)
+
+
+def _places(task: Task) -> str:
+    """Where a model learns, as a table says it.
+
+    >>> four = grid.make("packed", "t2diff-at-last-4", "time", 0, ModelSettings(), Plan())
+    >>> _places(four), _places(Task("official", "ease"))
+    ('last 4', '')
+    """
+    return task.places.replace("-", " ") if task.trains else ""
+
+
+def _backfill(seeds: list[Result]) -> str:
+    taken = [r.study["backfill_s"][0] for r in seeds if "backfill_s" in r.study]
+    return f"{sum(taken) / len(taken):.0f}" if taken else ""
 
 
 def _title(metric: str) -> str:

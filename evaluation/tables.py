@@ -9,6 +9,7 @@ JUDGED_BY: dict[Protocol, tuple[str, ...]] = {
     "official": ("recall@2", "recall@20", "mrr@2", "mrr@20"),
     "leave-one-out": ("recall@10", "ndcg@10", "recall@20", "mrr@20"),
     "backfilled": ("recall@20", "recall@100", "ndcg@10", "mrr@20"),
+    "packed": ("recall@20", "recall@100", "ndcg@10", "mrr@20"),
     "progressive": ("recall@20", "recall@100", "ndcg@10", "mrr@20"),
 }
 

@@ -8,15 +8,16 @@ from typing import Any, Literal, get_args
 import torch
 from pydantic import ValidationError
 
-from contracts.config.settings import ModelSettings
+from contracts.config.settings import ONE_VECTOR, ModelSettings
 from evaluation.fit import Plan
 from evaluation.movielens import Order
 from trainer.models import REGISTRY
 
-Protocol = Literal["official", "leave-one-out", "progressive", "backfilled"]
+Protocol = Literal["official", "leave-one-out", "progressive", "backfilled", "packed"]
 Study = Literal["cosine", "sampling"]
 
-STREAMS: tuple[Protocol, ...] = ("progressive", "backfilled")  # "backfilled": learned from what was before it, first
+# "backfilled": first learned from what was before the stream, an example a view; "packed": the same in packed windows.
+STREAMS: tuple[Protocol, ...] = ("progressive", "backfilled", "packed")
 BASELINES = ("popularity", "markov", "markov-window", "ease", "markov+ease")
 STUDIES: dict[Study, tuple[str, ...]] = {"cosine": ("t2diff-paper",), "sampling": ("t2diff-paper", "t2diff")}
 
@@ -70,6 +71,15 @@ class Task:
         return "-without-".join([self.model, *self.settings.ablate])
 
     @property
+    def places(self) -> str:
+        """Where the model learns.
+
+        >>> Task("official", "t2diff", settings=ModelSettings(learn_at="last-k", learn_at_last=4)).places
+        'last-4'
+        """
+        return self.settings.learn_at.replace("-k", f"-{self.settings.learn_at_last}")
+
+    @property
     def row(self) -> str:
         """What a table's row stands for: the task but for its seed and its budget.
 
@@ -77,6 +87,8 @@ class Task:
 
         >>> Task("leave-one-out", "t2diff", settings=ModelSettings(diffusion_steps=10, learn_at="every")).row
         'leave-one-out-time/t2diff-d64-T10-every'
+        >>> Task("backfilled", "two_tower", settings=ModelSettings(learn_at="last-k", learn_at_last=4)).row
+        'backfilled-time/two_tower-d64-last-4'
         """
         folder = f"{self.protocol}-{self.order}"
         if not self.trains:
@@ -87,7 +99,7 @@ class Task:
         if self.settings.diffusion_steps != _SHAPE.diffusion_steps:
             parts.append(f"T{self.settings.diffusion_steps}")
         if self.settings.learn_at != _SHAPE.learn_at:
-            parts.append(self.settings.learn_at)
+            parts.append(self.places)
         return "-".join([*parts, *([self.study] if self.study else [])])
 
     @property
@@ -112,10 +124,16 @@ def check(task: Task) -> None:
         raise TaskError(f"There is no model '{task.model}'; there are {', '.join(names)}.")
     if task.streams and task.order != "time":
         raise TaskError(f"The {task.protocol} protocol follows a stream in time; it has no file order.")
-    if task.protocol == "backfilled" and not task.trains:
-        raise TaskError("Baselines count what was before the stream anyway: for them, backfilled is progressive.")
+    if task.protocol in ("backfilled", "packed") and not task.trains:
+        raise TaskError(f"Baselines count what was before the stream anyway: for them, {task.protocol} is progressive.")
+    if task.protocol == "packed" and task.model in ONE_VECTOR:
+        raise TaskError(f"{task.model} makes one vector of a window, so histories cannot be packed for it.")
     if task.settings.ablate and task.model != "t2diff":
         raise TaskError(f"Parts can be left out of t2diff alone, not of {task.model}.")
+    if task.model in ONE_VECTOR and task.settings.learn_at != "last":
+        raise TaskError(
+            f"{task.model} makes one vector of a window, so --learn-at {task.settings.learn_at} does not go with it."
+        )
     if task.study and "guess" in task.settings.ablate:
         raise TaskError(f"The {task.study} study is of the guess; without it there is none.")
     if task.study and (task.streams or task.model not in STUDIES[task.study]):

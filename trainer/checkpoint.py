@@ -24,7 +24,7 @@ from contracts.runtime.durable import LockedError, lock_file, place_directory, w
 from trainer.distributed.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
-FORMAT = 5
+FORMAT = 6
 KEPT = 2
 _ARRAY, _BYTES = "__array__", "__bytes__"  # tags of what `torch.load` would not take as plain
 

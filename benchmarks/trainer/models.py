@@ -58,7 +58,7 @@ def encoder() -> dict[str, Once]:
         def once() -> None:
             model.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                trained = model.training_step(x, mask, lag, target, generator)
+                trained = model.training_step(x, mask, lag, target, generator, mask > 0)
             torch.autograd.backward(trained.user.float().square().mean() + trained.extra_loss.float())
 
         return once

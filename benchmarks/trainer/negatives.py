@@ -52,7 +52,7 @@ def recalls(folder: Path, model: str, negatives: Sequence[int], seeds: Sequence[
             begun = time.process_time()
             chosen = TrainerSettings.model_validate(settings)
             with mock.patch.object(learning, "draw", way):
-                ranks = learn_online(model, chosen, source.catalogue, queries, seed=seed, device=CPU)
+                ranks = learn_online(model, chosen, source.catalogue, queries, seed=seed, device=CPU).ranks
             at_cutoffs = {f"recall@{k}": round(float((ranks <= k).mean()), 5) for k in CUTOFFS}
             about = {"way": name, "negatives": settings.get("negatives"), "seed": seed, "examples": len(ranks)}
             out.append(about | at_cutoffs | {"cpu_s": round(time.process_time() - begun, 1)})

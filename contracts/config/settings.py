@@ -98,6 +98,7 @@ class StreamSettings(Section):
 
 DiffusionSchedule = Literal["exponential", "linear", "log"]
 Part = Literal["guess", "end-to-end", "mean-start", "waits"]  # of T2Diff, which an ablation leaves out
+LearnAt = Literal["last", "last-k", "every"]
 
 
 class ModelSettings(Section):
@@ -115,18 +116,34 @@ class ModelSettings(Section):
     page_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the softmax within the page; 0: pages teach nothing
     diffusion_steps: Positive = 50  # T
     diffusion_schedule: DiffusionSchedule = "exponential"  # of β, over the steps
-    learn_at: Literal["last", "every"] = "last"  # T2Diff: from the target alone, or from every behaviour of the window
+    learn_at: LearnAt = "last"  # what follows a window, the last k behaviours too, or every one of it
+    learn_at_last: Positive | None = None  # k of `last-k`
     ablate: tuple[Part, ...] = Field(default=(), validation_alias=AliasChoices("without", "ablate"))  # parts of T2Diff
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings files, results and checkpoints call `ablate` `without`."""
+        """Files call `ablate` `without`, as they have had it, and name `learn_at_last` where it is used alone."""
         values: dict[str, Any] = dump_fields(self)
+        if values.get("learn_at_last", self) is None:
+            del values["learn_at_last"]
         if "ablate" in values:
             values["without"] = values.pop("ablate")
         return values
 
+    @model_validator(mode="after")
+    def _last_k_is_sound(self) -> "ModelSettings":
+        if self.learn_at == "last-k":
+            if self.learn_at_last is None:
+                raise ValueError("learn_at is last-k, which needs learn_at_last, the number of places")
+            if self.learn_at_last > self.window:
+                raise ValueError(f"learn_at_last is {self.learn_at_last}, beyond the window, which is {self.window}")
+        elif self.learn_at_last is not None:
+            raise ValueError(f"learn_at_last is {self.learn_at_last}, which learn_at: {self.learn_at} does not use")
+        return self
 
+
+# They make one vector of a window, or hide places of it as they please, so `learn_at` can only be `last`.
+ONE_VECTOR: tuple[ModelName, ...] = ("bert4rec", "diffurec", "mixed-attention", "t2diff-paper", "t2diff-without-drifts")
 NOT_BY_EXAMPLE: tuple[ModelName, ...] = ("contrastvae",)  # their losses are no means over examples
 LearnFrom = Literal["own", "pooled", "diverted", "weighted"]
 
@@ -248,6 +265,18 @@ class TrainerSettings(Section):
             for before, earlier in regimes[:place]:
                 if regime == earlier:
                     raise ValueError(f"regimes.variants.{name}: it is the same as {before}")
+        return self
+
+    @model_validator(mode="after")
+    def _models_learn_where_they_are_told(self) -> "TrainerSettings":
+        for name, regime in self.by_regime().items():
+            where = "model" if name == DEFAULT else f"regimes.variants.{name}.model"
+            for model in self.models:
+                if model in ONE_VECTOR and regime.model.learn_at != "last":
+                    raise ValueError(
+                        f"{where}.learn_at: {regime.model.learn_at} does not go with {model}, which makes one vector "
+                        "of a window"
+                    )
         return self
 
     @model_validator(mode="after")

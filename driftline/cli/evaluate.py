@@ -34,6 +34,7 @@ class Protocol(StrEnum):
     leave_one_out = "leave-one-out"
     progressive = "progressive"
     backfilled = "backfilled"
+    packed = "packed"
 
 
 class Order(StrEnum):
@@ -47,6 +48,7 @@ class LearnAt(StrEnum):
     """Places that a model learns from."""
 
     last = "last"
+    last_k = "last-k"
     every = "every"
 
 
@@ -62,9 +64,7 @@ class Device(StrEnum):
 class Options:
     """What `driftline evaluate` was asked for."""
 
-    data: Annotated[
-        Path, typer.Option(help="MovieLens-1M folder; with --protocol progressive or backfilled: KuaiRand-Pure.")
-    ]
+    data: Annotated[Path, typer.Option(help="MovieLens-1M folder; with the protocols of a stream: KuaiRand-Pure.")]
     model: Annotated[
         list[str],
         typer.Option(
@@ -76,7 +76,8 @@ class Options:
         typer.Option(
             help="leave-one-out: each user's last behaviour, what was rated before masked. official: the T2Diff "
             "authors' 1,208 test users. progressive: KuaiRand-Pure as a stream, each effective view foreseen before it "
-            "is learned; the last 7 days count. backfilled: that, after learning from what users did before the log."
+            "is learned; the last 7 days count. backfilled: that, after learning from what users did before the log, "
+            "an example a view. packed: the same, each history packed into few windows."
         ),
     ] = Protocol.leave_one_out
     order: Annotated[
@@ -101,8 +102,14 @@ class Options:
     learning_rate: Annotated[float, typer.Option(help="Height of the learning rate's schedule.")] = 3e-3
     dropout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of activations dropped in training.")] = 0.0
     learn_at: Annotated[
-        LearnAt, typer.Option(help="Where t2diff learns: at the target, or at every behaviour of a window.")
+        LearnAt,
+        typer.Option(
+            help="Where networks learn: at the target, at the last --learn-at-last places of a window, or at every one."
+        ),
     ] = LearnAt.last
+    learn_at_last: Annotated[
+        int | None, typer.Option(min=1, help="With --learn-at last-k: the number of places, k.")
+    ] = None
     without: Annotated[
         list[str] | None,
         typer.Option(help="A part to leave out of t2diff: guess, end-to-end, mean-start or waits; repeatable."),
@@ -180,7 +187,17 @@ def shape_of(options: Options) -> "ModelSettings":
     """
     from contracts.config.settings import ModelSettings
 
-    shared = ("dim", "id_dim", "category_dim", "window", "depth", "learning_rate", "dropout", "batch_size")
+    shared = (
+        "dim",
+        "id_dim",
+        "category_dim",
+        "window",
+        "depth",
+        "learning_rate",
+        "dropout",
+        "batch_size",
+        "learn_at_last",
+    )
     given = {name: getattr(options, name) for name in shared}
     try:
         return ModelSettings.model_validate(
@@ -188,8 +205,9 @@ def shape_of(options: Options) -> "ModelSettings":
         )
     except ValidationError as error:
         first = error.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{option}: {first['msg'][0].lower()}{first['msg'][1:]}.") from error
+        option = str((*first["loc"], "learn_at")[0]).replace("_", "-")  # settings that do not go together have no place
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"--{option}: {message[0].lower()}{message[1:]}.") from error
 
 
 def folders_of(options: Options) -> "Folders":
@@ -206,7 +224,7 @@ def folders_of(options: Options) -> "Folders":
         raise UsageError("--protocol official needs --official, the folder of the authors' test instances.")
     if not is_official and options.official is not None:
         raise UsageError(f"--official goes with --protocol official, not with {options.protocol.value}.")
-    if options.protocol in {Protocol.progressive, Protocol.backfilled}:
+    if options.protocol in {Protocol.progressive, Protocol.backfilled, Protocol.packed}:
         return Folders(kuairand=options.data)
     return Folders(options.data, options.official)
 

@@ -56,5 +56,11 @@ def test_an_epoch_has_the_same_windows_in_another_order() -> None:
 
 @pytest.mark.parametrize("name", ["sasrec", "two_tower", "t2diff"])
 def test_a_model_is_asked_where_it_learns(name: str) -> None:
-    assert learns_everywhere(name, SHAPE) is (name == "sasrec")
-    assert learns_everywhere(name, SHAPE.model_copy(update={"learn_at": "every"})) is (name != "two_tower")
+    assert not learns_everywhere(name, SHAPE)
+    assert not learns_everywhere(name, SHAPE.model_copy(update={"learn_at": "last-k", "learn_at_last": 4}))
+    assert learns_everywhere(name, SHAPE.model_copy(update={"learn_at": "every"}))
+
+
+def test_a_model_that_hides_what_it_learns_reads_whole_sequences() -> None:
+    assert learns_everywhere("bert4rec", SHAPE.model_copy(update={"window": 50}))
+    assert not learns_everywhere("t2diff-paper", SHAPE)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.config.settings import ModelSettings
+from contracts.config.settings import ONE_VECTOR, ModelSettings
 from evaluation import fit as fit_module
 from evaluation.data import Examples, ItemTable, Query, Sequence, encode
 from evaluation.fit import DivergedError, Fitted, Plan, fit, ranks, validate
@@ -34,7 +34,8 @@ def draw(rng: np.random.Generator) -> Examples:
 
 
 def trained(name: str = "t2diff", plan: Plan = PLAN, seed: int = 0) -> Fitted:
-    return fit(name, SETTINGS, CATALOGUE, draw, QUERIES, plan, seed=seed, device=CPU)
+    settings = SETTINGS.model_copy(update={"learn_at": "last"}) if name in ONE_VECTOR else SETTINGS
+    return fit(name, settings, CATALOGUE, draw, QUERIES, plan, seed=seed, device=CPU)
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))

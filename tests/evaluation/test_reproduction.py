@@ -29,7 +29,9 @@ def results(tmp_path: Path) -> Path:
     )
     ours = replace(grid.make("official", "t2diff", "file", 0, grid.SMALL_SHAPE, PLAN), study="sampling")
     write(folder, result(ours, [1], study=SAMPLED))
-    write(folder, result(STREAM, [1, 30, 30, 1], coverage=None))
+    write(folder, result(STREAM, [1, 30, 30, 30], coverage=None))
+    everywhere = grid.make("progressive", "two_tower-at-every", "time", 0, grid.STREAM_SHAPE, PLAN)
+    write(folder, result(everywhere, [1, 30, 30, 1], coverage=None))
     blind = grid.make("progressive", "t2diff-without-guess", "time", 0, grid.STREAM_SHAPE, PLAN)
     write(folder, result(blind, [1, 1, 30, 1], coverage=None))
     return folder
@@ -66,11 +68,29 @@ def test_what_was_not_run_has_neither_row_nor_picture(results: Path, tmp_path: P
     ]
 
 
-def test_the_stream_is_measured_against_the_control(results: Path, tmp_path: Path) -> None:
+def test_the_stream_is_measured_against_the_control_in_the_same_regime(results: Path, tmp_path: Path) -> None:
     section = written(results, tmp_path / "docs")["KuaiRand-Pure as a stream"]
     (row,) = [line for line in section.splitlines() if line.startswith("| t2diff-without-guess |")]
-    assert "| .7500 (" in row
+    assert "| every | .7500 (" in row
     assert "+50.0 % (+0.0 to " in row
+    (control,) = [line for line in section.splitlines() if line.startswith("| two_tower-at-every |")]
+    assert "| every | .5000 (" in control
+    assert "+100.0 % (" in control  # of the one that learns at the last place alone
+
+
+def test_what_has_no_control_in_its_regime_is_compared_with_none(results: Path, tmp_path: Path) -> None:
+    four = grid.make("packed", "t2diff-at-last-4", "time", 0, grid.STREAM_SHAPE, PLAN)
+    write(results, result(four, [1, 30, 30, 1], coverage=None, study={"backfill_s": [41.6]}))
+    write(results, result(Task("packed", "two_tower", settings=grid.STREAM_SHAPE), [1, 1, 30, 1], coverage=None))
+    section = written(results, tmp_path / "docs")["The same stream after a packed backfill"]
+    (row,) = [line for line in section.splitlines() if line.startswith("| t2diff-at-last-4 |")]
+    assert "| last 4 | .5000 (" in row
+    assert row.endswith("| 42 |  |  |")
+    blind = grid.make("packed", "t2diff-without-guess-at-last-4", "time", 0, grid.STREAM_SHAPE, PLAN)
+    write(results, result(blind, [1, 30, 30, 30], coverage=None))
+    section = written(results, tmp_path / "docs")["The same stream after a packed backfill"]
+    (row,) = [line for line in section.splitlines() if line.startswith("| t2diff-at-last-4 |")]
+    assert "|  | +100.0 % (" in row
 
 
 def test_studies_are_told_as_they_were_stored(results: Path, tmp_path: Path) -> None:

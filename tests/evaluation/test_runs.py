@@ -51,10 +51,13 @@ def test_a_run_answers_every_test_query_and_says_what_it_cost(
         assert 1 <= found.best_epoch <= found.epochs == toys.PLAN.epochs == len(found.history)
 
 
-def test_a_backfilled_model_has_learned_before_the_first_query(folders: Folders) -> None:
-    fresh, backfilled = (done(protocol, "two_tower", folders) for protocol in ("progressive", "backfilled"))
+@pytest.mark.parametrize("protocol", ["backfilled", "packed"])
+def test_a_backfilled_model_has_learned_before_the_first_query(protocol: Protocol, folders: Folders) -> None:
+    fresh, backfilled = (done(each, "two_tower", folders) for each in ("progressive", protocol))
     assert backfilled.user_ids.tolist() == fresh.user_ids.tolist()
     assert not np.array_equal(backfilled.ranks, fresh.ranks)
+    assert not fresh.study
+    assert backfilled.study["backfill_s"][0] > 0
 
 
 def test_a_chain_knows_the_way_round_the_circle(folders: Folders) -> None:

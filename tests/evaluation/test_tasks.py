@@ -9,6 +9,7 @@ from evaluation.grid import PRESETS, tasks
 from evaluation.tasks import Task, TaskError, check, from_json, to_json
 
 BLIND = ModelSettings(ablate=("guess",))
+EVERY = ModelSettings(learn_at="every")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,9 @@ def test_what_is_not_usual_in_the_diffusion_is_in_the_name() -> None:
     [
         (Task("official", "t2dif"), r"There is no model 't2dif'; there are popularity, .*, two_tower\."),
         (Task("backfilled", "ease"), r"Baselines count what was before .*"),
+        (Task("packed", "ease"), r"Baselines count what was before .* packed is progressive\."),
+        (Task("packed", "t2diff-paper"), r"t2diff-paper makes one vector of a window, .* packed for it\."),
+        (Task("official", "diffurec", settings=EVERY), r"diffurec makes one vector .* --learn-at every .*"),
         (Task("progressive", "ease", "file"), r"The progressive protocol follows a stream .* no file order\."),
         (Task("official", "sasrec", study="cosine"), r"The cosine study is of t2diff-paper, .*"),
         (Task("progressive", "t2diff", study="sampling"), r"The sampling study is of .*"),

@@ -25,9 +25,23 @@ class Batch:
     arms: tuple[str, ...]  # the arm that showed the item; "" outside any experiment
     passed: Ints  # (B, m) rows of what stood on the same page and had not been watched, -1 where there is no more
     weights: Floats | None = None  # (B,) that the losses of each are multiplied by; None: 1
+    # (B,) at how many of a window's last places each is learned from; None: where `trainer.model.learn_at` says
+    last: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.arms)
+
+    @property
+    def taught(self) -> Ints:
+        """Rows of the items that these examples are to teach for the first time: targets, with `last` other places too.
+
+        Without `last` each behaviour of a window had an example of its own, wherever else it is learned from.
+        """
+        if self.last is None:
+            return self.targets
+        follow = np.concatenate((self.rows[:, 1:], self.targets[:, np.newaxis]), 1)
+        new = np.arange(follow.shape[1], 0, -1) <= self.last[:, np.newaxis]
+        return follow[new & (follow >= 0)]
 
     def only(self, keep: npt.NDArray[np.bool_]) -> "Batch":
         """The examples where `keep` (B,) is true, in the same order."""
@@ -43,6 +57,7 @@ class Batch:
             tuple(self.arms[i] for i in places),
             self.passed[places],
             None if self.weights is None else self.weights[places],
+            None if self.last is None else self.last[places],
         )
 
 

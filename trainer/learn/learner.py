@@ -123,8 +123,9 @@ class Learner:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss, weight = self._derive(self._ranks.part(batch), self._drawn(batch))
+        self._pace(batch)
         if not again:
-            self.model.items.count(self._tensor(batch.targets))
+            self.model.items.count(self._tensor(batch.taught))
         loss = self._ranks.average(self._dense, self._sparse, self._running, loss, weight)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
@@ -135,6 +136,17 @@ class Learner:
         if self.served is not self.model and self._steps % AVERAGED_EVERY == 0:
             self._follow_weights()
         return True
+
+    def _pace(self, batch: Batch) -> None:
+        """Set the learning rate of a step: that of the settings, of a batch whose windows say where they are new more.
+
+        A step takes the place of as many as there would be of single examples, and goes as far as the root of their
+        number (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, NeurIPS 2022).
+        """
+        steps = 1.0 if batch.last is None else float(batch.last.sum()) / self.settings.batch_size
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate * steps**0.5
 
     def _follow_weights(self) -> None:
         """Move the published weights towards the present ones; in the first steps further, for these know little."""
@@ -185,7 +197,7 @@ class Learner:
     def _drawn(self, batch: Batch) -> Negatives | None:
         if not self._sampled:
             return None
-        targets = torch.from_numpy(batch.targets)
+        targets = torch.from_numpy(batch.taught)
         size = len(self.model.items.ids)
         drawn = draw(targets, self._frequency, size, self._negatives, self._generator)
         self._frequency.add(targets)
@@ -200,8 +212,9 @@ class Learner:
         with self._dropout(generator):
             passed = self._tensor(part.passed) if self.model.page_weight else None
             weight = None if part.weights is None else self._tensor(part.weights)
+            last = None if part.last is None else self._tensor(part.last)
             loss, places = self.model.loss(
-                self._inputs(part), self._tensor(part.targets), generator, drawn, passed, weight
+                self._inputs(part), self._tensor(part.targets), generator, drawn, passed, weight, last
             )
         torch.autograd.backward(loss)
         return loss, places

@@ -16,6 +16,7 @@ from trainer.learn.page_softmax import page_loss
 from trainer.learn.sampled_softmax import Negatives, sampled_loss
 from trainer.models import create
 from trainer.models.base import Inputs, TrainingStep
+from trainer.models.places import last_places, learned_places
 
 
 class Loss(NamedTuple):
@@ -32,12 +33,13 @@ class Model(nn.Module):
         """Make the model on the CPU; `admit_after` is the item tower's.
 
         Raises:
-            ValueError: there is no model of that name.
+            ValueError: there is no model of that name, or it cannot learn where the settings say.
 
         """
         super().__init__()
         self.precision = torch.float32  # of the softmax's matrix products
         self.page_weight = settings.page_loss
+        self._settings = settings
         self.encoder = create(name, settings, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -59,6 +61,7 @@ class Model(nn.Module):
         negatives: Negatives | None = None,
         passed: Tensor | None = None,
         weight: Tensor | None = None,
+        last: Tensor | None = None,
     ) -> Loss:
         """Softmax at every place that the encoder learns from, plus its extra loss, plus the loss within the page.
 
@@ -72,6 +75,8 @@ class Model(nn.Module):
                 nothing is learned from the page.
             weight: (B,) that all losses of an example are multiplied by, of a model whose extra loss is the mean of
                 `TrainingStep.extra_of_each`; None: 1.
+            last: (B,) at how many of its last places each window is learned from, at least 1, whatever there is; None:
+                where `trainer.model.learn_at` says.
 
         """
         if negatives is None:
@@ -79,8 +84,10 @@ class Model(nn.Module):
         else:
             rows, inputs, targets, candidates, passed = _renumbered(inputs, targets, negatives.rows, passed)
             vectors = self.encoder.shape_items(self.items(rows))
+        mask = inputs.mask
+        learn = learned_places(mask, self._settings) if last is None else last_places(last, mask.shape[1])
         step = self.encoder.training_step(
-            _gather(inputs, vectors), inputs.mask, inputs.lag, functional.embedding(targets, vectors), generator
+            _gather(inputs, vectors), inputs.mask, inputs.lag, functional.embedding(targets, vectors), generator, learn
         )
         wanted = targets
         if step.places is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from contracts.config.settings import ModelSettings
+from contracts.config.settings import ONE_VECTOR, ModelSettings
 from trainer.models.base import UserEncoder
 from trainer.models.bert4rec import BERT4Rec
 from trainer.models.caser import Caser
@@ -42,11 +42,13 @@ def create(name: str, settings: ModelSettings, seed: int) -> UserEncoder:
     """A new user encoder on the CPU whose initial weights are a function of the seed.
 
     Raises:
-        ValueError: there is no model of that name.
+        ValueError: there is no model of that name, or it cannot learn where the settings say.
 
     """
     if name not in REGISTRY:
         raise ValueError(f"There is no model '{name}'; there are {', '.join(sorted(REGISTRY))}.")
+    if name in ONE_VECTOR and settings.learn_at != "last":
+        raise ValueError(f"{name} makes one vector of a window, so learn_at: {settings.learn_at} does not go with it.")
     # torch's layers initialise themselves from the global generator; fork it so that nobody else notices.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -15,7 +15,7 @@ class TrainingStep(NamedTuple):
     user: Tensor  # (M, d)
     extra_loss: Tensor  # () added to the softmax loss
     # (M,) places of the wanted items in the flattened (B, n + 1) of behaviours and, last, target; None: M = B targets.
-    # A model that learns from every behaviour of its window names those; padding is no place.
+    # A model that learns at several places of its window names what follows them.
     places: Tensor | None = None
     extra_of_each: Tensor | None = None  # (M,) what each vector adds to `extra_loss`, their mean; None: all add 0
 
@@ -50,7 +50,13 @@ class UserEncoder(nn.Module):
         raise NotImplementedError
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """User vectors and extra losses of a training step.
 
@@ -60,9 +66,11 @@ class UserEncoder(nn.Module):
             lag: (B, n).
             target: (B, d) vectors of the next positive items.
             generator: on the CPU; the only source of randomness.
+            learn: (B, n), true at the places to learn at (`trainer.models.places`), the last one among them; None: at
+                the last one alone. Only of models that have a vector at each place: not of those in `ONE_VECTOR`.
 
         """
-        del target
+        del target, learn
         noise = normal((len(sequence), *self.noise_shape), generator, sequence)
         return TrainingStep(self(sequence, mask, lag, noise), sequence.new_zeros(()))
 

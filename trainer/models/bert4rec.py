@@ -36,10 +36,16 @@ class BERT4Rec(UserEncoder):
         return self._project(self._states(sequence, mask, only_last)[:, -1])
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; learns at masked behaviours and at the target, always masked."""
-        del lag, target
+        del lag, target, learn
         drawn = (torch.rand(mask.shape, generator=generator) < MASKED).to(mask)
         hidden = functional.pad(drawn * mask, (0, 1), value=1.0)
         at = hidden.flatten().nonzero().squeeze(1)

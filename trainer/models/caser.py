@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.config.settings import ModelSettings
-from trainer.models.base import UserEncoder
+from trainer.models.base import TrainingStep, UserEncoder
 from trainer.models.layers import drop
+from trainer.models.places import next_places
 
 LENGTH = 5  # L: the authors' for ML-1M (their code's default); they tried up to 9, so more would not be their model
 HORIZONTAL = 16  # n_h filters of each height 1..L; the authors' default
@@ -37,7 +38,26 @@ class Caser(UserEncoder):
         """See `UserEncoder.forward`; a history shorter than L begins with zero vectors, as in the paper."""
         del mask, lag, noise
         missing = max(self._length - sequence.shape[1], 0)
-        picture = functional.pad(sequence[:, -self._length :], (0, 0, missing, 0)).transpose(1, 2)  # (B, d, L)
+        return self._user(functional.pad(sequence[:, -self._length :], (0, 0, missing, 0)).transpose(1, 2))
+
+    def training_step(
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
+    ) -> TrainingStep:
+        """See `UserEncoder.training_step`."""
+        if learn is None:
+            return super().training_step(sequence, mask, lag, target, generator)
+        at, places = next_places(learn)
+        pictures = functional.pad(sequence, (0, 0, self._length - 1, 0)).unfold(1, self._length, 1)  # (B, n, d, L)
+        return TrainingStep(self._user(pictures.flatten(0, 1)[at]), sequence.new_zeros(()), places)
+
+    def _user(self, picture: Tensor) -> Tensor:
+        """(B, d, L) to (B, d)."""
         patterns = [functional.relu(filters(picture)).amax(2) for filters in self.horizontal]  # max over time
         sums = self.vertical(picture).flatten(1)
         features = drop(torch.cat((*patterns, sums), 1), self._dropout, training=self.training)

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, masked_mean, normal
-from trainer.models.layers import NEVER, Transformer, heads_for, next_places
+from trainer.models.layers import NEVER, Transformer, heads_for
+from trainer.models.places import at_the_end, next_places
 
 DEPTH = 1  # of the encoder, and of the decoder
 KL_WEIGHT = 0.01  # at the 0.3 that theirs may rise to, the latent forgets a mere Markov chain of 40 items
@@ -42,7 +43,13 @@ class ContrastVAE(UserEncoder):
         return self.decoder(mean, mask)[:, -1]  # type: ignore[no-any-return]
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; the extra loss is that of the KL term and of the contrast."""
         del lag, target
@@ -53,7 +60,7 @@ class ContrastVAE(UserEncoder):
         has_history = mask.sum(1) > 0  # users without a behaviour are all alike, and nothing is to tell them apart
         one, other = masked_mean(z, masks).chunk(2)
         extra = KL_WEIGHT * kl + 0.5 * CONTRAST_WEIGHT * contrast(one[has_history], other[has_history])
-        at, places = next_places(mask)
+        at, places = next_places(at_the_end(mask) if learn is None else learn)
         states = self.decoder(z, masks).flatten(0, 1)[torch.cat((at, at + mask.numel()))]
         return TrainingStep(states, extra, torch.cat((places, places)))
 

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, masked_mean
+from trainer.models.places import followers, means_by_then, next_places, there_by_then
 
 MIMIC_WEIGHT = 0.5  # λ of each side's mimic loss
 
@@ -51,16 +52,28 @@ class DAT(UserEncoder):
         return self._tower(self._features(sequence, mask))
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; the extra loss is λ (L_u + L_v) of the adaptive-mimic mechanism."""
         del lag, generator
-        features = self._features(sequence, mask)
+        places = None
+        if learn is None:
+            features = self._features(sequence, mask)
+        else:
+            at, places = next_places(learn)
+            features = self._features_by_then(sequence, mask).flatten(0, 1)[at]
+            target = followers(sequence, target, places)
         user = self._tower(features)
         losses_u = _mimic(self._user_augmented(features.detach()), target)
         losses_v = _mimic(self._item_augmented(target), user)
         loss = MIMIC_WEIGHT * (losses_u.mean() + losses_v.mean())
-        return TrainingStep(user, loss, extra_of_each=MIMIC_WEIGHT * (losses_u + losses_v))
+        return TrainingStep(user, loss, places, MIMIC_WEIGHT * (losses_u + losses_v))
 
     def shape_items(self, vectors: Tensor) -> Tensor:
         """The item tower p_v, (N, d) to (N, d)."""
@@ -68,9 +81,18 @@ class DAT(UserEncoder):
 
     def _features(self, sequence: Tensor, mask: Tensor) -> Tensor:
         """Means of the behaviours and of the session's, before the item tower, (B, 2 d); zeros where there is none."""
-        ahead, own = sequence[..., : self._split], sequence[..., self._split :]
-        x, k = torch.cat((ahead - self._shift(sequence), own), -1), self._session
+        x, k = self._before_the_tower(sequence), self._session
         return torch.cat((masked_mean(x, mask), masked_mean(x[:, -k:], mask[:, -k:])), 1)
+
+    def _features_by_then(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """`_features` of the history up to each place, (B, n, 2 d)."""
+        x = self._before_the_tower(sequence)
+        means = (means_by_then(x, there_by_then(mask, last)) for last in (None, self._session))
+        return torch.cat((*means,), 2)
+
+    def _before_the_tower(self, sequence: Tensor) -> Tensor:
+        ahead, own = sequence[..., : self._split], sequence[..., self._split :]
+        return torch.cat((ahead - self._shift(sequence), own), -1)
 
     def _tower(self, features: Tensor) -> Tensor:
         both = torch.cat((features, self._user_augmented(features)), 1)

@@ -67,10 +67,16 @@ class DiffuRec(UserEncoder):
         return x
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; the loss is the cross-entropy of x̂_0 with the items."""
-        del lag
+        del lag, learn
         r = torch.randint(1, STEPS + 1, (len(target),), generator=generator).to(target.device)
         noise = normal(tuple(target.shape), generator, target)
         x_r = diffuse(target, noise, self._alpha_bars[r].unsqueeze(1))

@@ -1,4 +1,4 @@
-"""What sequence models share: transformer layers over behaviours, blind to padding, and learning at every place.
+"""What sequence models share: transformer layers over behaviours, blind to padding, and states at every place.
 
 Sequences end at the right edge and places are counted from there, so the amount of padding cannot be told.
 """
@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.models.base import TrainingStep, UserEncoder
+from trainer.models.places import next_places
 
 NEVER = -1e9  # the attention score of padding; finite, so that a row of nothing but padding stays finite
 
 
 class CausalEncoder(UserEncoder):
-    """An encoder with a state at every place, each of which is the user there; it learns from all of them.
+    """An encoder with a state at every place, each of which is the user there, so that it can learn at all of them.
 
     Subclasses define `states`.
     """
@@ -28,11 +29,18 @@ class CausalEncoder(UserEncoder):
         return self.states(sequence, mask)[:, -1]
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """See `UserEncoder.training_step`."""
-        del lag, target, generator
-        at, places = next_places(mask)
+        if learn is None:
+            return super().training_step(sequence, mask, lag, target, generator)
+        at, places = next_places(learn)
         return TrainingStep(self.states(sequence, mask).flatten(0, 1)[at], sequence.new_zeros(()), places)
 
 
@@ -130,24 +138,6 @@ def attention_bias(mask: Tensor, *, causal: bool) -> Tensor:
     if causal:
         hidden = hidden.maximum(torch.ones(n, n, device=mask.device, dtype=mask.dtype).triu(1))
     return NEVER * hidden * (1 - torch.eye(n, device=mask.device, dtype=mask.dtype))
-
-
-def next_places(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a causal model learns: at every behaviour, that the next one follows; of an empty history, at its end.
-
-    Args:
-        mask: (B, n).
-
-    Returns:
-        (M,) places of the behaviours in the flattened (B, n), and (M,) places of what follows each in the flattened
-        (B, n + 1) of behaviours and target; see `TrainingStep.places`.
-
-    >>> [places.tolist() for places in next_places(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))]
-    [[1, 3, 4, 5], [2, 5, 7, 8]]
-
-    """
-    at = functional.pad(mask[:, :-1], (0, 1), value=1.0).flatten().nonzero().squeeze(1)
-    return at, at + at // mask.shape[1] + 1
 
 
 def drop(x: Tensor, share: float, *, training: bool) -> Tensor:

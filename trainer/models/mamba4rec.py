@@ -4,7 +4,7 @@ arXiv 2403.03900, 2024): a selective state-space layer in the place of attention
 The state-space layer is that of Mamba (Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces,
 2023), in plain torch operations, so that it runs and exports everywhere; its recurrence is a loop over the window.
 
-Where we leave the paper: learning at every place of the window, as the other causal models here.
+Where we leave the paper: it learns at the places of the window that `learn_at` names, as the other causal models here.
 """
 
 import math

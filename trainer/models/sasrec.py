@@ -1,7 +1,7 @@
 """SASRec (Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018): a causal transformer.
 
-Trained with the softmax over the whole catalogue at every place instead of the paper's one sampled negative, which is
-known to be worth more than most of its successors (Klenitskiy and Vasilev, RecSys 2023).
+Trained with the softmax over the whole catalogue, at the places that are named, instead of the paper's one sampled
+negative, which is known to be worth more than most of its successors (Klenitskiy and Vasilev, RecSys 2023).
 """
 
 from torch import Tensor

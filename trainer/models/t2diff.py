@@ -11,7 +11,8 @@ from torch.nn import functional
 from contracts.config.settings import ModelSettings
 from trainer.models.base import TrainingStep, UserEncoder, masked_mean, normal
 from trainer.models.diffusion import Schedule, diffuse
-from trainer.models.layers import Transformer, heads_for, next_places
+from trainer.models.layers import Transformer, heads_for
+from trainer.models.places import at_the_end, followers, next_places
 from trainer.models.unet import sinusoids
 
 EVALUATIONS = 4  # network evaluations of one sampling, see docs/reproduction.md
@@ -44,8 +45,8 @@ class T2Diff(UserEncoder):
     """States of a causal transformer, and at each a guess x̂ at the next behaviour.
 
     The reverse process starts from the mean of z_T, 0, so that x̂ is an expectation, not a draw, and asking twice gives
-    one answer. Where the window's last place alone is learned from, pooled views stand beside the states: they learn
-    from few examples, and a transformer does not.
+    one answer. With `learn_at: last` or `last-k` pooled views stand beside the states: they learn from few examples,
+    and a transformer does not.
 
     `settings.ablate` names parts to leave out: "guess" (no diffusion), "end-to-end" (x̂ learns from L_KL
     alone), "mean-start" (x̂ starts from noise instead of the mean), "waits" (no time).
@@ -68,7 +69,7 @@ class T2Diff(UserEncoder):
         self.evaluations = EVALUATIONS
         self.denoiser = Denoiser(d, settings.diffusion_steps)
         self.read = nn.Linear(d, d, bias=False)
-        nn.init.zeros_(self.read.weight)  # at first x̂ says nothing
+        self.gate = nn.Parameter(torch.zeros(1))  # at first x̂ says nothing; learning opens it as far as x̂ is of use
         self.register_buffer("scale", torch.tensor(0.1))
         self.scale: Tensor
 
@@ -77,19 +78,20 @@ class T2Diff(UserEncoder):
         return self._user(self._state(sequence, mask, lag), sequence[:, -1], noise)
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; the extra loss is λ·L_KL."""
-        if self._every_place:
-            at, places = next_places(mask)
-        else:
-            n = mask.shape[1]
-            rows = torch.arange(len(mask), device=mask.device)
-            at, places = rows * n + n - 1, rows * (n + 1) + n
+        at, places = next_places(at_the_end(mask) if learn is None else learn)
         state, x = self._states(sequence, mask, lag).flatten(0, 1)[at], sequence.flatten(0, 1)[at]
         if "guess" in self._ablated:
             return TrainingStep(state, state.new_zeros(()), places)
-        follows = torch.cat((sequence, target.unsqueeze(1)), 1).flatten(0, 1)[places]
+        follows = followers(sequence, target, places)
         each = self._diffusion_losses(state, x.detach(), follows.detach(), generator)
         user = self._user(state, x, normal(tuple(x.shape), generator, x))
         return TrainingStep(user, KL_WEIGHT * each.mean(), places, KL_WEIGHT * each.mean(1))
@@ -108,7 +110,7 @@ class T2Diff(UserEncoder):
         guess = self.guess(state, x, noise)
         if "end-to-end" in self._ablated:
             guess = guess.detach()
-        user: Tensor = state + self.read(guess / self.scale)
+        user: Tensor = state + self.gate * self.read(guess / self.scale)
         return user
 
     def _diffusion_losses(self, state: Tensor, x: Tensor, follows: Tensor, generator: torch.Generator) -> Tensor:

@@ -38,9 +38,16 @@ class T2DiffPaper(UserEncoder):
         return self.attention(sequence, mask, lag, self.guess(sequence, mask, noise))  # type: ignore[no-any-return]
 
     def training_step(
-        self, sequence: Tensor, mask: Tensor, lag: Tensor, target: Tensor, generator: torch.Generator
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
     ) -> TrainingStep:
         """See `UserEncoder.training_step`; the extra loss is λ·L_KL. The diffusion module's inputs are detached."""
+        del learn
         x, present = sequence.detach(), mask.unsqueeze(-1)
         z_0 = torch.cat((x[:, 1:], target.detach().unsqueeze(1)), 1)
         z_0 = (z_0 - x if self.drifts else z_0) * present  # Eq. 11

@@ -1,11 +1,15 @@
-"""The control: a regular two-tower model. Pooled views of the history → MLP → user vector."""
+"""The control: a regular two-tower model. Pooled views of the history → MLP → user vector.
+
+Where it learns at several places of a window, the views of each place are of what was there by then.
+"""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.config.settings import ModelSettings
-from trainer.models.base import UserEncoder, masked_mean
+from trainer.models.base import TrainingStep, UserEncoder, masked_mean
+from trainer.models.places import lags_by_then, means_by_then, next_places, there_by_then
 
 LAG_SCALE = 0.1  # log1p of seconds reaches 14 in two weeks
 
@@ -41,5 +45,41 @@ class TwoTower(UserEncoder):
             ),
             1,
         )
+        return self._tower(features)
+
+    def training_step(
+        self,
+        sequence: Tensor,
+        mask: Tensor,
+        lag: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        learn: Tensor | None = None,
+    ) -> TrainingStep:
+        """See `UserEncoder.training_step`."""
+        if learn is None:
+            return super().training_step(sequence, mask, lag, target, generator)
+        at, places = next_places(learn)
+        features = self._features_by_then(sequence, mask, lag).flatten(0, 1)[at]
+        return TrainingStep(self._tower(features), sequence.new_zeros(()), places)
+
+    def _features_by_then(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
+        """At each place what `forward` makes of the history up to there, (B, n, 4 d + 2)."""
+        lags, there = lags_by_then(lag), there_by_then(mask)
+        recency = there * torch.exp(-self.decay.exp() * lags)
+        since_last = lags.diagonal(dim1=1, dim2=2) * mask
+        return torch.cat(
+            (
+                means_by_then(sequence, there),
+                means_by_then(sequence, recency),
+                means_by_then(sequence, there_by_then(mask, self._session)),
+                sequence,
+                LAG_SCALE * since_last.unsqueeze(2),
+                mask.unsqueeze(2),
+            ),
+            2,
+        )
+
+    def _tower(self, features: Tensor) -> Tensor:
         user: Tensor = self.out(functional.gelu(self.hidden(features))) + self.skip(features)
         return user

@@ -64,7 +64,7 @@ def test_age_is_counted_from_the_last_example_that_the_copy_has_learned() -> Non
 
 @MODELS
 def test_synced_with_every_batch_is_plain_progressive_validation(model: str) -> None:
-    plain = learn_online(model, TrainerSettings(model=SHAPE), CATALOGUE, stream(), seed=0, device=CPU)[
+    plain = learn_online(model, TrainerSettings(model=SHAPE), CATALOGUE, stream(), seed=0, device=CPU).ranks[
         ORIGIN_MS // GAP_MS :
     ]
     assert replayed(model, always=Sync(0, 0), each=Sync(1, 1)) == {"always": plain.tolist(), "each": plain.tolist()}

@@ -58,6 +58,29 @@ def test_each_mistake_is_named() -> None:
         "regimes.variants.default: the trainer's own": regimes({"default": {"average": 0.5}}),
         "trainer.regimes.share": regimes({}, share=0),
         "trainer.regimes.lead": regimes({}, lead=0),
+        "trainer.model: learn_at is last-k, which needs learn_at_last": broken(
+            {"model": {"learn_at": "last-k"}}, "trainer"
+        ),
+        "trainer.model: learn_at_last is 33, beyond the window, which is 32": broken(
+            {"model": {"learn_at": "last-k", "learn_at_last": 33}}, "trainer"
+        ),
+        "trainer.model: learn_at_last is 4, which learn_at: every does not use": broken(
+            {"model": {"learn_at": "every", "learn_at_last": 4}}, "trainer"
+        ),
+        "trainer.model.learn_at_last": broken({"model": {"learn_at": "last-k", "learn_at_last": 0}}, "trainer"),
+        "trainer: model.learn_at: every does not go with t2diff-paper": broken(
+            {"models": ["t2diff-paper"], "model": {"learn_at": "every"}}, "trainer"
+        ),
+        "regimes.variants.more.model.learn_at: last-k does not go with diffurec": broken(
+            {
+                "models": ["diffurec"],
+                "regimes": {"variants": {"more": {"model": {"learn_at": "last-k", "learn_at_last": 4}}}},
+            },
+            "trainer",
+        ),
+        "regimes.variants.more.model: learn_at is last-k, which needs": regimes(
+            {"more": {"model": {"learn_at": "last-k"}}}
+        ),
         "unknown_thing": broken({"unknown_thing": 1}),
         "trainer.objective.play": broken({"objective": {"play": -1}}, "trainer"),
         "trainer.objective.follow": broken({"objective": {"follow": float("nan")}}, "trainer"),
@@ -116,6 +139,14 @@ def test_parts_to_leave_out_are_read_by_either_name_and_written_as_files_have_ha
     assert model == ModelSettings(ablate=("waits",))
     assert model.model_dump(mode="json")["without"] == ["waits"]
     assert list(TrainerSettings(model=model).model_dump(mode="json")["model"]) == [
-        *(name for name in ModelSettings.model_fields if name != "ablate"),
+        *(name for name in ModelSettings.model_fields if name not in ("ablate", "learn_at_last")),
         "without",
     ], "a checkpoint's fingerprint is what it was"
+
+
+def test_regimes_may_differ_in_where_they_learn() -> None:
+    variants = {"four": {"model": {"learn_at": "last-k", "learn_at_last": 4}}, "all": {"model": {"learn_at": "every"}}}
+    regimes = TrainerSettings.model_validate({"regimes": {"variants": variants}}).by_regime()
+    assert [(each.model.learn_at, each.model.learn_at_last) for each in regimes.values()] == [
+        ("last", None), ("last-k", 4), ("every", None)
+    ]  # fmt: skip

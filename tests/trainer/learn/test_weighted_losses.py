@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from contracts.config.settings import NOT_BY_EXAMPLE, ModelSettings
+from contracts.config.settings import NOT_BY_EXAMPLE, ONE_VECTOR, LearnAt, ModelSettings
 from tests.trainer.trainer_cases import make_catalogue
 from trainer.learn.full_softmax import catalogue_loss
 from trainer.learn.model import Model
@@ -64,10 +64,21 @@ def loss_of(model, weight, *, sampled):
     return model.loss(inputs, targets, generator, negatives if sampled else None, passed, weight).mean
 
 
+WHERE: list[tuple[LearnAt, int | None]] = [("last", None), ("last-k", 2), ("every", None)]
+
+
 @pytest.mark.parametrize("sampled", [False, True])
-@pytest.mark.parametrize("name", sorted(set(REGISTRY) - set(NOT_BY_EXAMPLE)))
-def test_of_every_model_all_losses_are_multiplied(name, sampled):
-    settings = ModelSettings(dim=8, window=N, session_length=3, page_loss=0.5, learn_at="every")
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        (name, where)
+        for name in sorted(set(REGISTRY) - set(NOT_BY_EXAMPLE))
+        for where in (WHERE[:1] if name in ONE_VECTOR else WHERE)
+    ],
+)
+def test_of_every_model_all_losses_are_multiplied(name, where, sampled):
+    learn_at, last = where
+    settings = ModelSettings(dim=8, window=N, session_length=3, page_loss=0.5, learn_at=learn_at, learn_at_last=last)
     model = Model(name, settings, seed=0)
     model.items.follow(make_catalogue(ITEMS))
     plain, alike, double, nothing = (

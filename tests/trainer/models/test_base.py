@@ -113,7 +113,7 @@ def test_what_comes_later_changes_nothing_before_it(name: str) -> None:
     after = before.clone()
     after[:, 3] = draw(1, 8, seed=1)
     users = [
-        encoder.training_step(x, FULL[:1], LAG[:1], x[:, 0], torch.Generator().manual_seed(0)).user[:6]
+        encoder.training_step(x, FULL[:1], LAG[:1], x[:, 0], torch.Generator().manual_seed(0), FULL[:1] > 0).user[:6]
         for x in (before, after)
     ]
     assert torch.allclose(users[0][:3], users[1][:3], atol=1e-6)

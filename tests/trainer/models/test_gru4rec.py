@@ -1,15 +1,17 @@
 import torch
 
+from contracts.config.settings import ModelSettings
 from tests.trainer.models.encoder_cases import LONG, LONG_NOW, serve, walk
 from trainer.models import create
 from trainer.models.gru4rec import GRU4Rec
+from trainer.models.places import learned_places
 
 
 def test_gru4rec_learns_at_each_place_what_it_would_be_served_there() -> None:
     encoder = create("gru4rec", LONG, seed=0)
     sequence = torch.cat((torch.zeros(1, 2, 8), walk(1)[:, 2:]), 1)
     mask = torch.tensor([[0.0, 0, 1, 1, 1, 1, 1]])
-    step = encoder.training_step(sequence, mask, LONG_NOW, walk(1)[:, 0], torch.Generator())
+    step = encoder.training_step(sequence, mask, LONG_NOW, walk(1)[:, 0], torch.Generator(), mask > 0)
     assert step.places is not None
     assert step.places.tolist() == [3, 4, 5, 6, 7]
     cut = torch.cat([serve(encoder, sequence[:, 2 : 3 + i]) for i in range(5)])
@@ -19,7 +21,8 @@ def test_gru4rec_learns_at_each_place_what_it_would_be_served_there() -> None:
 def test_gru4rec_learns_what_a_user_without_history_wants() -> None:
     encoder = create("gru4rec", LONG, seed=0)
     nobody = torch.zeros(2, 7)
-    step = encoder.training_step(torch.zeros(2, 7, 8), nobody, nobody, walk(2)[:, 0], torch.Generator())
+    learn = learned_places(nobody, ModelSettings(learn_at="every"))
+    step = encoder.training_step(torch.zeros(2, 7, 8), nobody, nobody, walk(2)[:, 0], torch.Generator(), learn)
     assert step.places is not None
     assert step.places.tolist() == [7, 15]
 

@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from contracts.config.settings import ModelSettings, Part
+from contracts.config.settings import ModelSettings, Part, TrainerSettings
+from tests.trainer.trainer_cases import make_catalogue, markov_examples
+from trainer.data.batches import encode
+from trainer.learn.learner import Learner
 from trainer.models import create
 from trainer.models.base import UserEncoder
 from trainer.models.t2diff import T2Diff
@@ -91,7 +94,7 @@ def test_at_every_place_the_user_is_who_would_be_served_there() -> None:
     """What is learned at place i is what `forward` gives for the history up to i, asked when i + 1 came."""
     model = create("t2diff", SETTINGS.model_copy(update={"learn_at": "every", "ablate": ("guess",)}), seed=0).eval()
     sequence, mask, lag = arguments(1)
-    step = model.training_step(sequence, mask, lag, torch.zeros(1, 8), torch.Generator())
+    step = model.training_step(sequence, mask, lag, torch.zeros(1, 8), torch.Generator(), mask > 0)
     assert step.places is not None
     assert step.places.tolist() == [1, 2, 3, 4, 5, 6]
     age = torch.expm1(lag)
@@ -113,7 +116,7 @@ def test_later_behaviours_change_no_earlier_place() -> None:
     sequence, mask, lag = arguments(1)
     other = sequence.clone()
     other[:, 4:] = 9.0
-    states = [model.training_step(s, mask, lag, s[:, -1], torch.Generator()).user for s in (sequence, other)]
+    states = [model.training_step(s, mask, lag, s[:, -1], torch.Generator(), mask > 0).user for s in (sequence, other)]
     assert torch.equal(states[0][:4], states[1][:4])
     assert not torch.equal(states[0][4:], states[1][4:])
 
@@ -146,7 +149,7 @@ def test_a_part_that_is_left_out_changes_the_training_and_breaks_nothing(part: P
     gradients = []
     for model in (whole, less):
         if isinstance(model, T2Diff) and hasattr(model, "read"):
-            torch.nn.init.eye_(model.read.weight)
+            torch.nn.init.ones_(model.gate)
         step = model.training_step(*arguments(2), torch.ones(2, 8), torch.Generator().manual_seed(0))
         (step.user.square().sum() + step.extra_loss).backward()  # type: ignore[no-untyped-call]
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
@@ -176,3 +179,34 @@ def test_what_is_served_is_the_last_of_the_places_that_are_learned_from(learn_at
     sequence = torch.randn(3, 6, 8, generator=generator) * mask.unsqueeze(-1)
     lag = torch.rand(3, 6, generator=generator).cumsum(1).flip(1) * mask
     torch.testing.assert_close(encoder._state(sequence, mask, lag), encoder._states(sequence, mask, lag)[:, -1])
+
+
+def test_a_guess_that_has_not_learned_changes_no_user_and_learning_opens_its_gate() -> None:
+    whole = create("t2diff", SETTINGS, seed=0)
+    blind = create("t2diff", SETTINGS.model_copy(update={"ablate": ("guess",)}), seed=0)
+    blind.load_state_dict(whole.state_dict(), strict=False)
+    assert isinstance(whole, T2Diff)
+    sequence, mask, lag = arguments(4)
+    assert torch.equal(whole(sequence, mask, lag, torch.zeros(4)), blind(sequence, mask, lag, torch.zeros(4)))
+    step = whole.training_step(sequence, mask, lag, torch.ones(4, 8), torch.Generator().manual_seed(0))
+    gradients = torch.autograd.grad(step.user.square().sum(), (whole.gate, whole.read.weight))
+    assert gradients[0].abs().sum() > 0
+    assert gradients[1].abs().sum() == 0
+    torch.nn.init.constant_(whole.gate, 0.5)
+    assert not torch.equal(whole(sequence, mask, lag, torch.zeros(4)), blind(sequence, mask, lag, torch.zeros(4)))
+
+
+def test_a_guess_that_diverges_is_no_step() -> None:
+    """Its gate is closed, and all the same nothing is learned from numbers that are none."""
+    learner = Learner("t2diff", TrainerSettings(model=SETTINGS), seed=0, device=torch.device("cpu"))
+    catalogue = make_catalogue(12)
+    learner.follow(catalogue)
+    encoder = learner.model.encoder
+    assert isinstance(encoder, T2Diff)
+    batch = encode(markov_examples(16, 12), catalogue, SETTINGS.window)
+    with torch.no_grad():
+        encoder.denoiser.leave.weight.fill_(torch.inf)
+    before = {name: weight.clone() for name, weight in learner.model.state_dict().items() if "scale" not in name}
+    assert not learner.learn(batch)
+    after = learner.model.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items() if not name.startswith("items."))

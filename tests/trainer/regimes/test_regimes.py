@@ -164,3 +164,11 @@ def test_the_same_stream_decides_the_same_in_every_bit(tmp_path: Path) -> None:
     assert one.manifest == other.manifest
     assert (one.item_vectors == other.item_vectors).all()
     assert one.tower == other.tower
+
+
+def test_a_regime_that_learns_at_other_places_can_take_the_lead(tmp_path: Path) -> None:
+    places = {"model": QUICK["model"] | {"learn_at": "last-k", "learn_at_last": 2}}
+    engine = engine_of(settings_of(tmp_path, regimes={"variants": {"places": places}}))
+    feed(engine, pages(800, taught=True))
+    assert leader(engine) == "places"
+    assert engine.lines[0].learner.settings.learn_at_last == 2
