@@ -76,6 +76,19 @@ def test_each_defect_of_feedback_has_its_reason(changes: dict[str, object], reas
     assert reason_of(feedback(**changes)) == reason
 
 
+@pytest.mark.parametrize("value", [b"[" * 100_000, b'{"a":' * 40_000])
+def test_json_nested_deeper_than_can_be_parsed_is_a_bad_event_like_other_json(value: bytes) -> None:
+    limits = LIMITS | {"max_bytes": 1_000_000}
+    for decode in (decode_feedback, decode_exposure):
+        with pytest.raises(BadEvent) as raised:
+            decode(value, **limits)
+        assert raised.value.reason == Reason.UNDECODABLE
+    for decode in (decode_item, decode_example):
+        with pytest.raises(BadEvent) as raised:
+            decode(value, max_bytes=1_000_000)
+        assert raised.value.reason == Reason.UNDECODABLE
+
+
 def test_a_time_that_no_calendar_needs_is_out_of_range_whatever_the_log_says() -> None:
     assert reason_of(feedback(time_ms=2**60), received_ms=2**61) == Reason.OUT_OF_RANGE
 
