@@ -17,8 +17,10 @@ from contracts.messages.events import (
     decode_exposure,
     decode_feedback,
     decode_item,
+    fitting_letter,
 )
 from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item, Page
+from driftline.deadletters.letters import LEFT_OUT
 from stream.step import Origin
 
 NOW_MS = 1_000_000
@@ -198,6 +200,29 @@ def test_a_dead_letter_keeps_the_record_whole() -> None:
     letter = dead_letter(BadEvent(Reason.UNDECODABLE, "why"), record)
     assert DeadLetter.FromString(letter.SerializeToString()) == letter
     assert (letter.reason, letter.value, letter.key, letter.offset) == ("undecodable", b"\xff\x00", b"k", 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        (b"k", b"v" * 100, (b"k", b"v" * 100)),
+        (None, b"v" * 100, (None, b"v" * 100)),
+        (b"k", b"v" * 1000, (b"k", b"")),
+        (b"k" * 1000, b"v", (None, b"")),
+        (b"k" * 1000, None, (None, b"")),
+    ],
+)
+def test_a_dead_letter_is_no_larger_than_its_topic_takes(
+    key: bytes | None, value: bytes | None, kept: tuple[bytes | None, bytes]
+) -> None:
+    record = Origin("t", 1, 2, key, value, 3, sent_at_ms=0)
+    letter_key, letter = fitting_letter(BadEvent(Reason.OVERSIZED, "why"), record, 300)
+    assert (letter_key, letter.value) == kept
+    assert letter.key == (letter_key or b"")
+    assert letter.ByteSize() + len(letter.key) <= 300
+    assert letter.detail.startswith(LEFT_OUT) == (kept != (key, value))
+    assert letter.detail.endswith("why")
+    assert (letter.topic, letter.partition, letter.offset) == ("t", 1, 2)
 
 
 @pytest.mark.parametrize(

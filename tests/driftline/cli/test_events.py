@@ -112,7 +112,7 @@ def test_items_have_one_partition(check: Command) -> None:
 
 
 def test_a_closed_standard_input_is_a_sentence() -> None:
-    program = "exec \"$0\" -m driftline check-event - --topic items <&-"
+    program = 'exec "$0" -m driftline check-event - --topic items <&-'
     done = subprocess.run(
         ["sh", "-c", program, sys.executable], check=False, capture_output=True, text=True, timeout=60
     )
