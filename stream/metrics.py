@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from contracts.messages.events import Reason
 from contracts.runtime.worker import SECONDS_BUCKETS
 
 
@@ -55,6 +56,8 @@ class StreamMetrics:
         self.dead_letters = Counter(
             "stream_dead_letters", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
+        for reason in Reason:  # from 0 on: an alert on the increase would miss a series that begins at 1
+            self.dead_letters.labels(str(reason))
         self.sessions = Gauge("stream_sessions", "Sessions cut since the worker started", registry=self.registry)
         self.closed = Counter(
             "stream_sessions_closed", "Sessions that a timer closed because their user was idle", registry=self.registry

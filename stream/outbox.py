@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
-from contracts.messages.events import BadEvent, dead_letter
+from contracts.messages.events import BadEvent, fitting_letter
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from stream.join import Origin
 from stream.metrics import StreamMetrics
@@ -71,15 +71,12 @@ def _name(origin: Origin, kafka: KafkaSettings) -> str:
 
 
 def _letter(origin: Origin, error: BadEvent, largest_bytes: int) -> OutgoingLetter:
-    letter = dead_letter(error, origin)
-    if letter.ByteSize() + len(origin.key or b"") > largest_bytes:
-        letter.detail = f"too large for the dead-letter topic, so left in its own; {letter.detail}"
-        letter.value = b""
+    key, letter = fitting_letter(error, origin, largest_bytes)
     return OutgoingLetter(
         topic=origin.topic,
         partition=origin.partition,
         offset=origin.offset,
-        key=origin.key,
+        key=key,
         value=letter.SerializeToString(),
         timestamp_ms=origin.timestamp,
     )

@@ -13,7 +13,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from contracts.config.settings import KafkaSettings, SettingsError
 from contracts.kafka.security import check, refusal
-from contracts.messages.events import BadEvent, Received, dead_letter
+from contracts.messages.events import BadEvent, Received, fitting_letter
 from contracts.messages.placement import key_of, partition_of
 
 __all__ = [
@@ -56,6 +56,7 @@ OWN_CONFIG = {
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
 RECONNECT_BACKOFF_MAX_MS = 2_000  # how long a broker that is back may go unnoticed; the client's own limit is 30 s
+SENT_AT_DIGITS = 15  # of a time in this era, with two to spare; more are no time, and might be no int64
 SENT_AT = "sent-at-ms"  # record header: wall time of sending; differs from the record's timestamp in a replay
 
 
@@ -150,23 +151,29 @@ def largest_letter_bytes(settings: KafkaSettings) -> int:
 
 
 def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> Any:
-    """Send a record that cannot be used, whole and with the reason, to the dead-letter topic; the send's future."""
+    """Send a record that cannot be used, with the reason, to the dead-letter topic; the send's future.
+
+    It goes there whole, unless it is larger than what `ensure_topics` lets that topic take.
+    """
+    key, letter = fitting_letter(error, record, LARGEST_LETTER_BYTES)
     return producer.send(
         settings.topic(DEAD_LETTERS),
-        key=record.key,
-        value=dead_letter(error, record).SerializeToString(),
+        key=key,
+        value=letter.SerializeToString(),
         timestamp_ms=record.timestamp,
     )
 
 
-def sent_at_ms(headers: Sequence[tuple[str, bytes]], timestamp_ms: int) -> int:
-    """Wall time at which a record was sent: its header, or its timestamp where it has none.
+def sent_at_ms(headers: Sequence[tuple[str, bytes | None]], timestamp_ms: int) -> int:
+    """Wall time at which a record was sent: its header, or its timestamp where it has none that is a time.
 
     >>> sent_at_ms([("sent-at-ms", b"12")], 5), sent_at_ms([], 5)
     (12, 5)
+    >>> [sent_at_ms([("sent-at-ms", value)], 5) for value in (None, b"", b"soon", b"9" * 5000)]
+    [5, 5, 5, 5]
     """
     for name, value in headers:
-        if name == SENT_AT and value.isdigit():
+        if name == SENT_AT and value and value.isdigit() and len(value) <= SENT_AT_DIGITS:
             return int(value)
     return timestamp_ms
 

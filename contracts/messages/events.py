@@ -223,6 +223,29 @@ def dead_letter(error: BadEvent, record: Received) -> DeadLetter:
     )
 
 
+def fitting_letter(error: BadEvent, record: Received, largest_bytes: int) -> tuple[bytes | None, DeadLetter]:
+    """Key and value of a dead letter that is no larger than its topic takes.
+
+    What does not fit, first the record's value and then its key, stays in the record's own topic, and the detail says
+    so. Keys have no bound of their own, and a compressed batch may hold far larger ones than a topic takes.
+
+    Args:
+        error: why the record cannot be used.
+        record: as received.
+        largest_bytes: of key and value together.
+
+    """
+    letter = dead_letter(error, record)
+    if letter.ByteSize() + len(letter.key) <= largest_bytes:
+        return record.key, letter
+    letter.detail = f"too large for the dead-letter topic, so left in its own; {letter.detail}"
+    letter.value = b""
+    if letter.ByteSize() + len(letter.key) <= largest_bytes:
+        return record.key, letter
+    letter.key = b""
+    return None, letter
+
+
 def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
     if isinstance(value, UnreadableBatch):
         raise BadEvent(Reason.UNREADABLE_BATCH, value.detail)

@@ -44,10 +44,14 @@ def check_event(
 
     loaded = None if settings is None else load(settings)
     stream = StreamSettings() if loaded is None else loaded.stream
-    if partitions is None:
+    if topic == "items":
+        if partitions not in (None, 1):
+            raise UsageError(f"--partitions is {partitions}; items has one partition.")
+        partitions = 1
+    elif partitions is None:
         partitions = KafkaSettings.model_fields["partitions"].default if loaded is None else loaded.kafka.partitions
     if partition is not None and partition >= partitions:
-        raise UsageError(f"--partition is {partition}; the topic has {partitions}, which count from 0.")
+        raise UsageError(f"--partition is {partition}; {topic} has {partitions}, which count from 0.")
     try:
         value = None if deletion else binary(topic, _content(file))
         event = Event(
@@ -65,6 +69,8 @@ def check_event(
 
 def _content(file: Path) -> bytes:
     if str(file) == "-":
+        if sys.stdin is None:
+            raise UsageError("Cannot read standard input: it is closed.")
         return sys.stdin.buffer.read()
     try:
         return file.read_bytes()

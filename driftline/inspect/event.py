@@ -50,7 +50,7 @@ def binary(topic: str, content: bytes) -> bytes:
     try:
         fields: Any = json.loads(content)
         ParseDict(fields, message)
-    except (ValueError, ParseError) as error:
+    except (ValueError, RecursionError, ParseError) as error:
         raise BadEvent(Reason.UNDECODABLE, f"not the JSON form of {message.DESCRIPTOR.full_name}: {error}") from error
     encoded: bytes = message.SerializeToString()
     return encoded

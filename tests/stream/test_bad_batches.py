@@ -5,6 +5,7 @@ On the embedded broker: Apache Kafka refuses such a batch when it is sent (`test
 
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 
 from contracts.config.settings import KafkaSettings, Settings
@@ -19,6 +20,7 @@ from tests.contracts.kafka.batch_cases import GARBAGE, send_garbage
 from tests.stream.step_cases import exposure, feedback
 from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settings_for
 
+HUGE = 40 << 20  # bytes; more than the dead-letter topic takes
 USER = 2  # whose events lie in partition 0
 LOST = 5
 
@@ -31,6 +33,37 @@ def settings(embedded: KafkaSettings, tmp_path: Path) -> Settings:
 
 def letters(kafka: KafkaSettings) -> list[DeadLetter]:
     return [DeadLetter.FromString(value) for value in read_all(kafka, bus.DEAD_LETTERS)]
+
+
+def send_odd(kafka: KafkaSettings, topic: str, key: bytes, value: bytes, sent_at: bytes | None) -> None:
+    """Send one record whose size no limit of a topic sees, as it is compressed, with any header."""
+    producer = confluent_kafka.Producer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "compression.type": "zstd", "message.max.bytes": 4 * HUGE}
+    )
+    headers: list[tuple[str, str | bytes | None]] = [(bus.SENT_AT, sent_at)]
+    producer.produce(kafka.topic(topic), key=key, value=value, partition=0, timestamp=SENT_MS, headers=headers)
+    assert producer.flush(30) == 0
+
+
+def test_keys_and_values_of_any_size_and_headers_of_any_kind_are_dead_letters_or_learned_from(
+    settings: Settings,
+) -> None:
+    kafka = settings.kafka
+    sender = Sender(kafka)
+    sender.items(1)
+    sender.events(exposure("r", 1000, (1,), user=USER))
+    sender.close()
+    good = feedback(1, 2000, "r", user=USER).SerializeToString()
+    send_odd(kafka, bus.FEEDBACK, bytes(HUGE), b"junk", b"9" * 25)
+    send_odd(kafka, bus.FEEDBACK, b"2", bytes(HUGE), b"9" * 5000)
+    send_odd(kafka, bus.FEEDBACK, b"2", good, None)
+    with Running(settings, clock=ManualClock(SENT_MS)) as running:
+        running.take(4)
+        assert running.value("stream_outcomes_total", topic="feedback", outcome="example") == 1
+    assert [(letter.reason, letter.offset, letter.key, letter.value) for letter in letters(kafka)] == [
+        ("undecodable", 0, b"", b""),
+        ("oversized", 1, b"2", b""),
+    ]
 
 
 def test_the_worker_goes_on_after_a_bad_batch_in_each_of_its_topics(settings: Settings) -> None:
@@ -96,19 +129,21 @@ def test_the_archive_goes_on_after_a_bad_batch(settings: Settings) -> None:
     sender = Sender(kafka)
     example = Example(schema_version=1, event_id="e", user_id=USER, item_id=1, time_ms=1000)
     send_garbage(kafka, bus.EXAMPLES, LOST)
+    send_odd(kafka, bus.EXAMPLES, b"2", bytes(HUGE), None)
     sender.send(bus.EXAMPLES, example.SerializeToString(), USER)
     sender.close()
     files = OfflineFiles(offline.prepare(settings.feature_repo))
     consumer = consumers.consumer(kafka, [], kafka.topic_prefix + "archive", wait_ms=20)
-    producer = bus.producer(kafka)
+    producer = bus.producer(kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
     with files.claim():
         archive = Archive(settings, consumer, producer, files, ManualClock(SENT_MS))
         taken = 0
-        while taken < 2:
+        while taken < 3:
             taken += archive.step()
         archive.finish()
     consumer.close()
     producer.close()
-    assert files.ends() == {0: LOST + 1}
-    [letter] = letters(kafka)
+    assert files.ends() == {0: LOST + 2}
+    letter, huge = letters(kafka)
+    assert (huge.reason, huge.offset, huge.value) == ("oversized", LOST, b"")
     assert (letter.reason, letter.topic, letter.offset) == ("unreadable_batch", kafka.topic(bus.EXAMPLES), LOST - 1)

@@ -17,8 +17,10 @@ from contracts.messages.events import (
     decode_exposure,
     decode_feedback,
     decode_item,
+    fitting_letter,
 )
 from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item, Page
+from driftline.deadletters.letters import LEFT_OUT
 from stream.step import Origin
 
 NOW_MS = 1_000_000
@@ -74,6 +76,19 @@ def reason_of(message: Feedback, **options: object) -> Reason | None:
 )
 def test_each_defect_of_feedback_has_its_reason(changes: dict[str, object], reason: Reason | None) -> None:
     assert reason_of(feedback(**changes)) == reason
+
+
+@pytest.mark.parametrize("value", [b"[" * 100_000, b'{"a":' * 40_000])
+def test_json_nested_deeper_than_can_be_parsed_is_a_bad_event_like_other_json(value: bytes) -> None:
+    limits = LIMITS | {"max_bytes": 1_000_000}
+    for decode in (decode_feedback, decode_exposure):
+        with pytest.raises(BadEvent) as raised:
+            decode(value, **limits)
+        assert raised.value.reason == Reason.UNDECODABLE
+    for decode in (decode_item, decode_example):
+        with pytest.raises(BadEvent) as raised:
+            decode(value, max_bytes=1_000_000)
+        assert raised.value.reason == Reason.UNDECODABLE
 
 
 def test_a_time_that_no_calendar_needs_is_out_of_range_whatever_the_log_says() -> None:
@@ -185,6 +200,29 @@ def test_a_dead_letter_keeps_the_record_whole() -> None:
     letter = dead_letter(BadEvent(Reason.UNDECODABLE, "why"), record)
     assert DeadLetter.FromString(letter.SerializeToString()) == letter
     assert (letter.reason, letter.value, letter.key, letter.offset) == ("undecodable", b"\xff\x00", b"k", 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        (b"k", b"v" * 100, (b"k", b"v" * 100)),
+        (None, b"v" * 100, (None, b"v" * 100)),
+        (b"k", b"v" * 1000, (b"k", b"")),
+        (b"k" * 1000, b"v", (None, b"")),
+        (b"k" * 1000, None, (None, b"")),
+    ],
+)
+def test_a_dead_letter_is_no_larger_than_its_topic_takes(
+    key: bytes | None, value: bytes | None, kept: tuple[bytes | None, bytes]
+) -> None:
+    record = Origin("t", 1, 2, key, value, 3, sent_at_ms=0)
+    letter_key, letter = fitting_letter(BadEvent(Reason.OVERSIZED, "why"), record, 300)
+    assert (letter_key, letter.value) == kept
+    assert letter.key == (letter_key or b"")
+    assert letter.ByteSize() + len(letter.key) <= 300
+    assert letter.detail.startswith(LEFT_OUT) == (kept != (key, value))
+    assert letter.detail.endswith("why")
+    assert (letter.topic, letter.partition, letter.offset) == ("t", 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def test_a_good_event_is_ok_in_either_form_and_told_where_it_belongs(check: Comm
         (b'{"user_id": 7', "undecodable: not the JSON form of driftline.v1.Feedback"),
         (b"", "undecodable: the record is empty"),
         (b"junk", "undecodable: not a Feedback"),
+        (b"[" * 100_000, "undecodable: not a Feedback"),
+        (b'{"user_id":' * 20_000, "undecodable: not the JSON form of driftline.v1.Feedback"),
     ],
 )
 def test_a_bad_event_has_its_reason_and_what_is_right(check: Command, value: bytes, said: str) -> None:
@@ -97,7 +99,24 @@ def test_a_partition_that_is_not_the_users_is_wrong(check: Command) -> None:
     assert ended.code == 1
     assert ended.out.startswith("wrong_partition: user 7 belongs on partition 1 (user_id mod 2), and this is on 0")
     none = check(in_json(), "feedback", "--partition", 2)
-    assert (none.code, none.err) == (2, "driftline: --partition is 2; the topic has 2, which count from 0.\n")
+    assert (none.code, none.err) == (2, "driftline: --partition is 2; feedback has 2, which count from 0.\n")
+
+
+def test_items_have_one_partition(check: Command) -> None:
+    item = Item(schema_version=1, item_id=5).SerializeToString()
+    assert check(item, "items", "--partition", 0, "--partitions", 1).code == 0
+    ended = check(item, "items", "--partition", 1)
+    assert (ended.code, ended.err) == (2, "driftline: --partition is 1; items has 1, which count from 0.\n")
+    ended = check(item, "items", "--partitions", 2)
+    assert (ended.code, ended.err) == (2, "driftline: --partitions is 2; items has one partition.\n")
+
+
+def test_a_closed_standard_input_is_a_sentence() -> None:
+    program = 'exec "$0" -m driftline check-event - --topic items <&-'
+    done = subprocess.run(
+        ["sh", "-c", program, sys.executable], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (2, "driftline: Cannot read standard input: it is closed.\n")
 
 
 def test_it_needs_no_more_than_the_base_install(tmp_path: Path) -> None:
