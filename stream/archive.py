@@ -206,6 +206,7 @@ class Archive:
         self._entities.keep_only(files.names())
         self._clock = clock
         self._file_examples = file_examples
+        self._largest_letter_bytes = bus.largest_letter_bytes(settings.kafka)
         self._written: dict[TopicPartition, OffsetAndMetadata] = {}
         self.metrics = ArchiveMetrics()
         consumer.reads.register(self.metrics.registry)
@@ -265,7 +266,7 @@ class Archive:
             waiting.examples.append((self._example(record), record.timestamp))
             waiting.offsets.append(record.offset)
         except BadEvent as error:
-            bus.send_dead_letter(self._producer, self._settings.kafka, error, record)
+            bus.send_dead_letter(self._producer, self._settings.kafka, error, record, self._largest_letter_bytes)
             self.metrics.dead_letters.labels(str(error.reason)).inc()
 
     def _example(self, record: ConsumerRecord) -> Example:

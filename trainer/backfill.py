@@ -13,6 +13,7 @@ import torch
 from kafka import KafkaProducer
 
 from contracts.config.settings import Settings, SettingsError
+from contracts.kafka import bus
 from contracts.kafka.consumers import Consumer
 from contracts.runtime.clock import Clock
 from trainer.checkpoint import Checkpoints
@@ -67,7 +68,10 @@ def backfill(
     checkpoints, meters = Checkpoints(settings), Meters()
     try:
         engine = Engine(settings, meters)
-        worker = TrainerWorker(settings, archive, producer, engine, checkpoints, meters, clock, stop)
+        largest = bus.largest_letter_bytes(settings.kafka)
+        worker = TrainerWorker(
+            settings, archive, producer, engine, checkpoints, meters, clock, stop, largest_letter_bytes=largest
+        )
         if worker.resume():
             if start_ms is not None:
                 raise SettingsError(

@@ -57,7 +57,9 @@ class TrainerWorker:
         clock: Clock,
         stop: threading.Event,
         ranks: Ranks = ALONE,
+        largest_letter_bytes: int = bus.LARGEST_LETTER_BYTES,
     ) -> None:
+        """`largest_letter_bytes`: what the dead-letter topic takes."""
         self._settings = settings
         self._consumer = consumer
         self._producer = producer
@@ -67,6 +69,7 @@ class TrainerWorker:
         self._clock = clock
         self._stop = stop
         self._ranks = ranks
+        self._largest_letter_bytes = largest_letter_bytes
         self._publisher = Publisher(settings, engine, meters, clock, ranks)
         self._intake = Intake(settings, consumer, self._reject, clock, stop, ranks)
         self._letters: list[tuple[ConsumerRecord, BadEvent, Any]] = []  # that the broker may not have yet
@@ -164,7 +167,7 @@ class TrainerWorker:
     def _reject(self, record: ConsumerRecord, error: BadEvent) -> None:
         if not self._ranks.leads:
             return
-        self._letters.append((record, error, bus.send_dead_letter(self._producer, self._settings.kafka, error, record)))
+        self._letters.append((record, error, self._dead_letter(record, error)))
         self._meters.dead_letters.labels(str(error.reason)).inc()
 
     def _settled(self) -> bool:
@@ -180,11 +183,11 @@ class TrainerWorker:
             log.warning("the broker does not take the dead letters", letters=len(self._letters))
             return False
         failed = [(record, error) for record, error, sent in self._letters if sent.failed()]
-        self._letters = [
-            (record, error, bus.send_dead_letter(self._producer, self._settings.kafka, error, record))
-            for record, error in failed
-        ]
+        self._letters = [(record, error, self._dead_letter(record, error)) for record, error in failed]
         return not failed
+
+    def _dead_letter(self, record: ConsumerRecord, error: BadEvent) -> Any:
+        return bus.send_dead_letter(self._producer, self._settings.kafka, error, record, self._largest_letter_bytes)
 
     def _commit(self) -> None:
         waiting = self._intake.waiting_from()
@@ -216,7 +219,10 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     every.reads.register(meters.registry)
     consumer = RanksConsumer(every, bus.partitions_of(settings.kafka, logs), ranks) if ranks.size > 1 else every
     producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
-    worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop, ranks)
+    largest = bus.largest_letter_bytes(settings.kafka)
+    worker = TrainerWorker(
+        settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop, ranks, largest
+    )
     if not worker.resume():
         worker.begin()
     scheduler = BackgroundScheduler()

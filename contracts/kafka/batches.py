@@ -281,10 +281,14 @@ def _decompress(batch: Any) -> None:
 
 
 def _gunzip(data: bytes, limit: int) -> bytes:
-    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    whole = decompressor.decompress(data, limit + 1)
-    if len(whole) <= limit and not decompressor.eof:
-        raise ValueError("the gzip stream ends early")
+    """All members of the stream, as gzip has it."""
+    whole, rest = b"", data
+    while len(whole) <= limit and (rest or not whole):
+        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        whole += decompressor.decompress(rest, limit + 1 - len(whole))
+        if len(whole) <= limit and not decompressor.eof:
+            raise ValueError("the gzip stream ends early")
+        rest = decompressor.unused_data
     return whole
 
 

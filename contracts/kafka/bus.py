@@ -150,12 +150,19 @@ def largest_letter_bytes(settings: KafkaSettings) -> int:
     return int(max_message_bytes) - RECORD_OVERHEAD_BYTES if max_message_bytes else LARGEST_LETTER_BYTES
 
 
-def send_dead_letter(producer: KafkaProducer, settings: KafkaSettings, error: BadEvent, record: Received) -> Any:
+def send_dead_letter(
+    producer: KafkaProducer,
+    settings: KafkaSettings,
+    error: BadEvent,
+    record: Received,
+    largest_bytes: int = LARGEST_LETTER_BYTES,
+) -> Any:
     """Send a record that cannot be used, with the reason, to the dead-letter topic; the send's future.
 
-    It goes there whole, unless it is larger than what `ensure_topics` lets that topic take.
+    It goes there whole, unless it is larger than `largest_bytes`: what that topic takes (`largest_letter_bytes`), or
+    what `ensure_topics` lets it take.
     """
-    key, letter = fitting_letter(error, record, LARGEST_LETTER_BYTES)
+    key, letter = fitting_letter(error, record, largest_bytes)
     return producer.send(
         settings.topic(DEAD_LETTERS),
         key=key,

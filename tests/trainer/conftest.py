@@ -1,6 +1,7 @@
 """One thread, as the worker is set up: on a shared machine, threads that wait for each other cost most of the time."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ def make_rig() -> Iterator[MakeRig]:
     """Make workers around logs in memory; what they hold is let go of at the end."""
     made: list[Rig] = []
 
-    def make(settings: Settings, per_poll: int = 50, log: MemoryLog | None = None) -> Rig:
-        made.append(Rig(settings, per_poll, log))
+    def make(settings: Settings, per_poll: int = 50, log: MemoryLog | None = None, **options: Any) -> Rig:
+        made.append(Rig(settings, per_poll, log, **options))
         return made[-1]
 
     yield make

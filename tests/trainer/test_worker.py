@@ -78,6 +78,17 @@ def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(
     assert rig.value("trainer_examples_total") == 8
 
 
+def test_a_record_that_the_dead_letter_topic_does_not_take_leaves_its_value_behind(
+    settings: Settings, make_rig: MakeRig
+) -> None:
+    rig = make_rig(settings, letter_bytes=1000)
+    rig.log.append(EXAMPLES[0], bytes(2000))
+    rig.steps(2)
+    [letter] = [DeadLetter.FromString(value) for _, value in rig.outbox.sent]
+    assert (letter.offset, letter.value) == (0, b"")
+    assert "too large for the dead-letter topic" in letter.detail
+
+
 def test_a_deleted_item_leaves_the_next_snapshot_and_an_unreadable_deletion_is_a_dead_letter(
     settings: Settings, make_rig: MakeRig
 ) -> None:

@@ -9,6 +9,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.config.settings import Settings
+from contracts.kafka.bus import LARGEST_LETTER_BYTES
 from contracts.kafka.consumers import LogReader
 from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Example
@@ -130,7 +131,12 @@ class Rig:
     """A worker with everything around it in memory."""
 
     def __init__(
-        self, settings: Settings, per_poll: int = 50, log: MemoryLog | None = None, ranks: Ranks = ALONE
+        self,
+        settings: Settings,
+        per_poll: int = 50,
+        log: MemoryLog | None = None,
+        ranks: Ranks = ALONE,
+        letter_bytes: int = LARGEST_LETTER_BYTES,
     ) -> None:
         self.settings = settings
         self.clock, self.stop = log.clock if log else ManualClock(START_MS), threading.Event()
@@ -139,7 +145,17 @@ class Rig:
         self.engine, self.checkpoints = Engine(settings, self.meters, ranks), Checkpoints(settings, ranks=ranks)
         consumer = self.log if ranks is ALONE else RanksConsumer(self.log, [ITEMS, *EXPOSURES, *EXAMPLES], ranks)
         stop = ranks.heard(self.stop)
-        parts: Any = (consumer, self.outbox, self.engine, self.checkpoints, self.meters, self.clock, stop, ranks)
+        parts: Any = (
+            consumer,
+            self.outbox,
+            self.engine,
+            self.checkpoints,
+            self.meters,
+            self.clock,
+            stop,
+            ranks,
+            letter_bytes,
+        )
         self.worker = TrainerWorker(settings, *parts)
 
     def add_items(self, count: int) -> None:

@@ -5,10 +5,10 @@ With the weights e (`effective_view`), p (`play`) and f (`follow`), an example w
     (e + p · min(t, T) / m + f · follow) / (e + p + f · r),
 
 where T is `play_cap_ms`, m the mean of min(t, T) and r the share of follows, over the examples so far under exponential
-forgetting. So the weights of these have the mean 1, and the step of an optimizer means what it means without. Weighting
-a positive by its play time makes a softmax learn odds of expected play time instead of odds of an effective view
-(weighted logistic regression of Covington, Adams and Sargin, Deep Neural Networks for YouTube Recommendations, RecSys
-2016); e and p mix the two.
+forgetting; no play counts more than ten times m. So the weights of these have the mean 1, and the step of an optimizer
+means what it means without. Weighting a positive by its play time makes a softmax learn odds of expected play time
+instead of odds of an effective view (weighted logistic regression of Covington, Adams and Sargin, Deep Neural Networks
+for YouTube Recommendations, RecSys 2016); e and p mix the two.
 
 m and r are over all examples that are tested, whoever showed them, a batch among its own; they are one and the same for
 all models. `play_time_ms` and `follow` are those of the example: what the stream knew when it made it.
@@ -24,6 +24,7 @@ from contracts.features import Floats
 from contracts.wire.events_pb2 import Example
 
 HALF_LIFE = 10_000  # examples after which one counts half in the means
+MOST = 10.0  # mean plays that one counts at most: where few are reported, one would outweigh thousands
 
 
 class Objective:
@@ -52,7 +53,7 @@ class Objective:
         self._follows = memory * self._follows + float(follows.sum())
         wanted = self._settings
         mean_ms = self._play_ms / self._count
-        plays = play_ms / mean_ms if mean_ms else np.ones(len(examples))  # of plays that nobody reports, all are alike
+        plays = np.minimum(play_ms / mean_ms, MOST) if mean_ms else np.ones(len(examples))  # none reported: all alike
         values = wanted.effective_view + wanted.play * plays + wanted.follow * follows
         mean = wanted.effective_view + wanted.play + wanted.follow * self._follows / self._count
         return (values / mean).astype(np.float32)

@@ -1,5 +1,6 @@
 """No batch of a producer ends a consumer: what can be decoded is, and what cannot be is accounted for."""
 
+import gzip
 import pickle
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,15 @@ def test_a_batch_of_too_many_records_is_passed_over(monkeypatch: pytest.MonkeyPa
     lost, *read = handed_out(many, few)
     assert "it has 3 records, more than 2" in refusal_of(lost)
     assert [record.value for record in read] == [b"y"] * 2
+
+
+def test_a_gzip_stream_of_several_members_is_read_whole() -> None:
+    plain = batch([b"x", b"y"])
+    header, records = plain[:61], bytes(plain[61:])
+    raw = header + gzip.compress(records[:5]) + gzip.compress(records[5:])
+    raw[8:12] = (len(raw) - 12).to_bytes(4, "big")
+    raw[21:23] = CODECS["gzip"].to_bytes(2, "big")
+    assert [record.value for record in handed_out(signed(raw))] == [b"x", b"y"]
 
 
 @pytest.mark.parametrize("codec", [codec for codec in CODECS if codec != "none"])

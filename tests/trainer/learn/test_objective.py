@@ -51,6 +51,11 @@ def test_plays_that_nobody_reports_and_follows_that_nobody_does_weigh_one():
     assert (weights == 1).all()
 
 
+def test_the_one_play_that_is_reported_counts_ten_times_at_most():
+    examples = [Example()] * 999 + [Example(play_time_ms=60_000)]
+    assert Objective(ObjectiveSettings(effective_view=0, play=1)).weigh(examples).max() == 10
+
+
 def test_the_calibration_follows_the_log():
     objective = Objective(ObjectiveSettings(effective_view=0, play=1))
     for _ in range(HALF_LIFE // 100):
