@@ -121,7 +121,10 @@ class Checkpoints:
         home = self._home / f"{number:08d}"
         manifest = json.loads((home / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
-            raise SettingsError(f"{home} has format {manifest['format']}; this build reads {FORMAT}.")
+            raise SettingsError(
+                f"{home} has format {manifest['format']}, and this build reads {FORMAT}; go back to the build that "
+                f"wrote it, or move {self._home} away to learn anew from the first record on."
+            )
         if manifest["settings"] != self._fits:
             changed = sorted(key for key in self._fits if manifest["settings"].get(key) != self._fits[key])
             raise SettingsError(

@@ -138,7 +138,8 @@ class ModelSettings(Section):
             if self.learn_at_last > self.window:
                 raise ValueError(f"learn_at_last is {self.learn_at_last}, beyond the window, which is {self.window}")
         elif self.learn_at_last is not None:
-            raise ValueError(f"learn_at_last is {self.learn_at_last}, which learn_at: {self.learn_at} does not use")
+            unused = f"learn_at_last is {self.learn_at_last}, which learn_at: {self.learn_at} does not use"
+            raise ValueError(f"{unused}; null takes it out")
         return self
 
 
