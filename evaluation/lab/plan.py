@@ -43,7 +43,7 @@ STREAM = StreamSettings(allowed_lateness_ms=LATENESS_MS)  # as in the demo
 PLAIN = TrainerSettings(
     model=ModelSettings(
         dim=64, id_dim=None, category_dim=16, window=32, depth=2, session_length=10, learning_rate=3e-3, dropout=0.0,
-        batch_size=128, diffusion_steps=50, learn_at="last", page_loss=0.0,
+        batch_size=128, diffusion_steps=50, learn_at="last", learn_at_last=None, page_loss=0.0,
     ),
     replay=ReplaySettings(batches=0), average=0.0, regimes=RegimesSettings(), learn_from="own", softmax="full",
     objective=ObjectiveSettings(effective_view=1.0, play=0.0, follow=0.0), publish_every_ms=6 * 3_600_000,
