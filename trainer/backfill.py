@@ -35,6 +35,7 @@ def backfill(
     *,
     start_ms: int | None,
     end_ms: int | None,
+    largest_letter_bytes: int = bus.LARGEST_LETTER_BYTES,
     report: Callable[[int, int], None] = lambda _done, _whole: None,
 ) -> int:
     """Learn from what is archived; returns how many examples were learned from.
@@ -50,6 +51,7 @@ def backfill(
         stop: ends it early; what was learned is kept, and the same call goes on from there.
         start_ms: event time from which on to learn; None: from the first archived example on.
         end_ms: event time at which the stream takes over; None: where the archive ends.
+        largest_letter_bytes: what the dead-letter topic takes.
         report: is told how many offsets were read, of how many.
 
     Raises:
@@ -68,10 +70,10 @@ def backfill(
     checkpoints, meters = Checkpoints(settings), Meters()
     try:
         engine = Engine(settings, meters)
-        largest = bus.largest_letter_bytes(settings.kafka)
         worker = TrainerWorker(
-            settings, archive, producer, engine, checkpoints, meters, clock, stop, largest_letter_bytes=largest
-        )
+            settings, archive, producer, engine, checkpoints, meters, clock, stop,
+            largest_letter_bytes=largest_letter_bytes,
+        )  # fmt: skip
         if worker.resume():
             if start_ms is not None:
                 raise SettingsError(

@@ -92,7 +92,7 @@ def backfill(
             task = progress.add_task("Learning from the archive", total=None)
             learned = run(
                 loaded, items, producer, clock, stop,
-                start_ms=_ms(start), end_ms=_ms(end),
+                start_ms=_ms(start), end_ms=_ms(end), largest_letter_bytes=bus.largest_letter_bytes(loaded.kafka),
                 report=lambda done, whole: progress.update(task, completed=done, total=whole),
             )  # fmt: skip
     finally:

@@ -239,7 +239,8 @@ def _outcome(stream: Scrape, outcome: str) -> int:
 
 
 def _counts(metrics: Scrape, name: str, label: str) -> dict[str, int]:
-    return {key: int(value) for key, value in sorted(metrics.values(name, label).items())}
+    """By label, what has been counted at all: some series begin at 0."""
+    return {key: int(value) for key, value in sorted(metrics.values(name, label).items()) if value}
 
 
 def _quantiles(metrics: Scrape, name: str) -> dict[str, float | None]:
