@@ -3,12 +3,15 @@
 `contracts.messages.events` judges a message by itself, this a record by where it lies, too.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from contracts.config.settings import StreamSettings
 from contracts.messages.events import decode_exposure, decode_feedback
 from contracts.messages.placement import require_partition
 from contracts.wire.events_pb2 import Exposure, Feedback
+
+E = TypeVar("E", Exposure, Feedback)
 
 
 class Placed(Protocol):
@@ -29,28 +32,20 @@ def exposure_of(record: Placed, stream: StreamSettings, partitions: int) -> Expo
         BadEvent: it cannot be used; the reason says why.
 
     """
-    exposure = decode_exposure(
-        record.value,
-        received_ms=record.timestamp,
-        future_tolerance_ms=stream.future_tolerance_ms,
-        max_bytes=stream.max_event_bytes,
-    )
-    require_partition(exposure.user_id, record.partition, partitions)
-    return exposure
+    return _received(decode_exposure, record, stream, partitions)
 
 
 def feedback_of(record: Placed, stream: StreamSettings, partitions: int) -> Feedback:
-    """The feedback in a record of a topic with so many partitions.
+    """The same of feedback."""
+    return _received(decode_feedback, record, stream, partitions)
 
-    Raises:
-        BadEvent: it cannot be used; the reason says why.
 
-    """
-    feedback = decode_feedback(
+def _received(decode: Callable[..., E], record: Placed, stream: StreamSettings, partitions: int) -> E:
+    event = decode(
         record.value,
         received_ms=record.timestamp,
         future_tolerance_ms=stream.future_tolerance_ms,
         max_bytes=stream.max_event_bytes,
     )
-    require_partition(feedback.user_id, record.partition, partitions)
-    return feedback
+    require_partition(event.user_id, record.partition, partitions)
+    return event

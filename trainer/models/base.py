@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainer.models.places import next_places
+
 
 class TrainingStep(NamedTuple):
     """What a user encoder hands over when it trains: vectors, and which item each of them should have found."""
@@ -70,9 +72,19 @@ class UserEncoder(nn.Module):
                 the last one alone. Only of models that have a vector at each place: not of those in `ONE_VECTOR`.
 
         """
-        del target, learn
+        del target
+        if learn is not None:
+            at, places = next_places(learn)
+            return TrainingStep(self.users_at(sequence, mask, lag, at), sequence.new_zeros(()), places)
         noise = normal((len(sequence), *self.noise_shape), generator, sequence)
         return TrainingStep(self(sequence, mask, lag, noise), sequence.new_zeros(()))
+
+    def users_at(self, sequence: Tensor, mask: Tensor, lag: Tensor, at: Tensor) -> Tensor:
+        """User vectors (M, d) at places (M,) of the flattened (B, n): at the last one of a window what `forward` gives.
+
+        Of models that learn at several places by `UserEncoder.training_step`.
+        """
+        raise NotImplementedError
 
     def shape_items(self, vectors: Tensor) -> Tensor:
         """The item tower's vectors as this model matches and reads them, (N, d) to (N, d); mostly as they are.

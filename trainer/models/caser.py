@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.config.settings import ModelSettings
-from trainer.models.base import TrainingStep, UserEncoder
+from trainer.models.base import UserEncoder
 from trainer.models.layers import drop
-from trainer.models.places import next_places
 
 LENGTH = 5  # L: the authors' for ML-1M (their code's default); they tried up to 9, so more would not be their model
 HORIZONTAL = 16  # n_h filters of each height 1..L; the authors' default
@@ -40,21 +39,11 @@ class Caser(UserEncoder):
         missing = max(self._length - sequence.shape[1], 0)
         return self._user(functional.pad(sequence[:, -self._length :], (0, 0, missing, 0)).transpose(1, 2))
 
-    def training_step(
-        self,
-        sequence: Tensor,
-        mask: Tensor,
-        lag: Tensor,
-        target: Tensor,
-        generator: torch.Generator,
-        learn: Tensor | None = None,
-    ) -> TrainingStep:
-        """See `UserEncoder.training_step`."""
-        if learn is None:
-            return super().training_step(sequence, mask, lag, target, generator)
-        at, places = next_places(learn)
+    def users_at(self, sequence: Tensor, mask: Tensor, lag: Tensor, at: Tensor) -> Tensor:
+        """See `UserEncoder.users_at`."""
+        del mask, lag
         pictures = functional.pad(sequence, (0, 0, self._length - 1, 0)).unfold(1, self._length, 1)  # (B, n, d, L)
-        return TrainingStep(self._user(pictures.flatten(0, 1)[at]), sequence.new_zeros(()), places)
+        return self._user(pictures.flatten(0, 1)[at])
 
     def _user(self, picture: Tensor) -> Tensor:
         """(B, d, L) to (B, d)."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.models.base import TrainingStep, UserEncoder
-from trainer.models.places import next_places
+from trainer.models.base import UserEncoder
 
 NEVER = -1e9  # the attention score of padding; finite, so that a row of nothing but padding stays finite
 
@@ -28,20 +27,10 @@ class CausalEncoder(UserEncoder):
         del lag, noise
         return self.states(sequence, mask)[:, -1]
 
-    def training_step(
-        self,
-        sequence: Tensor,
-        mask: Tensor,
-        lag: Tensor,
-        target: Tensor,
-        generator: torch.Generator,
-        learn: Tensor | None = None,
-    ) -> TrainingStep:
-        """See `UserEncoder.training_step`."""
-        if learn is None:
-            return super().training_step(sequence, mask, lag, target, generator)
-        at, places = next_places(learn)
-        return TrainingStep(self.states(sequence, mask).flatten(0, 1)[at], sequence.new_zeros(()), places)
+    def users_at(self, sequence: Tensor, mask: Tensor, lag: Tensor, at: Tensor) -> Tensor:
+        """See `UserEncoder.users_at`."""
+        del lag
+        return self.states(sequence, mask).flatten(0, 1)[at]
 
 
 class Layer(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.config.settings import ModelSettings
-from trainer.models.base import TrainingStep, UserEncoder, masked_mean
-from trainer.models.places import lags_by_then, means_by_then, next_places, there_by_then
+from trainer.models.base import UserEncoder, masked_mean
+from trainer.models.places import lags_by_then, means_by_then, there_by_then
 
 LAG_SCALE = 0.1  # log1p of seconds reaches 14 in two weeks
 
@@ -47,21 +47,9 @@ class TwoTower(UserEncoder):
         )
         return self._tower(features)
 
-    def training_step(
-        self,
-        sequence: Tensor,
-        mask: Tensor,
-        lag: Tensor,
-        target: Tensor,
-        generator: torch.Generator,
-        learn: Tensor | None = None,
-    ) -> TrainingStep:
-        """See `UserEncoder.training_step`."""
-        if learn is None:
-            return super().training_step(sequence, mask, lag, target, generator)
-        at, places = next_places(learn)
-        features = self._features_by_then(sequence, mask, lag).flatten(0, 1)[at]
-        return TrainingStep(self._tower(features), sequence.new_zeros(()), places)
+    def users_at(self, sequence: Tensor, mask: Tensor, lag: Tensor, at: Tensor) -> Tensor:
+        """See `UserEncoder.users_at`."""
+        return self._tower(self._features_by_then(sequence, mask, lag).flatten(0, 1)[at])
 
     def _features_by_then(self, sequence: Tensor, mask: Tensor, lag: Tensor) -> Tensor:
         """At each place what `forward` makes of the history up to there, (B, n, 4 d + 2)."""
