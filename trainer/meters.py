@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.runtime.worker import seconds_histogram
+from contracts.snapshots.parts import Part
 from trainer.evaluation.drift import DriftDetector, Drifts
 from trainer.evaluation.progressive import Progress
 from trainer.evaluation.ranking import LIST
@@ -60,6 +61,15 @@ class Meters:
         )
         self.regime_diverged = Gauge(
             "trainer_regime_diverged", "1 of a regime that learns no more", ["model", "regime"], registry=self.registry
+        )
+        self.part_worth = Gauge(
+            "trainer_part_worth",
+            "Relative recall@20 with the part beside without, before learning",
+            ["model", "part"],
+            registry=self.registry,
+        )
+        self.part_served = Gauge(
+            "trainer_part_served", "1 of a part that replicas get", ["model", "part"], registry=self.registry
         )
         self.drifts = Counter(
             "trainer_drifts_total", "Lasting changes of its hits", ["model", "direction"], registry=self.registry
@@ -147,6 +157,13 @@ class Meters:
             self.regime_loss.labels(model, name).set(loss)
             self.regime_diverged.labels(model, name).set(name in regimes.diverged)
         self.regime_changes.labels(model).set(regimes.changes)
+
+    def show_part(self, model: str, part: Part) -> None:
+        """Show what a part is worth that a model may be served without; nothing where it has none."""
+        if part.name:
+            self.part_served.labels(model, part.name).set(part.served)
+        if part.worth is not None:
+            self.part_worth.labels(model, part.name).set(part.worth)
 
     def count_drifts(self, model: str, drifts: Drifts) -> None:
         """Count lasting changes."""

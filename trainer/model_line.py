@@ -21,6 +21,7 @@ from trainer.data.batches import Batch
 from trainer.data.catalogue import Catalogue
 from trainer.distributed.ranks import Ranks
 from trainer.evaluation.drift import DriftDetector
+from trainer.evaluation.part_worth import PartWorth
 from trainer.evaluation.progressive import Progress
 from trainer.evaluation.ranking import Foresight
 from trainer.gate.decision import Verdict
@@ -72,9 +73,10 @@ class ModelLine:
         self._meters = meters
         self._ranks = ranks
         self._regimes = Regimes(name, settings, device, ranks)
-        self._templates: dict[str, TowerTemplate] = {}
-        self._template = self._traced()
+        self._templates: dict[tuple[str, bool], TowerTemplate] = {}
         self._progress = Progress()
+        self._part = PartWorth(self.learner.served.encoder.optional_part)
+        self._regimes.leave_out(part=self._leaves_out)
         self._drift = DriftDetector()
         self._gate = Gatekeeper(settings.trainer.gate, model.window, settings.seed, device, ranks)
         self._trials = Trials(name, settings.trainer.gate, live=self._live_version() is not None)
@@ -114,6 +116,10 @@ class ModelLine:
         self._meters.show_regimes(self.name, self._regimes)
         self.learner.follow(catalogue)
         foresight = self.learner.evaluate(batch)
+        if self._part.due():
+            self._part.add(*self.learner.ranks_both_ways(batch, foresight))
+            self._meters.show_part(self.name, self._part.part())
+            self._regimes.leave_out(part=self._leaves_out)
         self._progress.add(foresight, batch.arms, self.learner.learned(batch.targets))
         self._meters.count_drifts(self.name, self._drift.add(foresight.ranks <= DRIFT_AT))
         self._gate.watch(examples, batch, foresight, catalogue, neutral)
@@ -167,7 +173,7 @@ class ModelLine:
         self.learner.follow(catalogue)
         self._take_the_place_on_trial()
         manifest = self._manifest(manifest_of(self.learner, self._version), reached)
-        candidate = self._indexed(snapshot_of(self.learner, catalogue, self._template, manifest), catalogue)
+        candidate = self._indexed(snapshot_of(self.learner, catalogue, self._traced(), manifest), catalogue)
         verdict = self._judge(candidate, catalogue)
         candidate = replace(candidate, manifest=replace(manifest, gate=verdict.figures()))
         if verdict.passed:
@@ -236,6 +242,7 @@ class ModelLine:
         return {
             "regimes": self._regimes.state(),
             "progress": self._progress.state(),
+            "part": self._part.state(),
             "drift": self._drift.state(),
             "gate": self._gate.state(),
             "trials": self._trials.state(),
@@ -252,7 +259,9 @@ class ModelLine:
     def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
         """Go on from a state."""
         self._regimes.restore(state["regimes"], catalogue)
-        self._template = self._traced()
+        if "part" in state:  # earlier checkpoints have measured none
+            self._part.restore(state["part"])
+        self._regimes.leave_out(part=self._leaves_out)
         self._progress.restore(state["progress"])
         self._drift.restore(state["drift"])
         self._gate.restore(state["gate"])
@@ -271,13 +280,19 @@ class ModelLine:
     def _change_regime(self) -> None:
         """Another learner: what it publishes next is a full snapshot, for deltas are based on what is served."""
         self._served = None
-        self._template = self._traced()
+        self._part = PartWorth(self._part.name)  # what it is worth to another learner is another matter
+        self._regimes.leave_out(part=self._leaves_out)
         self._drift = DriftDetector()  # its hits are another learner's: a change between the two is no drift
+
+    @property
+    def _leaves_out(self) -> bool:
+        """Whether replicas get the tower without its optional part."""
+        return bool(self._part.name) and not self._part.served
 
     def _traced(self) -> TowerTemplate:
         """The graph of the learner's tower; regimes that differ in nothing that the tower has share one."""
         settings = self.learner.settings
-        key = settings.model_dump_json(exclude=NOT_THE_TOWERS)
+        key = settings.model_dump_json(exclude=NOT_THE_TOWERS), self._leaves_out
         if key not in self._templates:
             self._templates[key] = TowerTemplate(self.learner.served.encoder, settings.dim, settings.window)
         return self._templates[key]
@@ -309,7 +324,7 @@ class ModelLine:
             shares=dict(self.shares),
             offsets=dict(reached.offsets),
             event_time_ms=reached.event_time_ms,
-            metrics=self._progress.metrics() | self._regimes.metrics(),
+            metrics=self._progress.metrics() | self._part.metrics() | self._regimes.metrics(),
             sent_at_ms=self._arrivals.take(),
             learn_from=self._settings.trainer.learn_from,
             gate={},

@@ -17,6 +17,7 @@ from abtest.stats.novelty import BIAS_ALPHA, PrePeriod
 from abtest.stats.split import SRM_ALPHA, Split, split_check
 from abtest.stats.srm import SequentialSplit, Splits, sequential_split, splits
 from contracts.config.experiment import Experiment
+from contracts.snapshots.parts import Part
 
 # What learning from everybody's data alike did to effects: docs/trainer.md, "Whose data", has the table.
 SHARED_DATA = "Where each arm learned from all examples alike, the laboratory’s effects were 3 and 9 points off."
@@ -48,6 +49,7 @@ class ModelFacts:
     learned_from: Mapping[str, int] = field(default_factory=dict)
     recall: Mapping[int, float | None] = field(default_factory=dict)
     learn_from: str = ""
+    parts: tuple[Part, ...] = ()  # that it may be served without
 
     @property
     def interference(self) -> float | None:

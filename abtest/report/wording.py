@@ -10,6 +10,7 @@ from abtest.analyse.context import FalseAlarms
 from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
 from abtest.stats.effects import Effect
 from abtest.stats.novelty import Trend
+from contracts.snapshots.parts import Part
 
 Side = Literal["better", "worse", "unclear"]
 
@@ -344,3 +345,18 @@ def jackknife_ratio(effect: ArmEffect) -> str:
     if jackknife.difference_std_error is None or not error:
         return jackknife.reason or fmt.DASH
     return f"{jackknife.difference_std_error / error:.2f} × ({fmt.counted(jackknife.buckets, 'bucket')})"
+
+
+def part_worth(model: str, part: Part) -> str:
+    """What a part of a model is worth, in a sentence.
+
+    >>> part_worth("t2diff", Part("guess", False, -0.001, -0.004, 0.002))
+    'Recall@20 of t2diff with its guess, beside without: −0.1 % (−0.4 % to +0.2 %); it is served without.'
+    >>> part_worth("t2diff", Part("guess", False))
+    'What the guess of t2diff is worth is not known yet; it is served without.'
+    """
+    served = "it is served with it" if part.served else "it is served without"
+    if part.worth is None:
+        return f"What the {part.name} of {model} is worth is not known yet; {served}."
+    worth, low, high = (fmt.signed(each, 1) for each in (part.worth, part.low, part.high))
+    return f"Recall@20 of {model} with its {part.name}, beside without: {worth} ({low} to {high}); {served}."

@@ -12,8 +12,10 @@ from abtest.analyse.context import ReportContext
 from abtest.analyse.results import Report
 from abtest.collect.state import CollectorState
 from abtest.format import counted
+from abtest.report.wording import part_worth
 from contracts.config.settings import Settings
 from contracts.kafka.bus import EXPOSURES, FEEDBACK
+from contracts.snapshots.parts import Part
 from driftline.demo.arms import Counts, of_arm
 from driftline.demo.monitor import Readings
 from driftline.experiment.context import known_context
@@ -186,6 +188,8 @@ def _numbers(summary: Mapping[str, Any]) -> Table:
         # Inside the experiment users can only watch what an arm chose for them, which flatters the arm's own model.
         recalls = (f"recall@{k} {_number(value.get(f'recall@{k}/outside'))}" for k in (20, 100))
         grid.add_row(f"progressive, {model}", f"{', '.join(recalls)} on logged traffic")
+        for part in Part.all_of(value):
+            grid.add_row(f"{part.name} of {model}", part_worth(model, part))
     grid.add_row("wall time", f"{summary['wall_s']:.0f} s")
     return grid
 

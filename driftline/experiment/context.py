@@ -5,6 +5,7 @@ from abtest.analyse.context import ReportContext, SnapshotMark
 from abtest.collect.answers import first_answers
 from abtest.collect.state import CollectorState
 from contracts.config.settings import Settings
+from contracts.snapshots.parts import Part
 from driftline.inspect import build
 from driftline.inspect.snapshots import went_live
 
@@ -32,6 +33,7 @@ def known_context(settings: Settings, state: CollectorState) -> ReportContext:
                 last_version=last.version if last else None,
                 learned_from=last.shares if last else {},
                 learn_from=last.learn_from if last else "",
+                parts=tuple(Part.all_of(last.metrics)) if last else (),
                 recall={k: last.metrics.get(f"recall@{k}/outside") if last else None for k in (20, 100)},
             )
         )

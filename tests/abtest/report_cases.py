@@ -9,6 +9,7 @@ from abtest.analyse.context import ReportContext, SnapshotMark
 from abtest.analyse.results import Check, Look, Report, Slice
 from abtest.collect.state import CollectorState
 from contracts.config.experiment import DAY_MS, METRICS, AnalysisPlan
+from contracts.snapshots.parts import Part
 from tests.abtest.abtest_cases import START, exposure, observe, rules, week
 
 CONTEXT = ReportContext(
@@ -17,7 +18,15 @@ CONTEXT = ReportContext(
     response_quality={"auc": 0.7, "play_mae_s": float("nan"), "rows": 10},
     models=(
         ModelFacts("control", "two_tower", 3, "v3", {"control": 99, "treatment": 1}, {20: 0.1, 100: None}),
-        ModelFacts("treatment", "t2diff", 3, "v3", {"treatment": 50, "control": 50}, {20: 0.2, 100: 0.3}),
+        ModelFacts(
+            "treatment",
+            "t2diff",
+            3,
+            "v3",
+            {"treatment": 50, "control": 50},
+            {20: 0.2, 100: 0.3},
+            parts=(Part("guess", False, -0.001, -0.004, 0.002),),
+        ),
     ),
     configuration={"dim": 64},
     counts={"recalls": 12},

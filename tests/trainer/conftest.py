@@ -19,16 +19,16 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def _traced() -> dict[tuple[type, int, int], TowerTemplate]:
+def _traced() -> dict[tuple[type, int, int, bool], TowerTemplate]:
     return {}
 
 
 @pytest.fixture
-def trace_once(_traced: dict[tuple[type, int, int], TowerTemplate], monkeypatch: pytest.MonkeyPatch) -> None:
+def trace_once(_traced: dict[tuple[type, int, int, bool], TowerTemplate], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all engines share a trace per architecture: tracing takes seconds, and `fill` replaces every weight."""
 
     def template(encoder: UserEncoder, dim: int, window: int) -> TowerTemplate:
-        key = (type(encoder), dim, window)
+        key = (type(encoder), dim, window, encoder.left_out)
         if key not in _traced:
             _traced[key] = TowerTemplate(encoder, dim, window)
         return _traced[key]

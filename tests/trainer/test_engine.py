@@ -311,3 +311,23 @@ def test_without_anything_served_there_is_no_delta_but_a_snapshot(tmp_path: Path
     for offset, example in enumerate(markov_examples(8, ITEMS, seed=2)):
         engine.take(example, "examples:0", 32 + offset)
     assert [one.manifest.model for one in engine.deltas()] == ["two_tower"]
+
+
+def test_the_guess_is_published_as_soon_as_it_is_of_use(tmp_path: Path) -> None:
+    """At first without, as nothing is known of it; a state in which it was found to be of use publishes it."""
+    engine = Engine(small_settings(tmp_path), Meters())
+    announce(engine, range(1, ITEMS + 1))
+    for offset, example in enumerate(markov_examples(40, ITEMS)):
+        engine.take(example, "examples:0", offset)
+    state = engine.state()
+    two_tower, bare = engine.snapshots()
+    state["pupils"]["t2diff"]["part"]["served"] = True
+    engine.restore(state)
+    _, whole = engine.snapshots()
+    assert isinstance(two_tower, Snapshot)
+    assert isinstance(bare, Snapshot)
+    assert isinstance(whole, Snapshot)
+    assert "served:guess" not in two_tower.manifest.metrics
+    assert [each.manifest.metrics["served:guess"] for each in (bare, whole)] == [0, 1]
+    assert [b"denoiser" in each.tower for each in (bare, whole)] == [False, True]
+    assert np.array_equal(bare.item_vectors, whole.item_vectors)

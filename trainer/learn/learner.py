@@ -96,6 +96,16 @@ class Learner:
             users = self.served.users(self._inputs(batch), vectors, self._serving_noise(batch.user_ids))
             return foresee(users @ vectors.T, self._tensor(batch.targets), batch.seen)
 
+    def ranks_both_ways(self, batch: Batch, foresight: Foresight) -> tuple[Ints, Ints]:
+        """Ranks (B,) of the targets with the encoder's optional part and without; `foresight` is what was served."""
+        encoder = self.served.encoder
+        encoder.left_out = not encoder.left_out
+        try:
+            other = self.evaluate(batch).ranks
+        finally:
+            encoder.left_out = not encoder.left_out
+        return (other, foresight.ranks) if encoder.left_out else (foresight.ranks, other)
+
     def page_losses(self, batch: Batch) -> Floats:
         """How well the choice within each page is foreseen: −log softmax of the target over its page, nats, (B,).
 

@@ -38,6 +38,8 @@ class UserEncoder(nn.Module):
     """
 
     noise_shape: tuple[int, ...] = ()  # of one user's sampling noise; () where the encoder takes none
+    optional_part = ""  # that it may be served without, by its name in `settings.ablate`; "" where there is none
+    left_out = False  # whether `forward` goes without that part; training never does
 
     def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
         """User vectors (B, d), as they are served.
@@ -85,6 +87,10 @@ class UserEncoder(nn.Module):
         Of models that learn at several places by `UserEncoder.training_step`.
         """
         raise NotImplementedError
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that `forward` uses, by name."""
+        return self.state_dict()
 
     def shape_items(self, vectors: Tensor) -> Tensor:
         """The item tower's vectors as this model matches and reads them, (N, d) to (N, d); mostly as they are.

@@ -15,6 +15,7 @@ from trainer.models.layers import Transformer, heads_for
 from trainer.models.places import at_the_end, followers, next_places
 from trainer.models.unet import sinusoids
 
+OF_THE_GUESS = ("schedule.", "denoiser.", "read.", "gate", "scale")  # names of its weights begin so
 EVALUATIONS = 4  # network evaluations of one sampling, see docs/reproduction.md
 KL_WEIGHT = 0.1  # λ
 SCALE_MEMORY = 0.99  # of the running scale, per step
@@ -65,6 +66,7 @@ class T2Diff(UserEncoder):
         self.waits = nn.Parameter(0.02 * torch.randn(BUCKETS, d))
         if "guess" in self._ablated:
             return
+        self.optional_part = "guess"
         self.schedule = Schedule(settings.diffusion_steps, settings.diffusion_schedule)
         self.evaluations = EVALUATIONS
         self.denoiser = Denoiser(d, settings.diffusion_steps)
@@ -75,7 +77,13 @@ class T2Diff(UserEncoder):
 
     def forward(self, sequence: Tensor, mask: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
         """See `UserEncoder.forward`."""
-        return self._user(self._state(sequence, mask, lag), sequence[:, -1], noise)
+        state = self._state(sequence, mask, lag)
+        return state if self.left_out else self._user(state, sequence[:, -1], noise)
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `UserEncoder.weights`."""
+        every = self.state_dict()
+        return {n: w for n, w in every.items() if not n.startswith(OF_THE_GUESS)} if self.left_out else every
 
     def training_step(
         self,

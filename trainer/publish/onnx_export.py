@@ -40,13 +40,13 @@ class TowerTemplate:
         """
         self._model = _without_unused_inputs(_anonymous(_trace(encoder, dim, window)))
         self._places = {tensor.name: tensor for tensor in self._model.graph.initializer}
-        missing = sorted(encoder.state_dict().keys() - self._places.keys())
+        missing = sorted(encoder.weights().keys() - self._places.keys())
         if missing:
             raise ExportError(f"The exported graph has no initializer {', '.join(missing)}.")
 
     def fill(self, encoder: UserEncoder) -> bytes:
         """The graph with the encoder's present weights; equal weights give equal bytes."""
-        for name, weight in encoder.state_dict().items():
+        for name, weight in encoder.weights().items():
             array = np.ascontiguousarray(weight.detach().cpu().numpy())
             self._places[name].CopyFrom(numpy_helper.from_array(array, name))
         content: bytes = self._model.SerializeToString(deterministic=True)

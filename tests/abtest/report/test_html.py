@@ -150,6 +150,11 @@ def test_interference_above_one_percent_is_named():
     assert html(report_of("full"), CONTEXT).count("</span> interference</span>") == 1
 
 
+def test_it_says_what_a_part_of_a_model_is_worth_and_whether_it_was_served():
+    said = "Recall@20 of t2diff with its guess, beside without: −0.1 % (−0.4 % to +0.2 %); it is served without."
+    assert html(PAGES["planned"](), CONTEXT).count(said) == 1
+
+
 def test_simulated_responses_are_labelled_even_where_the_caller_forgot():
     shown = exposure(simulated=True)
     assert "Simulated responses" in html(analyse(observe(CollectorState(rules()), shown)), ReportContext())

@@ -1,6 +1,9 @@
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -11,8 +14,9 @@ from trainer.data.batches import encode
 from trainer.learn.learner import Learner
 from trainer.models import create
 from trainer.models.base import UserEncoder
-from trainer.models.t2diff import T2Diff
+from trainer.models.t2diff import OF_THE_GUESS, T2Diff
 from trainer.models.t2diff_paper import T2DiffPaper
+from trainer.publish.onnx_export import TowerTemplate
 
 SETTINGS = ModelSettings(dim=8, window=6, session_length=3)
 PAPER = ModelSettings(dim=8, window=6, session_length=3, diffusion_steps=10)
@@ -210,3 +214,40 @@ def test_a_guess_that_diverges_is_no_step() -> None:
     assert not learner.learn(batch)
     after = learner.model.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items() if not name.startswith("items."))
+
+
+def test_without_its_guess_it_is_served_as_its_state_and_learns_as_before() -> None:
+    whole, bare = (create("t2diff", SETTINGS, seed=0) for _ in range(2))
+    with torch.no_grad():
+        for model in (whole, bare):
+            model.gate.fill_(0.5)  # type: ignore[operator, union-attr]
+    bare.left_out = True
+    sequence, mask, lag = arguments(3)
+    noise = torch.empty(3)
+    with torch.no_grad():
+        assert not torch.allclose(whole.eval()(sequence, mask, lag, noise), bare.eval()(sequence, mask, lag, noise))
+        assert torch.equal(bare(sequence, mask, lag, noise), bare._state(sequence, mask, lag))  # type: ignore[operator]
+    steps = [
+        model.train().training_step(sequence, mask, lag, sequence[:, 0], torch.Generator().manual_seed(0))
+        for model in (whole, bare)
+    ]
+    assert torch.equal(steps[0].user, steps[1].user)
+    assert torch.equal(steps[0].extra_loss, steps[1].extra_loss)
+
+
+def test_a_tower_without_the_guess_has_none_of_its_weights_and_answers_alike() -> None:
+    model = create("t2diff", SETTINGS, seed=0).eval()
+    with torch.no_grad():
+        model.gate.fill_(0.5)  # type: ignore[operator, union-attr]
+    model.left_out = True
+    tower = TowerTemplate(model, 8, 6).fill(model)
+    names = {weight.name for weight in onnx.load_from_string(tower).graph.initializer}
+    assert not any(name.startswith(OF_THE_GUESS) for name in names)
+    assert model.weights().keys() <= names
+    sequence, mask, lag = arguments(3)
+    found = onnxruntime.InferenceSession(tower).run(
+        None, {"sequence": sequence.numpy(), "mask": mask.numpy(), "lag": lag.numpy()}
+    )[0]
+    with torch.no_grad():
+        expected = model(sequence, mask, lag, torch.empty(3))
+    assert np.allclose(found, expected.numpy(), atol=1e-5)
