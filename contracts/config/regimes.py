@@ -7,6 +7,8 @@ from pydantic import Field
 from contracts.config.section import Name, Section
 
 DEFAULT = "default"  # the regime of `trainer.model`, `trainer.replay` and `trainer.average` themselves
+AUTO = "auto"  # of `learn_at`: the stream chooses between `last` and the last AUTO_LAST places
+AUTO_LAST = 4
 SHARED = ("dim", "window", "batch_size")  # of `trainer.model`: batches and snapshots have them whoever leads
 
 
@@ -26,3 +28,31 @@ class RegimesSettings(Section):
     half_life: Annotated[int, Field(gt=0)] = 5000  # pages after which one counts half as evidence
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.15  # of the leader's loss: being better by less changes nothing
     lead: Annotated[int, Field(gt=0)] = 500  # pages in a row for which a regime must be better to take over
+
+
+def learning_at_chosen_places(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's section as `model.learn_at: auto` means it: each of its regimes twice, the second at four places.
+
+    >>> pages = {"variants": {"pages": {"model": {"page_loss": 1}}}}
+    >>> found = learning_at_chosen_places({"model": {"dim": 8, "learn_at": "auto"}, "regimes": pages})
+    >>> found["model"], list(found["regimes"]["variants"])
+    ({'dim': 8, 'learn_at': 'last'}, ['pages', 'default-last-4', 'pages-last-4'])
+    """
+    model, regimes = trainer.get("model"), trainer.get("regimes", {})
+    if not isinstance(model, dict) or model.get("learn_at") != AUTO:
+        return trainer
+    chosen = trainer | {"model": model | {"learn_at": "last"}}
+    variants = regimes.get("variants", {}) if isinstance(regimes, dict) else None
+    if not isinstance(variants, dict) or not all(_is_section(each) for each in variants.values()):
+        return chosen  # what is no section is named where sections are read
+    at_four = {"learn_at": "last-k", "learn_at_last": AUTO_LAST}
+    more = {
+        f"{name}-last-{AUTO_LAST}": {**variant, "model": {**variant.get("model", {}), **at_four}}
+        for name, variant in {DEFAULT: {}, **variants}.items()
+        if "learn_at" not in variant.get("model", {})
+    }
+    return chosen | {"regimes": regimes | {"variants": variants | more}}
+
+
+def _is_section(variant: Any) -> bool:
+    return isinstance(variant, dict) and isinstance(variant.get("model", {}), dict)

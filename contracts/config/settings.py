@@ -20,7 +20,7 @@ from contracts.config.experiment import (
     validated,
 )
 from contracts.config.objective import ObjectiveSettings
-from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings
+from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings, learning_at_chosen_places
 from contracts.config.section import Section
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
@@ -116,7 +116,7 @@ class ModelSettings(Section):
     page_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the softmax within the page; 0: pages teach nothing
     diffusion_steps: Positive = 50  # T
     diffusion_schedule: DiffusionSchedule = "exponential"  # of β, over the steps
-    learn_at: LearnAt = "last"  # what follows a window, the last k behaviours too, or every one of it
+    learn_at: LearnAt = "last"  # what follows a window, the last k behaviours too, or every one; the trainer's: auto
     learn_at_last: Positive | None = None  # k of `last-k`
     ablate: tuple[Part, ...] = Field(default=(), validation_alias=AliasChoices("without", "ablate"))  # parts of T2Diff
 
@@ -258,6 +258,11 @@ class TrainerSettings(Section):
         if changed == self:
             raise ValueError(f"{where}: it changes nothing")
         return changed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _places_are_chosen(cls, values: Any) -> Any:
+        return learning_at_chosen_places(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _regimes_are_sound(self) -> "TrainerSettings":

@@ -66,7 +66,8 @@ class T2Diff(UserEncoder):
         self.waits = nn.Parameter(0.02 * torch.randn(BUCKETS, d))
         if "guess" in self._ablated:
             return
-        self.optional_part = "guess"
+        # What a draw is worth as exploration, recall does not show.
+        self.optional_part = "" if "mean-start" in self._ablated else "guess"
         self.schedule = Schedule(settings.diffusion_steps, settings.diffusion_schedule)
         self.evaluations = EVALUATIONS
         self.denoiser = Denoiser(d, settings.diffusion_steps)

@@ -71,6 +71,16 @@ def test_each_mistake_is_named() -> None:
         "trainer: model.learn_at: every does not go with t2diff-paper": broken(
             {"models": ["t2diff-paper"], "model": {"learn_at": "every"}}, "trainer"
         ),
+        "regimes.variants.default-last-4.model.learn_at: last-k does not go with diffurec": broken(
+            {"models": ["diffurec"], "model": {"learn_at": "auto"}}, "trainer"
+        ),
+        "trainer: regimes.variants.default-last-4.model: learn_at_last is 4, beyond the window, which is 3": broken(
+            {"model": {"learn_at": "auto", "window": 3}}, "trainer"
+        ),
+        "trainer.regimes.variants": broken({"model": {"learn_at": "auto"}, "regimes": {"variants": 3}}, "trainer"),
+        "trainer.regimes.variants.a": broken(
+            {"model": {"learn_at": "auto"}, "regimes": {"variants": {"a": 3}}}, "trainer"
+        ),
         "regimes.variants.more.model.learn_at: last-k does not go with diffurec": broken(
             {
                 "models": ["diffurec"],
@@ -142,6 +152,20 @@ def test_parts_to_leave_out_are_read_by_either_name_and_written_as_files_have_ha
         *(name for name in ModelSettings.model_fields if name not in ("ablate", "learn_at_last")),
         "without",
     ], "a checkpoint's fingerprint is what it was"
+
+
+def test_places_that_the_stream_is_to_choose_are_regimes() -> None:
+    pages = {"pages": {"model": {"page_loss": 1.0}}, "every": {"model": {"learn_at": "every"}}}
+    settings = TrainerSettings.model_validate({"model": {"learn_at": "auto"}, "regimes": {"variants": pages}})
+    found = {name: (each.model.page_loss, each.model.learn_at) for name, each in settings.by_regime().items()}
+    assert found == {
+        "default": (0.0, "last"),
+        "pages": (1.0, "last"),
+        "every": (0.0, "every"),
+        "default-last-4": (0.0, "last-k"),
+        "pages-last-4": (1.0, "last-k"),
+    }
+    assert TrainerSettings.model_validate(settings.model_dump(mode="json")) == settings
 
 
 def test_regimes_may_differ_in_where_they_learn() -> None:
