@@ -78,6 +78,9 @@ def test_each_mistake_is_named() -> None:
             {"model": {"learn_at": "auto", "window": 3}}, "trainer"
         ),
         "trainer.regimes.variants": broken({"model": {"learn_at": "auto"}, "regimes": {"variants": 3}}, "trainer"),
+        "trainer.regimes.variants.b.model": broken(
+            {"model": {"learn_at": "auto"}, "regimes": {"variants": {"b": {"model": 3}}}}, "trainer"
+        ),
         "trainer.regimes.variants.a": broken(
             {"model": {"learn_at": "auto"}, "regimes": {"variants": {"a": 3}}}, "trainer"
         ),
