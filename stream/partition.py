@@ -144,6 +144,13 @@ class PartitionStore:
     def put_user(self, user_id: int, user: UserSessions) -> None:
         self._users.change(user_id, user)
 
+    def user_ids(self) -> Iterator[int]:
+        """Everyone who has been committed, in ascending order."""
+        limits = ReadOptions()
+        limits.set_iterate_upper_bound(USER + b"\xff" * 9)
+        for key in self._db.keys(from_key=USER, read_opt=limits):
+            yield _number(cast(bytes, key)[1:])
+
     def wake_user(self, user_id: int, at_ms: int) -> None:
         self._wake(USER_TIMER, at_ms, _sortable(user_id))
 

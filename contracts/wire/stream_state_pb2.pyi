@@ -82,7 +82,7 @@ class UserState(_message.Message):
     def __init__(self, history: _Optional[_Union[_events_pb2.History, _Mapping]] = ..., dropped: _Optional[int] = ..., next_offset: _Optional[int] = ..., row_us: _Optional[int] = ..., open: bool = ...) -> None: ...
 
 class PartitionPosition(_message.Message):
-    __slots__ = ("exposures", "feedback", "newest_exposure_ms", "newest_feedback_ms", "examples_end", "dead_letters_end", "items", "held")
+    __slots__ = ("exposures", "feedback", "newest_exposure_ms", "newest_feedback_ms", "examples_end", "dead_letters_end", "items", "held", "imported")
     EXPOSURES_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     NEWEST_EXPOSURE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class PartitionPosition(_message.Message):
     DEAD_LETTERS_END_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    IMPORTED_FIELD_NUMBER: _ClassVar[int]
     exposures: int
     feedback: int
     newest_exposure_ms: int
@@ -99,7 +100,20 @@ class PartitionPosition(_message.Message):
     dead_letters_end: int
     items: int
     held: int
-    def __init__(self, exposures: _Optional[int] = ..., feedback: _Optional[int] = ..., newest_exposure_ms: _Optional[int] = ..., newest_feedback_ms: _Optional[int] = ..., examples_end: _Optional[int] = ..., dead_letters_end: _Optional[int] = ..., items: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+    imported: ImportPosition
+    def __init__(self, exposures: _Optional[int] = ..., feedback: _Optional[int] = ..., newest_exposure_ms: _Optional[int] = ..., newest_feedback_ms: _Optional[int] = ..., examples_end: _Optional[int] = ..., dead_letters_end: _Optional[int] = ..., items: _Optional[int] = ..., held: _Optional[int] = ..., imported: _Optional[_Union[ImportPosition, _Mapping]] = ...) -> None: ...
+
+class ImportPosition(_message.Message):
+    __slots__ = ("digest", "events", "begun_ms", "done")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_MS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    events: int
+    begun_ms: int
+    done: bool
+    def __init__(self, digest: _Optional[str] = ..., events: _Optional[int] = ..., begun_ms: _Optional[int] = ..., done: bool = ...) -> None: ...
 
 class Outbox(_message.Message):
     __slots__ = ("examples", "dead_letters", "user_ids")
