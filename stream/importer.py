@@ -92,8 +92,9 @@ class Importer:
         with ExitStack() as opened:
             opened.callback(producer.close)
             stores = [self._open(partition, opened) for partition in range(partitions)]
-            for store in stores:  # all, before anything is taken in
-                self._require_fits(store, file, digest)
+            for require in (self._require_not_begun, self._require_order):  # of all, before anything is taken in
+                for store in stores:
+                    require(store, file, digest)
             for store in stores:
                 if store.position.imported.digest != digest:
                     store.position.imported.CopyFrom(ImportPosition(digest=digest, begun_ms=self._now_ms))
@@ -112,8 +113,8 @@ class Importer:
         opened.callback(store.close)
         return store
 
-    def _require_fits(self, store: PartitionStore, file: HistoryFile, digest: str) -> None:
-        """See that a partition may take the file in."""
+    def _require_not_begun(self, store: PartitionStore, _file: HistoryFile, digest: str) -> None:
+        """See that a partition has nothing of the log, nor half of another file."""
         position, begun = store.position, store.position.imported
         where = f"Partition {store.partition}"
         if position.exposures or position.feedback or (store.is_new and self._was_consumed(store.partition)):
@@ -121,14 +122,17 @@ class Importer:
                 f"{where} has been through records of the log already: a historical log is imported before the stream "
                 "begins. Begin anew with an empty `state`, and `driftline stream --rebuild` afterwards."
             )
-        if begun.digest == digest:
-            return
-        if begun.digest and not begun.done:
+        if begun.digest not in ("", digest) and not begun.done:
             raise SettingsError(f"{where} is in the middle of another file: give that one again to finish it.")
+
+    def _require_order(self, store: PartitionStore, file: HistoryFile, digest: str) -> None:
+        """See that a file that is new to a partition begins after what is there."""
+        if store.position.imported.digest == digest:
+            return
         first_ms = file.first_ms(store.partition, self._settings.kafka.partitions)
         if first_ms is not None and first_ms < watermark(store, self._settings.stream):
             raise SettingsError(
-                f"{where} has events up to {store.newest_exposure_ms} (Unix ms), and this file begins at {first_ms}: "
+                f"Partition {store.partition} has events up to {store.newest_exposure_ms} (Unix ms), and this file begins at {first_ms}: "
                 "files are imported in the order of their time."
             )
 
