@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from contracts.runtime.clock import Clock
 from driftline.catalogue.files import Row
-from driftline.catalogue.rows import WANTED, BadRow, item_of
+from driftline.catalogue.rows import WANTED, BadRow, item_of, sentence
 from driftline.catalogue.topic import Record
 
 SHOWN_FAULTS = 20
@@ -25,7 +25,7 @@ class Tally:
         """Count a bad row."""
         self.bad += 1
         if len(self.faults) < SHOWN_FAULTS:
-            self.faults.append(f"{place}: {why}.")
+            self.faults.append(f"{place}: {sentence(why)}")
 
 
 class Progress:

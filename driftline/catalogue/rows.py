@@ -59,7 +59,7 @@ def item_of(cells: Mapping[str, Any], columns: Mapping[str, str], *, max_bytes: 
         try:
             take(item, cell)
         except ValueError:
-            raise BadRow(_sentence(cell, columns.get(field, field), f"{field} is {WANTED[field]}")) from None
+            raise BadRow(_complaint(cell, columns.get(field, field), f"{field} is {WANTED[field]}")) from None
     try:
         return decode_item(item.SerializeToString(), max_bytes=max_bytes)
     except BadEvent as error:
@@ -67,10 +67,19 @@ def item_of(cells: Mapping[str, Any], columns: Mapping[str, str], *, max_bytes: 
         if named is None:  # it is about the whole
             raise BadRow(error.detail) from error
         column = columns.get(named, named)
-        raise BadRow(_sentence(cells[column], column, error.detail)) from error
+        raise BadRow(_complaint(cells[column], column, error.detail)) from error
 
 
-def _sentence(cell: Any, column: str, right: str) -> str:
+def sentence(why: str) -> str:
+    """What is wrong as a whole sentence; it may end with a question.
+
+    >>> sentence("it is 5"), sentence("it is 5; are these seconds?")
+    ('it is 5.', 'it is 5; are these seconds?')
+    """
+    return why if why.endswith("?") else f"{why}."
+
+
+def _complaint(cell: Any, column: str, right: str) -> str:
     shown = str(cell) if isinstance(cell, date) else repr(cell)
     if len(shown) > SHOWN_CHARACTERS:
         shown = shown[:SHOWN_CHARACTERS] + "…"

@@ -109,7 +109,7 @@ def put(
 ) -> None:
     """Say all about items: what is given replaces what was known of them."""
     loaded = load(settings)
-    from driftline.catalogue.rows import BadRow, item_of
+    from driftline.catalogue.rows import BadRow, item_of, sentence
     from driftline.catalogue.topic import Record
 
     about = {"category_ids": category, "duration_ms": duration_ms, "expires_ms": expires_ms, "blocked": blocked}
@@ -118,7 +118,7 @@ def put(
         try:
             item = item_of({"item_id": item_id} | about, {}, max_bytes=loaded.stream.max_event_bytes)
         except BadRow as error:
-            raise UsageError(f"Item {item_id} cannot be put: {error}.") from error
+            raise UsageError(f"Item {item_id} cannot be put: {sentence(str(error))}") from error
         records.append(Record(item_id, item))
     _send(loaded, records, "put")
 
