@@ -134,7 +134,7 @@ class Shell:
                 printed.append(line)
         finally:
             watchdog.cancel()
-        raise PageError(f"`{command}` did not end within {longest_s:.0f} s.\n{''.join(printed)}")
+        raise PageError(f"`{command}` did not end within {longest_s:.0f} s, or ended the shell.\n{''.join(printed)}")
 
     def follow(self, step: Step) -> Ran:
         """Run a step of a page.
