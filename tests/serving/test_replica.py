@@ -159,6 +159,7 @@ def test_before_the_first_snapshot_the_newest_items_of_the_catalogue_are_served(
     assert (exposure.request_id, exposure.arm) == (reply.request_id, reply.arm)
     assert [(item.item_id, item.source) for item in exposure.items] == [(8, "newest"), (7, "newest")]
     assert (exposure.model, exposure.snapshot_version, exposure.snapshot_versions) == ("", "", {})
+    assert not exposure.HasField("model_time_ms")
     send_items(kafka, Item(schema_version=1, item_id=9))
     until(lambda: replica.recall(k=5).items[0].item_id == 9)  # no longer blocked, and the newest
 
