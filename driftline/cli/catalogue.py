@@ -13,13 +13,13 @@ import typer
 from abtest.format import counted
 from contracts.config.settings import Settings, load
 from driftline import tables
+from driftline.catalogue.files import Format, columns_of, format_of, require, rows
 from driftline.cli.options import kafka_errors
 from driftline.errors import RunError, UsageError
 from driftline.tables import utc
 
 if TYPE_CHECKING:
     from contracts.wire.events_pb2 import Item
-    from driftline.catalogue.files import Format
     from driftline.catalogue.load import Tally
     from driftline.catalogue.topic import Record
 
@@ -30,7 +30,6 @@ app = typer.Typer(
 
 SettingsOption = Annotated[Path, typer.Option("--settings", "-s", help="Settings file (YAML) that the workers use.")]
 ItemIds = Annotated[list[int], typer.Argument(metavar="ITEM_ID…", help="Items.")]
-FORMATS = ("csv", "parquet", "jsonl")
 COLUMNS = {"item": True, "categories": False, "duration": True, "expires (UTC)": False, "": False}
 
 
@@ -47,7 +46,7 @@ def load_file(
         ),
     ] = None,
     file_format: Annotated[
-        str | None, typer.Option("--format", help=f"{', '.join(FORMATS)}. \\[default: by the file's name]")
+        Format | None, typer.Option("--format", help="What the file is. \\[default: by its name]")
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Send the good rows although others are bad, which are counted.")
@@ -62,12 +61,11 @@ def load_file(
     """
     loaded = load(settings)
     from contracts.runtime.clock import SystemClock
-    from driftline.catalogue import topic
-    from driftline.catalogue.files import rows
     from driftline.catalogue.load import Progress, Tally, judged
 
     columns = _columns(column or ())
-    kind = _checked(file, file_format, columns)
+    kind = file_format or format_of(file)
+    require(file, columns_of(file, kind), columns)
     max_bytes = loaded.stream.max_event_bytes
     progress = Progress(SystemClock(), lambda state: typer.echo(state, err=True))
 
@@ -84,6 +82,8 @@ def load_file(
         if dry_run:
             typer.echo(f"{tally.rows - tally.bad:,} of {counted(tally.rows, 'row')} would be sent.{_unused(tally)}")
             return
+
+    from driftline.catalogue import topic
 
     tally = Tally()
     with kafka_errors(loaded.kafka):
@@ -191,19 +191,6 @@ def _columns(options: Sequence[str]) -> dict[str, str]:
         if columns.setdefault(name, column) != column:
             raise UsageError(f"--column names two columns for {name}: {columns[name]} and {column}.")
     return columns
-
-
-def _checked(file: Path, file_format: str | None, columns: dict[str, str]) -> "Format":
-    """The file's format, once its columns have been found to be there."""
-    from driftline.catalogue.files import SUFFIXES, columns_of, format_of, require
-
-    kind = next((each for each in SUFFIXES.values() if each == file_format), None)
-    if kind is None:
-        if file_format is not None:
-            raise UsageError(f"--format is {file_format}; it is one of {', '.join(FORMATS)}.")
-        kind = format_of(file)
-    require(file, columns_of(file, kind), columns)
-    return kind
 
 
 def _tell_faults(tally: "Tally") -> None:

@@ -133,11 +133,17 @@ def test_of_many_bad_rows_the_first_are_told_and_all_are_counted(command: Comman
     assert end.startswith("driftline: 1,234 of 1,234 rows are bad, so nothing was sent")
 
 
+def test_a_dry_run_needs_no_broker(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV)
+    tried = command("load", tmp_path / "a.csv", "--dry-run", "--column", "item_id=video")
+    said = "2 of 2 rows would be sent. Columns that items do not have were left out: title."
+    assert (tried.code, tried.out, tried.err) == (0, said, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["load", "absent.csv"], "Cannot read absent.csv: No such file or directory."),
-        (["load", "a.csv", "--format", "xlsx"], "--format is xlsx; it is one of csv, parquet, jsonl."),
         (["load", "a.csv", "--column", "id=video"], "--column id=video: it is FIELD=COLUMN, and a field is item_id, "),
         (["load", "a.csv", "--column", "item_id"], "--column item_id: it is FIELD=COLUMN"),
         (["put", "7", "--expires-ms", "1800000000"], "Item 7 cannot be put: column expires_ms is 1800000000; "),
