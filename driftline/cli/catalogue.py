@@ -137,7 +137,7 @@ def unblock(settings: SettingsOption, item_ids: ItemIds) -> None:
 
 @app.command()
 def delete(settings: SettingsOption, item_ids: ItemIds) -> None:
-    """Delete items: nobody gets them any more, and feedback on them is refused as `unknown_item`."""
+    """Delete items: nobody gets them any more. What users did with them before, and say later, still counts."""
     loaded = load(settings)
     from driftline.catalogue.topic import Record
 
