@@ -5,8 +5,9 @@ Requests are answered many at a time, because a tower and an index are; what one
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import islice, repeat
 
 import numpy as np
 
@@ -25,6 +26,9 @@ UNKNOWN = "unknown user"
 FROM_CONTEXT = "unknown user, from context"
 LATE = "features late, last known"
 LATE_UNKNOWN = "features late, none known"
+NEWEST = "newest"
+NOTHING_LEARNED = "nothing learned, popular items"
+NOTHING_COUNTED = "nothing learned, newest items"
 NO_TRIALS: Mapping[str, OnTrial] = {}
 
 
@@ -64,7 +68,7 @@ class Source:
     """A candidate source that took part in an answer: its name, the snapshot behind it and what it found."""
 
     name: str
-    model: LoadedModel
+    model: LoadedModel | None  # None: no snapshot is behind it
     candidates: Candidates
 
 
@@ -80,8 +84,8 @@ class Answer:
     propensities: Mapping[int, float] = field(default_factory=dict)  # of the items that came to their places at random
 
     @property
-    def model(self) -> LoadedModel:
-        """The model whose snapshot answered."""
+    def model(self) -> LoadedModel | None:
+        """The model whose snapshot answered; None where none did."""
         return self.sources[0].model
 
 
@@ -112,11 +116,13 @@ def answer(
     requests: Sequence[FeaturedRequest],
     hides: Hides,
     canaries: Mapping[str, OnTrial] = NO_TRIALS,
+    newest: Sequence[int] | None = None,
 ) -> list[Answer | NoAnswer]:
     """Answer requests from what is loaded, each by itself.
 
-    Fallbacks, in order, of which each is named: the arm's model has no snapshot → the control's stands in for it; the
-    features are late → the last ones known; the user is unknown → what the context says → popular items.
+    Fallbacks, in order, of which each is named: the arm's model has no snapshot → the control's stands in for it →
+    what is popular by any other model's, then the newest items; the features are late → the last ones known; the user
+    is unknown → what the context says → popular items.
 
     Args:
         experiment: which arms there are.
@@ -125,12 +131,14 @@ def answer(
         hides: the items that nobody gets any more, by event time.
         canaries: what is on trial, by model. It answers its users in the place of their arm's own model, and of that
             alone: what stands in for it, and other sources, are what is live.
+        newest: the newest items of the catalogue, newest first, for who can be answered neither from the arm's model
+            nor from the control's. None: they may not be answered with, as what is live is still being loaded.
 
     """
-    drafts = [_draft(experiment, models, request, hides, canaries) for request in requests]
+    drafts = [_draft(experiment, models, request, hides, canaries, newest) for request in requests]
     batches: dict[int, list[tuple[_Draft, str]]] = defaultdict(list)
     for draft in drafts:
-        if isinstance(draft, NoAnswer):
+        if not isinstance(draft, _Draft):
             continue
         for source, model in draft.models.items():
             if source == POPULAR:
@@ -141,7 +149,7 @@ def answer(
         model = batch[0][0].models[batch[0][1]]
         for (draft, source), candidates in zip(batch, model.recall([draft.want for draft, _ in batch]), strict=True):
             draft.candidates[source] = candidates
-    return [draft if isinstance(draft, NoAnswer) else _finished(draft) for draft in drafts]
+    return [_finished(draft) if isinstance(draft, _Draft) else draft for draft in drafts]
 
 
 def positives_of(row: UserRow) -> Positives:
@@ -159,27 +167,84 @@ def _draft(
     request: FeaturedRequest,
     hides: Hides,
     canaries: Mapping[str, OnTrial],
-) -> "_Draft | NoAnswer":
+    newest: Sequence[int] | None,
+) -> "_Draft | Answer | NoAnswer":
     name, arm, definition = place(experiment, request.user_id, request.time_ms)
     control = experiment.arms[experiment.control].model
     source: str = definition.model if definition.model in models else control
     own = models.get(source)
+    want = request.want._replace(hidden=hides(request.time_ms))
+    fallbacks = [f"no snapshot of {each}" for each in definition.models if each not in models]
     if own is None:
-        return NoAnswer(f"no snapshot of {definition.model} or of the control's model is loaded yet")
+        why = f"no snapshot of {definition.model} or of the control's model is loaded yet"
+        return _unlearned(name, arm, models, want, fallbacks + _late(request), newest) or NoAnswer(why)
     on_trial = canaries.get(source) if canaries and source == definition.model else None
     if on_trial is not None and on_trial.answers(request.user_id, request.time_ms):
         own = on_trial.model
     if not own.items:
-        return NoAnswer(f"the catalogue of snapshot {own.manifest.version} is empty")
+        why = f"the catalogue of snapshot {own.manifest.version} is empty"
+        fallbacks.append(f"no items in the snapshot of {source}")
+        return _unlearned(name, arm, models, want, fallbacks + _late(request), newest) or NoAnswer(why)
     nothing_known = request.row is None and not request.recent
-    fallbacks = [f"no snapshot of {each}" for each in definition.models if each not in models]
-    if request.late:
-        fallbacks.append(LATE if request.row else LATE_UNKNOWN)
-    elif request.row is None:
+    fallbacks += _late(request)
+    if request.row is None and not request.late:
         fallbacks.append(UNKNOWN if nothing_known else FROM_CONTEXT)
     sources = {POPULAR: own} if nothing_known else {source: own} | _others(definition, models, source, own)
-    want = request.want._replace(hidden=hides(request.time_ms))
     return _Draft(name, arm, definition, sources, want, fallbacks)
+
+
+def _late(request: FeaturedRequest) -> list[str]:
+    if not request.late:
+        return []
+    return [LATE if request.row else LATE_UNKNOWN]
+
+
+def _unlearned(
+    experiment: str,
+    arm: str,
+    models: Mapping[str, LoadedModel],
+    want: Want,
+    fallbacks: Sequence[str],
+    newest: Sequence[int] | None,
+) -> Answer | None:
+    """What there is without a model: the items that any live snapshot has counted positives of, then the newest.
+
+    Of several snapshots it is the one that has learned from the newest example. None where there is nothing.
+    """
+    counted = [model for model in models.values() if model.items]
+    if newest is None or not (counted or newest):
+        return None
+    sources: list[Source] = []
+    picks: list[Pick] = []
+    notes: list[str] = []
+    if counted:
+        model = max(counted, key=lambda each: (each.manifest.event_time_ms, each.manifest.model))
+        popular = _positive(model.popular(want))
+        if popular.item_ids:
+            sources.append(Source(POPULAR, model, popular))
+            notes.append(NOTHING_LEARNED)
+            picks += zip(popular.item_ids, popular.scores, repeat(POPULAR), strict=False)
+    if len(picks) < want.k:
+        latest = _latest(newest, want, {item for item, _, _ in picks})
+        if latest.item_ids or not sources:
+            sources.append(Source(NEWEST, None, latest))
+            notes.append(NOTHING_COUNTED)
+            picks += zip(latest.item_ids, latest.scores, repeat(NEWEST), strict=False)
+    return Answer(experiment, arm, picks, sources, [*fallbacks, *notes])
+
+
+def _positive(popular: Candidates) -> Candidates:
+    """Those that somebody has watched: what nobody has is in no order, and newer items may be missing."""
+    watched = sum(score > 0 for score in popular.scores)  # they stand first
+    return Candidates(popular.item_ids[:watched], popular.scores[:watched], None)
+
+
+def _latest(newest: Sequence[int], want: Want, taken: AbstractSet[int]) -> Candidates:
+    """The newest items that may be returned, as many as are wanting. They have no scores: 0."""
+    seen, hidden = want.seen, want.hidden or (lambda _item: False)
+    free = (item for item in newest if item not in seen and item not in taken and not hidden(item))
+    found = list(islice(free, want.k - len(taken)))
+    return Candidates(found, [0.0] * len(found), None)
 
 
 def _others(
@@ -192,11 +257,12 @@ def _others(
 
 def _finished(draft: _Draft) -> Answer:
     sources = [Source(source, model, draft.candidates[source]) for source, model in draft.models.items()]
-    ranked, first = _picks(draft), sources[0]
+    ranked = _picks(draft)
     if share := draft.blend.explored:
-        found = explore(ranked, share, first.model, draft.want, first.candidates.user_vector)
+        first, model = next(iter(draft.models.items()))
+        found = explore(ranked, share, model, draft.want, draft.candidates[first].user_vector)
         if found is not None:
-            sources.append(Source(EXPLORE, first.model, found.candidates))
+            sources.append(Source(EXPLORE, model, found.candidates))
             return Answer(draft.experiment, draft.arm, found.picks, sources, draft.fallbacks, found.propensities)
     return Answer(draft.experiment, draft.arm, ranked, sources, draft.fallbacks)
 

@@ -2,7 +2,7 @@
 
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
@@ -13,7 +13,7 @@ from contracts.config.settings import Experiment
 from contracts.runtime.clock import Clock
 from contracts.snapshots.snapshot import Manifest
 from contracts.wire.recall_pb2 import RecallReply, RecallRequest, SourceReport
-from serving.answer import Answer, FeaturedRequest, NoAnswer, answer
+from serving.answer import Answer, FeaturedRequest, NoAnswer, Source, answer
 from serving.catalogue import Hides
 from serving.features import Features
 from serving.metrics import ServingMetrics
@@ -51,14 +51,17 @@ class Answerer:
         canaries: Mapping[str, OnTrial],
         features: Features,
         hides: Hides,
+        newest: Callable[[], Sequence[int] | None],
         clock: Clock,
         metrics: ServingMetrics,
     ) -> None:
+        """`newest`: as `serving.answer.answer` takes it, at the moment of a batch."""
         self._experiment = experiment
         self._models = models
         self._canaries = canaries
         self._features = features
         self._hides = hides
+        self._newest = newest
         self._clock = clock
         self._metrics = metrics
         self._answered_from: WeakSet[LoadedModel] = WeakSet()
@@ -84,7 +87,7 @@ class Answerer:
         ]
         loaded = [*models.values(), *(tried.model for tried in canaries.values())]
         vectors_before = sum(model.vectors_made for model in loaded)
-        answers = answer(self._experiment, models, featured, self._hides, canaries)
+        answers = answer(self._experiment, models, featured, self._hides, canaries, self._newest())
         answered = self._clock.elapsed_s()
         outcomes = [self._outcome(admitted.request, each) for admitted, each in zip(batch, answers, strict=True)]
         metrics.stage_seconds.labels("features").inc(read - stage)
@@ -101,9 +104,10 @@ class Answerer:
             return Refusal(grpc.StatusCode.UNAVAILABLE, f"Cannot recall: {answered}.")
         for fallback in answered.fallbacks:
             self._metrics.fallbacks.labels(fallback).inc()
-        if answered.model not in self._answered_from and not answered.fallbacks:
-            self._answered_from.add(answered.model)
-            self._observe_freshness(answered.model.manifest)
+        model = answered.model
+        if model is not None and model not in self._answered_from and not answered.fallbacks:
+            self._answered_from.add(model)
+            self._observe_freshness(model.manifest)
         return reply_to(request, answered)
 
     def _observe_freshness(self, manifest: Manifest) -> None:
@@ -115,24 +119,17 @@ class Answerer:
 def reply_to(request: RecallRequest, answered: Answer) -> RecallReply:
     """An answer as it is sent."""
     explain = request.context.explain
-    reports = [
-        SourceReport(
-            source=source.name,
-            model=source.model.manifest.model,
-            snapshot_version=source.model.manifest.version,
-            user_vector=vector if explain and (vector := source.candidates.user_vector) is not None else (),
-        )
-        for source in answered.sources
-    ]
+    reports = [_report(source, explain=explain) for source in answered.sources]
+    first = reports[0]
     reply = RecallReply(
         request_id=request.request_id or f"{random.getrandbits(128):032x}",
         experiment=answered.experiment,
         arm=answered.arm,
-        model=answered.model.manifest.model,
-        snapshot_version=answered.model.manifest.version,
-        model_time_ms=answered.model.manifest.event_time_ms,
+        model=first.model,
+        snapshot_version=first.snapshot_version,
+        model_time_ms=answered.model.manifest.event_time_ms if answered.model else 0,
         fallback=", ".join(answered.fallbacks),
-        user_vector=reports[0].user_vector,
+        user_vector=first.user_vector,
         sources=reports,
     )
     add = reply.items.add  # half the time of making items first and handing them over
@@ -143,3 +140,13 @@ def reply_to(request: RecallRequest, answered: Answer) -> RecallReply:
             if item.source == EXPLORE:
                 item.propensity = answered.propensities[item.item_id]
     return reply
+
+
+def _report(source: Source, *, explain: bool) -> SourceReport:
+    report = SourceReport(source=source.name)
+    if source.model is not None:
+        report.model = source.model.manifest.model
+        report.snapshot_version = source.model.manifest.version
+    if explain and (vector := source.candidates.user_vector) is not None:
+        report.user_vector[:] = vector
+    return report

@@ -1,12 +1,14 @@
-"""Items that nobody gets any more, as the `items` topic says: deleted, blocked or expired, before any snapshot knows.
+"""What a replica keeps of the `items` topic: what nobody gets any more, and the newest items.
 
-A snapshot is as old as its publication; what is withdrawn must not wait for the next. A replica therefore reads the
-catalogue's topic beside its snapshots, and keeps only what is withdrawn or will expire.
+A snapshot is as old as its publication; what is deleted, blocked or expired must not wait for the next. A replica
+therefore reads the catalogue's topic beside its snapshots, and keeps what is withdrawn or will expire. Before there is
+a snapshot, the newest items are what it answers with, so it keeps a bounded number of these, too.
 """
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import structlog
 from kafka.errors import KafkaError
@@ -21,6 +23,7 @@ log = structlog.get_logger()
 Hides = Callable[[int], Callable[[int], bool] | None]  # a time (Unix ms) to: whether an item is withdrawn then
 POLL_MS = 500
 CLOSE_TIMEOUT_S = 5.0
+NEWEST_PER_ANSWER = 20  # newest items kept, by `serving.max_k`: most of them may have been seen, excluded or expired
 
 
 class Withdrawn:
@@ -60,13 +63,52 @@ class Withdrawn:
         return len(self._until)
 
 
-class CatalogueReader:
-    """A thread that keeps a `Withdrawn` at what the topic says."""
+class Newest:
+    """The items that came last, by the order of their records in the topic: an item that is sent again comes anew.
 
-    def __init__(self, settings: KafkaSettings, max_bytes: int) -> None:
-        """`max_bytes`: of a record; a larger one is no item."""
+    The topic is compacted, so the order of the items' last records is all that a replica that starts later can know;
+    going by it, all replicas have one order. Written by one thread, read by another: `ids` is replaced as a whole.
+
+    >>> newest = Newest(room=2)
+    >>> for item_id in (7, 8, 9, 8):
+    ...     newest.take(item_id, Item(item_id=item_id))
+    >>> newest.show()
+    >>> newest.ids
+    (8, 9)
+    >>> newest.take(9, None)
+    >>> newest.show()
+    >>> newest.ids
+    (8,)
+
+    """
+
+    def __init__(self, room: int) -> None:
+        """`room`: how many are kept; what has been dropped for want of room does not come back."""
+        self._room = room
+        self._ids: OrderedDict[int, None] = OrderedDict()  # oldest first
+        self.ids: Sequence[int] = ()  # newest first, as of the last `show`
+
+    def take(self, item_id: int, item: Item | None) -> None:
+        """Take in what the topic says of an item; None: it is deleted."""
+        self._ids.pop(item_id, None)
+        if item is not None and not item.blocked:
+            self._ids[item_id] = None
+            if len(self._ids) > self._room:
+                self._ids.popitem(last=False)
+
+    def show(self) -> None:
+        """Let readers see what was taken in."""
+        self.ids = tuple(reversed(self._ids))
+
+
+class CatalogueReader:
+    """A thread that keeps a `Withdrawn` and a `Newest` at what the topic says."""
+
+    def __init__(self, settings: KafkaSettings, max_bytes: int, max_k: int) -> None:
+        """`max_bytes`: of a record; a larger one is no item. `max_k`: items that an answer has at most."""
         self._max_bytes = max_bytes
         self.withdrawn = Withdrawn()
+        self.newest = Newest(NEWEST_PER_ANSWER * max_k)
         self.caught_up = threading.Event()  # everything that was in the topic at the start has been read
         self._stop = threading.Event()
         (self._partition,) = bus.partitions_of(settings, [bus.ITEMS])
@@ -98,6 +140,9 @@ class CatalogueReader:
         for records in self._consumer.poll(POLL_MS).values():
             for record in records:
                 with contextlib.suppress(BadEvent):  # the stream worker dead-letters it
-                    self.withdrawn.take(*decode_catalogue(record.key, record.value, max_bytes=self._max_bytes))
+                    item_id, item = decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
+                    self.withdrawn.take(item_id, item)
+                    self.newest.take(item_id, item)
+            self.newest.show()
         if self._consumer.at_end(self._partition):
             self.caught_up.set()

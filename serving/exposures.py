@@ -127,11 +127,12 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
         model=reply.model,
         snapshot_version=reply.snapshot_version,
         simulated=answered.simulated,
-        snapshot_versions={each.source: each.snapshot_version for each in reply.sources},
+        snapshot_versions={each.source: version for each in reply.sources if (version := each.snapshot_version)},
         replica=replica,
         answer_ms=answered.answer_ms,
-        model_time_ms=reply.model_time_ms,
     )
+    if reply.snapshot_version:
+        exposure.model_time_ms = reply.model_time_ms
     add = exposure.items.add
     for each in reply.items:
         shown = add(item_id=each.item_id, source=each.source, score=each.score)

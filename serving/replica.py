@@ -52,7 +52,8 @@ class Replica:
         self._clock = clock
         self.settings = serving
         self.metrics = ServingMetrics()
-        self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes)
+        self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes, serving.max_k)
+        self.ready = False  # whether there is anything to answer from
         self.catalogue.reads.register(self.metrics.registry)
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
@@ -64,6 +65,7 @@ class Replica:
             self.swapper.canaries,
             self.features,
             self.catalogue.withdrawn.at,
+            lambda: self.catalogue.newest.ids if self.ready else None,
             clock,
             self.metrics,
         )
@@ -118,13 +120,46 @@ class Replica:
             begun = self.service.begun
             await asyncio.sleep(QUIET_S)
 
+    async def look(self) -> None:
+        """Bring in what is live, and say what there is to answer from."""
+        await self.swapper.check()
+        self.ready = is_ready(
+            caught_up=self.catalogue.caught_up.is_set(),
+            loaded=bool(self.swapper.models),
+            live=self.swapper.any_live,
+            newest=bool(self.catalogue.newest.ids),
+            before=self.ready,
+        )
+        await self.tell_health()
+
     async def tell_health(self) -> None:
         """Say whether there is anything to answer from, and by model whether what is live serves."""
-        ready = bool(self.swapper.models) and self.catalogue.caught_up.is_set()
-        await self.health.set(SERVICE, SERVING if ready else NOT_SERVING)
+        await self.health.set(SERVICE, SERVING if self.ready else NOT_SERVING)
         for model in self.swapper.names:
             fine = self.swapper.serves_live(model)
             await self.health.set(f"{SERVICE}/{model}", SERVING if fine else NOT_SERVING)
+
+
+def is_ready(*, caught_up: bool, loaded: bool, live: bool, newest: bool, before: bool) -> bool:
+    """Whether a replica may be asked: it knows what is withdrawn, and has a snapshot, or else the newest items.
+
+    A replica that starts and cannot load what is live is not ready: another one may have loaded it. One that was ready
+    before the first snapshot stays ready, whatever becomes of that snapshot.
+
+    >>> is_ready(caught_up=True, loaded=False, live=False, newest=True, before=False)
+    True
+    >>> is_ready(caught_up=True, loaded=False, live=True, newest=True, before=False)
+    False
+
+    Args:
+        caught_up: the catalogue's topic has been read up to where it ended at the start.
+        loaded: a snapshot of any model is loaded.
+        live: the pointer of any model names one.
+        newest: there are items in the catalogue.
+        before: the replica was ready when this was last asked.
+
+    """
+    return caught_up and (loaded or (newest and (before or not live)))
 
 
 async def serve(settings: Settings, ready_file: Path | None) -> None:
@@ -146,8 +181,7 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
             log.info("replica ready", port=port, metrics_port=metrics_port)
             announce(ready_file, {"port": port, "metrics_port": metrics_port})
             while not stop.is_set():
-                await replica.swapper.check()
-                await replica.tell_health()
+                await replica.look()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
             log.info("replica draining")

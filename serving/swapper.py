@@ -73,6 +73,11 @@ class Swapper:
         """What serves of each model, and why that is not what is live where it is not."""
         return [self._status_of(name) for name in self.names]
 
+    @property
+    def any_live(self) -> bool:
+        """Whether any pointer named a snapshot, or could not be read, when the pointers were last looked at."""
+        return bool(self._unreadable) or any(self._live.values())
+
     def close(self) -> None:
         """Let the loading thread end with what it is at."""
         self._thread.shutdown(wait=True)

@@ -82,7 +82,7 @@ def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
     if SECONDS_BEGIN <= item.expires_ms < SECONDS_END:  # it would be withdrawn as soon as it is read
         raise BadEvent(Reason.OUT_OF_RANGE, f"expires_ms is in milliseconds, but {unit_hint(item.expires_ms)}")
     if any(category <= 0 for category in item.category_ids):
-        raise BadEvent(Reason.OUT_OF_RANGE, "a category id is not above 0")
+        raise BadEvent(Reason.OUT_OF_RANGE, f"category_ids has {min(item.category_ids)}, not above 0")
     return item
 
 

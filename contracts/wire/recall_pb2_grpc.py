@@ -64,7 +64,8 @@ class RecallServiceServicer(object):
         RESOURCE_EXHAUSTED  too many requests are waiting, or the message is too large: ask another replica;
         DEADLINE_EXCEEDED   the deadline passed before the answer; work not yet begun is not done;
         CANCELLED           so many calls wait that gRPC ends this one unseen: ask another replica;
-        UNAVAILABLE         no snapshot that could answer is loaded, or the replica is shutting down.
+        UNAVAILABLE         no snapshot is loaded, and no item of the catalogue either that could be the
+        answer, or the replica is shutting down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

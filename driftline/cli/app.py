@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from contracts.config.settings import load
-from driftline.cli import deadletters, evaluate, events, experiment, lab, servers, serving, snapshots, trainer
+from driftline.cli import (
+    catalogue,
+    deadletters,
+    evaluate,
+    events,
+    experiment,
+    lab,
+    servers,
+    serving,
+    snapshots,
+    trainer,
+)
 from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption
 from driftline.errors import USER_ERRORS, RunError
@@ -22,6 +33,7 @@ app = typer.Typer(
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(servers.kafka, name="kafka")
 app.add_typer(servers.redis, name="redis")
+app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(trainer.app, name="trainer")

@@ -4,11 +4,10 @@ What is asked and what is printed; decisions are in `driftline.deadletters`, sen
 `driftline.deadletters.resend`.
 """
 
-import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ import typer
 from abtest.format import counted
 from contracts.config.settings import KafkaSettings, load
 from driftline import tables
+from driftline.cli.options import kafka_errors
 from driftline.errors import RunError, UsageError
 from driftline.tables import utc
 
@@ -65,7 +65,7 @@ def list_letters(
     from driftline.deadletters.letters import matching
     from driftline.deadletters.resend import places
 
-    with _kafka_errors(kafka):
+    with kafka_errors(kafka):
         places(kafka)
         log = _read(kafka)
     matched = matching(
@@ -106,7 +106,7 @@ def show(
     from driftline.deadletters.letters import with_ids
     from driftline.deadletters.resend import original, places
 
-    with _kafka_errors(kafka):
+    with kafka_errors(kafka):
         replayable = places(kafka)
         log = _read(kafka)
         (letter,) = with_ids(log, [letter_id])
@@ -164,7 +164,7 @@ def replay(
     from driftline.deadletters import resend
     from driftline.deadletters.letters import matching, plan, with_ids
 
-    with _kafka_errors(kafka):
+    with kafka_errors(kafka):
         replayable = resend.places(kafka)
         log = _read(kafka)
         selected = with_ids(log, ids) if ids else matching(log, reason=reason)
@@ -188,17 +188,6 @@ def replay(
     if failed:
         were = "was" if len(failed) == 1 else "were"
         raise RunError(f"{len(failed):,} of {counted(len(planned.send), 'dead letter')} {were} not sent again.")
-
-
-@contextlib.contextmanager
-def _kafka_errors(kafka: KafkaSettings) -> Iterator[None]:
-    """What Kafka refuses, as one sentence."""
-    from kafka.errors import KafkaError
-
-    try:
-        yield
-    except KafkaError as error:
-        raise RunError(f"Kafka at {kafka.bootstrap_servers} says no: {error}.") from error
 
 
 def _read(kafka: KafkaSettings) -> "Log":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 OURS = ("abtest", "contracts", "driftline", "evaluation", "feature_repo", "serving", "stream", "trainer", "world")
 EXTRA_OF = {
     "archive": "stream",
+    "catalogue": "stream",
     "deadletters": "worker",
     "experiment": "abtest",
     "init": "stream",

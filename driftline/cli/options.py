@@ -1,11 +1,15 @@
-"""Options that several subcommands take, and options as one value."""
+"""What several subcommands share: options, options as one value, and Kafka's refusals as one sentence."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
+
+from contracts.config.settings import KafkaSettings
+from driftline.errors import RunError
 
 SettingsOption: TypeAlias = Annotated[
     Path, typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example.")
@@ -16,6 +20,17 @@ ReadyFile: TypeAlias = Annotated[
 DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
 T = TypeVar("T")
+
+
+@contextmanager
+def kafka_errors(kafka: KafkaSettings) -> Iterator[None]:
+    """What Kafka refuses, as one sentence."""
+    from kafka.errors import KafkaError
+
+    try:
+        yield
+    except KafkaError as error:
+        raise RunError(f"Kafka at {kafka.bootstrap_servers} says no: {error}.") from error
 
 
 def takes(kind: Callable[..., T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:

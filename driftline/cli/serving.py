@@ -125,7 +125,7 @@ def rows(statuses: "Mapping[str, Status]") -> Iterator[tuple[str, ...]]:
 def _state(reply: "StatusReply") -> str:
     if reply.draining:
         return "draining"
-    return "serving" if any(model.snapshot_version for model in reply.models) else "not ready"
+    return "serving" if any(model.snapshot_version for model in reply.models) else "no snapshot"
 
 
 def _as_json(answer: "Status") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which arm, which sources, which fallback: literal requests, literal answers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,70 @@ def test_nothing_loaded_and_an_empty_catalogue_are_no_answer() -> None:
     (empty,) = answer(PLAIN, {"t2diff": LoadedModel(make_snapshot("t2diff", rows=0))}, [ask()], hides)
     assert isinstance(empty, NoAnswer)
     assert "catalogue" in str(empty)
+
+
+NEWEST_FIRST = (9, 8, 7, 1)
+
+
+def unlearned(models: dict[str, LoadedModel], request: FeaturedRequest, *hidden: int) -> Answer:
+    withdrawn = Withdrawn()
+    for item in hidden:
+        withdrawn.take(item, None)
+    (found,) = answer(PLAIN, models, [request], withdrawn.at, newest=NEWEST_FIRST)
+    assert isinstance(found, Answer)
+    return found
+
+
+def test_before_anything_is_learned_the_newest_items_are_the_answer_and_say_so() -> None:
+    found = unlearned({}, ask(None, k=3))
+    assert found.picks == [(9, 0.0, "newest"), (8, 0.0, "newest"), (7, 0.0, "newest")]
+    assert (found.experiment, found.arm, found.model) == ("e", "treatment", None)
+    assert found.fallbacks == ["no snapshot of t2diff", "nothing learned, newest items"]
+    assert [(each.name, each.model) for each in found.sources] == [("newest", None)]
+
+
+def test_of_the_newest_items_too_none_comes_that_is_seen_excluded_or_withdrawn() -> None:
+    assert items(unlearned({}, ask(WATCHED_ONE, k=4, exclude=[8]), 9)) == [7]
+    assert items(unlearned({}, ask(None, k=4, recent=[7]))) == [9, 8, 1]
+    nothing = unlearned({}, ask(WATCHED_ONE, k=4, exclude=[7, 8, 9]))
+    assert (items(nothing), [each.name for each in nothing.sources]) == ([], ["newest"])
+
+
+def test_what_another_model_has_counted_comes_first_and_what_nobody_has_watched_is_none_of_it() -> None:
+    made = make_snapshot("sasrec")
+    counts = np.array([1, 0, 0, 0, 5, 3], np.float32)  # of items 1 to 6
+    counting = LoadedModel(replace(made, item_counts=counts))
+    found = unlearned({"sasrec": counting}, ask(None, k=6), 5)
+    assert found.picks[:2] == [(6, 3.0, "popular"), (1, 1.0, "popular")]
+    assert (items(found)[2:], sources(found)[2:]) == ([9, 8, 7], ["newest"] * 3), "item 1 stands there once"
+    assert found.model is counting
+    assert [(each.name, each.model) for each in found.sources] == [("popular", counting), ("newest", None)]
+    assert found.fallbacks[1:] == ["nothing learned, popular items", "nothing learned, newest items"]
+    assert unlearned({"sasrec": counting}, ask(None, k=1)).fallbacks[1:] == ["nothing learned, popular items"]
+
+
+def test_of_several_snapshots_the_one_that_learned_last_says_what_is_popular() -> None:
+    old, new = (make_snapshot(name) for name in ("sasrec", "caser"))
+    newer = LoadedModel(replace(new, manifest=replace(new.manifest, event_time_ms=5)))
+    assert unlearned({"sasrec": LoadedModel(old), "caser": newer}, ask(None)).model is newer
+
+
+def test_a_snapshot_without_items_and_late_features_are_told_of_beside_the_newest_items() -> None:
+    empty = {"t2diff": LoadedModel(make_snapshot("t2diff", rows=0))}
+    found = unlearned(empty, ask(None, late=True))
+    assert items(found) == [9, 8]
+    assert found.fallbacks == [
+        "no items in the snapshot of t2diff",
+        "features late, none known",
+        "nothing learned, newest items",
+    ]
+
+
+def test_while_a_replica_may_not_answer_from_the_catalogue_nothing_loaded_is_no_answer() -> None:
+    other = {"sasrec": LoadedModel(make_snapshot("sasrec"))}
+    for newest, models in ((None, other), ((), {})):
+        (nothing,) = answer(PLAIN, models, [ask()], Withdrawn().at, newest=newest)
+        assert isinstance(nothing, NoAnswer)
 
 
 def test_what_is_excluded_or_withdrawn_is_not_returned_and_k_is_filled() -> None:

@@ -22,6 +22,7 @@ from driftline.processes import redis as redis_server_of
 from tests.conftest import need_servers
 from tests.contracts.kafka.batch_cases import send_foreign, send_garbage
 from tests.serving.replica_cases import DEADLINE_S, KNOWN_USER, Replica, running
+from tests.serving.replicas import until
 from tests.serving.serving_cases import make_delta, make_snapshot
 
 
@@ -121,6 +122,76 @@ def test_health_follows_the_first_snapshot_and_reflection_answers(replica: Repli
     assert request.service in ProtoReflectionDescriptorDatabase(replica.channel).get_services()
 
 
+def send_items(kafka: KafkaSettings, *items: Item) -> None:
+    producer = bus.producer(kafka)
+    for item in items:
+        producer.send(kafka.topic(bus.ITEMS), key=bus.key_of(item.item_id), value=item.SerializeToString(), partition=0)
+    producer.close()
+
+
+def health_of(replica: Replica, *, model: str = "") -> int:
+    service = "driftline.v1.RecallService" + (f"/{model}" if model else "")
+    request = health_pb2.HealthCheckRequest(service=service)
+    status: int = health_pb2_grpc.HealthStub(replica.channel).Check(request, timeout=10).status
+    return status
+
+
+def test_before_the_first_snapshot_the_newest_items_of_the_catalogue_are_served(replica: Replica) -> None:
+    watch = health_pb2_grpc.HealthStub(replica.channel).Watch(
+        health_pb2.HealthCheckRequest(service="driftline.v1.RecallService"), timeout=DEADLINE_S
+    )
+    assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    blocked = Item(schema_version=1, item_id=9, blocked=True)
+    kafka = replica.settings.kafka
+    send_items(kafka, *(Item(schema_version=1, item_id=each) for each in (1, 7, 8, 9)), blocked)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+    assert health_of(replica, model="two_tower") == health_pb2.HealthCheckResponse.NOT_SERVING
+
+    # The user has seen item 1 and item 6; what was blocked is not returned.
+    replica.wait_for("serving_withdrawn_items", 1)
+    reply = replica.recall(k=5)
+    assert [(item.item_id, item.source) for item in reply.items] == [(8, "newest"), (7, "newest")]
+    assert reply.fallback == "no snapshot of two_tower, nothing learned, newest items"
+    assert (reply.model, reply.snapshot_version, reply.model_time_ms) == ("", "", 0)
+    assert [(each.source, each.snapshot_version) for each in reply.sources] == [("newest", "")]
+    (exposure,) = replica.exposures(1)
+    assert (exposure.request_id, exposure.arm) == (reply.request_id, reply.arm)
+    assert [(item.item_id, item.source) for item in exposure.items] == [(8, "newest"), (7, "newest")]
+    assert (exposure.model, exposure.snapshot_version, exposure.snapshot_versions) == ("", "", {})
+    assert not exposure.HasField("model_time_ms")
+    send_items(kafka, Item(schema_version=1, item_id=9))
+    until(lambda: replica.recall(k=5).items[0].item_id == 9)  # no longer blocked, and the newest
+
+    # A first snapshot that is damaged takes nothing away; one that is not takes over.
+    made = make_snapshot(number=1)
+    damaged = snapshot.write(replica.settings.snapshots, made) / "tower.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    snapshot.publish(replica.settings.snapshots, "two_tower", "v000001")
+    replica.wait_for("serving_failed_loads_total", 1)
+    assert health_of(replica) == health_pb2.HealthCheckResponse.SERVING
+    assert replica.recall(k=5).items[0].source == "newest"
+    replica.publish(2)
+    replica.wait_for("serving_swaps_total", 1)
+    learned = replica.recall(k=5)
+    assert (learned.snapshot_version, learned.items[0].source, learned.fallback) == ("v000002", "two_tower", "")
+
+
+def test_a_replica_that_starts_and_cannot_load_what_is_live_leaves_it_to_the_others(
+    tmp_path: Path, embedded: KafkaSettings
+) -> None:
+    made = make_snapshot(number=1)
+    damaged = snapshot.write(tmp_path / "snapshots", made) / "tower.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    snapshot.publish(tmp_path / "snapshots", "two_tower", "v000001")
+    send_items(embedded, Item(schema_version=1, item_id=7), Item(schema_version=1, item_id=8, blocked=True))
+    with running(tmp_path, embedded) as replica:
+        replica.wait_for("serving_failed_loads_total", 1)
+        replica.wait_for("serving_withdrawn_items", 1)
+        assert replica.status_of()[0] == grpc.StatusCode.UNAVAILABLE
+        assert health_of(replica) == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
 def test_a_batch_has_an_outcome_for_each_of_its_requests(replica: Replica) -> None:
     replica.publish(1)
     replica.wait_for("serving_swaps_total", 1)
@@ -141,10 +212,9 @@ def test_an_item_that_the_catalogue_withdraws_is_gone_at_once(replica: Replica) 
     replica.publish(1)
     replica.wait_for("serving_swaps_total", 1)
     assert [item.item_id for item in replica.recall().items] == [2, 3, 4]
+    send_items(replica.settings.kafka, Item(schema_version=1, item_id=2, blocked=True))
     producer = bus.producer(replica.settings.kafka)
-    topic = replica.settings.kafka.topic(bus.ITEMS)
-    producer.send(topic, key=b"2", value=Item(schema_version=1, item_id=2, blocked=True).SerializeToString())
-    producer.send(topic, key=b"3", value=None)
+    producer.send(replica.settings.kafka.topic(bus.ITEMS), key=b"3", value=None)
     producer.close()
     replica.wait_for("serving_withdrawn_items", 2)
     assert [item.item_id for item in replica.recall().items] == [4, 5]

@@ -1,0 +1,1 @@
+"""How long the first day takes: docs/first-day.md followed by a program."""
