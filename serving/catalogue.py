@@ -1,7 +1,7 @@
 """Items that nobody gets any more, as the `items` topic says: deleted, blocked or expired, before any snapshot knows.
 
 A snapshot is as old as its publication; what is withdrawn must not wait for the next. A replica therefore reads the
-catalogue's topic beside its snapshots, and keeps only what is withdrawn or will expire.
+catalogue's topic beside its snapshots, and keeps only what is withdrawn or will expire, and the items' text ids.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from kafka.errors import KafkaError
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
-from contracts.messages.events import BadEvent, decode_catalogue
+from contracts.messages.events import BadEvent, decode_catalogue, require_own_number
+from contracts.messages.ids import ItemKeys
 from contracts.wire.events_pb2 import Item
 
 log = structlog.get_logger()
@@ -61,12 +62,13 @@ class Withdrawn:
 
 
 class CatalogueReader:
-    """A thread that keeps a `Withdrawn` at what the topic says."""
+    """A thread that keeps a `Withdrawn`, and the items' text ids, at what the topic says."""
 
     def __init__(self, settings: KafkaSettings, max_bytes: int) -> None:
         """`max_bytes`: of a record; a larger one is no item."""
         self._max_bytes = max_bytes
         self.withdrawn = Withdrawn()
+        self.keys = ItemKeys()
         self.caught_up = threading.Event()  # everything that was in the topic at the start has been read
         self._stop = threading.Event()
         (self._partition,) = bus.partitions_of(settings, [bus.ITEMS])
@@ -98,6 +100,8 @@ class CatalogueReader:
         for records in self._consumer.poll(POLL_MS).values():
             for record in records:
                 with contextlib.suppress(BadEvent):  # the stream worker dead-letters it
-                    self.withdrawn.take(*decode_catalogue(record.key, record.value, max_bytes=self._max_bytes))
+                    item_id, item = decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
+                    require_own_number(self.keys, item_id, item)
+                    self.withdrawn.take(item_id, item)
         if self._consumer.at_end(self._partition):
             self.caught_up.set()

@@ -34,6 +34,7 @@ class AnsweredRequest:
     simulated: bool
     reply: RecallReply
     answer_ms: float
+    user_key: str = ""
 
 
 class ExposureLog:
@@ -131,10 +132,11 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
         replica=replica,
         answer_ms=answered.answer_ms,
         model_time_ms=reply.model_time_ms,
+        user_key=answered.user_key,
     )
     add = exposure.items.add
     for each in reply.items:
-        shown = add(item_id=each.item_id, source=each.source, score=each.score)
+        shown = add(item_id=each.item_id, source=each.source, score=each.score, item_key=each.item_key)
         if each.HasField("propensity"):
             shown.propensity = each.propensity
     return exposure

@@ -64,6 +64,7 @@ class Replica:
             self.swapper.canaries,
             self.features,
             self.catalogue.withdrawn.at,
+            self.catalogue.keys,
             clock,
             self.metrics,
         )

@@ -1,4 +1,4 @@
-"""`driftline check-event`: what the workers would say of one event."""
+"""`driftline check-event`: what the workers would say of one event. `driftline id`: the numbers of text ids."""
 
 import sys
 from pathlib import Path
@@ -65,6 +65,31 @@ def check_event(
     except BadEvent as error:
         typer.echo(str(error))
         raise typer.Exit(1) from None
+
+
+def ids(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Text ids of users or items.")],
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", "-s", help="Settings file of the workers: the user's partition is printed as well."),
+    ] = None,
+) -> None:
+    """Print the number that each text id stands for, with the text behind it; tabs are between.
+
+    It is the first 8 bytes of the text's SHA-256, big-endian, without the highest bit; 1 for 0. With settings the
+    partition of a user of this id comes between the two.
+    """
+    from contracts.messages.ids import BadTextId, id_of_text
+    from contracts.messages.placement import partition_of
+
+    partitions = None if settings is None else load(settings).kafka.partitions
+    for text in texts:
+        try:
+            number = id_of_text(text)
+        except BadTextId as error:
+            raise UsageError(f"The text id {text[:40]!a} {error}.") from None
+        partition = [] if partitions is None else [partition_of(number, partitions)]
+        typer.echo("\t".join(map(str, [number, *partition, text])))
 
 
 def _content(file: Path) -> bytes:
