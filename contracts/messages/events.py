@@ -21,7 +21,7 @@ FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_v
 DECADES_MS = 10 * SECONDS_END  # 2001: a log that received events since then has none from before 1973
 MAX_ITEMS_PER_EXPOSURE = 1000
 MAX_KEY_BYTES = 19  # digits of an id, which is below 2⁶³
-USER, ITEM = ("user_id", "user_key"), ("item_id", "item_key")  # a number and its text
+USER, ITEM = ("user_id", "user_key"), ("item_id", "item_key")  # fields of a number and of its text
 NAMED: dict[type[Message], tuple[tuple[str, str], ...]] = {Item: (ITEM,), Exposure: (USER,), Feedback: (USER, ITEM)}
 
 M = TypeVar("M", Item, Exposure, Feedback, Example)
@@ -131,7 +131,12 @@ def fill_numbers(event: Item | Exposure | Feedback) -> None:
 
     """
     for number, text in NAMED[type(event)]:
-        _fill_number(event, number, text)
+        named = getattr(event, text)
+        if named:
+            try:
+                setattr(event, number, id_of(getattr(event, number), named))
+            except BadTextId as error:
+                raise _bad_id(error, text) from None
 
 
 def require_own_number(keys: ItemKeys, item_id: int, item: Item | None) -> None:
@@ -162,12 +167,17 @@ def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_m
     _require_past(exposure.time_ms, received_ms, future_tolerance_ms)
     if not 1 <= len(exposure.items) <= MAX_ITEMS_PER_EXPOSURE:
         raise BadEvent(Reason.OUT_OF_RANGE, f"{len(exposure.items)} items; 1 to {MAX_ITEMS_PER_EXPOSURE} are allowed")
-    for shown in exposure.items:
-        if shown.item_key:
-            _fill_number(shown, *ITEM, "items.")
-        _require_positive(shown, "item_id", "items.")
-        if shown.HasField("propensity"):
-            _require_chance(shown.propensity, "items.propensity")
+    try:
+        for shown in exposure.items:
+            text = shown.item_key
+            if text:
+                shown.item_id = id_of(shown.item_id, text)
+            elif shown.item_id <= 0:
+                _require_positive(shown, "item_id", "items.")
+            if shown.HasField("propensity"):
+                _require_chance(shown.propensity, "items.propensity")
+    except BadTextId as error:
+        raise _bad_id(error, "items.item_key") from None
     return exposure
 
 
@@ -310,16 +320,8 @@ def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
     return message
 
 
-def _fill_number(message: Message, number: str, text: str, within: str = "") -> None:
-    """`number`, `text`: the fields. `within`: as of `_require_positive`."""
-    named = getattr(message, text)
-    if named:
-        try:
-            setattr(message, number, id_of(getattr(message, number), named))
-        except OtherId as error:
-            raise BadEvent(Reason.ID_CONFLICT, f"{within}{text} {error}") from None
-        except BadTextId as error:
-            raise BadEvent(Reason.OUT_OF_RANGE, f"{within}{text} {error}") from None
+def _bad_id(error: BadTextId, field: str) -> BadEvent:
+    return BadEvent(Reason.ID_CONFLICT if isinstance(error, OtherId) else Reason.OUT_OF_RANGE, f"{field} {error}")
 
 
 def _require(message: Message, fields: Iterable[str]) -> None:

@@ -6,10 +6,12 @@ text, for replies (`ItemKeys`).
 """
 
 import unicodedata
+from functools import lru_cache
 from hashlib import sha256
 
 LONGEST_TEXT_BYTES = 256  # of UTF-8
 NUMBERS = (1 << 63) - 1  # an int64 that is not below 0
+KEPT = 1 << 16  # numbers of texts, as items come again and again: 15 MB where the texts have 24 bytes
 
 
 class BadTextId(ValueError):
@@ -20,6 +22,7 @@ class OtherId(BadTextId):
     """A text and a number that were given for one user or item, and are not one another's."""
 
 
+@lru_cache(KEPT)
 def id_of_text(text: str) -> int:
     """The number of a text id: the first 8 bytes of its SHA-256, big-endian, without the highest bit; 1 for 0.
 
