@@ -136,7 +136,9 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
     )
     add = exposure.items.add
     for each in reply.items:
-        shown = add(item_id=each.item_id, source=each.source, score=each.score, item_key=each.item_key)
+        shown = add(item_id=each.item_id, source=each.source, score=each.score)
+        if text := each.item_key:
+            shown.item_key = text
         if each.HasField("propensity"):
             shown.propensity = each.propensity
     return exposure

@@ -5,8 +5,8 @@
 Two replicas of the two-tower control run on stores, catalogues and snapshots of their own: users and items of one have
 small numbers, those of the other texts of 24 characters. The texts' replica is asked by `user_key` alone, returns
 `item_key` with each item, and logs both. Rounds of load at one rate take turns, so that what else the machine does
-falls on both; every answer is computed. `text_ids_speed_ratio` is the median over the rounds of the numbers' CPU time of a
-request over the texts'. Memory is that of the processes after the last round.
+falls on both; every answer is computed. `text_ids_speed_ratio` is the median over the rounds of the numbers' CPU time
+of a request over the texts'. Memory is that of the processes after the last round.
 """
 
 import argparse
