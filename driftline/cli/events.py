@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from contracts.config.settings import KafkaSettings, StreamSettings, load
+from driftline.cli.options import number_of
 from driftline.errors import UsageError
 
 Topic = Literal["items", "exposures", "feedback"]
@@ -79,15 +80,11 @@ def ids(
     It is the first 8 bytes of the text's SHA-256, big-endian, without the highest bit; 1 for 0. With settings the
     partition of a user of this id comes between the two.
     """
-    from contracts.messages.ids import BadTextId, id_of_text
     from contracts.messages.placement import partition_of
 
     partitions = None if settings is None else load(settings).kafka.partitions
     for text in texts:
-        try:
-            number = id_of_text(text)
-        except BadTextId as error:
-            raise UsageError(f"The text id {text[:40]!a} {error}.") from None
+        number = number_of(text)
         partition = [] if partitions is None else [partition_of(number, partitions)]
         typer.echo("\t".join(map(str, [number, *partition, text])))
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from driftline.errors import UsageError
+
 SettingsOption: TypeAlias = Annotated[
     Path, typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example.")
 ]
@@ -16,6 +18,16 @@ ReadyFile: TypeAlias = Annotated[
 DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
 T = TypeVar("T")
+
+
+def number_of(text: str) -> int:
+    """The number of a text id that was given on the command line."""
+    from contracts.messages.ids import BadTextId, id_of_text
+
+    try:
+        return id_of_text(text)
+    except BadTextId as error:
+        raise UsageError(f"The text id {text[:40]!a} {error}.") from None
 
 
 def takes(kind: Callable[..., T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
