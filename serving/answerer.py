@@ -10,6 +10,7 @@ import grpc
 
 from contracts.config.experiment import EXPLORE
 from contracts.config.settings import Experiment
+from contracts.messages.ids import ItemKeys
 from contracts.runtime.clock import Clock
 from contracts.snapshots.snapshot import Manifest
 from contracts.wire.recall_pb2 import RecallReply, RecallRequest, SourceReport
@@ -24,7 +25,7 @@ RECORDED_REQUESTS = 16  # kept to warm the next snapshot up with
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that has been found well-formed, and its event time."""
+    """A request that has been found well-formed, with the numbers of all that it names by text, and its event time."""
 
     request: RecallRequest
     time_ms: int
@@ -52,6 +53,7 @@ class Answerer:
         features: Features,
         hides: Hides,
         newest: Callable[[], Sequence[int] | None],
+        keys: ItemKeys,
         clock: Clock,
         metrics: ServingMetrics,
     ) -> None:
@@ -62,6 +64,7 @@ class Answerer:
         self._features = features
         self._hides = hides
         self._newest = newest
+        self._keys = keys
         self._clock = clock
         self._metrics = metrics
         self._answered_from: WeakSet[LoadedModel] = WeakSet()
@@ -108,7 +111,7 @@ class Answerer:
         if model is not None and model not in self._answered_from and not answered.fallbacks:
             self._answered_from.add(model)
             self._observe_freshness(model.manifest)
-        return reply_to(request, answered)
+        return reply_to(request, answered, self._keys)
 
     def _observe_freshness(self, manifest: Manifest) -> None:
         now = self._clock.now_ms()
@@ -116,8 +119,8 @@ class Answerer:
             self._metrics.event_to_answer.labels(manifest.model).observe(max(now - sent_at, 0) / 1000)
 
 
-def reply_to(request: RecallRequest, answered: Answer) -> RecallReply:
-    """An answer as it is sent."""
+def reply_to(request: RecallRequest, answered: Answer, keys: ItemKeys | None = None) -> RecallReply:
+    """An answer as it is sent, with the items' text ids where they have some."""
     explain = request.context.explain
     reports = [_report(source, explain=explain) for source in answered.sources]
     first = reports[0]
@@ -133,8 +136,13 @@ def reply_to(request: RecallRequest, answered: Answer) -> RecallReply:
         sources=reports,
     )
     add = reply.items.add  # half the time of making items first and handing them over
-    for item_id, score, source in answered.picks:
-        add(item_id=item_id, score=score, source=source)
+    if keys:
+        text = keys.get
+        for item_id, score, source in answered.picks:
+            add(item_id=item_id, score=score, source=source, item_key=text(item_id))
+    else:
+        for item_id, score, source in answered.picks:
+            add(item_id=item_id, score=score, source=source)
     if answered.propensities:
         for item in reply.items:
             if item.source == EXPLORE:

@@ -41,6 +41,7 @@ class Recalled:
     snapshot_version: str
     items: tuple[Item, ...]  # best first
     fallback: str
+    item_keys: tuple[str, ...] = ()  # of each item its text id; empty where the catalogue has none for it
 
 
 class RecallError(Exception):
@@ -70,24 +71,37 @@ def new_request_id() -> str:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. Attempts with one `request_id` are one exposure."""
+    """One request. Attempts with one `request_id` are one exposure.
 
-    user_id: int
-    k: int
+    The user is named by `user_id`, by `user_key`, or by both; "42" as a key is a text, and not the user 42.
+    """
+
+    user_id: int = 0
+    k: int = 10
     request_id: str = field(default_factory=new_request_id)
     exclude: Sequence[int] = ()  # item ids not to return
     time_ms: int | None = None  # event time, Unix milliseconds; None: the replica's clock
     recent: Sequence[int] = ()  # item ids that a user without features has just watched, oldest first
     simulated: bool = False  # nobody looks at the items: the exposure says so
+    user_key: str = ""  # the user's text id
+    exclude_keys: Sequence[str] = ()  # items not to return, by text id
+    recent_keys: Sequence[str] = ()  # as `recent`, by text id; one of the two
 
     def message(self) -> RecallRequest:
         """The request as it is sent."""
         return RecallRequest(
             user_id=self.user_id,
             k=self.k,
-            context=Context(time_ms=self.time_ms, simulated=self.simulated, recent_item_ids=self.recent),
+            context=Context(
+                time_ms=self.time_ms,
+                simulated=self.simulated,
+                recent_item_ids=self.recent,
+                recent_item_keys=self.recent_keys,
+            ),
             request_id=self.request_id,
             exclude_item_ids=self.exclude,
+            user_key=self.user_key,
+            exclude_item_keys=self.exclude_keys,
         )
 
 
@@ -262,6 +276,7 @@ def recalled(reply: RecallReply) -> Recalled:
         snapshot_version=reply.snapshot_version,
         items=tuple(Item(item.item_id, item.score, item.source) for item in reply.items),
         fallback=reply.fallback,
+        item_keys=tuple(item.item_key for item in reply.items),
     )
 
 

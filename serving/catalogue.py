@@ -1,4 +1,4 @@
-"""What a replica keeps of the `items` topic: what nobody gets any more, and the newest items.
+"""What a replica keeps of the `items` topic: what nobody gets any more, the newest items, and all text ids.
 
 A snapshot is as old as its publication; what is deleted, blocked or expired must not wait for the next. A replica
 therefore reads the catalogue's topic beside its snapshots, and keeps what is withdrawn or will expire. Before there is
@@ -15,7 +15,8 @@ from kafka.errors import KafkaError
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
-from contracts.messages.events import BadEvent, decode_catalogue
+from contracts.messages.events import BadEvent, decode_catalogue, require_own_number
+from contracts.messages.ids import ItemKeys
 from contracts.wire.events_pb2 import Item
 
 log = structlog.get_logger()
@@ -102,13 +103,14 @@ class Newest:
 
 
 class CatalogueReader:
-    """A thread that keeps a `Withdrawn` and a `Newest` at what the topic says."""
+    """A thread that keeps a `Withdrawn`, a `Newest` and the items' text ids at what the topic says."""
 
     def __init__(self, settings: KafkaSettings, max_bytes: int, max_k: int) -> None:
         """`max_bytes`: of a record; a larger one is no item. `max_k`: items that an answer has at most."""
         self._max_bytes = max_bytes
         self.withdrawn = Withdrawn()
         self.newest = Newest(NEWEST_PER_ANSWER * max_k)
+        self.keys = ItemKeys()
         self.caught_up = threading.Event()  # everything that was in the topic at the start has been read
         self._stop = threading.Event()
         (self._partition,) = bus.partitions_of(settings, [bus.ITEMS])
@@ -141,6 +143,7 @@ class CatalogueReader:
             for record in records:
                 with contextlib.suppress(BadEvent):  # the stream worker dead-letters it
                     item_id, item = decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
+                    require_own_number(self.keys, item_id, item)
                     self.withdrawn.take(item_id, item)
                     self.newest.take(item_id, item)
             self.newest.show()

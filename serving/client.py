@@ -165,14 +165,17 @@ class RecallClient(_Client):
 
     def recall(
         self,
-        user_id: int,
-        k: int,
+        user_id: int = 0,
+        k: int = 10,
         *,
+        user_key: str = "",
         request_id: str | None = None,
         exclude: Sequence[int] = (),
         time_ms: int | None = None,
         recent: Sequence[int] = (),
         simulated: bool = False,
+        exclude_keys: Sequence[str] = (),
+        recent_keys: Sequence[str] = (),
         deadline_s: float | None = None,
     ) -> Recalled:
         """Up to k items for a user, best first; the arguments are the fields of `Ask`.
@@ -181,7 +184,18 @@ class RecallClient(_Client):
             RecallError: no replica answered, or the request is wrong; `DeadlineError` where time ran out.
 
         """
-        ask = Ask(user_id, k, request_id or calls.new_request_id(), exclude, time_ms, recent, simulated)
+        ask = Ask(
+            user_id,
+            k,
+            request_id or calls.new_request_id(),
+            exclude,
+            time_ms,
+            recent,
+            simulated,
+            user_key,
+            exclude_keys,
+            recent_keys,
+        )
         reply: RecallReply = self._call("Recall", ask.message(), self._start(ask.request_id, deadline_s))
         return calls.recalled(reply)
 
@@ -264,18 +278,32 @@ class AsyncRecallClient(_Client):
 
     async def recall(
         self,
-        user_id: int,
-        k: int,
+        user_id: int = 0,
+        k: int = 10,
         *,
+        user_key: str = "",
         request_id: str | None = None,
         exclude: Sequence[int] = (),
         time_ms: int | None = None,
         recent: Sequence[int] = (),
         simulated: bool = False,
+        exclude_keys: Sequence[str] = (),
+        recent_keys: Sequence[str] = (),
         deadline_s: float | None = None,
     ) -> Recalled:
         """As `RecallClient.recall`."""
-        ask = Ask(user_id, k, request_id or calls.new_request_id(), exclude, time_ms, recent, simulated)
+        ask = Ask(
+            user_id,
+            k,
+            request_id or calls.new_request_id(),
+            exclude,
+            time_ms,
+            recent,
+            simulated,
+            user_key,
+            exclude_keys,
+            recent_keys,
+        )
         reply: RecallReply = await self._call("Recall", ask.message(), self._start(ask.request_id, deadline_s))
         return calls.recalled(reply)
 

@@ -34,6 +34,7 @@ class AnsweredRequest:
     simulated: bool
     reply: RecallReply
     answer_ms: float
+    user_key: str = ""
 
 
 class ExposureLog:
@@ -130,12 +131,15 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
         snapshot_versions={each.source: version for each in reply.sources if (version := each.snapshot_version)},
         replica=replica,
         answer_ms=answered.answer_ms,
+        user_key=answered.user_key,
     )
     if reply.snapshot_version:
         exposure.model_time_ms = reply.model_time_ms
     add = exposure.items.add
     for each in reply.items:
         shown = add(item_id=each.item_id, source=each.source, score=each.score)
+        if text := each.item_key:
+            shown.item_key = text
         if each.HasField("propensity"):
             shown.propensity = each.propensity
     return exposure

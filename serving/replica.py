@@ -66,6 +66,7 @@ class Replica:
             self.features,
             self.catalogue.withdrawn.at,
             lambda: self.catalogue.newest.ids if self.ready else None,
+            self.catalogue.keys,
             clock,
             self.metrics,
         )

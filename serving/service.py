@@ -8,6 +8,7 @@ import structlog
 
 from contracts.config.calendar import MAX_TIME_MS
 from contracts.config.settings import ServingSettings
+from contracts.messages.ids import BadTextId, id_of, id_of_text
 from contracts.runtime.clock import Clock
 from contracts.wire.recall_pb2 import (
     ModelStatus,
@@ -117,7 +118,7 @@ class Recall(RecallServiceServicer):
                 self._metrics.recalls.labels(outcome.arm, "OK").inc()
                 simulated = request.context.simulated
                 self._exposures.offer(
-                    AnsweredRequest(request.user_id, admission.time_ms, simulated, outcome, answer_ms)
+                    AnsweredRequest(request.user_id, admission.time_ms, simulated, outcome, answer_ms, request.user_key)
                 )
         return outcomes
 
@@ -128,11 +129,41 @@ async def _refuse(context: grpc.aio.ServicerContext, code: grpc.StatusCode, mess
 
 
 def admit(request: RecallRequest, now_ms: int, max_k: int) -> Asked | Refusal:
-    """A request with its event time, `now_ms` where it names none; or the refusal of one that is not well-formed."""
-    complaint = complaint_about(request, max_k)
+    """A request with its event time, `now_ms` where it names none; or the refusal of one that is not well-formed.
+
+    What the request names by text ids is named by numbers as well from here on.
+    """
+    complaint = fill_numbers(request) or complaint_about(request, max_k)
     if complaint:
         return Refusal(grpc.StatusCode.INVALID_ARGUMENT, complaint)
     return Asked(request, request.context.time_ms if request.context.HasField("time_ms") else now_ms)
+
+
+def fill_numbers(request: RecallRequest) -> str:
+    """Fill in the numbers of what a request names by text ids; what is wrong with them, else the empty string.
+
+    >>> request = RecallRequest(user_key="anna", exclude_item_ids=[7], exclude_item_keys=["a"])
+    >>> fill_numbers(request), request.user_id, len(request.exclude_item_ids)
+    ('', 6149554607595376846, 2)
+    >>> fill_numbers(RecallRequest(user_key="anna", exclude_item_keys=[""]))
+    'exclude_item_keys is empty.'
+    """
+    if not (request.user_key or request.exclude_item_keys or request.context.recent_item_keys):
+        return ""
+    context, field = request.context, "user_key"
+    if context.recent_item_keys and context.recent_item_ids:
+        return "context has recent_item_ids and recent_item_keys; one of the two is allowed, as their order counts."
+    try:
+        if request.user_key:
+            request.user_id = id_of(request.user_id, request.user_key)
+        field = "exclude_item_keys"
+        request.exclude_item_ids.extend([id_of_text(text) for text in request.exclude_item_keys])
+        field = "context.recent_item_keys"
+        if context.recent_item_keys:
+            context.recent_item_ids.extend([id_of_text(text) for text in context.recent_item_keys])
+    except BadTextId as error:
+        return f"{field} {error}."
+    return ""
 
 
 def complaint_about(request: RecallRequest, max_k: int) -> str:
@@ -144,7 +175,7 @@ def complaint_about(request: RecallRequest, max_k: int) -> str:
     if not 1 <= request.k <= max_k:
         return f"k is {request.k}; 1 to {max_k} are allowed."
     if request.user_id <= 0:
-        return f"user_id is {request.user_id}; it must be above 0."
+        return f"user_id is {request.user_id}; it must be above 0, or user_key given."
     if request.context.HasField("time_ms") and not 0 < request.context.time_ms < MAX_TIME_MS:
         return f"context.time_ms is {request.context.time_ms}; 1 to {MAX_TIME_MS - 1} are allowed."
     if len(request.request_id) > LONGEST_REQUEST_ID:

@@ -6,7 +6,8 @@ from typing import Any
 from contracts.config.settings import KafkaSettings, SettingsError
 from contracts.kafka import bus, consumers
 from contracts.kafka.batches import ReadCounts
-from contracts.messages.events import BadEvent, decode_catalogue
+from contracts.messages.events import BadEvent, decode_catalogue, require_own_number
+from contracts.messages.ids import ItemKeys
 from stream.join import Origin
 from stream.step import Rejected
 
@@ -18,12 +19,13 @@ class KnownItems:
 
     A deleted item stays known here: what users did with it was done, and whether a worker has read of the deletion
     when it meets feedback must not decide what becomes of the feedback. That it is not recommended any more is the
-    trainer's part.
+    trainer's part. So is its text id: of two texts with one number, the one that the topic has named first is known.
     """
 
     def __init__(self, settings: KafkaSettings, max_bytes: int, reads: ReadCounts) -> None:
         """`max_bytes`: of a record; a larger one is no item. `reads`: where what cannot be read is counted."""
         self.items: set[int] = set()
+        self._keys = ItemKeys()
         self._settings = settings
         self._max_bytes = max_bytes
         self._reads = reads
@@ -54,16 +56,26 @@ class KnownItems:
         for record in consumers.read_to_end(self._settings, bus.ITEMS, 0, offset):
             if record.offset < self._end:
                 try:
-                    decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
+                    self._item_of(record)
                 except BadEvent as error:
                     yield Rejected(origin_of(record), error)
 
     def _take(self, record: Any) -> None:
         try:
-            item_id, _ = decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
-            self.items.add(item_id)
+            self.items.add(self._item_of(record))
         except BadEvent:
             self._saw_bad = True
+
+    def _item_of(self, record: Any) -> int:
+        """The item that a record is about. The answer of the second time is that of the first.
+
+        Raises:
+            BadEvent: it cannot be used.
+
+        """
+        item_id, item = decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
+        require_own_number(self._keys, item_id, item)
+        return item_id
 
 
 def origin_of(record: Any) -> Origin:

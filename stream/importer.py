@@ -132,7 +132,8 @@ class Importer:
         first_ms = file.first_ms(store.partition, self._settings.kafka.partitions)
         if first_ms is not None and first_ms < watermark(store, self._settings.stream):
             raise SettingsError(
-                f"Partition {store.partition} has events up to {store.newest_exposure_ms} (Unix ms), and this file begins at {first_ms}: "
+                f"Partition {store.partition} has events up to {store.newest_exposure_ms} (Unix ms), and this file "
+                f"begins at {first_ms}: "
                 "files are imported in the order of their time."
             )
 

@@ -15,6 +15,7 @@ from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, Wri
 
 from contracts.config.settings import StreamSettings
 from contracts.messages.attribution import ExposureSummary, Outcome
+from contracts.messages.events import fill_numbers
 from contracts.runtime.durable import LockedError, lock_file
 from contracts.wire.events_pb2 import Feedback
 from contracts.wire.stream_state_pb2 import (
@@ -190,7 +191,7 @@ class PartitionStore:
         )
         held = [
             (
-                Feedback.FromString(stored_event.value),
+                _held(stored_event.value),
                 Origin(
                     self._topic,
                     self.partition,
@@ -276,6 +277,13 @@ def _open(directory: Path) -> Rdict:
     blocks.set_bloom_filter(10, block_based=False)
     options.set_block_based_table_factory(blocks)
     return Rdict(str(directory), options)
+
+
+def _held(value: bytes) -> Feedback:
+    """Feedback as it was decoded when it came."""
+    feedback = Feedback.FromString(value)
+    fill_numbers(feedback)
+    return feedback
 
 
 def _sortable(number: int) -> bytes:

@@ -10,6 +10,7 @@
     swaps    failures, mixed replies and latency over a thousand swaps under load (`benchmarks.serving.swaps`)
     kill     what a client notices of a replica that is killed (`benchmarks.serving.kill`)
     soak     memory over an hour of load and swaps (`benchmarks.serving.soak`)
+    text_ids CPU time of a request by text ids, beside numbers (`benchmarks.serving.text_ids`)
 
 Each part is a command of its own as well, with more to say about it. Broker, feature store, replicas and load share
 the machine. Where `qps` is among the parts, the others ask at a share of what it finds, else at their own defaults.
@@ -27,7 +28,7 @@ from typing import Any
 
 from driftline.processes import redis as redis_server
 
-PARTS = ("qps", "cost", "naive", "recall", "peer", "swaps", "kill", "soak")
+PARTS = ("qps", "cost", "naive", "recall", "peer", "swaps", "kill", "soak", "text_ids")
 OF_NO_RIG = ("recall",)
 QUICK = {
     "qps": ["--seconds", "3", "--warm-up", "2", "--precision", "0.5", "--replicas", "1"],
@@ -38,8 +39,9 @@ QUICK = {
     "swaps": ["--swaps", "30", "--swaps-per-round", "10", "--steady", "5", "--every", "1.5"],
     "kill": ["--kills", "1", "--around", "3"],
     "soak": ["--minutes", "0.5", "--every", "2"],
+    "text_ids": ["--rounds", "1", "--seconds", "3"],
 }
-SHARES = {"cost": 0.3, "swaps": 0.35, "kill": 0.25, "soak": 0.3}  # of the largest rate
+SHARES = {"cost": 0.3, "swaps": 0.35, "kill": 0.25, "soak": 0.3, "text_ids": 0.3}  # of the largest rate
 SLOWEST = 20.0  # requests a second; fewer say little
 FIGURES = {
     "qps": ("t2diff_qps_p99_25ms", "two_tower_qps_p99_25ms", "t2diff_replicas", "two_tower_replicas"),
@@ -51,6 +53,7 @@ FIGURES = {
     "swaps": ("swaps", "failed", "mixed", "p99_swap_ratio", "first_after_swap_ratio"),
     "kill": ("failed_after_kill", "restart_to_ready_s"),
     "soak": ("rss_growth",),
+    "text_ids": ("text_ids_speed_ratio",),
 }  # fmt: skip
 
 

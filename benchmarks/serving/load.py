@@ -23,7 +23,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.serving.figures import schedule
-from benchmarks.serving.shots import OK, Requests, Shot, figures
+from benchmarks.serving.shots import OK, Requests, Shot, figures, text_of
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from serving.client import AsyncRecallClient, RecallError
 
@@ -151,7 +151,10 @@ async def _asker(shot: Shot, table: Requests, stack: AsyncExitStack) -> Ask:
 
 def _request(shot: Shot, user_id: int, explain: bool) -> bytes:
     context = Context(explain=explain, **({"time_ms": shot.time_ms} if shot.time_ms else {}))
-    content: bytes = RecallRequest(user_id=user_id, k=shot.k, context=context).SerializeToString()
+    request = RecallRequest(user_id=user_id, k=shot.k, context=context)
+    if shot.text_ids:
+        request.user_id, request.user_key = 0, text_of(user_id)
+    content: bytes = request.SerializeToString()
     return content
 
 

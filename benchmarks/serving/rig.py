@@ -16,9 +16,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.serving.world import NOW_MS, World, full
 from contracts.config.settings import Arm, Experiment, KafkaSettings, ModelName, ServingSettings, Settings, dump
+from contracts.kafka import bus
+from contracts.messages.events import SCHEMA_VERSION
 from contracts.runtime.clock import SystemClock
 from contracts.snapshots import snapshot
 from contracts.snapshots.snapshot import Snapshot
+from contracts.wire.events_pb2 import Item
 from driftline.processes import broker
 from driftline.processes.supervisor import Child, Supervisor
 from feature_repo.store import UserSequences, apply
@@ -141,6 +144,17 @@ def write_users(repo: Path, world: World) -> None:
     store = UserSequences(repo)
     for first in range(1, world.users + 1, ROWS_PER_WRITE):
         store.write([world.row(user) for user in range(first, min(first + ROWS_PER_WRITE, world.users + 1))])
+
+
+def write_catalogue(kafka: KafkaSettings, world: World) -> None:
+    """Every item into the topic that replicas read."""
+    producer = bus.producer(kafka, batch_size=512 << 10)
+    texts = world.texts if world.text_ids else [""] * world.items
+    for item_id, text in zip(world.item_ids.tolist(), texts, strict=True):
+        value = Item(schema_version=SCHEMA_VERSION, item_id=item_id, item_key=text).SerializeToString()
+        producer.send(kafka.topic(bus.ITEMS), value, bus.key_of(item_id), partition=0)
+    producer.flush()
+    producer.close()
 
 
 @contextmanager

@@ -19,6 +19,11 @@ OK = 0
 OVERLAY = Path(".bench-serving")  # what `make bench-serving` lays over driftline's environment
 
 
+def text_of(which: int) -> str:
+    """The text id of a user, or of an item."""
+    return f"{which:024x}"
+
+
 @dataclass(frozen=True)
 class Shot:
     """A constant load for a while.
@@ -33,6 +38,7 @@ class Shot:
         kind: how the servers are asked. "recall": a channel to each. "balanced": one channel, on which gRPC balances
             and retries. "client": `serving.client`. "http": POST {"user_ids": [u]} to /recall.
         out: a directory for what came of each request; "" for none.
+        text_ids: users are named by text ids, and by no number; kinds "recall" and "balanced".
 
     """
 
@@ -48,6 +54,7 @@ class Shot:
     explained: float = 0.0
     kind: Literal["recall", "balanced", "client", "http"] = "recall"
     out: str = ""
+    text_ids: bool = False
 
 
 class Requests(NamedTuple):

@@ -7,13 +7,15 @@ so that queries fall where items are, as they do after training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 
+from benchmarks.serving.shots import text_of
 from contracts.config.settings import ModelSettings
-from contracts.features import Floats, Positives, TowerInputs, gather, tower_inputs
+from contracts.features import Floats, Ints, Positives, TowerInputs, gather, tower_inputs
+from contracts.messages.ids import id_of_text
 from contracts.snapshots import delta, index, snapshot
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
@@ -36,11 +38,25 @@ BETWEEN_MS = 3_600_000  # two behaviours of a user
 
 @dataclass(frozen=True)
 class World:
-    """Items 1..`items` and users 1..`users`; everything about them follows from the seed."""
+    """Items 1..`items` and users 1..`users`; everything about them follows from the seed.
+
+    With `text_ids` they are named by texts of 24 characters (`shots.text_of`), and have those texts' numbers.
+    """
 
     items: int
     users: int
     seed: int = 0
+    text_ids: bool = False
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The items' texts, in the order of their numbers."""
+        return sorted(map(text_of, range(1, self.items + 1)), key=id_of_text)
+
+    @cached_property
+    def item_ids(self) -> Ints:
+        """(N,) sorted; the first is that of item 1, and so on."""
+        return np.array([*map(id_of_text, self.texts)]) if self.text_ids else np.arange(1, self.items + 1)
 
     @property
     def clusters(self) -> int:
@@ -61,14 +77,15 @@ class World:
         clusters = rng.integers(self.clusters, size=CLUSTERS_PER_USER)[rng.integers(CLUSTERS_PER_USER, size=WINDOW)]
         turns = rng.integers((self.items - 1) // self.clusters, size=WINDOW)
         items = 1 + (clusters + turns * self.clusters) % self.items
-        return Positives(items, NOW_MS - BETWEEN_MS * np.arange(WINDOW, 0, -1))
+        return Positives(self.item_ids[items - 1], NOW_MS - BETWEEN_MS * np.arange(WINDOW, 0, -1))
 
     def row(self, user_id: int) -> UserRow:
         """The same as the store holds it."""
         item_ids, times_ms = self.watched(user_id)
         ones, zeros = np.ones(WINDOW, np.int64), np.zeros(WINDOW, np.int64)
+        number = id_of_text(text_of(user_id)) if self.text_ids else user_id
         return UserRow(
-            user_id, item_ids, times_ms, 10_000 * ones, ones, zeros, zeros,
+            number, item_ids, times_ms, 10_000 * ones, ones, zeros, zeros,
             last_event_ms=int(times_ms[-1]), feedback_offset=1,
         )  # fmt: skip
 
@@ -110,7 +127,7 @@ def full(world: World, model: str, number: int) -> Snapshot:
         metrics={},
     )
     counts = np.arange(1, world.items + 1, dtype=np.float32)
-    ids, tower = np.arange(1, world.items + 1), template(model).fill(user_encoder)
+    ids, tower = world.item_ids, template(model).fill(user_encoder)
     unindexed = Snapshot(manifest, tower, ids, vectors, counts, index.EXACT)
     users = range(1, min(world.users, index.QUERIES) + 1)
     queries = SnapshotTower(unindexed)(users, [world.watched(user) for user in users])

@@ -11,6 +11,9 @@ median is reported. The peers run in `.venv-bench` (`make bench` makes it); with
                 loop over the same topics, and Feast's own batched write of the same rows
     freshness   event → feature at several rates, and at half of what the room takes at most
     soak        memory over 5 M events from 1 M users (with --soak; about 15 minutes)
+
+With --text-ids it does something else: `steps` and `room` by text ids beside the same by numbers, in turns, and the
+ratio of the events that each takes in a second of CPU time.
 """
 
 import argparse
@@ -82,20 +85,23 @@ class Bench:
             stream_events.write(kafka, stream_events.records(workload))
         names = ["--events", events, "--users", users]
         for name, value in load.items():
-            names += [f"--{name}", value]
+            names += [f"--{name.replace('_', '-')}", value]
         return names, prefix
 
-    def room(self, name: str, events: int, users: int) -> dict[str, Any]:
+    def room(self, name: str, events: int, users: int, **load: int) -> dict[str, Any]:
         """One of the parts that read Kafka, over topics of its own."""
-        names, prefix = self.load(events=events, users=users)
+        names, prefix = self.load(events=events, users=users, **load)
         self._say(name)
         where = ["--bootstrap", self._bootstrap, "--prefix", prefix, "--cpu", TIMED_CORE]
         return part("benchmarks.stream.room", name, *names, *where, *self._feast())
 
-    def steps(self, events: int, users: int) -> dict[str, Any]:
+    def steps(self, events: int, users: int, **load: int) -> dict[str, Any]:
         """The steps in memory."""
         self._say("steps")
-        return part("benchmarks.stream.room", "steps", "--events", events, "--users", users, "--cpu", TIMED_CORE)
+        names = ["--events", events, "--users", users]
+        for name, value in load.items():
+            names += [f"--{name.replace('_', '-')}", value]
+        return part("benchmarks.stream.room", "steps", *names, "--cpu", TIMED_CORE)
 
     def write(self, events: int, users: int, batch: int) -> dict[str, Any]:
         """Feast's own write of the same rows."""
@@ -158,6 +164,28 @@ def run(bench: Bench, *, events: int, users: int, repeats: int, seconds: int, so
     }
 
 
+def text_ids(bench: Bench, *, events: int, users: int, items: int, repeats: int) -> dict[str, Any]:
+    """What text ids cost: the events that are taken in a second of CPU time by texts, as a share of those by numbers.
+
+    Each repeat is a pair, and the shares' median is reported with all of them.
+    """
+    shares: dict[str, list[float]] = {"steps": [], "room": []}
+    lost = doubled = 0
+    for _ in range(repeats):
+        for name, shares_of in shares.items():
+            rates = []
+            for text in (0, 1):
+                load = {"items": items, "text_ids": text}
+                done = (
+                    bench.steps(events, users, **load) if name == "steps" else bench.room("room", events, users, **load)
+                )
+                rates.append(done["events_per_cpu_s"])
+                lost, doubled = lost + done.get("lost", 0), doubled + done.get("doubled", 0)
+            shares_of.append(round(rates[1] / rates[0], 3))
+    medians = {f"text_ids_{name}_ratio": statistics.median(each) for name, each in shares.items()}
+    return medians | {"events": events, "users": users, "items": items, "all": shares, "lost": lost, "doubled": doubled}
+
+
 def growth(rss_mb: Sequence[float]) -> float:
     """How much larger memory is at the end than once the caches were full.
 
@@ -177,6 +205,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, once: does it run?")
     parser.add_argument("--soak", action="store_true", help="also 5 M events from 1 M users")
     parser.add_argument("--redis", action="store_true", help="Feast on Redis instead of SQLite")
+    parser.add_argument("--text-ids", action="store_true", help="what text ids cost, and nothing else")
+    parser.add_argument("--items", type=int, default=10_000, help="of --text-ids")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     arguments = parser.parse_args()
     repeats, scale = (1, 10) if arguments.quick else (arguments.repeats, 1)
@@ -192,14 +222,13 @@ def main() -> None:
         for server in (kafka, redis):
             for thread in psutil.Process(server.pid).threads():
                 os.sched_setaffinity(thread.id, {SERVER_CORE})
-        figures = run(
-            Bench(kafka.address, redis.address if arguments.redis else None, say),
-            events=arguments.events // scale,
-            users=arguments.users // scale,
-            repeats=repeats,
-            seconds=max(arguments.seconds // scale, 3),
-            soak=arguments.soak,
-        )
+        bench = Bench(kafka.address, redis.address if arguments.redis else None, say)
+        events, users = arguments.events // scale, arguments.users // scale
+        if arguments.text_ids:
+            figures = text_ids(bench, events=events, users=users, items=arguments.items, repeats=repeats)
+        else:
+            seconds = max(arguments.seconds // scale, 3)
+            figures = run(bench, events=events, users=users, repeats=repeats, seconds=seconds, soak=arguments.soak)
     if arguments.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:

@@ -16,7 +16,7 @@ import gc
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeAlias
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
 from contracts.messages.events import SCHEMA_VERSION
+from contracts.messages.ids import id_of_text
 from contracts.runtime.clock import HOUR_MS
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback, Item
 
@@ -62,6 +63,7 @@ class Load:
     seed: int = 0
     skew: float = 0.0  # exponent of the popularity of users by rank, 0 to below 1; 0: they take turns
     requests: float = 2.0  # mean number a session, at least 1
+    text_ids: int = 0  # 1: users and items are named by texts of 24 characters, and by no number
     start_ms: int = 1_700_000_000_000
 
     def __post_init__(self) -> None:
@@ -74,10 +76,17 @@ class Load:
 
 
 def catalogue(load: Load) -> Iterator[Record]:
-    """The items that `records` shows: 1 to `load.items`."""
+    """The items that `records` shows: 1 to `load.items`, or as many texts."""
     for item in range(1, load.items + 1):
-        value = Item(schema_version=SCHEMA_VERSION, item_id=item, category_ids=[1 + item % 50], duration_ms=30_000)
-        yield Record(bus.ITEMS, 0, bus.key_of(item), value.SerializeToString(), load.start_ms)
+        name = _name(load, item, "item")
+        value = Item(schema_version=SCHEMA_VERSION, **name, category_ids=[1 + item % 50], duration_ms=30_000)
+        yield Record(bus.ITEMS, 0, bus.key_of(_number(load, item)), value.SerializeToString(), load.start_ms)
+
+
+def item_ids(load: Load) -> Container[int]:
+    """The numbers of those items."""
+    every = range(1, load.items + 1)
+    return {_number(load, item) for item in every} if load.text_ids else every
 
 
 def records(load: Load) -> Iterator[Record]:
@@ -210,12 +219,15 @@ def _encoded(load: Load, columns: Columns) -> Iterator[Record]:
                 schema_version=SCHEMA_VERSION,
                 event_id=f"e{request:015x}",
                 request_id=f"r{request:015x}",
-                user_id=user,
+                **_name(load, user, "user"),
                 time_ms=time_ms,
                 experiment="bench",
                 arm="control",
                 model="two_tower",
-                items=[ExposedItem(item_id=_item(load, base, step, shown), source="recall") for shown in range(SHOWN)],
+                items=[
+                    ExposedItem(**_name(load, _item(load, base, step, shown), "item"), source="recall")
+                    for shown in range(SHOWN)
+                ],
                 simulated=True,
             )
         else:
@@ -224,16 +236,30 @@ def _encoded(load: Load, columns: Columns) -> Iterator[Record]:
                 schema_version=SCHEMA_VERSION,
                 event_id=f"f{request:014x}{slot}",
                 request_id=f"r{request:015x}",
-                user_id=user,
-                item_id=_item(load, base, step, slot),
+                **_name(load, user, "user"),
+                **_name(load, _item(load, base, step, slot), "item"),
                 time_ms=time_ms,
                 play_time_ms=play_ms,
                 effective_view=bool(effective),
                 follow=bool(follow),
                 simulated=True,
             )
-        partition = bus.partition_of(user, load.partitions)
-        yield Record(topic, partition, bus.key_of(user), message.SerializeToString(), arrival_ms)
+        number = _number(load, user)
+        partition = bus.partition_of(number, load.partitions)
+        yield Record(topic, partition, bus.key_of(number), message.SerializeToString(), arrival_ms)
+
+
+def _name(load: Load, which: int, kind: str) -> dict[str, Any]:
+    """The field that names a user or an item."""
+    return {f"{kind}_key": _text(which)} if load.text_ids else {f"{kind}_id": which}
+
+
+def _number(load: Load, which: int) -> int:
+    return id_of_text(_text(which)) if load.text_ids else which
+
+
+def _text(which: int) -> str:
+    return f"{which:024x}"
 
 
 def _item(load: Load, base: int, step: int, slot: int) -> int:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def settings_for(kafka: KafkaSettings, directory: Path) -> Settings:
     )
 
 
-def outputs_of(state: MemoryState, batch: Sequence[Record], first: int, items: range) -> list[Output]:
+def outputs_of(state: MemoryState, batch: Sequence[Record], first: int, items: Container[int]) -> list[Output]:
     """The worker's steps of one batch, on records that did not come from Kafka."""
     outputs: list[Output] = []
     for offset, record in enumerate(batch, first):
@@ -100,7 +100,7 @@ def batches(rows: Iterator[Record], size: int) -> Iterator[list[Record]]:
 def steps(workload: Load) -> dict[str, Any]:
     """Decode, join, sessionise, encode; the input is made before the clock starts."""
     rows = list(stream_events.records(workload))
-    state, items, metrics = MemoryState(), range(1, workload.items + 1), StreamMetrics()
+    state, items, metrics = MemoryState(), stream_events.item_ids(workload), StreamMetrics()
     kafka = KafkaSettings(bootstrap_servers="none", topic_prefix="")
     gc.freeze()
     examples = 0
@@ -116,7 +116,7 @@ def write(workload: Load, directory: Path, redis: str | None, batch_size: int) -
     apply(directory / "features", redis)
     store = FeatureStore(repo_path=str(directory / "features"))
     provider, view = get_provider(store.config), store.get_feature_view(VIEW)
-    state, items, metrics = MemoryState(), range(1, workload.items + 1), StreamMetrics()
+    state, items, metrics = MemoryState(), stream_events.item_ids(workload), StreamMetrics()
     kafka = KafkaSettings(bootstrap_servers="none", topic_prefix="")
     wall = cpu = 0.0
     events = written = 0
@@ -168,7 +168,7 @@ def room(kafka: KafkaSettings, workload: Load, directory: Path, redis: str | Non
 
 def judged(kafka: KafkaSettings, workload: Load) -> dict[str, int]:
     """How many examples the topic lacks, and has more than once, against the steps in memory."""
-    state, items = MemoryState(), range(1, workload.items + 1)
+    state, items = MemoryState(), stream_events.item_ids(workload)
     metrics, names = StreamMetrics(), KafkaSettings(bootstrap_servers="none", topic_prefix="")
     expected: set[str] = set()
     for number, batch in enumerate(batches(stream_events.records(workload), LIMITS.poll_records)):

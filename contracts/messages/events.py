@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from contracts.config.calendar import MAX_TIME_MS, SECONDS_BEGIN, SECONDS_END, unit_hint
 from contracts.messages.hints import encoding_hint, type_hint
+from contracts.messages.ids import BadTextId, ItemKeys, OtherId, id_of
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
 
 SCHEMA_VERSION = 1
@@ -20,6 +21,8 @@ FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_v
 DECADES_MS = 10 * SECONDS_END  # 2001: a log that received events since then has none from before 1973
 MAX_ITEMS_PER_EXPOSURE = 1000
 MAX_KEY_BYTES = 19  # digits of an id, which is below 2⁶³
+USER, ITEM = ("user_id", "user_key"), ("item_id", "item_key")  # fields of a number and of its text
+NAMED: dict[type[Message], tuple[tuple[str, str], ...]] = {Item: (ITEM,), Exposure: (USER,), Feedback: (USER, ITEM)}
 
 M = TypeVar("M", Item, Exposure, Feedback, Example)
 
@@ -29,6 +32,9 @@ class Reason(StrEnum):
 
     UNREADABLE_BATCH = "unreadable_batch"
     WRONG_PARTITION = "wrong_partition"
+    WRONG_KEY = "wrong_key"
+    ID_CONFLICT = "id_conflict"
+    ID_COLLISION = "id_collision"
     UNDECODABLE = "undecodable"
     UNKNOWN_VERSION = "unknown_version"
     OVERSIZED = "oversized"
@@ -74,6 +80,7 @@ def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
 
     """
     item = _parse(Item, value, max_bytes)
+    fill_numbers(item)
     _require_positive(item, "item_id")
     if item.duration_ms < 0:
         raise BadEvent(Reason.OUT_OF_RANGE, f"duration_ms is {item.duration_ms}, below 0")
@@ -89,7 +96,8 @@ def decode_item(value: bytes | None, *, max_bytes: int) -> Item:
 def decode_catalogue(key: bytes | None, value: bytes | None, *, max_bytes: int) -> tuple[int, Item | None]:
     """What a record of the `items` topic says: an item's id and the item, or None where it is deleted.
 
-    A deletion is a null value under the item's key, as Kafka's compacted topics have it.
+    A deletion is a null value under the item's key, as Kafka's compacted topics have it. An item under another key
+    would displace that key's item, and outlive its own deletion.
 
     >>> decode_catalogue(b"7", None, max_bytes=100)
     (7, None)
@@ -100,11 +108,47 @@ def decode_catalogue(key: bytes | None, value: bytes | None, *, max_bytes: int) 
     """
     if value is not None:
         item = decode_item(value, max_bytes=max_bytes)
+        if key != str(item.item_id).encode():
+            shown = "none" if key is None else repr(key[: MAX_KEY_BYTES + 1].decode(errors="replace"))
+            detail = (
+                f"the record's key is {shown}, and its item's is '{item.item_id}': the id's decimal digits, as ASCII"
+            )
+            raise BadEvent(Reason.WRONG_KEY, detail)
         return item.item_id, item
     item_id = int(key) if key is not None and key.isdigit() and len(key) <= MAX_KEY_BYTES else 0
     if not 0 < item_id < 2**63:
         raise BadEvent(Reason.UNDECODABLE, "a deletion whose key is no item id: that is its decimal digits, as ASCII")
     return item_id, None
+
+
+def fill_numbers(event: Item | Exposure | Feedback) -> None:
+    """Fill in the numbers of what an event names by text ids, but for the items of an exposure.
+
+    From here on all goes by numbers. Whatever is read from Kafka has passed here.
+
+    Raises:
+        BadEvent: a text is no id, or not that of the number beside it.
+
+    """
+    for number, text in NAMED[type(event)]:
+        named = getattr(event, text)
+        if named:
+            try:
+                setattr(event, number, id_of(getattr(event, number), named))
+            except BadTextId as error:
+                raise _bad_id(error, text) from None
+
+
+def require_own_number(keys: ItemKeys, item_id: int, item: Item | None) -> None:
+    """See that no other text has an item's number, and take its text in; None: it is deleted.
+
+    Raises:
+        BadEvent: another text has it, which is the item's then.
+
+    """
+    if item is not None and not keys.add(item_id, item.item_key):
+        detail = f"item_key {item.item_key!r} has the number {item_id}, as {keys.get(item_id)!r} has, which came first"
+        raise BadEvent(Reason.ID_COLLISION, detail)
 
 
 def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_ms: int, max_bytes: int) -> Exposure:
@@ -115,6 +159,7 @@ def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_m
 
     """
     exposure = _parse(Exposure, value, max_bytes)
+    fill_numbers(exposure)
     _require(exposure, ("time_ms",))
     _require_text(exposure, "event_id")
     _require_text(exposure, "request_id")
@@ -122,10 +167,17 @@ def decode_exposure(value: bytes | None, *, received_ms: int, future_tolerance_m
     _require_past(exposure.time_ms, received_ms, future_tolerance_ms)
     if not 1 <= len(exposure.items) <= MAX_ITEMS_PER_EXPOSURE:
         raise BadEvent(Reason.OUT_OF_RANGE, f"{len(exposure.items)} items; 1 to {MAX_ITEMS_PER_EXPOSURE} are allowed")
-    for shown in exposure.items:
-        _require_positive(shown, "item_id", "items.")
-        if shown.HasField("propensity"):
-            _require_chance(shown.propensity, "items.propensity")
+    try:
+        for shown in exposure.items:
+            text = shown.item_key
+            if text:
+                shown.item_id = id_of(shown.item_id, text)
+            elif shown.item_id <= 0:
+                _require_positive(shown, "item_id", "items.")
+            if shown.HasField("propensity"):
+                _require_chance(shown.propensity, "items.propensity")
+    except BadTextId as error:
+        raise _bad_id(error, "items.item_key") from None
     return exposure
 
 
@@ -143,6 +195,7 @@ def decode_feedback(
 
     """
     feedback = _parse(Feedback, value, max_bytes)
+    fill_numbers(feedback)
     _require(feedback, FEEDBACK_FIELDS)
     _require_text(feedback, "event_id")
     _require_text(feedback, "request_id")
@@ -265,6 +318,10 @@ def _parse(kind: Callable[[], M], value: bytes | None, max_bytes: int) -> M:
         version = message.schema_version or f"0 or left out{type_hint(message, 'schema_version')}"
         raise BadEvent(Reason.UNKNOWN_VERSION, f"schema_version is {version}; this build reads {SCHEMA_VERSION}")
     return message
+
+
+def _bad_id(error: BadTextId, field: str) -> BadEvent:
+    return BadEvent(Reason.ID_CONFLICT if isinstance(error, OtherId) else Reason.OUT_OF_RANGE, f"{field} {error}")
 
 
 def _require(message: Message, fields: Iterable[str]) -> None:

@@ -7,10 +7,11 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 REGISTRY_HEADER_BYTES = 5  # a zero and the id of a schema, before the message
+TEXT = 2
 SENT_AS = {
     0: "a whole number",
     1: "a double or a fixed64",
-    2: "text or bytes",
+    TEXT: "text or bytes",
     5: "a float or a fixed32",
 }  # by wire type
 WANTED = {
@@ -49,6 +50,8 @@ def type_hint(message: Message, field: str) -> str:
     >>> sent_as_double = bytes([6 << 3 | 1]) + bytes(8)
     >>> type_hint(Feedback.FromString(sent_as_double), "time_ms")
     '; it was sent as a double or a fixed64, and is an int64'
+    >>> type_hint(Feedback.FromString(bytes([4 << 3 | 2, 1]) + b"7"), "user_id")
+    '; it was sent as text or bytes, and is an int64: a text id belongs in user_key'
     >>> type_hint(Feedback(), "time_ms")
     ''
     """
@@ -58,4 +61,8 @@ def type_hint(message: Message, field: str) -> str:
     wire_types = [each.wire_type for each in fields if each.field_number == descriptor.number]
     if not wire_types:
         return ""
-    return f"; it was sent as {SENT_AS.get(wire_types[-1], 'a group')}, and is {WANTED[descriptor.type]}"
+    said = f"; it was sent as {SENT_AS.get(wire_types[-1], 'a group')}, and is {WANTED[descriptor.type]}"
+    twin = field.removesuffix("_id") + "_key"
+    if wire_types[-1] == TEXT and twin in message.DESCRIPTOR.fields_by_name:
+        return f"{said}: a text id belongs in {twin}"
+    return said

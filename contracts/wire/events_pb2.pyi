@@ -6,23 +6,25 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Item(_message.Message):
-    __slots__ = ("schema_version", "item_id", "category_ids", "duration_ms", "expires_ms", "blocked")
+    __slots__ = ("schema_version", "item_id", "category_ids", "duration_ms", "expires_ms", "blocked", "item_key")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_IDS_FIELD_NUMBER: _ClassVar[int]
     DURATION_MS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     item_id: int
     category_ids: _containers.RepeatedScalarFieldContainer[int]
     duration_ms: int
     expires_ms: int
     blocked: bool
-    def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., blocked: bool = ...) -> None: ...
+    item_key: str
+    def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., blocked: bool = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class Exposure(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions", "replica", "answer_ms", "model_time_ms")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions", "replica", "answer_ms", "model_time_ms", "user_key")
     class SnapshotVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +47,7 @@ class Exposure(_message.Message):
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     ANSWER_MS_FIELD_NUMBER: _ClassVar[int]
     MODEL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    USER_KEY_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -60,22 +63,25 @@ class Exposure(_message.Message):
     replica: str
     answer_ms: float
     model_time_ms: int
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
+    user_key: str
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ..., user_key: _Optional[str] = ...) -> None: ...
 
 class ExposedItem(_message.Message):
-    __slots__ = ("item_id", "source", "score", "propensity")
+    __slots__ = ("item_id", "source", "score", "propensity", "item_key")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     source: str
     score: float
     propensity: float
-    def __init__(self, item_id: _Optional[int] = ..., source: _Optional[str] = ..., score: _Optional[float] = ..., propensity: _Optional[float] = ...) -> None: ...
+    item_key: str
+    def __init__(self, item_id: _Optional[int] = ..., source: _Optional[str] = ..., score: _Optional[float] = ..., propensity: _Optional[float] = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated", "user_key", "item_key")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +92,8 @@ class Feedback(_message.Message):
     EFFECTIVE_VIEW_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    USER_KEY_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -96,7 +104,9 @@ class Feedback(_message.Message):
     effective_view: bool
     follow: bool
     simulated: bool
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ..., simulated: bool = ...) -> None: ...
+    user_key: str
+    item_key: str
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ..., simulated: bool = ..., user_key: _Optional[str] = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class History(_message.Message):
     __slots__ = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")

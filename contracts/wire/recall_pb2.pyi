@@ -6,30 +6,36 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecallRequest(_message.Message):
-    __slots__ = ("user_id", "k", "context", "request_id", "exclude_item_ids")
+    __slots__ = ("user_id", "k", "context", "request_id", "exclude_item_ids", "user_key", "exclude_item_keys")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    USER_KEY_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     user_id: int
     k: int
     context: Context
     request_id: str
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, user_id: _Optional[int] = ..., k: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., request_id: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    user_key: str
+    exclude_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user_id: _Optional[int] = ..., k: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., request_id: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_key: _Optional[str] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Context(_message.Message):
-    __slots__ = ("time_ms", "simulated", "explain", "recent_item_ids")
+    __slots__ = ("time_ms", "simulated", "explain", "recent_item_ids", "recent_item_keys")
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     RECENT_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    RECENT_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     time_ms: int
     simulated: bool
     explain: bool
     recent_item_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, time_ms: _Optional[int] = ..., simulated: bool = ..., explain: bool = ..., recent_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    recent_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, time_ms: _Optional[int] = ..., simulated: bool = ..., explain: bool = ..., recent_item_ids: _Optional[_Iterable[int]] = ..., recent_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallReply(_message.Message):
     __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources", "model_time_ms")
@@ -56,16 +62,18 @@ class RecallReply(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[SourceReport, _Mapping]]] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
 
 class RecalledItem(_message.Message):
-    __slots__ = ("item_id", "score", "source", "propensity")
+    __slots__ = ("item_id", "score", "source", "propensity", "item_key")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     score: float
     source: str
     propensity: float
-    def __init__(self, item_id: _Optional[int] = ..., score: _Optional[float] = ..., source: _Optional[str] = ..., propensity: _Optional[float] = ...) -> None: ...
+    item_key: str
+    def __init__(self, item_id: _Optional[int] = ..., score: _Optional[float] = ..., source: _Optional[str] = ..., propensity: _Optional[float] = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class SourceReport(_message.Message):
     __slots__ = ("source", "model", "snapshot_version", "user_vector")

@@ -42,6 +42,7 @@ app.command()(lab.lab)
 app.command()(serving.recall)
 app.command()(serving.status)
 app.command()(events.check_event)
+app.command("id")(events.ids)
 
 
 def _version(wanted: bool) -> None:

@@ -152,7 +152,8 @@ def replay(
     Each replay is noted in the dead-letter topic: `list` shows it, and another replay leaves the record out, unless
     with --again. Exposures, feedback and items that come twice have one effect; an example is learned from twice.
 
-    An event from a wrong partition (`wrong_partition`) goes to its user's, under its user's key.
+    An event from a wrong partition (`wrong_partition`) goes to its user's, under its user's key; an item under a wrong
+    key (`wrong_key`) is sent under its own.
 
     A replayed event is judged like a new one that arrives late: past `stream.allowed_lateness_ms` it comes back as
     `too_late`, and what is wrong in itself comes back with the same reason.

@@ -1,4 +1,4 @@
-"""`driftline check-event`: what the workers would say of one event."""
+"""`driftline check-event`: what the workers would say of one event. `driftline id`: the numbers of text ids."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from contracts.config.settings import KafkaSettings, StreamSettings, load
+from driftline.cli.options import number_of
 from driftline.errors import UsageError
 
 Topic = Literal["items", "exposures", "feedback"]
@@ -65,6 +66,27 @@ def check_event(
     except BadEvent as error:
         typer.echo(str(error))
         raise typer.Exit(1) from None
+
+
+def ids(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Text ids of users or items.")],
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", "-s", help="Settings file of the workers: the user's partition is printed as well."),
+    ] = None,
+) -> None:
+    """Print the number that each text id stands for, with the text behind it; tabs are between.
+
+    It is the first 8 bytes of the text's SHA-256, big-endian, without the highest bit; 1 for 0. With settings the
+    partition of a user of this id comes between the two.
+    """
+    from contracts.messages.placement import partition_of
+
+    partitions = None if settings is None else load(settings).kafka.partitions
+    for text in texts:
+        number = number_of(text)
+        partition = [] if partitions is None else [partition_of(number, partitions)]
+        typer.echo("\t".join(map(str, [number, *partition, text])))
 
 
 def _content(file: Path) -> bytes:

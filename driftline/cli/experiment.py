@@ -9,7 +9,7 @@ from contracts.config.experiment import instant_ms
 from contracts.config.settings import experiment_of, load
 from contracts.runtime.clock import SystemClock
 from driftline.cli import experiment_plan, experiment_report
-from driftline.cli.options import ReadyFile, SettingsOption
+from driftline.cli.options import ReadyFile, SettingsOption, number_of
 from driftline.errors import UsageError
 
 app = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
@@ -64,7 +64,8 @@ def assign(
     settings: Annotated[
         Path, typer.Option("--settings", "-s", metavar="FILE", help="Settings file, or the file of an experiment.")
     ],
-    user_ids: Annotated[list[int], typer.Argument(help="User ids.")],
+    user_ids: Annotated[list[int] | None, typer.Argument(help="User ids that are numbers.", show_default=False)] = None,
+    user_key: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="A text id of a user; repeatable.")] = None,
     at: Annotated[
         str | None,
         typer.Option(
@@ -75,15 +76,18 @@ def assign(
     """Print the arm of each user, - where it is none, and why."""
     from abtest.assignment.assign import assign as assigned
 
-    strange = next((user_id for user_id in user_ids if not -(2**63) <= user_id < 2**63), None)
+    numbers, texts = user_ids or [], user_key or []
+    if not numbers and not texts:
+        raise UsageError("Say whose arm: USER_IDS, or --user-key TEXT.")
+    strange = next((user_id for user_id in numbers if not -(2**63) <= user_id < 2**63), None)
     if strange is not None:
         raise UsageError(f"User id {strange} is not a signed 64-bit integer (from -2^63 up to 2^63 - 1).")
     definition = experiment_of(settings)
     now_ms = SystemClock().now_ms()
     time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)
-    for user_id in user_ids:
+    for name, user_id in [*((number, number) for number in numbers), *((text, number_of(text)) for text in texts)]:
         assignment = assigned(definition, user_id, time_ms)
-        typer.echo(f"{user_id}\t{assignment.arm or '-'}\t{assignment.why}")
+        typer.echo(f"{name}\t{assignment.arm or '-'}\t{assignment.why}")
 
 
 def _moment_ms(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import typer
 
 from contracts.config.settings import KafkaSettings
-from driftline.errors import RunError
+from driftline.errors import RunError, UsageError
 
 SettingsOption: TypeAlias = Annotated[
     Path, typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example.")
@@ -31,6 +31,16 @@ def kafka_errors(kafka: KafkaSettings) -> Iterator[None]:
         yield
     except KafkaError as error:
         raise RunError(f"Kafka at {kafka.bootstrap_servers} says no: {error}.") from error
+
+
+def number_of(text: str) -> int:
+    """The number of a text id that was given on the command line."""
+    from contracts.messages.ids import BadTextId, id_of_text
+
+    try:
+        return id_of_text(text)
+    except BadTextId as error:
+        raise UsageError(f"The text id {text[:40]!a} {error}.") from None
 
 
 def takes(kind: Callable[..., T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:

@@ -47,8 +47,11 @@ COLUMNS = {
 
 
 def recall(
-    user_id: Annotated[int, typer.Argument(help="Whom to recommend to.")],
     target: Annotated[list[str], typer.Option(help="HOST:PORT of a replica, or of a DNS name of many; repeatable.")],
+    user_id: Annotated[
+        int | None, typer.Argument(help="Whom to recommend to: a number; without it --user-key.", show_default=False)
+    ] = None,
+    user_key: Annotated[str, typer.Option(help="Whom to recommend to, by text id.")] = "",
     k: Annotated[int, typer.Option(help="How many items.")] = 10,
     deadline: Deadline = 10.0,
     token_file: TokenFile = None,
@@ -62,14 +65,21 @@ def recall(
 
     With several targets one replica answers, and another one takes over where it cannot.
     """
+    if user_id is None and not user_key:
+        raise UsageError("Say whom to recommend to: USER_ID, or --user-key TEXT.")
     from serving.client import RecallError
 
     with _client(target, deadline, token_file, (tls, ca, cert, key, server_name)) as client:
         try:
-            answer = client.recall(user_id, k)
+            answer = client.recall(user_id or 0, k, user_key=user_key)
         except RecallError as error:
             raise _failure(error.code.name, str(error)) from error
-    typer.echo(json.dumps(asdict(answer) | {"items": [item._asdict() for item in answer.items]}, indent=2))
+    about = asdict(answer)
+    keys = about.pop("item_keys")
+    items = [
+        item._asdict() | ({"item_key": text} if text else {}) for item, text in zip(answer.items, keys, strict=True)
+    ]
+    typer.echo(json.dumps(about | {"items": items}, indent=2))
 
 
 def status(

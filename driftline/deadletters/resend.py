@@ -1,5 +1,5 @@
 """Sending the originals of dead letters again, to where they came from, and noting it: `driftline deadletters replay`.
-What lay in a wrong partition goes to the right one.
+What lay in a wrong partition, or under a wrong key, goes to the right one.
 
 Order, so that what was noted was also sent: (1) send a batch; (2) wait until the broker has it; (3) send a note for
 each record it took; (4) wait. A replay that is killed before (4) sends that batch once more when it is run again.
@@ -16,9 +16,9 @@ from kafka.errors import KafkaError
 from abtest.format import counted
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
-from contracts.messages.events import SCHEMA_VERSION, Reason
+from contracts.messages.events import SCHEMA_VERSION, Reason, fill_numbers
 from contracts.runtime.clock import Clock
-from contracts.wire.events_pb2 import DeadLetter, Exposure, Feedback
+from contracts.wire.events_pb2 import DeadLetter, Exposure, Feedback, Item
 from driftline.deadletters.letters import KINDS, REPLAYED, Letter, Origin, decoded, short_name
 from driftline.errors import RunError, UsageError
 
@@ -204,10 +204,14 @@ def _send(
 def _destination(settings: KafkaSettings, entry: Original, value: bytes) -> tuple[bytes | None, int]:
     """Key and partition of a record that is sent again: its own, or the right ones where those were what was wrong."""
     origin = entry.letter.origin
-    if entry.letter.reason == Reason.WRONG_PARTITION:
+    if entry.letter.reason in (Reason.WRONG_PARTITION, Reason.WRONG_KEY):
         message = decoded(short_name(settings, origin.topic), value)
+        if isinstance(message, Exposure | Feedback | Item):  # it was sound but for its place
+            fill_numbers(message)
         if isinstance(message, Exposure | Feedback):
             return bus.key_of(message.user_id), bus.partition_of(message.user_id, settings.partitions)
+        if isinstance(message, Item):
+            return bus.key_of(message.item_id), origin.partition
     return entry.key, origin.partition
 
 

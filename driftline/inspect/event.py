@@ -9,7 +9,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
 from contracts.config.settings import StreamSettings
-from contracts.messages.events import BadEvent, Reason, decode_catalogue
+from contracts.messages.events import BadEvent, Reason, decode_catalogue, decode_item
 from contracts.messages.placement import key_of, partition_of
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.wire.events_pb2 import Exposure, Feedback, Item
@@ -64,15 +64,31 @@ def judge(event: Event, stream: StreamSettings, partitions: int) -> str:
 
     """
     if event.topic == "items":
-        item_id, item = decode_catalogue(event.key, event.value, max_bytes=stream.max_event_bytes)
-        what = "deletes" if item is None else "says what is known of"
-        return f"it {what} item {item_id}; its key is {key_of(item_id).decode()}, and items has one partition"
+        limit, key = stream.max_event_bytes, event.key
+        if key is None and event.value is not None:
+            key = key_of(decode_item(event.value, max_bytes=limit).item_id)
+        item_id, item = decode_catalogue(key, event.value, max_bytes=limit)
+        if item is None:
+            about = f"it deletes item {item_id}"
+        else:
+            about = f"it says what is known of item {_named(item_id, item.item_key)}"
+        return f"{about}; its key is {key_of(item_id).decode()}, and items has one partition"
     decode = exposure_of if event.topic == "exposures" else feedback_of
     if event.partition is None:
-        user_id = decode(Sent(event.key, event.value, 0, event.received_ms), stream, 1).user_id
+        good = decode(Sent(event.key, event.value, 0, event.received_ms), stream, 1)
     else:
-        user_id = decode(Sent(event.key, event.value, event.partition, event.received_ms), stream, partitions).user_id
+        good = decode(Sent(event.key, event.value, event.partition, event.received_ms), stream, partitions)
+    user_id = good.user_id
     return (
-        f"user {user_id}; its key is {key_of(user_id).decode()}, and it belongs on partition"
+        f"user {_named(user_id, good.user_key)}; its key is {key_of(user_id).decode()}, and it belongs on partition"
         f" {partition_of(user_id, partitions)} of {partitions}"
     )
+
+
+def _named(number: int, text: str) -> str:
+    """A user or an item in words.
+
+    >>> _named(7, ""), _named(6149554607595376846, "anna")
+    ('7', "6149554607595376846 ('anna')")
+    """
+    return f"{number} ({text!r})" if text else str(number)

@@ -8,12 +8,16 @@ import pytest
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
+from contracts.messages.events import fill_numbers
+from contracts.messages.ids import id_of_text
 from contracts.runtime.clock import ManualClock
-from contracts.wire.events_pb2 import DeadLetter, Example, Feedback
+from contracts.wire.events_pb2 import DeadLetter, Example, Feedback, Item
 from feature_repo.store import apply
 from tests.stream.stream_cases import Running, Sender, read_all, settings_for
 
 USERS = 100  # to each codec, and to the hash
+BY_TEXT = 3  # every third user goes by a text id, and so does the item that is shown to such a user
+ITEM_KEY = "the first film"
 NOW_MS = 1_772_323_300_000
 BUILD_TIMEOUT_S = 800
 
@@ -28,11 +32,16 @@ def run_or_skip(command: Sequence[str], folder: Path, what: str) -> None:
 
 
 def account(kafka: KafkaSettings, directory: Path, command: Command, codecs: int) -> None:
-    """Let a service send, with each of so many codecs and then by its own hash, and have a worker take all in."""
+    """Let a service send, with each of so many codecs and then by its own hash, and have a worker take all in.
+
+    The numbers of text ids are worked out by the service for keys and partitions, and by the worker again.
+    """
     apply(directory / "features")
     settings = settings_for(kafka, directory)
     sender = Sender(kafka)
     sender.items(1)
+    film = Item(schema_version=1, item_key=ITEM_KEY)
+    sender.send(bus.ITEMS, film.SerializeToString(), id_of_text(ITEM_KEY))
     sender.close()
     subprocess.run(command(kafka, USERS), check=True, timeout=100)
 
@@ -42,9 +51,23 @@ def account(kafka: KafkaSettings, directory: Path, command: Command, codecs: int
     examples = [Example.FromString(value) for value in read_all(kafka, bus.EXAMPLES)]
     letters = [DeadLetter.FromString(value) for value in read_all(kafka, bus.DEAD_LETTERS)]
     assert {letter.reason for letter in letters} == {"wrong_partition"}
-    learned = sorted(example.user_id for example in examples)
-    refused = sorted(Feedback.FromString(letter.value).user_id for letter in letters)
     everyone = list(range(1, (codecs + 1) * USERS + 1))
+    named = {number_of(user): user for user in everyone}
+    learned = sorted(named[example.user_id] for example in examples)
+    refused = sorted(named[refused_user(letter)] for letter in letters)
     assert sorted(learned + refused) == everyone
     assert learned[: codecs * USERS] == everyone[: codecs * USERS]
     assert not any(example.follow for example in examples), "what is left out is false"
+    for example in examples:
+        assert example.item_id == (1 if named[example.user_id] % BY_TEXT else id_of_text(ITEM_KEY))
+
+
+def number_of(user: int) -> int:
+    return user if user % BY_TEXT else id_of_text(f"user-{user}")
+
+
+def refused_user(letter: DeadLetter) -> int:
+    feedback = Feedback.FromString(letter.value)
+    assert bool(feedback.user_key) != feedback.HasField("user_id")
+    fill_numbers(feedback)
+    return feedback.user_id

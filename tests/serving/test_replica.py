@@ -38,7 +38,7 @@ def test_a_replica_from_no_snapshot_to_a_damaged_one(replica: Replica) -> None:
     for request, complaint in (
         ({"k": 0}, "k is 0; 1 to 50 are allowed."),
         ({"k": 51}, "k is 51; 1 to 50 are allowed."),
-        ({"user_id": 0}, "user_id is 0; it must be above 0."),
+        ({"user_id": 0}, "user_id is 0; it must be above 0, or user_key given."),
     ):
         assert replica.status_of(**request) == (grpc.StatusCode.INVALID_ARGUMENT, complaint)
 
@@ -225,7 +225,7 @@ def test_a_batch_that_nobody_can_decode_neither_blinds_the_catalogue_nor_holds_u
 ) -> None:
     send_garbage(embedded, bus.ITEMS, 5)
     withdrawn = [Item(schema_version=1, item_id=each, blocked=True).SerializeToString() for each in (2, 3)]
-    send_foreign(embedded, bus.ITEMS, "zstd", withdrawn)
+    send_foreign(embedded, bus.ITEMS, "zstd", withdrawn, first_key=2)
     with running(tmp_path, embedded) as replica:
         replica.publish(1)
         replica.wait_for("serving_swaps_total", 1)

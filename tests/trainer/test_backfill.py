@@ -16,8 +16,8 @@ from feature_repo.store import apply
 from stream.archive import entities, rows
 from tests.trainer.conftest import MakeRig
 from tests.trainer.test_resume import assert_equal
-from tests.trainer.trainer_cases import START_MS, make_item, markov_examples, small_settings
-from tests.trainer.trainer_rig import EXAMPLES, ITEMS, MemoryLog, Outbox
+from tests.trainer.trainer_cases import START_MS, markov_examples, small_settings
+from tests.trainer.trainer_rig import EXAMPLES, MemoryLog, Outbox
 from trainer.backfill import NEVER_MS, backfill
 
 pytestmark = pytest.mark.usefixtures("trace_once")
@@ -48,7 +48,7 @@ def split() -> dict[int, list[Example]]:
 
 def fill(log: MemoryLog) -> None:
     for item_id in range(1, 13):
-        log.append(ITEMS, make_item(item_id).SerializeToString())
+        log.append_item(item_id)
     for partition, examples in split().items():
         for example in examples:
             log.append(EXAMPLES[partition], example.SerializeToString(), example.time_ms)

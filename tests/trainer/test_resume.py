@@ -15,8 +15,8 @@ from contracts.snapshots.canary import Canary, answers, on_trial
 from contracts.snapshots.snapshot import live
 from contracts.wire.events_pb2 import Example, Exposure
 from tests.trainer.conftest import MakeRig
-from tests.trainer.trainer_cases import START_MS, make_item, markov_examples, small_settings
-from tests.trainer.trainer_rig import EXAMPLES, EXPOSURES, ITEMS, MemoryLog, Rig
+from tests.trainer.trainer_cases import START_MS, markov_examples, small_settings
+from tests.trainer.trainer_rig import EXAMPLES, EXPOSURES, MemoryLog, Rig
 
 pytestmark = pytest.mark.usefixtures("trace_once")
 COUNT = 400
@@ -43,7 +43,7 @@ def answered_by(example: Example) -> str:
 def fill(log: MemoryLog) -> None:
     """Examples, and items that arrive while they flow."""
     for item_id in range(1, 13):
-        log.append(ITEMS, make_item(item_id).SerializeToString(), START_MS + (item_id - 1) * 600_000)
+        log.append_item(item_id, START_MS + (item_id - 1) * 600_000)
     for number, example in enumerate(markov_examples(COUNT, 12)):
         example.request_id, example.user_id = f"r{number}", 1 + number % 80
         example.play_time_ms, example.follow = 5000 * (1 + number % 7), number % 5 == 0

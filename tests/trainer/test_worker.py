@@ -43,7 +43,7 @@ def test_polls_leave_no_trace_in_the_snapshots(tmp_path: Path, make_rig: MakeRig
 def test_items_that_come_later_are_learned_about(settings: Settings, make_rig: MakeRig) -> None:
     rig = make_rig(settings)
     rig.add_items(5)
-    rig.log.append(ITEMS, make_item(50).SerializeToString())
+    rig.log.append_item(50)
     rig.steps(3)
     rig.add_examples([make_example([1], 50, START_MS + n, user_id=n + 1) for n in range(8)])
     rig.steps(12)

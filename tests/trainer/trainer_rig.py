@@ -11,6 +11,7 @@ from kafka.structs import OffsetAndMetadata
 from contracts.config.settings import Settings
 from contracts.kafka.bus import LARGEST_LETTER_BYTES
 from contracts.kafka.consumers import LogReader
+from contracts.messages.placement import key_of
 from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import START_MS, make_item
@@ -48,6 +49,9 @@ class MemoryLog(LogReader):
         self, partition: TopicPartition, value: bytes | None, logged_ms: int = START_MS, key: bytes = b"k"
     ) -> None:
         self._records[partition].append((value, logged_ms, key))
+
+    def append_item(self, item_id: int, logged_ms: int = START_MS) -> None:
+        self.append(ITEMS, make_item(item_id).SerializeToString(), logged_ms, key_of(item_id))
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         partitions = self._assigned
@@ -160,7 +164,7 @@ class Rig:
 
     def add_items(self, count: int) -> None:
         for item_id in range(1, count + 1):
-            self.log.append(ITEMS, make_item(item_id).SerializeToString())
+            self.log.append_item(item_id)
 
     def add_examples(self, examples: list[Example]) -> None:
         for example in examples:

@@ -8,11 +8,12 @@ import pytest
 from benchmarks.serving.__main__ import QUICK, arguments_of
 from benchmarks.serving.figures import Try, good, largest, next_rate, overlapping, percentiles, schedule
 from benchmarks.serving.rig import rig
-from benchmarks.serving.shots import Requests, Shot, figures, generator, replies_of, requests_of
+from benchmarks.serving.shots import Requests, Shot, figures, generator, replies_of, requests_of, text_of
 from benchmarks.serving.soak import growth
 from benchmarks.serving.swaps import seen
 from benchmarks.serving.versions import MODEL, Checker, Line, Swap
 from benchmarks.serving.world import NOW_MS, World, full
+from contracts.messages.ids import id_of_text
 from contracts.snapshots import canary, snapshot
 from contracts.snapshots.canary import Canary
 from contracts.snapshots.snapshot import version_name
@@ -26,6 +27,15 @@ def table(due: list[float], took: list[float], versions: list[int], **others: li
     at, lasted = np.array(due, np.float64), np.array(took, np.float64)
     columns = {"code": zeros, "version": versions, "user": ones, "server": zeros, "counts": ones, "explained": zeros}
     return Requests(at, at.copy(), at + lasted, **{name: np.array(each) for name, each in (columns | others).items()})
+
+
+def test_a_world_by_text_ids_is_the_world_by_numbers_but_for_the_names() -> None:
+    numbers, texts = (World(200, 5, text_ids=text) for text in (False, True))
+    assert [*map(id_of_text, texts.texts)] == texts.item_ids.tolist() == sorted(texts.item_ids.tolist())
+    for user in range(1, 6):
+        watched = texts.watched(user).item_ids
+        np.testing.assert_array_equal(1 + np.searchsorted(texts.item_ids, watched), numbers.watched(user).item_ids)
+        assert (numbers.row(user).user_id, texts.row(user).user_id) == (user, id_of_text(text_of(user)))
 
 
 def test_requests_leave_at_the_asked_rate_in_bursts_and_the_same_for_a_seed() -> None:

@@ -17,8 +17,13 @@ GARBAGE = b"no codec has written this"
 FLUSH_S = 30
 
 
-def send_foreign(kafka: KafkaSettings, topic: str, codec: str, values: Sequence[bytes], partition: int = 0) -> None:
-    """Send with librdkafka, which is what clients in C, Go, Rust, .NET and others stand on, as one batch."""
+def send_foreign(
+    kafka: KafkaSettings, topic: str, codec: str, values: Sequence[bytes], partition: int = 0, first_key: int = 0
+) -> None:
+    """Send with librdkafka, which is what clients in C, Go, Rust, .NET and others stand on, as one batch.
+
+    The records' keys are numbers from `first_key` on.
+    """
     failed: list[object] = []
     producer = confluent_kafka.Producer(
         {
@@ -28,7 +33,7 @@ def send_foreign(kafka: KafkaSettings, topic: str, codec: str, values: Sequence[
             "batch.num.messages": len(values),
         }
     )
-    for number, value in enumerate(values):
+    for number, value in enumerate(values, first_key):
         producer.produce(
             kafka.topic(topic),
             key=str(number).encode(),

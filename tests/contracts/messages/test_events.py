@@ -19,6 +19,7 @@ from contracts.messages.events import (
     decode_item,
     fitting_letter,
 )
+from contracts.messages.ids import id_of_text
 from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item, Page
 from driftline.deadletters.letters import LEFT_OUT
 from stream.step import Origin
@@ -236,7 +237,104 @@ def test_a_deletion_of_no_item_is_no_deletion(key: bytes | None) -> None:
 
 def test_a_record_of_the_catalogue_is_an_item_or_the_end_of_one() -> None:
     item = Item(schema_version=1, item_id=5)
-    assert decode_catalogue(b"any", item.SerializeToString(), max_bytes=100) == (5, item)
+    assert decode_catalogue(b"5", item.SerializeToString(), max_bytes=100) == (5, item)
     assert decode_catalogue(b"9223372036854775807", None, max_bytes=100) == (2**63 - 1, None)
     with pytest.raises(BadEvent):  # an empty value is not a null one
         decode_catalogue(b"5", b"", max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        (None, "none"),
+        (b"", "''"),
+        (b"6", "'6'"),
+        (b"05", "'05'"),
+        (b"five", "'five'"),
+        (b"\0\0\0\0\0\0\0\x05", repr("\0\0\0\0\0\0\0\x05")),
+        (b"\xff", "'\ufffd'"),
+        (b"5" * 5000, f"'{'5' * 20}'"),
+    ],
+)
+def test_an_item_under_another_key_than_its_own_is_refused(key: bytes | None, shown: str) -> None:
+    value = Item(schema_version=1, item_id=5).SerializeToString()
+    with pytest.raises(BadEvent) as raised:
+        decode_catalogue(key, value, max_bytes=100)
+    assert raised.value.reason is Reason.WRONG_KEY
+    assert raised.value.detail.startswith(f"the record's key is {shown}, and its item's is '5'")
+
+
+def test_an_event_by_text_ids_is_the_one_by_their_numbers() -> None:
+    user, item = id_of_text("anna"), id_of_text("film/7")
+    for numbers in ({"user_id": None, "item_id": None}, {"user_id": user, "item_id": item}, {"user_id": 0}):
+        named = feedback(**({"item_id": None} | numbers), user_key="anna", item_key="film/7")
+        read = decode_feedback(named.SerializeToString(), **LIMITS)
+        assert (read.user_id, read.item_id) == (user, item)
+    mixed = decode_feedback(feedback(user_id=None, user_key="anna").SerializeToString(), **LIMITS)
+    assert (mixed.user_id, mixed.item_id) == (user, 2)
+
+    shown = [ExposedItem(item_key="film/7"), ExposedItem(item_id=3), ExposedItem(item_id=item, item_key="film/7")]
+    page = Exposure(schema_version=1, event_id="e", request_id="r", user_key="anna", time_ms=NOW_MS, items=shown)
+    exposure = decode_exposure(page.SerializeToString(), **LIMITS)
+    assert (exposure.user_id, [each.item_id for each in exposure.items]) == (user, [item, 3, item])
+
+    entry = decode_item(Item(schema_version=1, item_key="film/7").SerializeToString(), max_bytes=100)
+    assert entry == Item(schema_version=1, item_id=item, item_key="film/7")
+
+
+@pytest.mark.parametrize(
+    ("named", "reason", "detail"),
+    [
+        ({"user_key": "a" * 257}, Reason.OUT_OF_RANGE, "user_key has 257 bytes; 256 are allowed"),
+        ({"user_key": "a\n"}, Reason.OUT_OF_RANGE, "user_key has a control character"),
+        ({"item_key": "\x00"}, Reason.OUT_OF_RANGE, "item_key has a control character"),
+        (
+            {"user_key": "anna", "user_id": 7},
+            Reason.ID_CONFLICT,
+            "user_key is 'anna', whose number is 6149554607595376846",
+        ),
+        (
+            {"user_key": "42", "user_id": 42},
+            Reason.ID_CONFLICT,
+            "user_key is '42', whose number is 8306709966045482637",
+        ),
+        ({"item_key": "x", "item_id": -1}, Reason.ID_CONFLICT, "item_key is 'x', whose number is"),
+        ({"user_key": "", "user_id": None}, Reason.MISSING_FIELD, "user_id is missing"),
+    ],
+)
+def test_each_defect_of_a_text_id_has_its_reason(named: dict[str, object], reason: Reason, detail: str) -> None:
+    absent = {name: None for name in ("user_id", "item_id") if name.replace("_id", "_key") in named}
+    with pytest.raises(BadEvent) as raised:
+        decode_feedback(feedback(**(absent | named)).SerializeToString(), **LIMITS)
+    assert raised.value.reason is reason
+    assert raised.value.detail.startswith(detail)
+
+
+def test_a_defect_of_a_text_id_is_seen_on_pages_and_in_the_catalogue() -> None:
+    for user, item, reason in (
+        ({"user_key": "a\0"}, {"item_id": 1}, Reason.OUT_OF_RANGE),
+        ({"user_key": "a", "user_id": 5}, {"item_id": 1}, Reason.ID_CONFLICT),
+        ({"user_id": 1}, {"item_key": "b" * 300}, Reason.OUT_OF_RANGE),
+        ({"user_id": 1}, {"item_key": "b", "item_id": 5}, Reason.ID_CONFLICT),
+        ({"user_id": 1}, {}, Reason.OUT_OF_RANGE),
+    ):
+        page = Exposure(schema_version=1, event_id="e", request_id="r", time_ms=NOW_MS, items=[item], **user)
+        with pytest.raises(BadEvent) as raised:
+            decode_exposure(page.SerializeToString(), **LIMITS)
+        assert raised.value.reason is reason
+        if item != {"item_id": 1}:
+            with pytest.raises(BadEvent) as raised:
+                decode_item(Item(schema_version=1, **item).SerializeToString(), max_bytes=1000)
+            assert raised.value.reason is reason
+
+
+def test_a_text_where_the_number_belongs_is_told_where_it_belongs() -> None:
+    in_the_numbers_place = feedback(user_id=None).SerializeToString() + bytes([4 << 3 | 2, 4]) + b"anna"
+    assert detail_of(in_the_numbers_place) == (
+        "user_id is missing; it was sent as text or bytes, and is an int64: a text id belongs in user_key"
+    )
+    item = Item(schema_version=1).SerializeToString() + bytes([2 << 3 | 2, 1]) + b"7"
+    with pytest.raises(BadEvent, match=r"item_id is 0, not above 0; it was sent as text .* belongs in item_key"):
+        decode_item(item, max_bytes=100)
+    not_text = feedback(user_id=None).SerializeToString() + bytes([12 << 3 | 2, 1, 0xFF])
+    assert detail_of(not_text).startswith("not a Feedback")

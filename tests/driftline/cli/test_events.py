@@ -10,10 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from contracts.config.settings import dump
 from contracts.wire.events_pb2 import Item
 from driftline.cli import app as cli
 from tests.stream.step_cases import exposure, feedback
 from tests.stream.test_worker import bad_records
+from tests.trainer.trainer_cases import small_settings
 
 NOW_MS = 1_772_323_200_000
 
@@ -109,6 +111,44 @@ def test_items_have_one_partition(check: Command) -> None:
     assert (ended.code, ended.err) == (2, "driftline: --partition is 1; items has 1, which count from 0.\n")
     ended = check(item, "items", "--partitions", 2)
     assert (ended.code, ended.err) == (2, "driftline: --partitions is 2; items has one partition.\n")
+
+
+def test_text_ids_are_judged_and_the_number_is_told(check: Command) -> None:
+    by_text = in_json(user_id=None, user_key="anna", item_id=None, item_key="film/7")
+    ended = check(by_text)
+    assert (ended.code, ended.out) == (
+        0,
+        "ok: user 6149554607595376846 ('anna'); its key is 6149554607595376846, and it belongs on partition 0 of 2",
+    )
+    item = check(b'{"schema_version": 1, "item_key": "42"}', "items")
+    assert item.out.startswith("ok: it says what is known of item 8306709966045482637 ('42'); its key is 83067")
+    assert check(b'{"schema_version": 1, "item_key": "42"}', "items", "--key", 42).out.startswith("wrong_key: ")
+    for value, said in (
+        (in_json(user_key="anna"), "id_conflict: user_key is 'anna', whose number is 6149554607595376846, and not 7"),
+        (in_json(item_key="x" * 257), "out_of_range: item_key has 257 bytes"),
+        (in_json(user_id="anna"), "undecodable: not the JSON form of driftline.v1.Feedback"),
+    ):
+        ended = check(value)
+        assert ended.code == 1
+        assert ended.out.startswith(said)
+
+
+def test_a_text_id_has_a_number_and_a_partition(tmp_path: Path) -> None:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "driftline", "id", *map(str, arguments)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("anna", "42") == (0, "6149554607595376846\tanna\n8306709966045482637\t42\n", "")
+    path = tmp_path / "settings.yaml"
+    dump(small_settings(tmp_path), path)
+    assert run("anna", "42", "-s", path)[1] == "6149554607595376846\t0\tanna\n8306709966045482637\t1\t42\n"
+    for text, why in (
+        ("", "is empty"),
+        ("a" * 257, "has 257 bytes; 256 are allowed"),
+        ("a\nb", "has a control character"),
+    ):
+        assert run(text) == (2, "", f"driftline: The text id {text[:40]!a} {why}.\n")
 
 
 def test_a_closed_standard_input_is_a_sentence() -> None:

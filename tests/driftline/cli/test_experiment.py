@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from abtest.assignment.assign import assign
 from contracts.config.experiment import load_experiment
+from contracts.messages.ids import id_of_text
 from driftline.cli.app import app
 from tests.contracts.config.test_experiment import WRITTEN
 from tests.contracts.config.test_settings import sound
@@ -59,6 +60,15 @@ def test_assign_says_arm_and_why_from_the_experiment_or_from_the_settings(file: 
             assert shown.exit_code == 0, shown.stderr
             wanted = [f"{user}\t{arm or '-'}\t{why}" for user, arm, why in expected]
             assert shown.stdout.splitlines() == wanted
+
+
+def test_assign_takes_text_ids_whose_numbers_say_the_arm(file: Path) -> None:
+    number = id_of_text("anna")
+    by_number, by_text = run("assign", "-s", file, number), run("assign", "-s", file, 17, "--user-key", "anna")
+    assert by_text.stdout == f"17\ttreatment\toverride\n{by_number.stdout.replace(str(number), 'anna')}"
+    nobody, wrong = run("assign", "-s", file), run("assign", "-s", file, 17, "--user-key", "")
+    assert (nobody.stdout, str(nobody.exception)) == ("", "Say whose arm: USER_IDS, or --user-key TEXT.")
+    assert (wrong.stdout, str(wrong.exception)) == ("", "The text id '' is empty.")
 
 
 def test_without_a_time_assign_answers_for_a_moment_of_the_experiment(file: Path) -> None:

@@ -7,11 +7,17 @@
 // For each codec, USERS users are shown item 1 and watch it; both records lie on user_id mod PARTITIONS. Then as many
 // are shown it properly, and their feedback lies where franz-go's own hash of the key puts it. Users are numbered on
 // from 1. In every second codec the feedback is sent before the exposures.
+//
+// Every third user is named by a text, "user-3", and is shown an item that is: the messages have no numbers then, and
+// the record lies where the text's number says.
 package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"log"
+	"math"
 	"os"
 	"strconv"
 
@@ -22,7 +28,11 @@ import (
 	driftline "driftline.test/foreign/driftline/v1"
 )
 
-const shownMs = 1_772_323_200_000
+const (
+	shownMs = 1_772_323_200_000
+	byText  = 3
+	itemKey = "the first film"
+)
 
 var codecs = []kgo.CompressionCodec{
 	kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression(),
@@ -64,28 +74,42 @@ func connect(bootstrap string, options ...kgo.Opt) *kgo.Client {
 	return client
 }
 
+// idOf is the number of a text id.
+func idOf(text string) int64 {
+	sum := sha256.Sum256([]byte(text))
+	return max(int64(binary.BigEndian.Uint64(sum[:8])&math.MaxInt64), 1)
+}
+
 // of makes an exposure and a feedback record for each of so many users.
 func of(prefix string, first, users, partitions int64) (exposures, feedback []*kgo.Record) {
 	for user := first; user < first+users; user++ {
 		id := strconv.FormatInt(user, 10)
-		exposures = append(exposures, record(prefix+"exposures", user, partitions, &driftline.Exposure{
+		exposure := &driftline.Exposure{
 			SchemaVersion: 1,
 			EventId:       "exposure-" + id,
 			RequestId:     "request-" + id,
-			UserId:        user,
 			TimeMs:        proto.Int64(shownMs),
-			Items:         []*driftline.ExposedItem{{ItemId: 1}},
-		}))
-		feedback = append(feedback, record(prefix+"feedback", user, partitions, &driftline.Feedback{
+		}
+		watched := &driftline.Feedback{
 			SchemaVersion: 1,
 			EventId:       "feedback-" + id,
 			RequestId:     "request-" + id,
-			UserId:        proto.Int64(user),
-			ItemId:        proto.Int64(1),
 			TimeMs:        proto.Int64(shownMs + 1000),
 			PlayTimeMs:    proto.Int64(20_000),
 			EffectiveView: proto.Bool(true),
-		}))
+		}
+		number := user
+		if user%byText == 0 {
+			key := "user-" + id
+			number = idOf(key)
+			exposure.UserKey, exposure.Items = key, []*driftline.ExposedItem{{ItemKey: itemKey}}
+			watched.UserKey, watched.ItemKey = key, itemKey
+		} else {
+			exposure.UserId, exposure.Items = user, []*driftline.ExposedItem{{ItemId: 1}}
+			watched.UserId, watched.ItemId = proto.Int64(user), proto.Int64(1)
+		}
+		exposures = append(exposures, record(prefix+"exposures", number, partitions, exposure))
+		feedback = append(feedback, record(prefix+"feedback", number, partitions, watched))
 	}
 	return exposures, feedback
 }

@@ -5,7 +5,12 @@
 // For each codec, USERS users are shown item 1 and watch it; both records lie on user_id mod PARTITIONS. Then as many
 // are shown it properly, and their feedback lies where kafkajs' own hash of the key puts it. In every second codec the
 // feedback is sent before the exposures.
+//
+// Every third user is named by a text, "user-3", and is shown an item that is: the messages have no numbers then, and
+// the record lies where the text's number says. That is a BigInt here, as a double holds 53 bits.
 'use strict'
+
+const { createHash } = require('node:crypto')
 
 const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = require('kafkajs')
 const protobuf = require('protobufjs')
@@ -13,42 +18,58 @@ const protobuf = require('protobufjs')
 CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
 
 const SHOWN_MS = 1772323200000
+const BY_TEXT = 3
+const ITEM_KEY = 'the first film'
 const CODECS = [CompressionTypes.None, CompressionTypes.GZIP, CompressionTypes.Snappy]
 const [file, bootstrap, prefix, partitions, users] = process.argv.slice(2)
 const root = protobuf.loadSync(file)
 const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.ERROR })
 
-function record(kind, fields, user, placed) {
+// The number of a text id.
+function idOf(text) {
+  const number = createHash('sha256').update(text, 'utf8').digest().readBigUInt64BE() & 0x7fffffffffffffffn
+  return number || 1n
+}
+
+function namesOf(user) {
+  if (user % BY_TEXT) return { number: BigInt(user), who: { userId: user }, what: { itemId: 1 } }
+  const userKey = `user-${user}`
+  return { number: idOf(userKey), who: { userKey }, what: { itemKey: ITEM_KEY } }
+}
+
+function record(kind, fields, number, placed) {
   const type = root.lookupType(`driftline.v1.${kind}`)
   const value = Buffer.from(type.encode(type.create(fields)).finish())
-  const key = String(user)
-  return placed ? { key, value, partition: user % Number(partitions) } : { key, value }
+  const key = String(number)
+  return placed ? { key, value, partition: Number(number % BigInt(partitions)) } : { key, value }
 }
 
 function exposureOf(user) {
+  const { number, who, what } = namesOf(user)
   const fields = {
     schemaVersion: 1,
     eventId: `exposure-${user}`,
     requestId: `request-${user}`,
-    userId: user,
+    ...who,
     timeMs: SHOWN_MS,
-    items: [{ itemId: 1 }],
+    items: [what],
   }
-  return record('Exposure', fields, user, true)
+  return record('Exposure', fields, number, true)
 }
 
 function feedbackOf(user, placed) {
+  const { number, who, what } = namesOf(user)
   const fields = {
     schemaVersion: 1,
     eventId: `feedback-${user}`,
     requestId: `request-${user}`,
-    userId: user,
-    itemId: 1,
+    ...who,
+    ...what,
     timeMs: SHOWN_MS + 1000,
     playTimeMs: 20000,
     effectiveView: true,
   }
-  return record('Feedback', fields, user, placed)
+  return record('Feedback', fields, number, placed)
 }
 
 async function main() {

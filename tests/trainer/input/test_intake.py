@@ -7,7 +7,7 @@ import pytest
 
 from contracts.runtime.clock import ManualClock
 from tests.stream.step_cases import exposure
-from tests.trainer.trainer_cases import START_MS, make_example, make_item, small_settings
+from tests.trainer.trainer_cases import START_MS, make_example, small_settings
 from tests.trainer.trainer_rig import EXAMPLES, EXPOSURES, ITEMS, MemoryLog
 from trainer.data.catalogue import Announced
 from trainer.input.intake import SILENCE_MS, Intake
@@ -36,7 +36,7 @@ class Reader:
         self._known: set[int] = set()
 
     def item(self, item_id: int, logged_ms: int) -> None:
-        self.log.append(ITEMS, make_item(item_id).SerializeToString(), logged_ms)
+        self.log.append_item(item_id, logged_ms)
 
     def example(self, item_id: int, logged_ms: int, partition: int = 0, time_ms: int = START_MS) -> None:
         self.log.append(EXAMPLES[partition], make_example([], item_id, time_ms).SerializeToString(), logged_ms)
