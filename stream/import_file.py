@@ -13,19 +13,22 @@ import duckdb
 
 from contracts.config.calendar import SECONDS_END, unit_hint
 from contracts.messages.events import MAX_ITEMS_PER_EXPOSURE, MAX_PLAY_TIME_MS, SCHEMA_VERSION
+from contracts.messages.ids import LONGEST_TEXT_BYTES, BadTextId, id_of_text
 from contracts.wire.events_pb2 import Exposure, Feedback
 
 Format = Literal["csv", "parquet", "jsonl"]
 FIELDS = {
     "user_id": "a whole number above 0",
+    "user_key": f"text of at most {LONGEST_TEXT_BYTES} bytes, whose number user_id is where both are given",
     "item_id": "a whole number above 0, of an item in the catalogue",
+    "item_key": f"text of at most {LONGEST_TEXT_BYTES} bytes, of an item in the catalogue",
     "time_ms": "when it was shown or began to play, in Unix milliseconds",
     "request_id": f"text: the page that showed it, one user's, of at most {MAX_ITEMS_PER_EXPOSURE} items",
     "effective_view": "true or false",
     "play_time_ms": "whole milliseconds, 0 to a day",
     "follow": "true or false",
 }
-REQUIRED = ("user_id", "item_id", "time_ms")
+REQUIRED = (("user_id", "user_key"), ("item_id", "item_key"), ("time_ms",))  # of each one at least
 SHOWN_FAULTS = 20
 FETCHED_ROWS = 5_000
 MEMORY = "1GB"  # of DuckDB's, beyond which it goes to the disk
@@ -40,16 +43,20 @@ CREATE MACRO whole(t) AS CASE WHEN regexp_full_match(trim(t), '[+-]?[0-9]{1,19}(
     THEN TRY_CAST(split_part(trim(t), '.', 1) AS BIGINT) END;
 CREATE MACRO truth(t) AS CASE WHEN lower(trim(t)) IN ('true', '1') THEN true
     WHEN lower(trim(t)) IN ('false', '0') THEN false END;
+CREATE MACRO is_key(t) AS coalesce(t, '') <> '';
+CREATE MACRO named(id, key) AS CASE WHEN NOT is_key(key) THEN whole(id)
+    WHEN id IS NULL OR whole(id) = number_of(key) THEN number_of(key) END;
 """
 # A fault of one row is told first, then what is wrong among the rows of a page.
 STAGED = """
 CREATE TABLE staged AS
 WITH valued AS (
     SELECT row,
-        MAP {'user_id': user_id, 'item_id': item_id, 'time_ms': time_ms, 'request_id': request_id,
-             'effective_view': effective_view, 'play_time_ms': play_time_ms, 'follow': follow} AS raw,
-        whole(given.user_id) AS user_id,
-        whole(given.item_id) AS item_id,
+        MAP {'user_id': user_id, 'user_key': user_key, 'item_id': item_id, 'item_key': item_key, 'time_ms': time_ms,
+             'request_id': request_id, 'effective_view': effective_view, 'play_time_ms': play_time_ms,
+             'follow': follow} AS raw,
+        named(given.user_id, user_key) AS user_id,
+        named(given.item_id, item_key) AS item_id,
         whole(given.time_ms) AS time_ms,
         CASE WHEN $has_page THEN trim(given.request_id) ELSE 'row ' || row END AS request_id,
         CASE WHEN $has_view THEN truth(given.effective_view) ELSE true END AS effective_view,
@@ -58,8 +65,8 @@ WITH valued AS (
     FROM given
 ), alone AS (
     SELECT valued.*, CASE
-        WHEN user_id IS NULL OR user_id <= 0 THEN 'user_id'
-        WHEN known.item_id IS NULL THEN 'item_id'
+        WHEN user_id IS NULL OR user_id <= 0 THEN CASE WHEN is_key(raw['user_key']) THEN 'user_key' ELSE 'user_id' END
+        WHEN known.item_id IS NULL THEN CASE WHEN is_key(raw['item_key']) THEN 'item_key' ELSE 'item_id' END
         WHEN time_ms IS NULL OR time_ms < $earliest OR time_ms > $latest THEN 'time_ms'
         WHEN coalesce(request_id, '') = '' THEN 'request_id'
         WHEN effective_view IS NULL THEN 'effective_view'
@@ -210,11 +217,15 @@ class HistoryFile:
         described = self._db.execute(f"DESCRIBE SELECT * FROM {source}", [str(path)]).fetchall()  # noqa: S608 of ours
         types = {name: kind for name, kind, *_ in described}
         self._names = {field: columns.get(field, field) for field in FIELDS}
-        for field, name in self._names.items():
-            if name not in types and (field in REQUIRED or field in columns):
-                has = ", ".join(map(repr, types))
-                hint = "" if field in columns else f"; --column {field}=NAME says which one it is"
-                raise HistoryError(f"{path} has no column {name!r}, but {has}{hint}.")
+        has = ", ".join(map(repr, types))
+        for name in columns.values():
+            if name not in types:
+                raise HistoryError(f"{path} has no column {name!r}, but {has}.")
+        for either in REQUIRED:
+            if not any(self._names[field] in types for field in either):
+                raise HistoryError(
+                    f"{path} has no column {either[0]!r}, but {has}; --column {either[0]}=NAME says which one it is."
+                )
         self._has = {field for field, name in self._names.items() if name in types}
         texts = ", ".join(f"{_text(name, types.get(name))} AS {field}" for field, name in self._names.items())
         made = f"CREATE TABLE given AS SELECT row_number() OVER () AS row, {texts} FROM {source}"  # noqa: S608 quoted
@@ -224,6 +235,8 @@ class HistoryFile:
         """Make `staged` of `given`: values, and the first field that is wrong."""
         self._db.execute("CREATE TABLE known (item_id BIGINT)")
         self._db.execute("INSERT INTO known SELECT unnest(?::BIGINT[])", [sorted(known_items)])
+        special: Any = "special"  # NULL is for the function to say; DuckDB 1 and 2 have different names for the word
+        self._db.create_function("number_of", _number_of, ["VARCHAR"], "BIGINT", null_handling=special)
         self._db.execute(MACROS)
         values = {
             "has_page": "request_id" in self._has,
@@ -239,6 +252,13 @@ class HistoryFile:
         self._db.execute("DROP TABLE given")
 
 
+def _number_of(text: str | None) -> int | None:
+    try:
+        return None if text is None else id_of_text(text)
+    except BadTextId:
+        return None
+
+
 def _right(field: str, value: str | None) -> str:
     """What is right of a field, and what was probably done."""
     hint = unit_hint(int(value)) if field == "time_ms" and value and value.isdigit() else ""
@@ -250,6 +270,8 @@ def _text(name: str, kind: str | None) -> str:
     if kind is None:
         return "NULL::VARCHAR"
     quoted = '"' + name.replace('"', '""') + '"'
+    if kind == "JSON":  # a column of several types
+        return f"{quoted} ->> '$'"
     return f"epoch_ms({quoted})::VARCHAR" if kind.startswith(("TIMESTAMP", "DATE")) else f"{quoted}::VARCHAR"
 
 

@@ -13,6 +13,7 @@ from driftline.cli import (
     evaluate,
     events,
     experiment,
+    imports,
     lab,
     servers,
     serving,
@@ -37,6 +38,7 @@ app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(trainer.app, name="trainer")
+app.command("import")(imports.import_history)
 app.command()(evaluate.evaluate)
 app.command()(lab.lab)
 app.command()(serving.recall)

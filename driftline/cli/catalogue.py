@@ -14,7 +14,7 @@ from abtest.format import counted
 from contracts.config.settings import Settings, load
 from driftline import tables
 from driftline.catalogue.files import Format, columns_of, format_of, require, rows
-from driftline.cli.options import kafka_errors
+from driftline.cli.options import columns_of_options, kafka_errors
 from driftline.errors import RunError, UsageError
 from driftline.tables import utc
 
@@ -62,8 +62,9 @@ def load_file(
     loaded = load(settings)
     from contracts.runtime.clock import SystemClock
     from driftline.catalogue.load import Progress, Tally, judged
+    from driftline.catalogue.rows import WANTED
 
-    columns = _columns(column or ())
+    columns = columns_of_options(column or (), WANTED)
     kind = file_format or format_of(file)
     require(file, columns_of(file, kind), columns)
     max_bytes = loaded.stream.max_event_bytes
@@ -178,19 +179,6 @@ def list_items(
     withheld = sum(item.blocked for item in everything)
     expired = sum(_is_expired(item, now_ms) for item in everything)
     typer.echo(f"{counted(len(everything), 'item')}, {withheld:,} blocked, {expired:,} expired.")
-
-
-def _columns(options: Sequence[str]) -> dict[str, str]:
-    from driftline.catalogue.rows import WANTED
-
-    columns: dict[str, str] = {}
-    for option in options:
-        name, _, column = option.partition("=")
-        if name not in WANTED or not column:
-            raise UsageError(f"--column {option}: it is FIELD=COLUMN, and a field is {', '.join(WANTED)}.")
-        if columns.setdefault(name, column) != column:
-            raise UsageError(f"--column names two columns for {name}: {columns[name]} and {column}.")
-    return columns
 
 
 def _tell_faults(tally: "Tally") -> None:

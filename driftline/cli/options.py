@@ -1,7 +1,7 @@
 """What several subcommands share: options, options as one value, and Kafka's refusals as one sentence."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -41,6 +41,22 @@ def number_of(text: str) -> int:
         return id_of_text(text)
     except BadTextId as error:
         raise UsageError(f"The text id {text[:40]!a} {error}.") from None
+
+
+def columns_of_options(options: Sequence[str], fields: Collection[str]) -> dict[str, str]:
+    """`--column FIELD=COLUMN` as columns by field.
+
+    >>> columns_of_options(["item_id=video_id"], ["item_id"])
+    {'item_id': 'video_id'}
+    """
+    columns: dict[str, str] = {}
+    for option in options:
+        name, _, column = option.partition("=")
+        if name not in fields or not column:
+            raise UsageError(f"--column {option}: it is FIELD=COLUMN, and a field is {', '.join(fields)}.")
+        if columns.setdefault(name, column) != column:
+            raise UsageError(f"--column names two columns for {name}: {columns[name]} and {column}.")
+    return columns
 
 
 def takes(kind: Callable[..., T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:

@@ -10,7 +10,8 @@ import pytest
 import stream.importer
 from contracts.config.settings import KafkaSettings, Settings, SettingsError
 from contracts.kafka import bus, consumers
-from contracts.wire.events_pb2 import Example
+from contracts.messages.ids import id_of_text
+from contracts.wire.events_pb2 import Example, Feedback
 from driftline.processes import broker
 from driftline.processes.server import Server
 from feature_repo.store import UserSequences, apply
@@ -240,3 +241,20 @@ def test_a_missing_column_and_an_unreadable_file_are_one_sentence(tmp_path: Path
     path.with_suffix(".parquet").write_bytes(b"no such thing")
     with pytest.raises(HistoryError, match=r"^Cannot read .*log.parquet: [^\n]+\.$"):
         opened(path.with_suffix(".parquet"), settings, tmp_path / "b")
+
+
+def test_users_and_items_by_text(tmp_path: Path) -> None:
+    """A text stands for its number; one that is none, or not that of the number beside it, is a fault."""
+    rows = [
+        {"user_key": user, "user_id": number, "item_key": item, "time_ms": BEGIN_MS}
+        for user, number, item in [
+            ("anna", None, "a film"), ("anna", id_of_text("anna"), "a film"),
+            ("anna", 7, "a film"), ("x" * 257, None, "a film"), ("anna", None, "another"), ("", 7, "a film"),
+        ]
+    ]  # fmt: skip
+    settings = settings_for(KafkaSettings(bootstrap_servers="h:1"), tmp_path)
+    file = opened(write(rows, tmp_path / "log.jsonl"), settings, tmp_path / "s", known=[id_of_text("a film")])
+    assert [(fault.row, fault.column) for fault in file.faults()] == [(3, "user_key"), (4, "user_key"), (5, "item_key")]
+    events = [event for part in range(2) for event in file.events(part, 2, "f", skip=0)]
+    users = {(event.user_id, event.item_id) for event in events if isinstance(event, Feedback)}
+    assert users == {(id_of_text("anna"), id_of_text("a film")), (7, id_of_text("a film"))}
