@@ -33,6 +33,7 @@ from stream.sessions import UserSessions
 
 log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+PRODUCER_BATCH_BYTES = 256 << 10  # a stream's batch leaves as few requests, where the default makes hundreds
 LOOK_UP_S = 0.5  # how often a wait for a sink looks whether it should stop
 
 M = TypeVar("M", Example, DeadLetter)
@@ -190,6 +191,21 @@ class Delivery:
                     future.get(timeout=LOOK_UP_S)
                 if self._stop.is_set() and not future.is_done:
                     raise Stopped
+
+
+def producer_of(kafka: KafkaSettings) -> KafkaProducer:
+    """A producer for `Delivery`.
+
+    Whole records travel as dead letters, and the client must never give up on a record: it would not know whether the
+    broker has it, and so could neither send it again nor leave it.
+    """
+    return bus.producer(
+        kafka,
+        max_request_size=bus.LARGEST_RECORD_BYTES,
+        batch_size=PRODUCER_BATCH_BYTES,
+        max_block_ms=1000,
+        delivery_timeout_ms=2**31 - 1,
+    )
 
 
 def _messages(kind: type[M], records: Iterable[Any]) -> Iterator[M]:

@@ -21,7 +21,7 @@ from contracts.kafka import bus, consumers
 from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.stream_state_pb2 import ImportPosition, Outbox
 from feature_repo.store import UserSequences
-from stream.deliver import Delivery, Stopped, row_of
+from stream.deliver import Delivery, Stopped, producer_of, row_of
 from stream.import_file import HistoryFile
 from stream.join import Origin
 from stream.metrics import StreamMetrics
@@ -87,7 +87,7 @@ class Importer:
         def done() -> None:
             report(found.before + found.events, whole)
 
-        producer = bus.producer(self._settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
+        producer = producer_of(self._settings.kafka)
         delivery = Delivery(self._settings.kafka, producer, self._features, stop, self._metrics, lambda _step: None)
         with ExitStack() as opened:
             opened.callback(producer.close)

@@ -25,7 +25,7 @@ from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import UserSequences
 from stream.catalogue import KnownItems, origin_of
-from stream.deliver import At, Delivery, Stopped
+from stream.deliver import At, Delivery, Stopped, producer_of
 from stream.held import HeldFeedback
 from stream.intake import Record, merged
 from stream.join import Origin
@@ -40,7 +40,6 @@ GROUP = "stream"
 POLL_MS = 100
 FETCH_WAIT_MS = 20  # features must be fresh
 WAITING_BYTES = 16 << 20  # of one log, fetched ahead
-PRODUCER_BATCH_BYTES = 256 << 10  # a stream's batch leaves as few requests, where the default makes hundreds
 REPORT_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_S = 5.0
 SILENT_AFTER_S = 5.0  # while a log that was read to its end is silent for longer, its event time goes on by the clock
@@ -293,15 +292,6 @@ def open_worker(
     """A worker on the broker and the store that the settings name; the caller closes it."""
     kafka = settings.kafka
     bus.check_topics(kafka)
-    # Whole records travel as dead letters, and the client must never give up on a record: it would not know whether the
-    # broker has it, and so could neither send it again nor leave it.
-    producer = bus.producer(
-        kafka,
-        max_request_size=bus.LARGEST_RECORD_BYTES,
-        batch_size=PRODUCER_BATCH_BYTES,
-        max_block_ms=1000,
-        delivery_timeout_ms=2**31 - 1,
-    )
     assignment = Assignment()
     reads = ReadCounts()
     consumer = consumers.member(
@@ -315,7 +305,7 @@ def open_worker(
         settings,
         consumer,
         assignment,
-        producer,
+        producer_of(kafka),
         catalogue,
         features,
         clock or SystemClock(),
