@@ -162,7 +162,7 @@ def require(path: Path, header: Sequence[str] | None, columns: Mapping[str, str]
     Args:
         path: the file, for the message.
         header: the file's columns; None: each row has its own.
-        columns: by field of `Item`, as the user has named them; `item_id` is wanted, named or not.
+        columns: by field of `Item`, as the user has named them; `item_id` or `item_key` is wanted, named or not.
 
     Raises:
         UsageError: one is not.
@@ -170,7 +170,8 @@ def require(path: Path, header: Sequence[str] | None, columns: Mapping[str, str]
     """
     if header is None:
         return
-    for field, column in ({"item_id": "item_id"} | dict(columns)).items():
+    wanted = {} if "item_key" in header or "item_key" in columns else {"item_id": "item_id"}
+    for field, column in (wanted | dict(columns)).items():
         if column not in header:
             hint = "" if field in columns else "; --column item_id=NAME says which one holds the ids"
             apart = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)

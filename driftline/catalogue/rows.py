@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from contracts.messages.events import SCHEMA_VERSION, BadEvent, decode_item
+from contracts.messages.events import ITEM, SCHEMA_VERSION, BadEvent, decode_item
+from contracts.messages.ids import LONGEST_TEXT_BYTES
 from contracts.wire.events_pb2 import Item
 
 WANTED = {
     "item_id": "a whole number above 0",
+    "item_key": f"text of at most {LONGEST_TEXT_BYTES} bytes",
     "category_ids": "whole numbers above 0, separated by | or ; or , or spaces",
     "duration_ms": "whole milliseconds, 0 or more",
     "expires_ms": "a time in Unix milliseconds, as a whole number",
     "blocked": "true or false",
-}  # by field of `Item`; in a file, any but the id may be left out or empty
+}  # by field of `Item`; in a file, any but one of the first two may be left out or empty
 WHOLE = re.compile(r"[+-]?[0-9]{1,19}(\.0*)?")  # 12000.0 is how a column with gaps comes out of pandas
 BETWEEN = re.compile(r"[|;,\s]+")
 EXACT = 2**53  # a float holds whole numbers below it as they are
@@ -50,11 +52,12 @@ def item_of(cells: Mapping[str, Any], columns: Mapping[str, str], *, max_bytes: 
 
     """
     item = Item(schema_version=SCHEMA_VERSION)
+    if all(_is_empty(cells.get(columns.get(field, field))) for field in ITEM):
+        column = columns.get("item_id", columns.get("item_key", "item_id"))
+        raise BadRow(f"column {column} is empty; item_id is {WANTED['item_id']}, item_key {WANTED['item_key']}")
     for field, take in _TAKES.items():
         cell = cells.get(columns.get(field, field))
         if _is_empty(cell):
-            if field == "item_id":
-                raise BadRow(f"column {columns.get(field, field)} is empty; item_id is {WANTED[field]}")
             continue
         try:
             take(item, cell)
@@ -118,6 +121,12 @@ def _take_id(item: Item, cell: Any) -> None:
     item.item_id = _whole(cell)
 
 
+def _take_key(item: Item, cell: Any) -> None:
+    if not isinstance(cell, str):
+        raise ValueError(cell)  # noqa: TRY004 -- as of all cells
+    item.item_key = cell
+
+
 def _take_categories(item: Item, cell: Any) -> None:
     if isinstance(cell, str):
         parts: Sequence[Any] = [part for part in BETWEEN.split(cell.strip().strip("[]")) if part]
@@ -147,6 +156,7 @@ def _take_blocked(item: Item, cell: Any) -> None:
 
 _TAKES: dict[str, Callable[[Item, Any], None]] = {
     "item_id": _take_id,
+    "item_key": _take_key,
     "category_ids": _take_categories,
     "duration_ms": _take_duration,
     "expires_ms": _take_expiry,

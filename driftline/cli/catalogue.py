@@ -41,8 +41,8 @@ def load_file(
         list[str] | None,
         typer.Option(
             metavar="FIELD=COLUMN",
-            help="What the file calls a field, as in `item_id=video_id`; repeatable. Fields are item_id, category_ids, "
-            "duration_ms, expires_ms, blocked.",
+            help="What the file calls a field, as in `item_id=video_id`; repeatable. Fields are item_id, item_key, "
+            "category_ids, duration_ms, expires_ms, blocked.",
         ),
     ] = None,
     file_format: Annotated[
@@ -55,8 +55,8 @@ def load_file(
 ) -> None:
     """Send every row of a file to the topic `items`, judged as the workers judge items.
 
-    Only `item_id` must be there; other fields may be absent or empty. A row replaces all that was known of its item;
-    of several rows of one item the last one counts. Where any row is bad nothing is sent, unless with --skip-bad.
+    Only `item_id`, or the text id `item_key`, must be there; other fields may be absent or empty. A row replaces all
+    that was known of its item; of several rows of one item the last one counts. Where any row is bad nothing is sent, unless with --skip-bad.
     Exit code 1 where rows are bad and nothing was sent.
     """
     loaded = load(settings)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.messages.events import BadEvent, decode_item
+from contracts.messages.ids import id_of_text
 from contracts.wire.events_pb2 import Item
 from driftline.catalogue.rows import BadRow, item_of
 
@@ -45,8 +46,14 @@ def test_text_numbers_and_lists_come_to_one_item(cells: Mapping[str, Any]) -> No
 def test_all_but_the_id_may_be_empty(empty: object) -> None:
     fields = dict.fromkeys(("category_ids", "duration_ms", "expires_ms", "blocked"), empty)
     assert item({"item_id": 7} | fields) == item({"item_id": 7}) == Item(schema_version=1, item_id=7)
-    with pytest.raises(BadRow, match=r"^column video is empty; item_id is a whole number above 0$"):
+    with pytest.raises(BadRow, match=r"^column video is empty; item_id is a whole number above 0, item_key text of"):
         item({"video": empty}, item_id="video")
+
+
+def test_an_item_may_be_named_by_a_text() -> None:
+    assert item({"sku": "a film", "item_id": ""}, item_key="sku") == Item(
+        schema_version=1, item_id=id_of_text("a film"), item_key="a film"
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,8 @@ def test_all_but_the_id_may_be_empty(empty: object) -> None:
         ({"item_id": 0}, "column item_id is 0; item_id is 0, not above 0"),
         ({"item_id": 2**63}, f"column item_id is {2**63}; item_id is a whole number above 0"),
         ({"item_id": "9" * 5000}, f"column item_id is '{'9' * 59}…; item_id is a whole number above 0"),
+        ({"item_key": 7}, "column item_key is 7; item_key is text of at most 256 bytes"),
+        ({"item_key": "a film"}, "column item_key is 'a film'; item_key is 'a film', whose number is 7"),
         ({"category_ids": "3|x"}, "column category_ids is '3|x'; category_ids is whole numbers above 0, separated by"),
         ({"category_ids": [3, None]}, "column category_ids is [3, None]; category_ids is whole numbers above 0"),
         ({"category_ids": 2**31}, f"column category_ids is {2**31}; category_ids is whole numbers above 0"),
