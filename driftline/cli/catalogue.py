@@ -56,7 +56,8 @@ def load_file(
     """Send every row of a file to the topic `items`, judged as the workers judge items.
 
     Only `item_id`, or the text id `item_key`, must be there; other fields may be absent or empty. A row replaces all
-    that was known of its item; of several rows of one item the last one counts. Where any row is bad nothing is sent, unless with --skip-bad.
+    that was known of its item; of several rows of one item the last one counts. Where any row is bad nothing is sent,
+    unless with --skip-bad.
     Exit code 1 where rows are bad and nothing was sent.
     """
     loaded = load(settings)
