@@ -18,6 +18,7 @@ from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, close_settled, step
 from contracts.config.settings import StreamSettings
 from contracts.messages.events import BadEvent, decode_exposure, decode_feedback
+from contracts.messages.ids import id_of_text
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import DAY_MS
 from stream.join import Origin
@@ -33,8 +34,11 @@ RULES = Rules(experiment(), LIMITS.session_gap_ms, WINDOW_MS, LATENESS_MS)
 RECEIVED_MS = START + DAY_MS
 PARTITIONS = 2
 TOPICS = ("exposures", "feedback")
-SHOWN = (1, 2, 3)
-CATALOGUE = range(1, 10)
+TEXTS = {id_of_text(text): text for text in ("anna", "film")}  # by their numbers, which may stand in their place
+ANNA, FILM = TEXTS
+USERS = (1, 2, 3, ANNA)
+SHOWN = (1, 2, FILM)
+CATALOGUE = {*range(1, 10), FILM}
 REQUESTS = 5
 APART_MS = 600  # of two requests
 DELAYS_MS = st.lists(st.sampled_from((0, 0, 0, 100, 400, 900, 2000)), min_size=1, max_size=3)  # of an event's copies
@@ -79,7 +83,20 @@ Log = dict[tuple[str, int], list[Record]]  # by topic and partition
 
 
 def user_of(request: int) -> int:
-    return request % 4 + 1
+    return USERS[request % len(USERS)]
+
+
+@st.composite
+def spelled(draw: st.DrawFn, message: Any) -> bytes:
+    """A message with text ids in the place of their numbers, or beside them, or without."""
+    kept = type(message).FromString(message.SerializeToString())
+    for named in (kept, *getattr(kept, "items", ())):
+        for number, text in (("user_id", "user_key"), ("item_id", "item_key")):
+            if getattr(named, number, 0) in TEXTS and draw(st.booleans()):
+                setattr(named, text, TEXTS[getattr(named, number)])
+                if draw(st.booleans()):
+                    named.ClearField(number)
+    return bytes(kept.SerializeToString())
 
 
 def log_of(sent: Sequence[Sent]) -> Log:
@@ -99,7 +116,7 @@ def requests_shown(draw: st.DrawFn) -> list[Sent]:
     items = draw(st.sampled_from((SHOWN, SHOWN, SHOWN[:2])))
     message = exposure(user_of(request), at=at_ms, request=str(request), items=[(item, "t2diff") for item in items])
     arrives_ms = at_ms + draw(st.sampled_from((0, 0, 2500)))
-    value = message.SerializeToString()
+    value = draw(spelled(message))
     return [Sent(arrives_ms + delay, "exposures", message.user_id, value) for delay in draw(DELAYS_MS)]
 
 
@@ -108,7 +125,7 @@ def feedback_given(draw: st.DrawFn) -> list[Sent]:
     """Feedback, once or more: in time, early, late, of a stranger, on no request, on another item; few event ids."""
     request = draw(st.integers(0, REQUESTS))  # one more than are shown
     at_ms = START + APART_MS * request + draw(AFTER_MS)
-    item = draw(st.sampled_from((1, 1, 1, 2, 3, 4, 99)))
+    item = draw(st.sampled_from((1, 1, 1, 2, FILM, 4, 99)))
     message = feedback(
         draw(st.sampled_from((user_of(request),) * 6 + (1, 2))),
         at_ms,
@@ -119,7 +136,8 @@ def feedback_given(draw: st.DrawFn) -> list[Sent]:
         draw(st.booleans()),
         event_id=f"f{draw(st.integers(0, 9))}",
     )
-    return [Sent(at_ms + delay, "feedback", message.user_id, message.SerializeToString()) for delay in draw(DELAYS_MS)]
+    value = draw(spelled(message))
+    return [Sent(at_ms + delay, "feedback", message.user_id, value) for delay in draw(DELAYS_MS)]
 
 
 @st.composite

@@ -21,8 +21,10 @@ def key_of(entity_id: int) -> bytes:
     return str(entity_id).encode()
 
 
-def require_partition(user_id: int, partition: int, partitions: int) -> None:
+def require_partition(user_id: int, partition: int, partitions: int, text: str = "") -> None:
     """See that a user's event lies where the user's other events do: elsewhere it would join nothing.
+
+    `text`: the user's text id; empty where the event has none.
 
     Raises:
         BadEvent: it does not.
@@ -30,8 +32,9 @@ def require_partition(user_id: int, partition: int, partitions: int) -> None:
     """
     right = partition_of(user_id, partitions)
     if partition != right:
+        user = f"{user_id} ({text!r})" if text else user_id
         detail = (
-            f"user {user_id} belongs on partition {right} (user_id mod {partitions}), and this is on {partition}: "
+            f"user {user} belongs on partition {right} (user_id mod {partitions}), and this is on {partition}: "
             "name the partition when sending, as a client's own hash of the key is another"
         )
         raise BadEvent(Reason.WRONG_PARTITION, detail)

@@ -47,5 +47,5 @@ def _received(decode: Callable[..., E], record: Placed, stream: StreamSettings, 
         future_tolerance_ms=stream.future_tolerance_ms,
         max_bytes=stream.max_event_bytes,
     )
-    require_partition(event.user_id, record.partition, partitions)
+    require_partition(event.user_id, record.partition, partitions, event.user_key)
     return event

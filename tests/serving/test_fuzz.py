@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 
 from contracts.config.settings import KafkaSettings
 from contracts.wire.recall_pb2 import RecallBatchReply, RecallBatchRequest, RecallReply, RecallRequest
-from serving.service import complaint_about
+from serving.answerer import Refusal
+from serving.service import admit
 from tests.serving.replica_cases import KNOWN_USER, Replica, running
 
 REQUESTS = 10_000
@@ -69,7 +70,8 @@ def expected(content: bytes, kind: type[RecallRequest] | type[RecallBatchRequest
     except DecodeError:
         return grpc.StatusCode.INVALID_ARGUMENT
     if isinstance(message, RecallRequest):
-        return grpc.StatusCode.INVALID_ARGUMENT if complaint_about(message, MOST) else grpc.StatusCode.OK
+        refused = isinstance(admit(message, 1, MOST), Refusal)
+        return grpc.StatusCode.INVALID_ARGUMENT if refused else grpc.StatusCode.OK
     return grpc.StatusCode.OK if 1 <= len(message.requests) <= MOST else grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -84,6 +86,13 @@ def strange_request(rng: np.random.Generator) -> RecallRequest:
         request.context.time_ms = int(rng.choice(np.array(LARGE, object)))
     if rng.random() < 0.5:
         request.context.recent_item_ids.extend(rng.integers(-(2**63), 2**63 - 1, rng.integers(0, 200)).tolist())
+    if rng.random() < 0.3:
+        request.user_key = str(rng.choice(TEXTS))
+        request.user_id = request.user_id if rng.random() < 0.2 else 0
+    if rng.random() < 0.2:
+        request.exclude_item_keys.extend(map(str, rng.choice(TEXTS, rng.integers(0, 3))))
+    if rng.random() < 0.2:
+        request.context.recent_item_keys.extend(map(str, rng.choice(TEXTS, rng.integers(0, 3))))
     request.context.explain = bool(rng.random() < 0.5)
     return request
 

@@ -5,9 +5,12 @@ A mutation may leave an event that can be used. So each record is judged here to
 may only be too late or have no exposure.
 """
 
+import hashlib
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -32,6 +35,8 @@ from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settin
 
 HUGE = 10 * 1024 * 1024
 ABSURD = (0, -1, -(2**63), 2**63 - 1, 2**31, 10**15, 7_258_118_400_000, 24 * HOUR_MS + 1)
+TEXTS = ("anna", "film/7", "42", "\u2028", "ü" * 128, "ü" * 129, "a\n", "\x00", "")
+TWINS = (("user_id", "user_key"), ("item_id", "item_key"))
 AFTERWARDS = {"too_late", "no_exposure", "before_exposure"}  # what can be wrong with an event only beside others
 
 Mutation = Callable[[random.Random, bytes, type[Exposure | Feedback]], bytes | None]
@@ -59,9 +64,9 @@ def flipped(chance: random.Random, value: bytes, kind: type) -> bytes:
 
 def of_a_wrong_type(chance: random.Random, value: bytes, kind: type) -> bytes:
     """A field with a payload that is not of its type, before or after the others; some types do not exist at all."""
-    number, wire_type = chance.randrange(1, 14), chance.randrange(8)
+    number, wire_type = chance.randrange(1, 19), chance.randrange(8)
     payload = {0: b"\x2a", 1: b"12345678", 2: b"\x03abc", 5: b"1234"}.get(wire_type, b"\x01")
-    wrong = bytes([number << 3 | wire_type]) + payload
+    wrong = varint(number << 3 | wire_type) + payload
     return wrong + value if chance.random() < 0.5 else value + wrong
 
 
@@ -70,7 +75,7 @@ def replaced_by_a_wrong_type(chance: random.Random, value: bytes, kind: type[Exp
     event = kind.FromString(value)
     field = chance.choice(event.DESCRIPTOR.fields)
     event.ClearField(field.name)  # type: ignore[arg-type]
-    return event.SerializeToString() + bytes([field.number << 3 | 2]) + b"\x021\xff"
+    return event.SerializeToString() + varint(field.number << 3 | 2) + b"\x021\xff"
 
 
 def without_a_field(chance: random.Random, value: bytes, kind: type[Exposure | Feedback]) -> bytes:
@@ -86,6 +91,18 @@ def absurd(chance: random.Random, value: bytes, kind: type[Exposure | Feedback])
         setattr(event, name, chance.choice(ABSURD))
     if isinstance(event, Exposure) and chance.random() < 0.5:
         event.items[0].item_id = chance.choice(ABSURD)
+    return event.SerializeToString()
+
+
+def named_by_text(chance: random.Random, value: bytes, kind: type[Exposure | Feedback]) -> bytes:
+    """Users and items by texts that are ids, or are none, in the place of their numbers or beside them."""
+    event = kind.FromString(value)
+    for named in (event, *getattr(event, "items", ())):
+        for number, text in TWINS:
+            if hasattr(named, text) and chance.random() < 0.3:
+                setattr(named, text, chance.choice(TEXTS))
+                if chance.random() < 0.7:
+                    named.ClearField(number)  # type: ignore[arg-type]
     return event.SerializeToString()
 
 
@@ -133,6 +150,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     without_a_field,
     absurd,
     absurd,
+    named_by_text,
     of_another_version,
     doubled,
     crowded,
@@ -183,6 +201,7 @@ def defects(record: Sent) -> set[str]:
     except DecodeError:
         return {"undecodable"}
     found = {"unknown_version"} if event.schema_version != 1 else set()
+    found |= misnamed(event)
     demanded = ("time_ms",) if isinstance(event, Exposure) else ("user_id", "item_id", "time_ms", "play_time_ms")
     flags = ("effective_view",) if isinstance(event, Feedback) else ()
     if not (event.event_id and event.request_id and all(event.HasField(name) for name in (*demanded, *flags))):  # type: ignore[arg-type]
@@ -203,6 +222,22 @@ def defects(record: Sent) -> set[str]:
     return found
 
 
+def misnamed(event: Exposure | Feedback) -> set[str]:
+    """What is wrong with the text ids of an event; where one is right, its number is put beside it."""
+    found = set()
+    everything = [event, *getattr(event, "items", ())]
+    for named, (number, field) in product(everything, TWINS):
+        text = getattr(named, field, "")
+        if text and (len(text.encode()) > 256 or re.search(r"[\x00-\x1f\x7f-\x9f]", text)):
+            found.add("out_of_range")
+        elif text:
+            right = max(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) % 2**63, 1)
+            if getattr(named, number) not in (0, right):
+                found.add("id_conflict")
+            setattr(named, number, right)
+    return found
+
+
 def places(records: Iterable[Sent], partitions: int) -> Iterator[tuple[Place, Sent]]:
     """Where records lie, in topics that held nothing before."""
     ends: Counter[tuple[str, int]] = Counter()
@@ -219,7 +254,14 @@ def test_mutations_are_of_every_kind() -> None:
     assert (
         min(
             found[reason]
-            for reason in ("out_of_range", "future_timestamp", "unknown_item", "oversized", "wrong_partition")
+            for reason in (
+                "out_of_range",
+                "future_timestamp",
+                "unknown_item",
+                "oversized",
+                "wrong_partition",
+                "id_conflict",
+            )
         )
         > 20
     )

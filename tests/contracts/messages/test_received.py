@@ -33,3 +33,12 @@ def test_an_event_belongs_on_one_partition_by_its_user(user: int, make: object) 
 
 def test_what_is_wrong_in_itself_comes_first() -> None:
     assert judged(feedback(user=1, play_ms=-1), 0) == Reason.OUT_OF_RANGE
+
+
+def test_a_user_with_a_text_id_is_named_by_it_and_lies_where_its_number_says() -> None:
+    event = feedback(user=6149554607595376846)
+    event.user_key = "anna"
+    assert judged(event, 2) is None
+    received = SimpleNamespace(value=event.SerializeToString(), timestamp=5000, partition=1)
+    with pytest.raises(BadEvent, match=r"user 6149554607595376846 \('anna'\) belongs on partition 2 \(user_id mod 4\)"):
+        feedback_of(received, StreamSettings(), PARTITIONS)
