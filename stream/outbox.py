@@ -9,7 +9,7 @@ from contracts.messages.events import BadEvent, fitting_letter
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from stream.join import Origin
 from stream.metrics import StreamMetrics
-from stream.step import Closed, Duplicate, Learned, Output, Rejected, Remembered
+from stream.step import Closed, Duplicate, Impressed, Learned, Output, Rejected, Remembered
 
 
 def collect(
@@ -27,7 +27,7 @@ def collect(
     users: dict[int, None] = {}
     learned: list[Origin] = []
     counted: Counter[tuple[str, str]] = Counter()
-    begun = dropped = closed = 0
+    begun = dropped = closed = views = effective = strangers = 0
     for output in outputs:
         match output:
             case Learned():
@@ -35,6 +35,8 @@ def collect(
                 learned.append(output.origin)
                 begun += output.sessions_begun
                 dropped += output.dropped
+                views += output.views
+                effective += output.effective_views
                 example = output.example
                 if example is None:
                     counted[bus.FEEDBACK, "folded" if output.folded else "non_positive"] += 1
@@ -46,6 +48,15 @@ def collect(
                         value=example.SerializeToString(),
                         timestamp_ms=output.origin.timestamp,
                     )
+            case Impressed():
+                counted[bus.FEEDBACK, "impression"] += 1
+                begun += output.sessions_begun
+                dropped += output.dropped
+                views += output.views
+                strangers += output.not_served
+                if output.changed:
+                    users[output.user_id] = None
+                    learned.append(output.origin)
             case Remembered():
                 counted[bus.EXPOSURES, "non_positive"] += 1
             case Duplicate():
@@ -61,6 +72,9 @@ def collect(
     metrics.sessions.inc(begun)
     metrics.dropped.inc(dropped)
     metrics.closed.inc(closed)
+    metrics.views.inc(views)
+    metrics.effective_views.inc(effective)
+    metrics.not_served.inc(strangers)
     for (topic, outcome), count in counted.items():
         metrics.outcomes.labels(topic, outcome).inc(count)
     return outbox, learned

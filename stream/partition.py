@@ -177,6 +177,7 @@ class PartitionStore:
                 state.model,
                 state.snapshot_version,
                 tuple(sorted(state.propensities.items())),
+                state.served_only,
             )
             if state.exposed
             else None
@@ -206,7 +207,7 @@ class PartitionStore:
             )
             for stored_event in state.outcomes
         }
-        return OpenRequest(shown, outcomes, set(state.event_ids), held)
+        return OpenRequest(outcomes, dict(state.impressions), set(state.event_ids), shown, held)
 
 
 class _Cached(Generic[K, V]):
@@ -307,6 +308,7 @@ def _encode_request(request: OpenRequest) -> bytes:
             )
             for outcome in request.outcomes.values()
         ],
+        impressions=request.impressions,
         event_ids=sorted(request.event_ids),
         held=[
             HeldFeedback(
@@ -324,5 +326,6 @@ def _encode_request(request: OpenRequest) -> bytes:
         state.item_ids.extend(sorted(shown.item_ids))
         state.model, state.snapshot_version = shown.model, shown.snapshot_version
         state.propensities.update(shown.propensities)
+        state.served_only = shown.served_only
     encoded: bytes = state.SerializeToString(deterministic=True)
     return encoded

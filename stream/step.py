@@ -8,6 +8,9 @@ An exposure and its feedback meet by request_id. Feedback that comes first is he
 the watermark says that it never will. What came of an item becomes a behaviour of its user; once it is an effective
 view it also becomes a training example, with the history as it was before it.
 
+An impression makes behaviours without a play of the items that nothing was known of; the outcome of such an item takes
+that behaviour's place. So a user's row has what the user was shown, as far as feedback tells, and no page has more.
+
 What has expired counts as gone from that moment on, whenever `on_time` clears it away: outputs are a function of the
 order of events, not of when the clearing runs.
 """
@@ -16,16 +19,25 @@ from collections.abc import Container, Iterator
 from typing import NamedTuple, TypeAlias
 
 from contracts.config.settings import StreamSettings
-from contracts.messages.attribution import ExposureSummary, Unattributed, attribute, is_late, watermark_ms
+from contracts.messages.attribution import (
+    ExposureSummary,
+    Unattributed,
+    attribute,
+    is_impression,
+    is_late,
+    not_served,
+    shown_items,
+    watermark_ms,
+)
 from contracts.messages.events import SCHEMA_VERSION, BadEvent, Reason
 from contracts.wire.events_pb2 import Example, Exposure, Feedback, Page
 from stream.join import OpenRequest, Origin
-from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, replace
+from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, remove, replace
 from stream.state import JoinState
 
 
 class Learned(NamedTuple):
-    """A feedback event was taken in. `example` where it made its item an effective view."""
+    """An outcome was taken in. `example` where it made its item an effective view."""
 
     origin: Origin
     user_id: int
@@ -33,6 +45,20 @@ class Learned(NamedTuple):
     folded: bool  # into an outcome that was known already
     sessions_begun: int
     dropped: int  # behaviours that the history limit cut off
+    views: int = 0  # of an exposure that was served only: 1 where nothing had told of its item before
+    effective_views: int = 0  # of such an exposure: 1 where there is an example
+
+
+class Impressed(NamedTuple):
+    """An impression was taken in."""
+
+    origin: Origin
+    user_id: int
+    changed: bool  # whether it told of an item that was not known, or of an earlier time
+    not_served: int  # items that it names and its exposure does not have
+    sessions_begun: int
+    dropped: int
+    views: int = 0  # of an exposure that was served only: items that nothing had told of before
 
 
 class Remembered(NamedTuple):
@@ -60,7 +86,7 @@ class Closed(NamedTuple):
     user_id: int
 
 
-Output: TypeAlias = Learned | Remembered | Duplicate | Rejected | Closed
+Output: TypeAlias = Learned | Impressed | Remembered | Duplicate | Rejected | Closed
 
 
 def on_exposure(state: JoinState, exposure: Exposure, origin: Origin, settings: StreamSettings) -> list[Output]:
@@ -91,7 +117,7 @@ def on_feedback(
     """A feedback event arrived: join it, or hold it until its exposure comes."""
     request_id, time_ms = feedback.request_id, feedback.time_ms
     late = is_late(time_ms, state.newest_feedback_ms, settings.allowed_lateness_ms)
-    if feedback.item_id not in known_items:
+    if not is_impression(feedback) and feedback.item_id not in known_items:
         state.newest_feedback_ms = max(state.newest_feedback_ms, time_ms)
         return [Rejected(origin, BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue"))]
     request, outputs = _current(state, request_id, settings)
@@ -168,33 +194,90 @@ def _join(
     settings: StreamSettings,
 ) -> Output:
     """Feedback and its exposure have met."""
-    earlier = request.outcomes.get(feedback.item_id)
-    reason = attribute(shown, request.outcomes, request.event_ids, feedback, settings.attribution_window_ms)
+    impression, had_outcome = is_impression(feedback), feedback.item_id in request.outcomes
+    item_ids = sorted(set(feedback.shown_item_ids)) if impression else [feedback.item_id]
+    earlier = {item_id: request.behaviour(item_id) for item_id in item_ids}
+    reason = attribute(shown, request, feedback, settings.attribution_window_ms)
     if reason is Unattributed.DUPLICATE:
         return Duplicate(origin)
     if reason is not None:
         return Rejected(origin, _unattributed(reason, shown, feedback))
-    outcome = request.outcomes[feedback.item_id]
     user = state.user(feedback.user_id) or UserSessions()
-    positive = outcome.effective_view and not (earlier and earlier.effective_view)
-    before = user.before(outcome.time_ms)
-    was_open, dropped = user.open, user.dropped
-    # The example copies the history, so it must be made first.
-    example = _example(user, before, shown, feedback, outcome, origin) if positive else None
-    if earlier is None:
-        begun = insert(user, outcome, gap_ms=settings.session_gap_ms, limit=settings.history_limit)
-    elif outcome != earlier:
-        begun = replace(user, earlier, outcome, gap_ms=settings.session_gap_ms)
+    was_open = user.open
+    output: Impressed | Learned
+    if impression:
+        output = _impress(user, shown, request, feedback, earlier, origin, settings)
+        changed = output.changed
     else:
-        return Learned(origin, feedback.user_id, None, True, 0, 0)
+        before = earlier[feedback.item_id]
+        output = _learn(user, shown, request, feedback, before, origin, settings, had_outcome=had_outcome)
+        changed = not had_outcome or request.outcomes[feedback.item_id] != before
+    if changed:
+        user.next_offset = max(user.next_offset, origin.offset + 1)
+        state.put_user(feedback.user_id, user)
+        if user.open and not was_open:
+            state.wake_user(feedback.user_id, user.last_ms + settings.session_gap_ms)
+    return output
+
+
+def _learn(
+    user: UserSessions,
+    shown: ExposureSummary,
+    request: OpenRequest,
+    feedback: Feedback,
+    earlier: Behaviour | None,
+    origin: Origin,
+    settings: StreamSettings,
+    *,
+    had_outcome: bool,
+) -> Learned:
+    """Bring an outcome into its user's behaviours, and make an example of it where it has become an effective view.
+
+    `earlier`: what was known of its item. `had_outcome`: it was known from an outcome, else from an impression.
+    """
+    outcome = request.outcomes[feedback.item_id]
+    positive = outcome.effective_view and not (earlier and earlier.effective_view)
+    dropped, begun, gap_ms = user.dropped, 0, settings.session_gap_ms
+    if earlier is not None and not had_outcome:  # an example does not have its own item in its history
+        begun = remove(user, earlier, gap_ms=gap_ms)
+    # The example copies the history, so it must be made first.
+    before = user.before(outcome.time_ms)
+    example = _example(user, before, shown, feedback, outcome, origin) if positive else None
+    if earlier is None or not had_outcome:
+        begun += insert(user, outcome, gap_ms=gap_ms, limit=settings.history_limit)
+    elif outcome != earlier:
+        begun = replace(user, earlier, outcome, gap_ms=gap_ms)
     if example:
         example.session = _session_at(user, outcome)
         example.page.CopyFrom(_page(shown, request))
-    user.next_offset = max(user.next_offset, origin.offset + 1)
-    state.put_user(feedback.user_id, user)
-    if user.open and not was_open:
-        state.wake_user(feedback.user_id, user.last_ms + settings.session_gap_ms)
-    return Learned(origin, feedback.user_id, example, earlier is not None, begun, user.dropped - dropped)
+    views, effective = (int(shown.served_only and new) for new in (earlier is None, positive))
+    return Learned(origin, feedback.user_id, example, had_outcome, begun, user.dropped - dropped, views, effective)
+
+
+def _impress(
+    user: UserSessions,
+    shown: ExposureSummary,
+    request: OpenRequest,
+    feedback: Feedback,
+    earlier: dict[int, Behaviour | None],
+    origin: Origin,
+    settings: StreamSettings,
+) -> Impressed:
+    """Bring the items of an impression into their user's behaviours. `earlier`: what was known of each."""
+    gap_ms, dropped, begun, new, changed = settings.session_gap_ms, user.dropped, 0, 0, False
+    for item_id, before in earlier.items():
+        now = request.behaviour(item_id)
+        if now is None or now == before:
+            continue
+        changed = True
+        if before is None:
+            new += 1
+            begun += insert(user, now, gap_ms=gap_ms, limit=settings.history_limit)
+        else:
+            begun += replace(user, before, now, gap_ms=gap_ms)
+    views = new if shown.served_only else 0
+    strangers = not_served(shown, feedback)
+    return Impressed(origin, feedback.user_id, changed, strangers, begun, user.dropped - dropped, views)
 
 
 def _unattributed(reason: Unattributed, shown: ExposureSummary, feedback: Feedback) -> BadEvent:
@@ -203,6 +286,9 @@ def _unattributed(reason: Unattributed, shown: ExposureSummary, feedback: Feedba
     match reason:
         case Unattributed.OTHER_USER:
             return BadEvent(Reason.NO_EXPOSURE, f"request {feedback.request_id} was not user {feedback.user_id}'s")
+        case Unattributed.NOT_SHOWN if is_impression(feedback):
+            detail = f"none of its {len(feedback.shown_item_ids)} items is of request {feedback.request_id}"
+            return BadEvent(Reason.NO_EXPOSURE, detail)
         case Unattributed.NOT_SHOWN:
             detail = f"item {feedback.item_id} was not shown by request {feedback.request_id}"
             return BadEvent(Reason.NO_EXPOSURE, detail)
@@ -237,13 +323,13 @@ def _example(
 
 
 def _page(shown: ExposureSummary, request: OpenRequest) -> Page:
-    """What the request showed. What comes of an item later is in the example that it makes by itself then."""
-    item_ids = sorted(shown.item_ids)
+    """What the request has shown. What comes of an item later is in the example that it makes by itself then."""
+    item_ids = sorted(shown_items(shown, request))
     outcomes = request.outcomes
     watched = (item_id in outcomes and outcomes[item_id].effective_view for item_id in item_ids)
     chances = dict(shown.propensities)
-    propensities = [chances.get(item_id, 0.0) for item_id in item_ids] if chances else []
-    return Page(item_ids=item_ids, effective_views=watched, propensities=propensities)
+    propensities = [chances.get(item_id, 0.0) for item_id in item_ids]
+    return Page(item_ids=item_ids, effective_views=watched, propensities=propensities if any(propensities) else [])
 
 
 def _session_at(user: UserSessions, outcome: Behaviour) -> int:

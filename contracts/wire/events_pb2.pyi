@@ -22,7 +22,7 @@ class Item(_message.Message):
     def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., blocked: bool = ...) -> None: ...
 
 class Exposure(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions", "replica", "answer_ms", "model_time_ms")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions", "replica", "answer_ms", "model_time_ms", "served_only")
     class SnapshotVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Exposure(_message.Message):
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     ANSWER_MS_FIELD_NUMBER: _ClassVar[int]
     MODEL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    SERVED_ONLY_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -60,7 +61,8 @@ class Exposure(_message.Message):
     replica: str
     answer_ms: float
     model_time_ms: int
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
+    served_only: bool
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ..., served_only: bool = ...) -> None: ...
 
 class ExposedItem(_message.Message):
     __slots__ = ("item_id", "source", "score", "propensity")
@@ -75,7 +77,7 @@ class ExposedItem(_message.Message):
     def __init__(self, item_id: _Optional[int] = ..., source: _Optional[str] = ..., score: _Optional[float] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated", "shown_item_ids")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +88,7 @@ class Feedback(_message.Message):
     EFFECTIVE_VIEW_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -96,7 +99,8 @@ class Feedback(_message.Message):
     effective_view: bool
     follow: bool
     simulated: bool
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ..., simulated: bool = ...) -> None: ...
+    shown_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ..., simulated: bool = ..., shown_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class History(_message.Message):
     __slots__ = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")

@@ -39,12 +39,12 @@ def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
     take(saved, meters, SEEN, b"junk", None, feedback().SerializeToString(), feedback(play_ms=-1).SerializeToString())
     take(saved, meters, SHOWN, exposure().SerializeToString(), exposure(schema_version=9).SerializeToString())
     assert saved.offsets == {"exposures:0": 2, "feedback:0": 4}
-    assert folded(saved.state).arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000)}
+    assert folded(saved.state).arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000, served=2)}
     bad = {name: count for name, count in saved.state.counts.items() if name.startswith("bad_")}
     assert sum(bad.values()) == 4
     assert bad["bad_out_of_range"] == bad["bad_unknown_version"] == 1
     meters.show(saved)
-    assert registry.get_sample_value("abtest_evr", {"arm": "treatment"}) == 1.0
+    assert registry.get_sample_value("abtest_evr", {"arm": "treatment"}) == 0.5
     assert registry.get_sample_value("abtest_evr", {"arm": "control"}) is None
     assert registry.get_sample_value("abtest_users", {"arm": "treatment"}) == 1
     assert registry.get_sample_value("abtest_events_in_total", {"kind": "feedback"}) == 4
@@ -108,7 +108,7 @@ def test_feedback_at_the_end_of_the_window_and_of_the_lateness_still_counts():
     take(saved, meters, SEEN, feedback(request=str(newest), at=newest).SerializeToString())
     close_settled(saved, KEYS)
     take(saved, meters, SEEN, feedback(request=str(START), at=START + 6 * HOUR_MS).SerializeToString())
-    assert folded(saved.state).arms["treatment"].views == 2
+    assert folded(saved.state).arms["treatment"].told == 2
 
 
 def of(column, how=None):
