@@ -7,6 +7,7 @@ Order of every round, so that a crash at any point neither loses nor doubles an 
     3. commit the offsets to the broker. They are only progress for others to watch: a start seeks to the file's.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         keys = [_key(partition) for partition in partitions_of(kafka, [EXPOSURES, FEEDBACK])]
         exposures = kafka.topic(EXPOSURES)
         shown_ms = stored_ms = clock.now_ms()
-        positives = PositivesWatch()
+        positives: dict[str, PositivesWatch] = defaultdict(PositivesWatch)  # by arm
         while not stop.is_set():
             batch = client.poll(timeout_ms=POLL_MS)
             for partition, records in batch.items():
@@ -181,11 +182,11 @@ def close_settled(saved: Saved, keys: Sequence[str]) -> None:
 
 
 def warn_of_positives(
-    watch: PositivesWatch, arms: Mapping[str, EventSums], now_s: float, log: structlog.stdlib.BoundLogger
+    watches: Mapping[str, PositivesWatch], arms: Mapping[str, EventSums], now_s: float, log: structlog.stdlib.BoundLogger
 ) -> None:
     """Say so where an arm's service seems to tell of positives alone."""
     for arm, sums in arms.items():
-        if watch.look(sums.views, sums.effective_views, now_s):
+        if watches[arm].look(sums.views, sums.effective_views, now_s):
             log.warning(ONLY_POSITIVES, arm=arm, shown=sums.views, effective_views=sums.effective_views)
 
 
