@@ -79,13 +79,17 @@ class Ask:
     time_ms: int | None = None  # event time, Unix milliseconds; None: the replica's clock
     recent: Sequence[int] = ()  # item ids that a user without features has just watched, oldest first
     simulated: bool = False  # nobody looks at the items: the exposure says so
+    served_only: bool | None = None  # whether impressions will tell what is shown; None: as the replica's settings say
 
     def message(self) -> RecallRequest:
         """The request as it is sent."""
+        context = Context(time_ms=self.time_ms, simulated=self.simulated, recent_item_ids=self.recent)
+        if self.served_only is not None:
+            context.served_only = self.served_only
         return RecallRequest(
             user_id=self.user_id,
             k=self.k,
-            context=Context(time_ms=self.time_ms, simulated=self.simulated, recent_item_ids=self.recent),
+            context=context,
             request_id=self.request_id,
             exclude_item_ids=self.exclude,
         )

@@ -173,6 +173,7 @@ class RecallClient(_Client):
         time_ms: int | None = None,
         recent: Sequence[int] = (),
         simulated: bool = False,
+        served_only: bool | None = None,
         deadline_s: float | None = None,
     ) -> Recalled:
         """Up to k items for a user, best first; the arguments are the fields of `Ask`.
@@ -181,7 +182,7 @@ class RecallClient(_Client):
             RecallError: no replica answered, or the request is wrong; `DeadlineError` where time ran out.
 
         """
-        ask = Ask(user_id, k, request_id or calls.new_request_id(), exclude, time_ms, recent, simulated)
+        ask = Ask(user_id, k, request_id or calls.new_request_id(), exclude, time_ms, recent, simulated, served_only)
         reply: RecallReply = self._call("Recall", ask.message(), self._start(ask.request_id, deadline_s))
         return calls.recalled(reply)
 
@@ -272,10 +273,11 @@ class AsyncRecallClient(_Client):
         time_ms: int | None = None,
         recent: Sequence[int] = (),
         simulated: bool = False,
+        served_only: bool | None = None,
         deadline_s: float | None = None,
     ) -> Recalled:
         """As `RecallClient.recall`."""
-        ask = Ask(user_id, k, request_id or calls.new_request_id(), exclude, time_ms, recent, simulated)
+        ask = Ask(user_id, k, request_id or calls.new_request_id(), exclude, time_ms, recent, simulated, served_only)
         reply: RecallReply = await self._call("Recall", ask.message(), self._start(ask.request_id, deadline_s))
         return calls.recalled(reply)
 

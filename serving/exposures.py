@@ -34,6 +34,7 @@ class AnsweredRequest:
     simulated: bool
     reply: RecallReply
     answer_ms: float
+    served_only: bool = False
 
 
 class ExposureLog:
@@ -131,6 +132,7 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
         replica=replica,
         answer_ms=answered.answer_ms,
         model_time_ms=reply.model_time_ms,
+        served_only=answered.served_only,
     )
     add = exposure.items.add
     for each in reply.items:

@@ -66,7 +66,9 @@ class StreamMetrics:
             "stream_behaviours_dropped", "Behaviours that the history limit cut off", registry=self.registry
         )
         self.views = Counter(
-            "stream_served_only_views", "Items that feedback has told were shown, of served ones", registry=self.registry
+            "stream_served_only_views",
+            "Items that feedback has told were shown, of served ones",
+            registry=self.registry,
         )
         self.effective_views = Counter(
             "stream_served_only_effective_views", "Those of them that became effective views", registry=self.registry

@@ -60,9 +60,7 @@ def analyse(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     )
     now = plan_of(experiment)
     changed = tuple(name for name in now if state.plan.get(name) != now[name])
-    observed = Observed(
-        complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed, complete.arms
-    )
+    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed, complete.arms)
     return report(aggregated, experiment, observed, models)
 
 

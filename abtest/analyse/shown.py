@@ -36,7 +36,9 @@ def shown_of(arms: Mapping[str, EventSums], counts: Mapping[str, int]) -> Iterat
         text += f" Of {counted(unseen, 'recall')} nothing was shown; no figure has them."
     strangers = counts.get(NOT_SERVED, 0)
     if strangers:
-        text += f" {counted(strangers, 'item')} of impressions {'was' if strangers == 1 else 'were'} not served by their"
+        text += (
+            f" {counted(strangers, 'item')} of impressions {'was' if strangers == 1 else 'were'} not served by their"
+        )
         text += " requests, and no figure has them."
         level = "warning" if strangers > STRANGE * (strangers + sum(sums.told for sums in arms.values())) else level
     numbers |= {name: counts[name] for name in (IMPRESSIONS, NOTHING_SHOWN, NOT_SERVED) if counts.get(name)}

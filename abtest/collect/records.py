@@ -57,7 +57,7 @@ class ExposureRecord(NamedTuple):
 
 
 class Response(NamedTuple):
-    """Feedback. Without its place in the log, so that two of one content are one. An impression has `shown_item_ids`."""
+    """Feedback; an impression where `shown_item_ids` has any. Without its place, so that two of one content are one."""
 
     event_id: str
     time_ms: int

@@ -182,7 +182,10 @@ def close_settled(saved: Saved, keys: Sequence[str]) -> None:
 
 
 def warn_of_positives(
-    watches: Mapping[str, PositivesWatch], arms: Mapping[str, EventSums], now_s: float, log: structlog.stdlib.BoundLogger
+    watches: Mapping[str, PositivesWatch],
+    arms: Mapping[str, EventSums],
+    now_s: float,
+    log: structlog.stdlib.BoundLogger,
 ) -> None:
     """Say so where an arm's service seems to tell of positives alone."""
     for arm, sums in arms.items():

@@ -1,13 +1,11 @@
-"""Whether a service tells of what was watched alone, so that every item that seems shown seems watched. Pure: the worker
-tells the time.
-"""
+"""When to warn of a service that tells of what was watched alone. Pure: the worker tells the time."""
 
 from contracts.messages.attribution import only_positives
 
 WARN_EVERY_S = 300.0
 ONLY_POSITIVES = (
-    "nearly all items that were shown are effective views: if the service sends nothing of items that were shown and not"
-    " watched, send impressions (shown_item_ids), as rates say nothing without them"
+    "nearly all items that were shown are effective views: if the service sends nothing of items that were shown and"
+    " not watched, it should send impressions (shown_item_ids), as rates say nothing without them"
 )
 
 

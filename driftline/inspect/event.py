@@ -67,12 +67,21 @@ def judge(event: Event, stream: StreamSettings, partitions: int) -> str:
         item_id, item = decode_catalogue(event.key, event.value, max_bytes=stream.max_event_bytes)
         what = "deletes" if item is None else "says what is known of"
         return f"it {what} item {item_id}; its key is {key_of(item_id).decode()}, and items has one partition"
-    decode = exposure_of if event.topic == "exposures" else feedback_of
     if event.partition is None:
-        user_id = decode(Sent(event.key, event.value, 0, event.received_ms), stream, 1).user_id
+        sent, among = Sent(event.key, event.value, 0, event.received_ms), 1
     else:
-        user_id = decode(Sent(event.key, event.value, event.partition, event.received_ms), stream, partitions).user_id
+        sent, among = Sent(event.key, event.value, event.partition, event.received_ms), partitions
+    said = ""
+    if event.topic == "exposures":
+        exposure = exposure_of(sent, stream, among)
+        user_id = exposure.user_id
+        said = "; only what feedback tells of was shown" if exposure.served_only else ""
+    else:
+        feedback = feedback_of(sent, stream, among)
+        user_id = feedback.user_id
+        shown = len(set(feedback.shown_item_ids))
+        said = f"; an impression of {shown} item{'' if shown == 1 else 's'}" if shown else ""
     return (
         f"user {user_id}; its key is {key_of(user_id).decode()}, and it belongs on partition"
-        f" {partition_of(user_id, partitions)} of {partitions}"
+        f" {partition_of(user_id, partitions)} of {partitions}{said}"
     )

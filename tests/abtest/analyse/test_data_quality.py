@@ -159,7 +159,10 @@ def test_where_all_feedback_is_from_before_its_exposure_nothing_can_be_read():
         shifted.append(moved)
     report = report_of(*shifted)
     assert check(report, Unused.BEFORE_EXPOSURE).level == "invalid"
-    assert check(report, "estimable").numbers["evr:treatment"] == "Effective view rate: not estimable: the value is 0 in arm treatment"
+    assert (
+        check(report, "estimable").numbers["evr:treatment"]
+        == "Effective view rate: not estimable: the value is 0 in arm treatment"
+    )
     assert report.verdicts[0].decision == "invalid"
 
 
