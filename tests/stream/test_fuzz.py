@@ -84,6 +84,10 @@ def absurd(chance: random.Random, value: bytes, kind: type[Exposure | Feedback])
     numbers = ["user_id", "time_ms", *(("item_id", "play_time_ms") if kind is Feedback else ())]
     for name in chance.sample(numbers, chance.randint(1, 2)):
         setattr(event, name, chance.choice(ABSURD))
+    if isinstance(event, Feedback) and event.shown_item_ids and chance.random() < 0.5:
+        event.ClearField("item_id")
+        event.ClearField("play_time_ms")
+        event.shown_item_ids[0] = chance.choice(ABSURD)
     if isinstance(event, Exposure) and chance.random() < 0.5:
         event.items[0].item_id = chance.choice(ABSURD)
     return event.SerializeToString()
@@ -106,6 +110,8 @@ def crowded(chance: random.Random, value: bytes, kind: type[Exposure | Feedback]
     if isinstance(event, Exposure):
         for item_id in range(1, 1100):
             event.items.add(item_id=item_id)
+    elif event.shown_item_ids and chance.random() < 0.5:
+        event.shown_item_ids.extend(range(1, 1100))
     else:
         event.event_id = "é" * chance.choice((1, 10, 100, 1000, 150_000))
     return event.SerializeToString()
@@ -183,17 +189,24 @@ def defects(record: Sent) -> set[str]:
     except DecodeError:
         return {"undecodable"}
     found = {"unknown_version"} if event.schema_version != 1 else set()
-    demanded = ("time_ms",) if isinstance(event, Exposure) else ("user_id", "item_id", "time_ms", "play_time_ms")
-    flags = ("effective_view",) if isinstance(event, Feedback) else ()
-    if not (event.event_id and event.request_id and all(event.HasField(name) for name in (*demanded, *flags))):  # type: ignore[arg-type]
+    impression = isinstance(event, Feedback) and bool(event.shown_item_ids)
+    of_outcomes = ("item_id", "play_time_ms", "effective_view")
+    demanded = ("time_ms",) if isinstance(event, Exposure) else ("user_id", "time_ms")
+    if isinstance(event, Feedback) and not impression:
+        demanded += of_outcomes
+    if not (event.event_id and event.request_id and all(event.HasField(name) for name in demanded)):  # type: ignore[arg-type]
         found.add("missing_field")
     wrong = event.user_id <= 0 or not 0 < event.time_ms < 7_258_118_400_000
-    if isinstance(event, Feedback):
+    if isinstance(event, Exposure):
+        wrong |= not 1 <= len(event.items) <= 1000 or any(item.item_id <= 0 for item in event.items)
+    elif impression:
+        wrong |= len(event.shown_item_ids) > 1000 or min(event.shown_item_ids) <= 0
+        if any(event.HasField(name) for name in (*of_outcomes, "follow")):  # type: ignore[arg-type]
+            found.add("mixed")
+    else:
         wrong |= event.item_id <= 0 or not 0 <= event.play_time_ms <= 24 * HOUR_MS
         if event.item_id not in ITEMS:
             found.add("unknown_item")
-    else:
-        wrong |= not 1 <= len(event.items) <= 1000 or any(item.item_id <= 0 for item in event.items)
     if wrong:
         found.add("out_of_range")
     if (event.user_id - record.user_id) % 2:
@@ -219,7 +232,7 @@ def test_mutations_are_of_every_kind() -> None:
     assert (
         min(
             found[reason]
-            for reason in ("out_of_range", "future_timestamp", "unknown_item", "oversized", "wrong_partition")
+            for reason in ("out_of_range", "future_timestamp", "unknown_item", "oversized", "wrong_partition", "mixed")
         )
         > 20
     )
@@ -290,7 +303,7 @@ def endure(kafka: KafkaSettings, directory: Path, mutated: int, huge: int = 0) -
     with Running(settings, clock=ManualClock(SENT_MS)) as running:
         running.take(len(records))
         for topic in (bus.EXPOSURES, bus.FEEDBACK):
-            outcomes = ("example", "non_positive", "folded", "duplicate", "dead_letter")
+            outcomes = ("example", "non_positive", "folded", "impression", "duplicate", "dead_letter")
             counted = [running.value("stream_outcomes_total", topic=topic, outcome=name) or 0 for name in outcomes]
             held = running.value("stream_held_feedback") if topic == bus.FEEDBACK else 0
             assert sum(counted) + (held or 0) == sum(record.topic == topic for record in records)
