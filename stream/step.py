@@ -287,7 +287,7 @@ def _unattributed(reason: Unattributed, shown: ExposureSummary, feedback: Feedba
         case Unattributed.OTHER_USER:
             return BadEvent(Reason.NO_EXPOSURE, f"request {feedback.request_id} was not user {feedback.user_id}'s")
         case Unattributed.NOT_SHOWN if is_impression(feedback):
-            detail = f"none of its {len(feedback.shown_item_ids)} items is of request {feedback.request_id}"
+            detail = f"none of its {len(set(feedback.shown_item_ids))} items is of request {feedback.request_id}"
             return BadEvent(Reason.NO_EXPOSURE, detail)
         case Unattributed.NOT_SHOWN:
             detail = f"item {feedback.item_id} was not shown by request {feedback.request_id}"

@@ -1,9 +1,9 @@
 """A seeded log with everything that makes a stream hard, and what a worker has made of it, to compare runs by.
 
 A log holds late events, several feedback events on one item, feedback before its exposure and without one, pages of
-impressions, requests that were served only, duplicates, records that cannot be used, and sessions that end. It is made for the stream's default limits. Its outcome is a
-function of the log alone: record timestamps do not decrease, and it spans so many hours that no session can be closed
-by a real clock.
+impressions, requests that were served only, duplicates, records that cannot be used, and sessions that end. It is made
+for the stream's default limits. Its outcome is a function of the log alone: record timestamps do not decrease, and it
+spans so many hours that no session can be closed by a real clock.
 """
 
 import random
@@ -214,7 +214,7 @@ def _spoilt(chance: random.Random, event: Feedback) -> bytes | None:
     """A record that has no effect, for one reason or another."""
     broken = Feedback.FromString(event.SerializeToString())
     broken.event_id += "/bad"
-    match chance.randrange(10):
+    match chance.randrange(9):
         case 0:
             return None
         case 1:
@@ -232,8 +232,6 @@ def _spoilt(chance: random.Random, event: Feedback) -> bytes | None:
         case 7:
             broken.user_id += 2  # of the same partition, but another user's request
         case 8:
-            broken.ClearField("follow")
-        case 9:
             broken.shown_item_ids.append(event.item_id)
     return broken.SerializeToString()
 

@@ -32,6 +32,7 @@ from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settin
 
 HUGE = 10 * 1024 * 1024
 ABSURD = (0, -1, -(2**63), 2**63 - 1, 2**31, 10**15, 7_258_118_400_000, 24 * HOUR_MS + 1)
+OF_OUTCOMES = ("item_id", "play_time_ms", "effective_view")
 AFTERWARDS = {"too_late", "no_exposure", "before_exposure"}  # what can be wrong with an event only beside others
 
 Mutation = Callable[[random.Random, bytes, type[Exposure | Feedback]], bytes | None]
@@ -189,31 +190,34 @@ def defects(record: Sent) -> set[str]:
     except DecodeError:
         return {"undecodable"}
     found = {"unknown_version"} if event.schema_version != 1 else set()
-    impression = isinstance(event, Feedback) and bool(event.shown_item_ids)
-    of_outcomes = ("item_id", "play_time_ms", "effective_view")
     demanded = ("time_ms",) if isinstance(event, Exposure) else ("user_id", "time_ms")
-    if isinstance(event, Feedback) and not impression:
-        demanded += of_outcomes
+    if isinstance(event, Feedback) and not event.shown_item_ids:
+        demanded += OF_OUTCOMES
     if not (event.event_id and event.request_id and all(event.HasField(name) for name in demanded)):  # type: ignore[arg-type]
         found.add("missing_field")
-    wrong = event.user_id <= 0 or not 0 < event.time_ms < 7_258_118_400_000
-    if isinstance(event, Exposure):
-        wrong |= not 1 <= len(event.items) <= 1000 or any(item.item_id <= 0 for item in event.items)
-    elif impression:
-        wrong |= len(event.shown_item_ids) > 1000 or min(event.shown_item_ids) <= 0
-        if any(event.HasField(name) for name in (*of_outcomes, "follow")):  # type: ignore[arg-type]
-            found.add("mixed")
-    else:
-        wrong |= event.item_id <= 0 or not 0 <= event.play_time_ms <= 24 * HOUR_MS
-        if event.item_id not in ITEMS:
-            found.add("unknown_item")
-    if wrong:
+    found |= of_exposure(event) if isinstance(event, Exposure) else of_feedback(event)
+    if event.user_id <= 0 or not 0 < event.time_ms < 7_258_118_400_000:
         found.add("out_of_range")
     if (event.user_id - record.user_id) % 2:
         found.add("wrong_partition")
     if event.time_ms > record.timestamp_ms + 5 * MINUTE_MS:
         found.add("future_timestamp")
     return found
+
+
+def of_exposure(event: Exposure) -> set[str]:
+    wrong = not 1 <= len(event.items) <= 1000 or any(item.item_id <= 0 for item in event.items)
+    return {"out_of_range"} if wrong else set()
+
+
+def of_feedback(event: Feedback) -> set[str]:
+    if event.shown_item_ids:
+        mixed = any(event.HasField(name) for name in (*OF_OUTCOMES, "follow"))  # type: ignore[arg-type]
+        wrong = len(event.shown_item_ids) > 1000 or min(event.shown_item_ids) <= 0
+        return {name for name, is_so in (("mixed", mixed), ("out_of_range", wrong)) if is_so}
+    wrong = event.item_id <= 0 or not 0 <= event.play_time_ms <= 24 * HOUR_MS
+    unknown = event.item_id not in ITEMS
+    return {name for name, is_so in (("unknown_item", unknown), ("out_of_range", wrong)) if is_so}
 
 
 def places(records: Iterable[Sent], partitions: int) -> Iterator[tuple[Place, Sent]]:
