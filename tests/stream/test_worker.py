@@ -34,9 +34,10 @@ def bad_records() -> dict[str, bytes]:
         for field, value in change.items():
             setattr(event, field, value)
         defects[reason] = event.SerializeToString()
-    missing = feedback(time_ms=5000, user=1)
+    missing, mixed = feedback(time_ms=5000, user=1), feedback(time_ms=5000, user=1)
     missing.ClearField("play_time_ms")
-    return defects | {"missing_field": missing.SerializeToString()}
+    mixed.shown_item_ids.append(1)
+    return defects | {"missing_field": missing.SerializeToString(), "mixed": mixed.SerializeToString()}
 
 
 def test_events_become_features_examples_and_dead_letters(settings: Settings) -> None:
