@@ -14,6 +14,7 @@ from feature_repo.store import apply
 from tests.stream.stream_cases import Running, Sender, read_all, settings_for
 
 USERS = 100  # to each codec, and to the hash
+PAGE = list(range(1, 11))
 NOW_MS = 1_772_323_300_000
 BUILD_TIMEOUT_S = 800
 
@@ -37,7 +38,9 @@ def account(kafka: KafkaSettings, directory: Path, command: Command, codecs: int
     subprocess.run(command(kafka, USERS), check=True, timeout=100)
 
     with Running(settings, clock=ManualClock(NOW_MS)) as running:
-        running.take(2 * (codecs + 1) * USERS)
+        running.take(3 * (codecs + 1) * USERS)
+        impressions = running.value("stream_outcomes_total", topic="feedback", outcome="impression")
+        assert impressions == (codecs + 1) * USERS
         assert running.value("stream_held_feedback") == 0
     examples = [Example.FromString(value) for value in read_all(kafka, bus.EXAMPLES)]
     letters = [DeadLetter.FromString(value) for value in read_all(kafka, bus.DEAD_LETTERS)]
@@ -47,4 +50,5 @@ def account(kafka: KafkaSettings, directory: Path, command: Command, codecs: int
     everyone = list(range(1, (codecs + 1) * USERS + 1))
     assert sorted(learned + refused) == everyone
     assert learned[: codecs * USERS] == everyone[: codecs * USERS]
+    assert all(list(example.page.item_ids) == PAGE for example in examples), "10 of 50 that were served"
     assert not any(example.follow for example in examples), "what is left out is false"

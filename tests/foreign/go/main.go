@@ -4,9 +4,9 @@
 //
 // old: speak as a client of Kafka 3.0 does, and without idempotence; the embedded broker hangs up on newer ones.
 //
-// For each codec, USERS users are shown item 1 and watch it; both records lie on user_id mod PARTITIONS. Then as many
-// are shown it properly, and their feedback lies where franz-go's own hash of the key puts it. Users are numbered on
-// from 1. In every second codec the feedback is sent before the exposures.
+// For each codec, USERS users are served items 1 to 50, shown a page of the first 10, and watch item 1; the records lie
+// on user_id mod PARTITIONS. Then as many are served and shown theirs properly, and what they watch lies where franz-go's
+// own hash of the key puts it. Users are numbered on from 1. In every second codec the exposures are sent last.
 package main
 
 import (
@@ -22,7 +22,11 @@ import (
 	driftline "driftline.test/foreign/driftline/v1"
 )
 
-const shownMs = 1_772_323_200_000
+const (
+	shownMs = 1_772_323_200_000
+	served  = 50
+	page    = 10
+)
 
 var codecs = []kgo.CompressionCodec{
 	kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression(),
@@ -34,20 +38,22 @@ func main() {
 	first := int64(1)
 	for at, codec := range codecs {
 		client := connect(bootstrap, kgo.ProducerBatchCompression(codec), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		exposures, feedback := of(prefix, first, users, partitions)
+		exposures, impressions, feedback := of(prefix, first, users, partitions)
 		if at%2 == 0 {
 			send(client, exposures)
-			send(client, feedback)
-		} else {
-			send(client, feedback)
+		}
+		send(client, impressions)
+		send(client, feedback)
+		if at%2 == 1 {
 			send(client, exposures)
 		}
 		client.Close()
 		first += users
 	}
-	exposures, feedback := of(prefix, first, users, partitions)
+	exposures, impressions, feedback := of(prefix, first, users, partitions)
 	manual := connect(bootstrap, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	send(manual, exposures)
+	send(manual, impressions)
 	manual.Close()
 	hashed := connect(bootstrap) // all defaults: snappy, and murmur2 of the key
 	send(hashed, feedback)
@@ -64,8 +70,15 @@ func connect(bootstrap string, options ...kgo.Opt) *kgo.Client {
 	return client
 }
 
-// of makes an exposure and a feedback record for each of so many users.
-func of(prefix string, first, users, partitions int64) (exposures, feedback []*kgo.Record) {
+// of makes an exposure, an impression and an outcome for each of so many users.
+func of(prefix string, first, users, partitions int64) (exposures, impressions, feedback []*kgo.Record) {
+	items, shown := make([]*driftline.ExposedItem, served), make([]int64, page)
+	for at := range items {
+		items[at] = &driftline.ExposedItem{ItemId: int64(at + 1)}
+	}
+	for at := range shown {
+		shown[at] = int64(at + 1)
+	}
 	for user := first; user < first+users; user++ {
 		id := strconv.FormatInt(user, 10)
 		exposures = append(exposures, record(prefix+"exposures", user, partitions, &driftline.Exposure{
@@ -74,7 +87,16 @@ func of(prefix string, first, users, partitions int64) (exposures, feedback []*k
 			RequestId:     "request-" + id,
 			UserId:        user,
 			TimeMs:        proto.Int64(shownMs),
-			Items:         []*driftline.ExposedItem{{ItemId: 1}},
+			Items:         items,
+			ServedOnly:    true,
+		}))
+		impressions = append(impressions, record(prefix+"feedback", user, partitions, &driftline.Feedback{
+			SchemaVersion: 1,
+			EventId:       "impression-" + id,
+			RequestId:     "request-" + id,
+			UserId:        proto.Int64(user),
+			TimeMs:        proto.Int64(shownMs + 500),
+			ShownItemIds:  shown,
 		}))
 		feedback = append(feedback, record(prefix+"feedback", user, partitions, &driftline.Feedback{
 			SchemaVersion: 1,
@@ -87,7 +109,7 @@ func of(prefix string, first, users, partitions int64) (exposures, feedback []*k
 			EffectiveView: proto.Bool(true),
 		}))
 	}
-	return exposures, feedback
+	return exposures, impressions, feedback
 }
 
 func record(topic string, user, partitions int64, message proto.Message) *kgo.Record {

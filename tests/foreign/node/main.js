@@ -2,9 +2,9 @@
 //
 // usage: node main.js EVENTS.PROTO BOOTSTRAP PREFIX PARTITIONS USERS
 //
-// For each codec, USERS users are shown item 1 and watch it; both records lie on user_id mod PARTITIONS. Then as many
-// are shown it properly, and their feedback lies where kafkajs' own hash of the key puts it. In every second codec the
-// feedback is sent before the exposures.
+// For each codec, USERS users are served items 1 to 50, shown a page of the first 10, and watch item 1; the records lie
+// on user_id mod PARTITIONS. Then as many are served and shown theirs properly, and what they watch lies where kafkajs'
+// own hash of the key puts it. In every second codec the exposures are sent last.
 'use strict'
 
 const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = require('kafkajs')
@@ -13,6 +13,8 @@ const protobuf = require('protobufjs')
 CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
 
 const SHOWN_MS = 1772323200000
+const SERVED = Array.from({ length: 50 }, (_, at) => at + 1)
+const PAGE = SERVED.slice(0, 10)
 const CODECS = [CompressionTypes.None, CompressionTypes.GZIP, CompressionTypes.Snappy]
 const [file, bootstrap, prefix, partitions, users] = process.argv.slice(2)
 const root = protobuf.loadSync(file)
@@ -32,9 +34,22 @@ function exposureOf(user) {
     requestId: `request-${user}`,
     userId: user,
     timeMs: SHOWN_MS,
-    items: [{ itemId: 1 }],
+    items: SERVED.map((itemId) => ({ itemId })),
+    servedOnly: true,
   }
   return record('Exposure', fields, user, true)
+}
+
+function impressionOf(user) {
+  const fields = {
+    schemaVersion: 1,
+    eventId: `impression-${user}`,
+    requestId: `request-${user}`,
+    userId: user,
+    timeMs: SHOWN_MS + 500,
+    shownItemIds: PAGE,
+  }
+  return record('Feedback', fields, user, true)
 }
 
 function feedbackOf(user, placed) {
@@ -59,14 +74,15 @@ async function main() {
   const next = () => Array.from({ length: Number(users) }, () => first++)
   for (const [at, codec] of CODECS.entries()) {
     const those = next()
-    const sends = [
-      () => send('exposures', those.map(exposureOf), codec),
-      () => send('feedback', those.map((user) => feedbackOf(user, true)), codec),
-    ]
-    for (const each of at % 2 ? sends.reverse() : sends) await each()
+    const exposures = () => send('exposures', those.map(exposureOf), codec)
+    if (at % 2 === 0) await exposures()
+    await send('feedback', those.map(impressionOf), codec)
+    await send('feedback', those.map((user) => feedbackOf(user, true)), codec)
+    if (at % 2 === 1) await exposures()
   }
   const those = next()
   await send('exposures', those.map(exposureOf), CompressionTypes.None)
+  await send('feedback', those.map(impressionOf), CompressionTypes.None)
   await send('feedback', those.map((user) => feedbackOf(user, false)), CompressionTypes.None)
   await producer.disconnect()
 }
