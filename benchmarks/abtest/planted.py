@@ -3,8 +3,8 @@
     python -m benchmarks.abtest.planted [--seeds 1000] [--users 400] [--seed 1] [--lift 0.1] [--planted-seeds 200]
 
 Prints one JSON object. A seed is one experiment: users are assigned by `abtest.assignment.assign`, come on some of the
-seven days before it and of its seven days, are served items, and shown and play some of them; exposures and feedback go through
-`observe_exposure` and `observe_feedback`, and `analyse` makes the report. All responses are simulated.
+seven days before it and of its seven days, are served items, and shown and play some of them; exposures and feedback
+go through `observe_exposure` and `observe_feedback`, and `analyse` makes the report. All responses are simulated.
 
 The truth. A user has an activity, a taste (the chance that a view is an effective one) and an appetite that hold for
 all fourteen days. In the treatment arm half of the users, by chance, have their taste multiplied by 1 + twice the lift;
