@@ -26,6 +26,7 @@ from contracts.messages.attribution import (
     is_impression,
     is_late,
     not_served,
+    passed,
     shown_items,
     watermark_ms,
 )
@@ -194,90 +195,92 @@ def _join(
     settings: StreamSettings,
 ) -> Output:
     """Feedback and its exposure have met."""
-    impression, had_outcome = is_impression(feedback), feedback.item_id in request.outcomes
-    item_ids = sorted(set(feedback.shown_item_ids)) if impression else [feedback.item_id]
-    earlier = {item_id: request.behaviour(item_id) for item_id in item_ids}
-    reason = attribute(shown, request, feedback, settings.attribution_window_ms)
-    if reason is Unattributed.DUPLICATE:
-        return Duplicate(origin)
-    if reason is not None:
-        return Rejected(origin, _unattributed(reason, shown, feedback))
-    user = state.user(feedback.user_id) or UserSessions()
-    was_open = user.open
-    output: Impressed | Learned
-    if impression:
-        output = _impress(user, shown, request, feedback, earlier, origin, settings)
-        changed = output.changed
-    else:
-        before = earlier[feedback.item_id]
-        output = _learn(user, shown, request, feedback, before, origin, settings, had_outcome=had_outcome)
-        changed = not had_outcome or request.outcomes[feedback.item_id] != before
-    if changed:
-        user.next_offset = max(user.next_offset, origin.offset + 1)
-        state.put_user(feedback.user_id, user)
-        if user.open and not was_open:
-            state.wake_user(feedback.user_id, user.last_ms + settings.session_gap_ms)
-    return output
+    take = _impress if is_impression(feedback) else _learn
+    return take(state, shown, request, feedback, origin, settings)
 
 
 def _learn(
-    user: UserSessions,
+    state: JoinState,
     shown: ExposureSummary,
     request: OpenRequest,
     feedback: Feedback,
-    earlier: Behaviour | None,
     origin: Origin,
     settings: StreamSettings,
-    *,
-    had_outcome: bool,
-) -> Learned:
-    """Bring an outcome into its user's behaviours, and make an example of it where it has become an effective view.
-
-    `earlier`: what was known of its item. `had_outcome`: it was known from an outcome, else from an impression.
-    """
-    outcome = request.outcomes[feedback.item_id]
+) -> Output:
+    """Take an outcome in, and make an example of it where its item has become an effective view."""
+    item_id, gap_ms = feedback.item_id, settings.session_gap_ms
+    earlier, impressed_ms = request.outcomes.get(item_id), request.impressions.get(item_id)
+    reason = attribute(shown, request, feedback, settings.attribution_window_ms)
+    if reason is not None:
+        return _refused(reason, shown, feedback, origin)
+    outcome = request.outcomes[item_id]
+    user = state.user(feedback.user_id) or UserSessions()
     positive = outcome.effective_view and not (earlier and earlier.effective_view)
-    dropped, begun, gap_ms = user.dropped, 0, settings.session_gap_ms
-    if earlier is not None and not had_outcome:  # an example does not have its own item in its history
-        begun = remove(user, earlier, gap_ms=gap_ms)
-    # The example copies the history, so it must be made first.
+    was_open, dropped, begun = user.open, user.dropped, 0
+    if impressed_ms is not None:  # an example does not have its own item in its history
+        begun = remove(user, passed(item_id, impressed_ms), gap_ms=gap_ms)
     before = user.before(outcome.time_ms)
+    # The example copies the history, so it must be made first.
     example = _example(user, before, shown, feedback, outcome, origin) if positive else None
-    if earlier is None or not had_outcome:
+    if earlier is None:
         begun += insert(user, outcome, gap_ms=gap_ms, limit=settings.history_limit)
     elif outcome != earlier:
         begun = replace(user, earlier, outcome, gap_ms=gap_ms)
+    else:
+        return Learned(origin, feedback.user_id, None, True, 0, 0)
     if example:
         example.session = _session_at(user, outcome)
         example.page.CopyFrom(_page(shown, request))
-    views, effective = (int(shown.served_only and new) for new in (earlier is None, positive))
-    return Learned(origin, feedback.user_id, example, had_outcome, begun, user.dropped - dropped, views, effective)
+    _put(state, feedback.user_id, user, origin, settings, was_open=was_open)
+    views = int(shown.served_only and earlier is None and impressed_ms is None)
+    effective = int(shown.served_only and positive)
+    folded = earlier is not None
+    return Learned(origin, feedback.user_id, example, folded, begun, user.dropped - dropped, views, effective)
 
 
 def _impress(
-    user: UserSessions,
+    state: JoinState,
     shown: ExposureSummary,
     request: OpenRequest,
     feedback: Feedback,
-    earlier: dict[int, Behaviour | None],
     origin: Origin,
     settings: StreamSettings,
-) -> Impressed:
-    """Bring the items of an impression into their user's behaviours. `earlier`: what was known of each."""
-    gap_ms, dropped, begun, new, changed = settings.session_gap_ms, user.dropped, 0, 0, False
-    for item_id, before in earlier.items():
-        now = request.behaviour(item_id)
-        if now is None or now == before:
-            continue
-        changed = True
+) -> Output:
+    """Take an impression in."""
+    earlier = {item_id: request.behaviour(item_id) for item_id in sorted(set(feedback.shown_item_ids))}
+    reason = attribute(shown, request, feedback, settings.attribution_window_ms)
+    if reason is not None:
+        return _refused(reason, shown, feedback, origin)
+    user = state.user(feedback.user_id) or UserSessions()
+    gap_ms, was_open, dropped, begun, new = settings.session_gap_ms, user.open, user.dropped, 0, 0
+    changes = {each: now for each, was in earlier.items() if (now := request.behaviour(each)) not in (None, was)}
+    for item_id, now in changes.items():
+        before = earlier[item_id]
         if before is None:
             new += 1
             begun += insert(user, now, gap_ms=gap_ms, limit=settings.history_limit)
         else:
             begun += replace(user, before, now, gap_ms=gap_ms)
-    views = new if shown.served_only else 0
-    strangers = not_served(shown, feedback)
-    return Impressed(origin, feedback.user_id, changed, strangers, begun, user.dropped - dropped, views)
+    if changes:
+        _put(state, feedback.user_id, user, origin, settings, was_open=was_open)
+    views, strangers = new if shown.served_only else 0, not_served(shown, feedback)
+    return Impressed(origin, feedback.user_id, bool(changes), strangers, begun, user.dropped - dropped, views)
+
+
+def _put(
+    state: JoinState, user_id: int, user: UserSessions, origin: Origin, settings: StreamSettings, *, was_open: bool
+) -> None:
+    """Keep a user whose behaviours feedback has changed."""
+    user.next_offset = max(user.next_offset, origin.offset + 1)
+    state.put_user(user_id, user)
+    if user.open and not was_open:
+        state.wake_user(user_id, user.last_ms + settings.session_gap_ms)
+
+
+def _refused(reason: Unattributed, shown: ExposureSummary, feedback: Feedback, origin: Origin) -> Duplicate | Rejected:
+    if reason is Unattributed.DUPLICATE:
+        return Duplicate(origin)
+    return Rejected(origin, _unattributed(reason, shown, feedback))
 
 
 def _unattributed(reason: Unattributed, shown: ExposureSummary, feedback: Feedback) -> BadEvent:

@@ -80,13 +80,17 @@ class Told:
         """
         outcome = self.outcomes.get(item_id)
         if outcome is None and item_id in self.impressions:
-            return Outcome(self.impressions[item_id], item_id, 0, False, False)
+            return passed(item_id, self.impressions[item_id])
         return outcome
 
     def behaviours(self) -> list[Outcome]:
         """Those of all items that feedback has told of."""
-        passed = [Outcome(time_ms, item_id, 0, False, False) for item_id, time_ms in self.impressions.items()]
-        return [*self.outcomes.values(), *passed]
+        return [*self.outcomes.values(), *(passed(item_id, time_ms) for item_id, time_ms in self.impressions.items())]
+
+
+def passed(item_id: int, shown_ms: int) -> Outcome:
+    """What came of an item that was shown and not played."""
+    return Outcome(shown_ms, item_id, 0, False, False)
 
 
 class FeedbackFields(Protocol):
@@ -147,8 +151,8 @@ def last_feedback_ms(exposed_ms: int, attribution_window_ms: int) -> int:
 
 
 def is_impression(feedback: FeedbackFields) -> bool:
-    """Whether feedback says which items were shown, and not what became of one."""
-    return bool(feedback.shown_item_ids)
+    """Whether feedback says which items were shown, and not what became of one. It has been validated."""
+    return feedback.item_id == 0
 
 
 def shown_items(exposure: ExposureSummary, told: Told) -> frozenset[int]:
@@ -179,7 +183,8 @@ def mismatch(exposure: ExposureSummary, feedback: FeedbackFields, attribution_wi
     """Why feedback does not belong to the exposure with its request_id; None where it does."""
     if feedback.user_id != exposure.user_id:
         return Unattributed.OTHER_USER
-    if exposure.item_ids.isdisjoint(feedback.shown_item_ids if is_impression(feedback) else (feedback.item_id,)):
+    item_ids = exposure.item_ids
+    if item_ids.isdisjoint(feedback.shown_item_ids) if is_impression(feedback) else feedback.item_id not in item_ids:
         return Unattributed.NOT_SHOWN
     if feedback.time_ms < exposure.time_ms:
         return Unattributed.BEFORE_EXPOSURE
