@@ -159,8 +159,9 @@ def _rows(repo: Path) -> list[tuple[Any, ...]]:
 def _request(chance: random.Random, name: str, user: int, at_ms: int) -> Iterator[Sent]:
     """One request and what came of it."""
     items = tuple(chance.sample(ITEMS, 5))
-    kind, served_only = chance.random(), chance.random() < 0.3
-    message = exposure(name, at_ms, items, user, served_only=served_only)
+    kind = chance.random()
+    of_pages = random.Random(name)  # by itself, so that a log has the same requests with pages and without
+    message = exposure(name, at_ms, items, user, served_only=of_pages.random() < 0.3)
     shown = Sent(at_ms, bus.EXPOSURES, user, message.SerializeToString())
     if 0.05 <= kind < 0.15:
         shown = shown._replace(timestamp_ms=at_ms + chance.randrange(5 * MINUTE_MS, 15 * MINUTE_MS))  # after feedback
@@ -168,8 +169,8 @@ def _request(chance: random.Random, name: str, user: int, at_ms: int) -> Iterato
         yield shown
     if chance.random() < 0.1:
         yield shown._replace(timestamp_ms=shown.timestamp_ms + chance.randrange(MINUTE_MS))
-    for page in range(chance.choice((0, 0, 1, 2))):
-        yield from _page(chance, name, user, items, at_ms, page)
+    for page in range(of_pages.choice((0, 0, 1, 2))):
+        yield from _page(of_pages, name, user, items, at_ms, page)
     for item in items[: chance.randint(1, 3)]:
         for again in range(chance.choice((1, 1, 1, 2, 3))):
             time_ms = at_ms + chance.randrange(1000, 4 * MINUTE_MS)
