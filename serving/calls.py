@@ -83,21 +83,25 @@ class Ask:
     time_ms: int | None = None  # event time, Unix milliseconds; None: the replica's clock
     recent: Sequence[int] = ()  # item ids that a user without features has just watched, oldest first
     simulated: bool = False  # nobody looks at the items: the exposure says so
+    served_only: bool | None = None  # whether impressions will tell what is shown; None: as the replica's settings say
     user_key: str = ""  # the user's text id
     exclude_keys: Sequence[str] = ()  # items not to return, by text id
     recent_keys: Sequence[str] = ()  # as `recent`, by text id; one of the two
 
     def message(self) -> RecallRequest:
         """The request as it is sent."""
+        context = Context(
+            time_ms=self.time_ms,
+            simulated=self.simulated,
+            recent_item_ids=self.recent,
+            recent_item_keys=self.recent_keys,
+        )
+        if self.served_only is not None:
+            context.served_only = self.served_only
         return RecallRequest(
             user_id=self.user_id,
             k=self.k,
-            context=Context(
-                time_ms=self.time_ms,
-                simulated=self.simulated,
-                recent_item_ids=self.recent,
-                recent_item_keys=self.recent_keys,
-            ),
+            context=context,
             request_id=self.request_id,
             exclude_item_ids=self.exclude,
             user_key=self.user_key,

@@ -34,6 +34,7 @@ class AnsweredRequest:
     simulated: bool
     reply: RecallReply
     answer_ms: float
+    served_only: bool = False
     user_key: str = ""
 
 
@@ -132,6 +133,7 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
         replica=replica,
         answer_ms=answered.answer_ms,
         user_key=answered.user_key,
+        served_only=answered.served_only,
     )
     if reply.snapshot_version:
         exposure.model_time_ms = reply.model_time_ms

@@ -92,7 +92,7 @@ class Recall(RecallServiceServicer):
         return StatusReply(models=self._status(), waiting=self._batcher.waiting, draining=self.draining)
 
     async def _outcomes(self, requests: list[RecallRequest], context: grpc.aio.ServicerContext) -> list[Outcome]:
-        """What becomes of each request, counted and, where items are shown, logged as an exposure."""
+        """What becomes of each request, counted and, where there are items, logged as an exposure."""
         self.begun += 1
         began_s = self._clock.elapsed_s()
         now_ms = self._clock.now_ms()
@@ -116,16 +116,32 @@ class Recall(RecallServiceServicer):
                 self._metrics.recalls.labels("", outcome.code.name).inc()
             elif isinstance(admission, Asked):
                 self._metrics.recalls.labels(outcome.arm, "OK").inc()
-                simulated = request.context.simulated
-                self._exposures.offer(
-                    AnsweredRequest(request.user_id, admission.time_ms, simulated, outcome, answer_ms, request.user_key)
+                answered = AnsweredRequest(
+                    request.user_id,
+                    admission.time_ms,
+                    request.context.simulated,
+                    outcome,
+                    answer_ms,
+                    served_only(request, default=self._settings.served_only),
+                    request.user_key,
                 )
+                self._exposures.offer(answered)
         return outcomes
 
 
 async def _refuse(context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
     await context.abort(code, message)
     raise AssertionError  # abort has raised
+
+
+def served_only(request: RecallRequest, *, default: bool) -> bool:
+    """Whether what is answered is not shown as it is.
+
+    >>> shown = RecallRequest(context={"served_only": False})
+    >>> served_only(RecallRequest(), default=True), served_only(shown, default=True)
+    (True, False)
+    """
+    return request.context.served_only if request.context.HasField("served_only") else default
 
 
 def admit(request: RecallRequest, now_ms: int, max_k: int) -> Asked | Refusal:

@@ -1,4 +1,4 @@
-"""What is known of one request: what it showed, what came of each item, what feedback still waits for it. Pure.
+"""What is known of one request: its exposure, what feedback told of each item, and what still waits for it. Pure.
 
 Which feedback counts, and how several events on one item fold into one outcome, is not decided here but in
 `contracts.messages.attribution`, as it is for the experiments' figures.
@@ -11,7 +11,7 @@ then on. A duplicate that comes later still therefore has no effect either; it i
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from contracts.messages.attribution import ExposureSummary, Outcome, last_feedback_ms
+from contracts.messages.attribution import ExposureSummary, Told, last_feedback_ms
 from contracts.wire.events_pb2 import Feedback
 
 
@@ -28,12 +28,10 @@ class Origin(NamedTuple):
 
 
 @dataclass(slots=True)
-class OpenRequest:
-    """All that one request_id is known by."""
+class OpenRequest(Told):
+    """All that one request_id is known by. Before the exposure `event_ids` are of the feedback that is held."""
 
     shown: ExposureSummary | None = None  # None while only feedback has come
-    outcomes: dict[int, Outcome] = field(default_factory=dict)  # by item
-    event_ids: set[str] = field(default_factory=set)  # of the feedback that counts; before the exposure: that is held
     held: list[tuple[Feedback, Origin]] = field(default_factory=list)  # in the order in which it arrived
 
     def expires_ms(self, attribution_window_ms: int) -> int:

@@ -49,7 +49,7 @@ class StreamMetrics:
         )
         self.outcomes = Counter(
             "stream_outcomes",
-            "What became of each record: example, non_positive, folded, duplicate, dead_letter",
+            "What became of each record: example, non_positive, folded, impression, duplicate, dead_letter",
             ["topic", "outcome"],
             registry=self.registry,
         )
@@ -64,6 +64,17 @@ class StreamMetrics:
         )
         self.dropped = Counter(
             "stream_behaviours_dropped", "Behaviours that the history limit cut off", registry=self.registry
+        )
+        self.views = Counter(
+            "stream_served_only_views",
+            "Items that feedback has told were shown, of served ones",
+            registry=self.registry,
+        )
+        self.effective_views = Counter(
+            "stream_served_only_effective_views", "Those of them that became effective views", registry=self.registry
+        )
+        self.not_served = Counter(
+            "stream_impressions_not_served", "Items of impressions that their exposures lack", registry=self.registry
         )
         self.held = Gauge("stream_held_feedback", "Feedback that waits for its exposure", registry=self.registry)
         self.held_seconds = Gauge(

@@ -1,7 +1,7 @@
 """From what the steps put out to what is stored for delivery, counted on the way."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
@@ -9,7 +9,7 @@ from contracts.messages.events import BadEvent, fitting_letter
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from stream.join import Origin
 from stream.metrics import StreamMetrics
-from stream.step import Closed, Duplicate, Learned, Output, Rejected, Remembered
+from stream.step import Closed, Duplicate, Impressed, Learned, Output, Rejected, Remembered
 
 
 def collect(
@@ -27,25 +27,17 @@ def collect(
     users: dict[int, None] = {}
     learned: list[Origin] = []
     counted: Counter[tuple[str, str]] = Counter()
-    begun = dropped = closed = 0
+    taken: list[Learned | Impressed] = []
+    closed = 0
     for output in outputs:
         match output:
-            case Learned():
-                users[output.user_id] = None
-                learned.append(output.origin)
-                begun += output.sessions_begun
-                dropped += output.dropped
-                example = output.example
-                if example is None:
-                    counted[bus.FEEDBACK, "folded" if output.folded else "non_positive"] += 1
-                else:
-                    counted[bus.FEEDBACK, "example"] += 1
-                    outbox.examples.add(
-                        event_id=example.event_id,
-                        key=bus.key_of(output.user_id),
-                        value=example.SerializeToString(),
-                        timestamp_ms=output.origin.timestamp,
-                    )
+            case Learned() | Impressed():
+                counted[bus.FEEDBACK, _outcome(output)] += 1
+                taken.append(output)
+                _add_example(outbox, output)
+                if isinstance(output, Learned) or output.changed:
+                    users[output.user_id] = None
+                    learned.append(output.origin)
             case Remembered():
                 counted[bus.EXPOSURES, "non_positive"] += 1
             case Duplicate():
@@ -58,12 +50,40 @@ def collect(
                 metrics.dead_letters.labels(str(output.error.reason)).inc()
                 outbox.dead_letters.append(_letter(output.origin, output.error, largest_letter_bytes))
     outbox.user_ids.extend(users)
-    metrics.sessions.inc(begun)
-    metrics.dropped.inc(dropped)
     metrics.closed.inc(closed)
+    _count(taken, metrics)
     for (topic, outcome), count in counted.items():
         metrics.outcomes.labels(topic, outcome).inc(count)
     return outbox, learned
+
+
+def _add_example(outbox: Outbox, output: Learned | Impressed) -> None:
+    """The example that feedback has made, where it has made one."""
+    if isinstance(output, Learned) and output.example is not None:
+        outbox.examples.add(
+            event_id=output.example.event_id,
+            key=bus.key_of(output.user_id),
+            value=output.example.SerializeToString(),
+            timestamp_ms=output.origin.timestamp,
+        )
+
+
+def _count(taken: Sequence[Learned | Impressed], metrics: StreamMetrics) -> None:
+    """What feedback that was taken in adds up to."""
+    metrics.sessions.inc(sum(output.sessions_begun for output in taken))
+    metrics.dropped.inc(sum(output.dropped for output in taken))
+    metrics.views.inc(sum(output.views for output in taken))
+    metrics.effective_views.inc(sum(output.effective_views for output in taken if isinstance(output, Learned)))
+    metrics.not_served.inc(sum(output.not_served for output in taken if isinstance(output, Impressed)))
+
+
+def _outcome(output: Learned | Impressed) -> str:
+    """What became of feedback, as metrics name it."""
+    if isinstance(output, Impressed):
+        return "impression"
+    if output.example is not None:
+        return "example"
+    return "folded" if output.folded else "non_positive"
 
 
 def _name(origin: Origin, kafka: KafkaSettings) -> str:

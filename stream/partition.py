@@ -185,6 +185,7 @@ class PartitionStore:
                 state.model,
                 state.snapshot_version,
                 tuple(sorted(state.propensities.items())),
+                state.served_only,
             )
             if state.exposed
             else None
@@ -214,7 +215,7 @@ class PartitionStore:
             )
             for stored_event in state.outcomes
         }
-        return OpenRequest(shown, outcomes, set(state.event_ids), held)
+        return OpenRequest(outcomes, dict(state.impressions), set(state.event_ids), shown, held)
 
 
 class _Cached(Generic[K, V]):
@@ -322,6 +323,7 @@ def _encode_request(request: OpenRequest) -> bytes:
             )
             for outcome in request.outcomes.values()
         ],
+        impressions=request.impressions,
         event_ids=sorted(request.event_ids),
         held=[
             HeldFeedback(
@@ -339,5 +341,6 @@ def _encode_request(request: OpenRequest) -> bytes:
         state.item_ids.extend(sorted(shown.item_ids))
         state.model, state.snapshot_version = shown.model, shown.snapshot_version
         state.propensities.update(shown.propensities)
+        state.served_only = shown.served_only
     encoded: bytes = state.SerializeToString(deterministic=True)
     return encoded

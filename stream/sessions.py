@@ -14,7 +14,7 @@ from contracts.wire.events_pb2 import History
 COLUMNS = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
 
 
-Behaviour: TypeAlias = Outcome  # what came of one shown item is what its user did
+Behaviour: TypeAlias = Outcome  # what came of one shown item is what its user did, be it nothing
 
 
 @dataclass(slots=True)
@@ -93,6 +93,30 @@ def replace(user: UserSessions, old: Behaviour, new: Behaviour, *, gap_ms: int) 
     last = user.history.sessions[-1]
     _rebuild(user, sorted([*behaviours, new]), gap_ms)
     _touch(user)
+    began: int = user.history.sessions[-1] - last
+    return began
+
+
+def remove(user: UserSessions, behaviour: Behaviour, *, gap_ms: int) -> int:
+    """Take a behaviour out, for another one that takes its place to be inserted; how many sessions this began: <= 0.
+
+    Where the limit has cut it off already, and where it is all that a cut has left, nothing changes: the number of the
+    oldest behaviour's session would be lost.
+
+    >>> user = UserSessions()
+    >>> _ = [insert(user, Behaviour(t, t, 0, False, False), gap_ms=10, limit=9) for t in (0, 20)]
+    >>> remove(user, Behaviour(0, 0, 0, False, False), gap_ms=10), list(user.history.sessions)
+    (-1, [0])
+    """
+    behaviours = _behaviours(user.history)
+    if behaviour not in behaviours or (user.dropped and len(behaviours) == 1):
+        return 0
+    last = user.history.sessions[-1]
+    behaviours.remove(behaviour)
+    if not behaviours:
+        user.history.Clear()
+        return -1
+    _rebuild(user, behaviours, gap_ms)
     began: int = user.history.sessions[-1] - last
     return began
 

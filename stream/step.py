@@ -8,6 +8,9 @@ An exposure and its feedback meet by request_id. Feedback that comes first is he
 the watermark says that it never will. What came of an item becomes a behaviour of its user; once it is an effective
 view it also becomes a training example, with the history as it was before it.
 
+An impression makes behaviours without a play of the items that nothing was known of; the outcome of such an item takes
+that behaviour's place. So a user's row has what the user was shown, as far as feedback tells, and no page has more.
+
 What has expired counts as gone from that moment on, whenever `on_time` clears it away: outputs are a function of the
 order of events, not of when the clearing runs.
 """
@@ -16,16 +19,26 @@ from collections.abc import Container, Iterator
 from typing import NamedTuple, TypeAlias
 
 from contracts.config.settings import StreamSettings
-from contracts.messages.attribution import ExposureSummary, Unattributed, attribute, is_late, watermark_ms
+from contracts.messages.attribution import (
+    ExposureSummary,
+    Unattributed,
+    attribute,
+    is_impression,
+    is_late,
+    not_served,
+    passed,
+    shown_items,
+    watermark_ms,
+)
 from contracts.messages.events import SCHEMA_VERSION, BadEvent, Reason
 from contracts.wire.events_pb2 import Example, Exposure, Feedback, Page
 from stream.join import OpenRequest, Origin
-from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, replace
+from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, remove, replace
 from stream.state import JoinState
 
 
 class Learned(NamedTuple):
-    """A feedback event was taken in. `example` where it made its item an effective view."""
+    """An outcome was taken in. `example` where it made its item an effective view."""
 
     origin: Origin
     user_id: int
@@ -33,6 +46,20 @@ class Learned(NamedTuple):
     folded: bool  # into an outcome that was known already
     sessions_begun: int
     dropped: int  # behaviours that the history limit cut off
+    views: int = 0  # of an exposure that was served only: 1 where nothing had told of its item before
+    effective_views: int = 0  # of such an exposure: 1 where there is an example
+
+
+class Impressed(NamedTuple):
+    """An impression was taken in."""
+
+    origin: Origin
+    user_id: int
+    changed: bool  # whether it told of an item that was not known, or of an earlier time
+    not_served: int  # items that it names and its exposure does not have
+    sessions_begun: int
+    dropped: int
+    views: int = 0  # of an exposure that was served only: items that nothing had told of before
 
 
 class Remembered(NamedTuple):
@@ -60,7 +87,7 @@ class Closed(NamedTuple):
     user_id: int
 
 
-Output: TypeAlias = Learned | Remembered | Duplicate | Rejected | Closed
+Output: TypeAlias = Learned | Impressed | Remembered | Duplicate | Rejected | Closed
 
 
 def on_exposure(state: JoinState, exposure: Exposure, origin: Origin, settings: StreamSettings) -> list[Output]:
@@ -91,7 +118,7 @@ def on_feedback(
     """A feedback event arrived: join it, or hold it until its exposure comes."""
     request_id, time_ms = feedback.request_id, feedback.time_ms
     late = is_late(time_ms, state.newest_feedback_ms, settings.allowed_lateness_ms)
-    if feedback.item_id not in known_items:
+    if not is_impression(feedback) and feedback.item_id not in known_items:
         state.newest_feedback_ms = max(state.newest_feedback_ms, time_ms)
         return [Rejected(origin, BadEvent(Reason.UNKNOWN_ITEM, f"item {feedback.item_id} is not in the catalogue"))]
     request, outputs = _current(state, request_id, settings)
@@ -168,33 +195,92 @@ def _join(
     settings: StreamSettings,
 ) -> Output:
     """Feedback and its exposure have met."""
-    earlier = request.outcomes.get(feedback.item_id)
-    reason = attribute(shown, request.outcomes, request.event_ids, feedback, settings.attribution_window_ms)
-    if reason is Unattributed.DUPLICATE:
-        return Duplicate(origin)
+    take = _impress if is_impression(feedback) else _learn
+    return take(state, shown, request, feedback, origin, settings)
+
+
+def _learn(
+    state: JoinState,
+    shown: ExposureSummary,
+    request: OpenRequest,
+    feedback: Feedback,
+    origin: Origin,
+    settings: StreamSettings,
+) -> Output:
+    """Take an outcome in, and make an example of it where its item has become an effective view."""
+    item_id, gap_ms = feedback.item_id, settings.session_gap_ms
+    earlier, impressed_ms = request.outcomes.get(item_id), request.impressions.get(item_id)
+    reason = attribute(shown, request, feedback, settings.attribution_window_ms)
     if reason is not None:
-        return Rejected(origin, _unattributed(reason, shown, feedback))
-    outcome = request.outcomes[feedback.item_id]
+        return _refused(reason, shown, feedback, origin)
+    outcome = request.outcomes[item_id]
     user = state.user(feedback.user_id) or UserSessions()
     positive = outcome.effective_view and not (earlier and earlier.effective_view)
+    was_open, dropped, begun = user.open, user.dropped, 0
+    if impressed_ms is not None:  # an example does not have its own item in its history
+        begun = remove(user, passed(item_id, impressed_ms), gap_ms=gap_ms)
     before = user.before(outcome.time_ms)
-    was_open, dropped = user.open, user.dropped
     # The example copies the history, so it must be made first.
     example = _example(user, before, shown, feedback, outcome, origin) if positive else None
     if earlier is None:
-        begun = insert(user, outcome, gap_ms=settings.session_gap_ms, limit=settings.history_limit)
+        begun += insert(user, outcome, gap_ms=gap_ms, limit=settings.history_limit)
     elif outcome != earlier:
-        begun = replace(user, earlier, outcome, gap_ms=settings.session_gap_ms)
+        begun = replace(user, earlier, outcome, gap_ms=gap_ms)
     else:
         return Learned(origin, feedback.user_id, None, True, 0, 0)
     if example:
         example.session = _session_at(user, outcome)
         example.page.CopyFrom(_page(shown, request))
+    _put(state, feedback.user_id, user, origin, settings, was_open=was_open)
+    views = int(shown.served_only and earlier is None and impressed_ms is None)
+    effective = int(shown.served_only and positive)
+    folded = earlier is not None
+    return Learned(origin, feedback.user_id, example, folded, begun, user.dropped - dropped, views, effective)
+
+
+def _impress(
+    state: JoinState,
+    shown: ExposureSummary,
+    request: OpenRequest,
+    feedback: Feedback,
+    origin: Origin,
+    settings: StreamSettings,
+) -> Output:
+    """Take an impression in."""
+    earlier = {item_id: request.behaviour(item_id) for item_id in sorted(set(feedback.shown_item_ids))}
+    reason = attribute(shown, request, feedback, settings.attribution_window_ms)
+    if reason is not None:
+        return _refused(reason, shown, feedback, origin)
+    user = state.user(feedback.user_id) or UserSessions()
+    gap_ms, was_open, dropped, begun, new = settings.session_gap_ms, user.open, user.dropped, 0, 0
+    changes = {each: now for each, was in earlier.items() if (now := request.behaviour(each)) not in (None, was)}
+    for item_id, now in changes.items():
+        before = earlier[item_id]
+        if before is None:
+            new += 1
+            begun += insert(user, now, gap_ms=gap_ms, limit=settings.history_limit)
+        else:
+            begun += replace(user, before, now, gap_ms=gap_ms)
+    if changes:
+        _put(state, feedback.user_id, user, origin, settings, was_open=was_open)
+    views, strangers = new if shown.served_only else 0, not_served(shown, feedback)
+    return Impressed(origin, feedback.user_id, bool(changes), strangers, begun, user.dropped - dropped, views)
+
+
+def _put(
+    state: JoinState, user_id: int, user: UserSessions, origin: Origin, settings: StreamSettings, *, was_open: bool
+) -> None:
+    """Keep a user whose behaviours feedback has changed."""
     user.next_offset = max(user.next_offset, origin.offset + 1)
-    state.put_user(feedback.user_id, user)
+    state.put_user(user_id, user)
     if user.open and not was_open:
-        state.wake_user(feedback.user_id, user.last_ms + settings.session_gap_ms)
-    return Learned(origin, feedback.user_id, example, earlier is not None, begun, user.dropped - dropped)
+        state.wake_user(user_id, user.last_ms + settings.session_gap_ms)
+
+
+def _refused(reason: Unattributed, shown: ExposureSummary, feedback: Feedback, origin: Origin) -> Duplicate | Rejected:
+    if reason is Unattributed.DUPLICATE:
+        return Duplicate(origin)
+    return Rejected(origin, _unattributed(reason, shown, feedback))
 
 
 def _unattributed(reason: Unattributed, shown: ExposureSummary, feedback: Feedback) -> BadEvent:
@@ -203,6 +289,9 @@ def _unattributed(reason: Unattributed, shown: ExposureSummary, feedback: Feedba
     match reason:
         case Unattributed.OTHER_USER:
             return BadEvent(Reason.NO_EXPOSURE, f"request {feedback.request_id} was not user {feedback.user_id}'s")
+        case Unattributed.NOT_SHOWN if is_impression(feedback):
+            detail = f"none of its {len(set(feedback.shown_item_ids))} items is of request {feedback.request_id}"
+            return BadEvent(Reason.NO_EXPOSURE, detail)
         case Unattributed.NOT_SHOWN:
             detail = f"item {feedback.item_id} was not shown by request {feedback.request_id}"
             return BadEvent(Reason.NO_EXPOSURE, detail)
@@ -237,13 +326,13 @@ def _example(
 
 
 def _page(shown: ExposureSummary, request: OpenRequest) -> Page:
-    """What the request showed. What comes of an item later is in the example that it makes by itself then."""
-    item_ids = sorted(shown.item_ids)
+    """What the request has shown. What comes of an item later is in the example that it makes by itself then."""
+    item_ids = sorted(shown_items(shown, request))
     outcomes = request.outcomes
     watched = (item_id in outcomes and outcomes[item_id].effective_view for item_id in item_ids)
     chances = dict(shown.propensities)
-    propensities = [chances.get(item_id, 0.0) for item_id in item_ids] if chances else []
-    return Page(item_ids=item_ids, effective_views=watched, propensities=propensities)
+    propensities = [chances.get(item_id, 0.0) for item_id in item_ids]
+    return Page(item_ids=item_ids, effective_views=watched, propensities=propensities if any(propensities) else [])
 
 
 def _session_at(user: UserSessions, outcome: Behaviour) -> int:

@@ -6,6 +6,7 @@ partition's state lies, `ownership` who has it, and `intake` in what order recor
 
 import threading
 from collections import Counter
+from collections.abc import Container
 from pathlib import Path
 
 import structlog
@@ -17,7 +18,9 @@ from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
 from contracts.kafka.batches import ReadCounts
 from contracts.kafka.consumers import Consumer
+from contracts.messages.attribution import is_impression
 from contracts.messages.events import BadEvent
+from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
@@ -33,7 +36,7 @@ from stream.metrics import StreamMetrics
 from stream.outbox import collect
 from stream.ownership import LOGS, Assignment, Owned, Ownership
 from stream.partition import PartitionStore
-from stream.step import Closed, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from stream.step import Closed, Impressed, Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
 
 log = structlog.get_logger()
 GROUP = "stream"
@@ -75,6 +78,8 @@ class StreamWorker:
         self._ownership = Ownership(settings, consumer, assignment, self.metrics, rebuild=rebuild)
         self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
         self._held = HeldFeedback()
+        self._positives = PositivesWatch()
+        self._views = self._effective_views = 0  # of exposures that were served only, since the start
         self._took = False  # whether the last step took any records
         self._lags: set[int] = set()  # partitions whose lag has been shown
         self._largest_letter_bytes = bus.largest_letter_bytes(settings.kafka)
@@ -99,6 +104,7 @@ class StreamWorker:
         for owned in self._ownership.owned.values():
             batch = self._next(owned)
             outputs = [*self._outputs(owned.store, batch), *self._timers(owned)]
+            self._tally(outputs)
             # A timer that only sets another puts nothing out, but the other cannot fire before it is committed.
             if batch or outputs or owned.store.timers_changed:
                 outbox, origins = collect(outputs, self._settings.kafka, self.metrics, self._largest_letter_bytes)
@@ -174,7 +180,7 @@ class StreamWorker:
         """The pure steps of a batch."""
         limits, items = self._settings.stream, self._catalogue.items
         decoded = [(origin_of(record), self._decoded(record)) for record in batch]
-        if any(isinstance(event, Feedback) and event.item_id not in items for _, event in decoded):
+        if any(_is_of_unknown_item(event, items) for _, event in decoded):
             self._read_catalogue()
         outputs: list[Output] = []
         for topic, count in Counter(record.topic for record in batch).items():
@@ -255,6 +261,10 @@ class StreamWorker:
             log.warning("progress was not reported", error=str(error))
         self._at("reported")
 
+    def _tally(self, outputs: list[Output]) -> None:
+        self._views += sum(output.views for output in outputs if isinstance(output, Learned | Impressed))
+        self._effective_views += sum(output.effective_views for output in outputs if isinstance(output, Learned))
+
     def _observe(self) -> None:
         owned = self._ownership.owned
         held = {partition: each.store.position.held for partition, each in owned.items()}
@@ -269,6 +279,8 @@ class StreamWorker:
                 records_by_partition=overdue,
                 longest_s=round(self._held.seconds(now_s)),
             )
+        if self._positives.look(self._views, self._effective_views, now_s):
+            log.warning(ONLY_POSITIVES, shown=self._views, effective_views=self._effective_views)
         waiting = [log_of for each in owned.values() for log_of in (each.exposures, each.feedback)]
         self.metrics.waiting_bytes.set(sum(log_of.size_bytes for log_of in waiting))
         lags = dict.fromkeys(self._lags | owned.keys(), 0)  # 0 for what another worker has now
@@ -278,6 +290,10 @@ class StreamWorker:
         for partition, lag in lags.items():
             self.metrics.lag.labels(str(partition)).set(lag)
         self._lags = set(lags)
+
+
+def _is_of_unknown_item(event: Exposure | Feedback | BadEvent, items: Container[int]) -> bool:
+    return isinstance(event, Feedback) and not is_impression(event) and event.item_id not in items
 
 
 def open_worker(

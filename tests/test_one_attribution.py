@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from abtest.collect.records import Unused
+from abtest.collect.records import IMPRESSIONS, NOT_SERVED, NOTHING_SHOWN, EventSums, Unused
 from abtest.collect.state import CollectorState, Rules, folded, live, merge
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, close_settled, step
@@ -23,8 +23,8 @@ from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import DAY_MS
 from stream.join import Origin
 from stream.state import MemoryState
-from stream.step import Output, Rejected, on_exposure, on_feedback, on_time, watermark
-from tests.abtest.abtest_cases import START, experiment, exposure, feedback
+from stream.step import Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from tests.abtest.abtest_cases import START, experiment, exposure, feedback, impression
 
 WINDOW_MS, LATENESS_MS = 1000, 500
 LIMITS = StreamSettings(
@@ -51,12 +51,20 @@ DECODING: dict[str, Any] = {
 
 
 class Totals(NamedTuple):
-    """One user's."""
+    """One user's. `told`: items of requests that feedback tells of, be it by an impression."""
 
-    views: int
+    told: int
     effective_views: int
     follows: int
     play_ms: int
+
+
+class Known(NamedTuple):
+    """What a reading of a log has found."""
+
+    totals: dict[int, Totals]  # by user
+    views: dict[int, int]  # items shown, by user
+    pages: dict[tuple[str, str], set[int]]  # what a request had shown by then, by its id and the id of each view of it
 
 
 class Sent(NamedTuple):
@@ -114,7 +122,13 @@ def requests_shown(draw: st.DrawFn) -> list[Sent]:
     request = draw(st.integers(0, REQUESTS - 1))
     at_ms = START + APART_MS * request + draw(st.sampled_from((0, 0, 0, 5, WINDOW_MS)))
     items = draw(st.sampled_from((SHOWN, SHOWN, SHOWN[:2])))
-    message = exposure(user_of(request), at=at_ms, request=str(request), items=[(item, "t2diff") for item in items])
+    message = exposure(
+        user_of(request),
+        at=at_ms,
+        request=str(request),
+        items=[(item, "t2diff") for item in items],
+        served_only=draw(st.booleans()),
+    )
     arrives_ms = at_ms + draw(st.sampled_from((0, 0, 2500)))
     value = draw(spelled(message))
     return [Sent(arrives_ms + delay, "exposures", message.user_id, value) for delay in draw(DELAYS_MS)]
@@ -141,13 +155,29 @@ def feedback_given(draw: st.DrawFn) -> list[Sent]:
 
 
 @st.composite
+def impressions_made(draw: st.DrawFn) -> list[Sent]:
+    """Pages of what was shown, likewise; of the same event ids, some with items that the request does not have."""
+    request = draw(st.integers(0, REQUESTS))
+    at_ms = START + APART_MS * request + draw(AFTER_MS)
+    message = impression(
+        draw(st.lists(st.sampled_from((1, 1, 2, 3, 4, 99)), min_size=1, max_size=4)),
+        draw(st.sampled_from((user_of(request),) * 6 + (1, 2))),
+        at_ms,
+        str(request),
+        event_id=f"f{draw(st.integers(0, 9))}",
+    )
+    return [Sent(at_ms + delay, "feedback", message.user_id, message.SerializeToString()) for delay in draw(DELAYS_MS)]
+
+
+@st.composite
 def broken(draw: st.DrawFn, good: st.SearchStrategy[list[Sent]]) -> list[Sent]:
     """A record that cannot be read, or says what cannot be."""
     record = draw(good)[0]
     value = record.value or b""
     future = feedback(at=RECEIVED_MS + DAY_MS) if record.topic == "feedback" else exposure(at=RECEIVED_MS + DAY_MS)
     wrong = feedback(play_ms=-1) if record.topic == "feedback" else exposure(items=())
-    values = (None, b"junk", value[: len(value) // 2], future.SerializeToString(), wrong.SerializeToString())
+    mixed = [impression(item_id=1).SerializeToString()] if record.topic == "feedback" else []
+    values = (None, b"junk", value[: len(value) // 2], future.SerializeToString(), wrong.SerializeToString(), *mixed)
     return [record._replace(value=draw(st.sampled_from(values)))]
 
 
@@ -157,7 +187,7 @@ def misplaced(draw: st.DrawFn, good: st.SearchStrategy[list[Sent]]) -> list[Sent
     return [record._replace(user_id=record.user_id + 1) for record in draw(good)]
 
 
-EVENTS = st.one_of(requests_shown(), feedback_given(), feedback_given())
+EVENTS = st.one_of(requests_shown(), feedback_given(), feedback_given(), impressions_made())
 LOGS = st.lists(st.one_of(EVENTS, EVENTS, EVENTS, broken(EVENTS), misplaced(EVENTS)), min_size=10, max_size=60).map(
     lambda groups: log_of([record for group in groups for record in group])
 )
@@ -211,42 +241,81 @@ def collected(log: Log, chance: random.Random) -> CollectorState:
     return saved.state
 
 
-def by_user(state: CollectorState) -> dict[int, Totals]:
-    """The views that a collector has counted; users without any are left out, as the stream knows none of them."""
+def of_stream(log: Log, chance: random.Random) -> Known:
+    """What the stream has learned; how many items requests have shown, only their pages say."""
+    totals, outputs = streamed(log, chance)
+    made = [output.example for output in outputs if isinstance(output, Learned) and output.example is not None]
+    pages = {(example.request_id, example.event_id): set(example.page.item_ids) for example in made}
+    return Known(totals, by_hand(log).views, pages)
+
+
+def of_collector(state: CollectorState, log: Log) -> Known:
+    """What a collector has counted; it makes no pages."""
     sums = {
-        user_id: [sum(column) for column in zip(*user.days.values(), strict=True)]
+        user_id: reduce(EventSums.plus, user.days.values())
         for user_id, user in folded(state).users.items()
+        if user.days
     }
-    return {user_id: Totals(*columns[2:6]) for user_id, columns in sums.items() if columns[2]}
+    totals = {
+        user_id: Totals(each.told, each.effective_views, each.follows, each.play_ms)
+        for user_id, each in sums.items()
+        if each.told  # the stream knows no others
+    }
+    return Known(totals, {user_id: each.views for user_id, each in sums.items()}, by_hand(log).pages)
 
 
-def by_hand(log: Log) -> dict[int, Totals]:
+def by_hand(log: Log) -> Known:
     """The rule once more, by a look at whole logs: nothing expires, and nothing is taken in event by event."""
-    shown: dict[str, Any] = {}
+    exposed: dict[str, Any] = {}
     for event in in_time(log, "exposures"):
-        shown.setdefault(event.request_id, event)
+        exposed.setdefault(event.request_id, event)
     counted: dict[tuple[str, str], Any] = {}
     for event in in_time(log, "feedback"):
-        its = shown.get(event.request_id)
+        its = exposed.get(event.request_id)
         if (
             its is not None
             and its.user_id == event.user_id
-            and event.item_id in {item.item_id for item in its.items}
+            and told_by(event) & items_of(its)
             and its.time_ms <= event.time_ms <= its.time_ms + WINDOW_MS
         ):
             counted.setdefault((event.request_id, event.event_id), event)
-    views: dict[int, dict[tuple[str, int], list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for event in counted.values():
-        views[event.user_id][event.request_id, event.item_id].append(event)
-    return {
-        user_id: Totals(
-            len(items),
-            sum(any(event.effective_view for event in events) for events in items.values()),
-            sum(any(event.follow for event in events) for events in items.values()),
-            sum(max(event.play_time_ms for event in events) for events in items.values()),
-        )
-        for user_id, items in views.items()
+    told: dict[str, set[int]] = defaultdict(set)
+    outcomes: dict[int, dict[tuple[str, int], list[Any]]] = defaultdict(lambda: defaultdict(list))
+    pages: dict[tuple[str, str], set[int]] = {}
+    for (request_id, event_id), event in counted.items():
+        its = exposed[request_id]
+        told[request_id] |= told_by(event) & items_of(its)
+        if not event.shown_item_ids:
+            of_item = outcomes[event.user_id][request_id, event.item_id]
+            if event.effective_view and not any(each.effective_view for each in of_item):
+                pages[request_id, event_id] = set(told[request_id]) if its.served_only else items_of(its)
+            of_item.append(event)
+    by_user: dict[int, list[str]] = defaultdict(list)
+    for request_id, its in exposed.items():
+        by_user[its.user_id].append(request_id)
+    shown = {
+        user_id: sum(len(told[each] if exposed[each].served_only else items_of(exposed[each])) for each in requests)
+        for user_id, requests in by_user.items()
     }
+    totals = {
+        user_id: Totals(
+            sum(len(told[each]) for each in requests),
+            sum(any(event.effective_view for event in events) for events in outcomes[user_id].values()),
+            sum(any(event.follow for event in events) for events in outcomes[user_id].values()),
+            sum(max(event.play_time_ms for event in events) for events in outcomes[user_id].values()),
+        )
+        for user_id, requests in by_user.items()
+        if any(told[each] for each in requests)
+    }
+    return Known(totals, {user_id: views for user_id, views in shown.items() if views}, pages)
+
+
+def told_by(event: Any) -> set[int]:
+    return set(event.shown_item_ids) or {event.item_id}
+
+
+def items_of(exposed: Any) -> set[int]:
+    return {item.item_id for item in exposed.items}
 
 
 def in_time(log: Log, topic: str) -> Iterator[Any]:
@@ -275,9 +344,8 @@ def test_the_stream_and_the_collector_agree_on_every_users_views(
     log: Log, one: random.Random, other: random.Random
 ) -> None:
     expected = by_hand(log)
-    learned, _ = streamed(log, one)
-    assert learned == expected
-    assert by_user(collected(log, other)) == expected
+    assert of_stream(log, one) == expected
+    assert of_collector(collected(log, other), log) == expected
 
 
 @given(LOGS, ORDERS)
@@ -287,7 +355,7 @@ def test_collectors_of_a_partition_each_merge_to_the_same(log: Log, chance: rand
     for partition in range(PARTITIONS):
         mine = {name: records for name, records in log.items() if name[1] == partition}
         parts.append(collected(mine, chance))
-    assert by_user(reduce(merge, parts)) == by_hand(log)
+    assert of_collector(reduce(merge, parts), log) == by_hand(log)
 
 
 def test_the_logs_hold_all_that_can_become_of_feedback() -> None:
@@ -300,11 +368,18 @@ def test_the_logs_hold_all_that_can_become_of_feedback() -> None:
     def count(log: Log, chance: random.Random) -> None:
         collector.update(folded(collected(log, chance)).counts)
         outputs = streamed(log, chance)[1]
+        known = by_hand(log)
+        stream["page of one item"] += sum(len(page) < 2 for page in known.pages.values())
         stream.update(str(o.error.reason) if isinstance(o, Rejected) else type(o).__name__ for o in outputs)
 
     count()
-    absent = {Unused.OTHER_EXPERIMENT, Unused.OUTSIDE_EXPERIMENT, Unused.OUTSIDE_PERIOD}  # of periods, not of joining
-    few = {name: collector[name] for name in set(Unused) - absent if collector[name] < 3}
+    absent: set[str] = {
+        Unused.OTHER_EXPERIMENT,
+        Unused.OUTSIDE_EXPERIMENT,
+        Unused.OUTSIDE_PERIOD,
+    }  # of periods, not of joining
+    told = {NOT_SERVED, NOTHING_SHOWN, IMPRESSIONS}
+    few = {name: collector[name] for name in {*Unused, *told} - absent if collector[name] < 3}
     assert not few
     reasons = (
         "too_late",
@@ -314,8 +389,10 @@ def test_the_logs_hold_all_that_can_become_of_feedback() -> None:
         "undecodable",
         "out_of_range",
         "wrong_partition",
+        "mixed",
     )
-    few = {name: stream[name] for name in (*reasons, "Duplicate", "Learned", "Closed") if stream[name] < 3}
+    outputs = ("Duplicate", "Learned", "Impressed", "Closed", "page of one item")
+    few = {name: stream[name] for name in (*reasons, *outputs) if stream[name] < 3}
     assert not few
 
 
@@ -337,20 +414,20 @@ def test_progress_updates_of_one_item_are_one_view_with_its_longest_play() -> No
         feedback(at=START + 10, play_ms=9_000, event_id="after 9 s"),
         feedback(at=START + 10, play_ms=18_000, event_id="after 18 s"),
     )
-    once = {1: Totals(views=1, effective_views=1, follows=0, play_ms=18_000)}
+    once = {1: Totals(told=1, effective_views=1, follows=0, play_ms=18_000)}
     assert streamed(log, random.Random(1))[0] == once
     state = collected(log, random.Random(1))
-    assert by_user(state) == once
+    assert of_collector(state, log).totals == once
     assert live(state)["treatment"].play_ms == 18_000
     assert folded(state).counts[Unused.FOLDED] == 1
 
 
 def test_feedback_dated_before_its_exposure_is_neither_learned_nor_counted() -> None:
     log = written(exposure(), feedback(at=START - 1), feedback(at=START, item=2, play_ms=500))
-    one = {1: Totals(views=1, effective_views=1, follows=0, play_ms=500)}
+    one = {1: Totals(told=1, effective_views=1, follows=0, play_ms=500)}
     learned, outputs = streamed(log, random.Random(1))
     assert learned == one
     assert [str(o.error.reason) for o in outputs if isinstance(o, Rejected)] == ["before_exposure"]
     state = collected(log, random.Random(1))
-    assert by_user(state) == one
+    assert of_collector(state, log).totals == one
     assert folded(state).counts[Unused.BEFORE_EXPOSURE] == 1

@@ -1,6 +1,7 @@
 """A table's users cut another way than by days: by candidate source, snapshot age and version, replica."""
 
 import numpy as np
+import numpy.typing as npt
 
 from abtest.aggregate.sources import Votes
 from abtest.aggregate.user_days import Parts, Table
@@ -8,8 +9,8 @@ from abtest.collect.records import EventSums
 from abtest.stats.columns import Column
 from abtest.stats.moments import Moments
 
-SOURCE_COLUMNS = ("recalls", "shown", "views", "effective_views", "follows", "play_ms", "age_ms")
-MET = "users"  # 0 or 1: whether the user has a row of the part
+SOURCE_COLUMNS = ("recalls", "served", "views", "effective_views", "follows", "play_ms", "age_ms")
+MET = "users"  # 0 or 1: whether the user has a recall of the part; a source has none of what it served and nobody saw
 
 
 def parts_of(table: Table, parts: Parts) -> dict[str, Moments]:
@@ -22,7 +23,7 @@ def parts_of(table: Table, parts: Parts) -> dict[str, Moments]:
         inside = (begin <= parts.user) & (parts.user < end)
         dense = np.zeros((end - begin, len(parts.names), len(places) + 1))
         dense[parts.user[inside] - begin, parts.part[inside], :-1] = parts.values[inside][:, places]
-        dense[parts.user[inside] - begin, parts.part[inside], -1] = 1.0
+        dense[parts.user[inside] - begin, parts.part[inside], -1] = _met(parts)[inside]
         moments[arm] = Moments.of(columns, dense.reshape(end - begin, len(columns)))
     return moments
 
@@ -39,9 +40,14 @@ def votes_of(table: Table) -> dict[str, Votes]:
         earned = np.zeros((end - begin, len(parts.names)))
         earned[at] = parts.values[inside, EventSums._fields.index("effective_views")]
         seen = np.zeros(earned.shape, bool)
-        seen[at] = True
+        seen[at] = _met(parts)[inside]
         votes[arm] = Votes.of(parts.names, earned, seen)
     return votes
+
+
+def _met(parts: Parts) -> npt.NDArray[np.bool_]:
+    """(R,) which rows have a recall."""
+    return np.asarray(parts.values[:, EventSums._fields.index("recalls")] > 0)
 
 
 def replicas_of(table: Table) -> dict[str, dict[str, int]]:

@@ -30,6 +30,7 @@ from abtest.analyse.results import (
     SourceRow,
     Verdict,
 )
+from abtest.analyse.shown import one_sided
 from abtest.analyse.verdict import beside_each_other, decide
 from abtest.analyse.weighing import Users
 from abtest.collect.observed import Observed
@@ -59,7 +60,7 @@ def analyse(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     )
     now = plan_of(experiment)
     changed = tuple(name for name in now if state.plan.get(name) != now[name])
-    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed)
+    observed = Observed(complete.recalls, complete.counts, complete.spans, complete.newest_ms, changed, complete.arms)
     return report(aggregated, experiment, observed, models)
 
 
@@ -121,6 +122,7 @@ def report(
         decide(
             arm, results, checks, plan,
             ended=ended, interference=interference, stale=unlike(arm, control, checks),
+            one_sided=one_sided(arm, control, observed.arms),
         )
         for arm in treatments
     ]  # fmt: skip
@@ -331,7 +333,7 @@ def _sources(aggregate: Aggregate, experiment: Experiment) -> Iterator[SourceRow
     """A row per arm and source that showed something, each against the one of the arm that the control also has."""
     for arm, moments in aggregate.parts.get("source", {}).items():
         names = parts_of(moments.columns)
-        shown = {name: moments.total(Column("shown", part=name)) for name in names}
+        shown = {name: moments.total(Column("views", part=name)) for name in names}
         if not any(shown.values()):
             continue
         base = _reference(experiment, arm, [name for name in names if shown[name]])
@@ -341,14 +343,15 @@ def _sources(aggregate: Aggregate, experiment: Experiment) -> Iterator[SourceRow
             source, evr = result.source, result.values["evr"]
             total = {
                 column: round(moments.total(Column(column, part=source)))
-                for column in ("shown", "views", "effective_views", "follows")
+                for column in ("served", "views", "effective_views", "follows")
             }
-            if not total["shown"]:
+            if not total["views"]:
                 continue
             yield SourceRow(
                 arm,
                 source,
                 users=round(moments.total(Column(MET, part=source))),
+                shown=total["views"],
                 **total,
                 evr=evr.estimate.value,
                 evr_std_error=evr.estimate.std_error,

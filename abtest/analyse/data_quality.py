@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
+from abtest.analyse.shown import shown_of
 from abtest.collect.observed import Observed
-from abtest.collect.records import NOT_OURS_YET, Unused
+from abtest.collect.records import NOT_OURS_YET, NOTHING, Unused
 from abtest.format import counted, instant, number, part, share, words
 from abtest.format import least as asked
 from abtest.stats.columns import Column
@@ -50,6 +51,7 @@ def quality_of(
         *last_day(experiment, observed.newest_ms),
         *ending(experiment, days_over(experiment, observed.newest_ms, aggregate.days)),
         *events(observed.counts),
+        *shown_of({arm: observed.arms.get(arm, NOTHING) for arm in experiment.arms}, observed.counts),
         *rows(observed.counts, sum(aggregate.users.values())),
         *(check for checks in (estimable(metrics), power(metrics)) for check in checks),
     )

@@ -28,7 +28,7 @@ STALE = 0.01  # of recalls answered by a stale model (`contracts.snapshots.stale
 # this may be half of the time.
 UNLIKE = 0.25
 UNKNOWN = "-1"  # the class of exposures that do not tell their model's age
-RATIO_COLUMNS = ("recalls", "shown", "views", "effective_views", "follows")  # with the same meaning in parts and days
+RATIO_COLUMNS = ("recalls", "views", "effective_views", "follows")  # with the same meaning in parts and days
 
 
 @dataclass(frozen=True)

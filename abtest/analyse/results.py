@@ -234,6 +234,7 @@ class Slice:
 class SourceRow:
     """Engagement with the items that one candidate source contributed in one arm. Errors clustered on the user.
 
+    `served`: items; `shown`: those of them that users were shown; `views` is the same, under the metrics' name for it.
     `against`: the reference source of the arm; `evr_effect` and `preference` compare with it over the same users.
     """
 
@@ -251,6 +252,7 @@ class SourceRow:
     against: str = ""
     evr_effect: Effect | None = None
     preference: Preference | None = None
+    served: int = 0
 
 
 @dataclass(frozen=True)

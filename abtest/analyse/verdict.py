@@ -17,8 +17,8 @@ RULE = (
     "Ship if it has certainly improved, and by at least that as far as can be told, and every guardrail can be judged. "
     "Certainly: the other methods agree, and it does not rest on one user. Else inconclusive; so too before a "
     "fixed-horizon experiment has ended, where the arms' models learned from each other's users unless the plan says "
-    "that they do, and where one arm's models were stale so much more than the other's that freshness may be all they "
-    "differ by, unless the plan says that they shall."
+    "that they do, where of what an arm was shown positives alone are known, and where one arm's models were stale so "
+    "much more than the other's that freshness may be all they differ by, unless the plan says that they shall."
 )
 
 
@@ -31,6 +31,7 @@ def decide(
     ended: bool,
     interference: bool = False,
     stale: str = "",
+    one_sided: str = "",
 ) -> Verdict:
     """Apply `RULE` to one treatment arm.
 
@@ -42,6 +43,7 @@ def decide(
         ended: whether all days that the plan has are in.
         interference: whether an arm's model learned from another arm's users more than is tolerated.
         stale: what `abtest.analyse.model_age.unlike` says; empty where the arms' models were of like freshness.
+        one_sided: what `abtest.analyse.shown.one_sided` says; empty where more than positives is known of both arms.
 
     """
     invalid = [check for check in checks if check.level == "invalid"]
@@ -71,6 +73,8 @@ def decide(
     decision, text = _of_models(
         decision, text, interference and not plan.pooled_training, "" if plan.unlike_freshness else stale
     )
+    if decision == "ship" and one_sided:
+        decision, text = "inconclusive", f"{text}, but {one_sided}"
     if decision in ("ship", "hold"):
         text += _of_look(primary, _deciding(line))
     return Verdict(arm, decision, f"{text}.", (), open_labels)

@@ -11,6 +11,9 @@ from contracts.snapshots.staleness import STALE_MS
 
 AGES_MS = (300_000, 1_800_000, 7_200_000, 43_200_000, STALE_MS)  # upper ends of classes of model age
 VERSIONS = 20  # snapshots of an arm that are tracked by user; the others are in no figure by version
+NOTHING_SHOWN = "exposures_of_nothing_shown"  # served, and nothing has told that any of it was shown
+NOT_SERVED = "impressed_items_not_served"  # that an impression names beside those of its exposure
+IMPRESSIONS = "impressions"  # that count
 NOT_OURS_YET = "labelled_outside_period"  # exposures that name the experiment, before its start or after its end
 
 
@@ -50,10 +53,11 @@ class ExposureRecord(NamedTuple):
     answer_us: int = -1  # -1: not measured
     age_ms: int = -1  # of the newest example that the model had learned from; -1: not known
     offset: int = 0
+    served_only: bool = False
 
 
 class Response(NamedTuple):
-    """Feedback. Without its place in the log, so that two of one content are one."""
+    """Feedback; an impression where `shown_item_ids` has any. Without its place, so that two of one content are one."""
 
     event_id: str
     time_ms: int
@@ -63,25 +67,27 @@ class Response(NamedTuple):
     effective_view: bool
     follow: bool
     simulated: bool
+    shown_item_ids: tuple[int, ...] = ()
 
 
 class EventSums(NamedTuple):
-    """Sums. `shown` counts items, `views` those that got feedback."""
+    """Sums. A view is an item that a recall has shown; a recall that has shown nothing is none."""
 
     recalls: int = 0
-    shown: int = 0
     views: int = 0
+    told: int = 0  # views that feedback tells of, be it by an impression
     effective_views: int = 0
     follows: int = 0
     play_ms: int = 0
     timed: int = 0  # recalls whose answer was timed
     answer_us: int = 0
     age_ms: int = 0  # of the models that answered, summed; one of unknown age adds none
+    served: int = 0  # items that were answered, also by what has shown nothing
 
     def plus(self, other: "EventSums") -> "EventSums":
         """The sum, field by field.
 
-        >>> EventSums(1, 2).plus(EventSums(3, 4)).shown
+        >>> EventSums(1, 2).plus(EventSums(3, 4)).views
         6
         """
         return EventSums(*(a + b for a, b in zip(self, other, strict=True)))

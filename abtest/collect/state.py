@@ -9,7 +9,9 @@ Which events count:
     An exposure counts if it names this experiment and one of its arms and lies within its period, unless it
     was shown to a tester. Whatever was shown in the days before counts as the user's pre-period, whoever showed it.
     Feedback counts if its request's exposure counts and `contracts.messages.attribution` joins the two: the stream
-    learns by that rule too. All feedback on one shown item is one view. It counts on its exposure's day.
+    learns by that rule too. It counts on its exposure's day. A view is an item that a request has shown: each item of
+    its exposure or, where that was served only, each that feedback tells of. An exposure that has shown nothing counts
+    in `served` alone, and its user is in no arm by it.
     What is late in its log does not count. Whoever reads the log says so (`late`): the state sees no order.
     Everything else is counted by reason (`Unused`).
 
@@ -30,8 +32,11 @@ from abtest.assignment.assign import active
 from abtest.collect.activity import Interval, join
 from abtest.collect.attribution import attributed, sums_by_source, sums_of
 from abtest.collect.records import (
+    IMPRESSIONS,
     NOT_OURS_YET,
+    NOT_SERVED,
     NOTHING,
+    NOTHING_SHOWN,
     EventSums,
     ExposureRecord,
     Response,
@@ -41,6 +46,7 @@ from abtest.collect.records import (
     tracked_versions,
 )
 from contracts.config.settings import Experiment, Settings
+from contracts.messages.attribution import is_impression
 from contracts.runtime.clock import DAY_MS
 from contracts.wire.events_pb2 import Exposure, Feedback
 
@@ -159,6 +165,7 @@ def observe_exposure(state: CollectorState, exposure: Exposure, offset: int = 0,
         round(1000 * exposure.answer_ms) if exposure.HasField("answer_ms") else -1,
         max(exposure.time_ms - exposure.model_time_ms, 0) if exposure.model_time_ms else -1,
         offset,
+        exposure.served_only,
     )
     request = state.requests.setdefault(exposure.request_id, OpenRequest())
     _add_exposure(state, request, record)
@@ -183,6 +190,7 @@ def observe_feedback(state: CollectorState, feedback: Feedback, offset: int = 0,
         feedback.effective_view,
         feedback.follow,
         feedback.simulated,
+        tuple(feedback.shown_item_ids),
     )
     if late:
         known = state.requests.get(feedback.request_id)
@@ -262,14 +270,18 @@ def live(state: CollectorState) -> dict[str, EventSums]:
     for request in state.requests.values():
         if request.shown is not None and request.shown.arm:
             joined = attributed(state.rules.attribution_window_ms, request.shown, request.in_log_order())
-            totals[request.shown.arm] = totals[request.shown.arm].plus(sums_of(request.shown, joined.views))
+            totals[request.shown.arm] = totals[request.shown.arm].plus(sums_of(request.shown, joined))
     return totals
 
 
 def users_per_arm(state: CollectorState) -> Counter[str]:
     """Distinct users seen in each arm so far; a user seen in two arms is in both."""
     seen = {(user_id, arm) for user_id, user in state.users.items() for arm in user.arms}
-    seen |= {(r.shown.user_id, r.shown.arm) for r in state.requests.values() if r.shown is not None and r.shown.arm}
+    for request in state.requests.values():
+        exposure = request.shown
+        # Before any feedback nobody knows whether what was served only is shown.
+        if exposure is not None and exposure.arm and (request.responses or not exposure.served_only):
+            seen.add((exposure.user_id, exposure.arm))
     return Counter(arm for _, arm in seen)
 
 
@@ -311,32 +323,38 @@ def _add_sums(into: dict[_Key, EventSums], more: Mapping[_Key, EventSums]) -> No
 
 
 def _fold(state: CollectorState, exposure: ExposureRecord, responses: Sequence[Response]) -> None:
+    joined = attributed(state.rules.attribution_window_ms, exposure, responses)
+    sums = sums_of(exposure, joined)
     if not exposure.arm and exposure.items:
-        joined = attributed(state.rules.attribution_window_ms, exposure, responses)
-        _add_user(state, exposure.user_id, UserRecord(pre=sums_of(exposure, joined.views)))
+        if joined.shown:
+            _add_user(state, exposure.user_id, UserRecord(pre=sums))
         state.counts["pre_period_exposures"] += 1
         return
     if not exposure.arm:
         state.counts[Unused.OTHER_EXPERIMENT] += 1
         state.counts[Unused.OUTSIDE_EXPERIMENT] += len(responses)
         return
-    views, counted, unused = attributed(state.rules.attribution_window_ms, exposure, responses)
-    state.counts.update(str(reason) for reason, _ in unused)
-    state.counts[Unused.FOLDED] += len(counted) - len(views)
-    state.counts["simulated_events"] += exposure.simulated + sum(response.simulated for response in counted)
-    sums = sums_of(exposure, views)
-    state.recalls[exposure.arm, exposure.model, exposure.snapshot] += 1
+    state.counts.update(str(reason) for reason, _ in joined.unused)
+    state.counts[NOT_SERVED] += joined.not_served
     state.arms[exposure.arm] = state.arms.get(exposure.arm, EventSums()).plus(sums)
+    if not joined.shown:
+        state.counts[NOTHING_SHOWN] += 1
+        return
+    state.counts[Unused.FOLDED] += joined.folded
+    state.counts[IMPRESSIONS] += sum(map(is_impression, joined.counted))
+    state.counts["simulated_events"] += exposure.simulated + sum(response.simulated for response in joined.counted)
+    state.recalls[exposure.arm, exposure.model, exposure.snapshot] += 1
     version = exposure.arm, full_version(exposure.snapshot)
-    active_in = [(exposure.time_ms, exposure.time_ms), *((v.time_ms, v.time_ms + v.play_time_ms) for v in views)]
+    # What was served only may have been fetched ahead of anybody's coming.
+    here = [] if exposure.served_only else [(exposure.time_ms, exposure.time_ms)]
     user = UserRecord(
         {exposure.arm},
         {state.rules.day(exposure.time_ms): sums},
-        sums_by_source(exposure, views),
+        sums_by_source(exposure, joined),
         {age_class(exposure.age_ms): sums},
         {version: sums} if version[1] and _admitted(state, version, exposure.time_ms) else {},
         {exposure.replica} - {""},
-        sessions=active_in,
+        sessions=[*here, *((each.time_ms, each.time_ms + each.play_time_ms) for each in joined.behaviours)],
     )
     _add_user(state, exposure.user_id, user)
 

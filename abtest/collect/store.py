@@ -21,7 +21,8 @@ from abtest.collect.state import CollectorState, OpenRequest, Rules, UserRecord
 from contracts.config.settings import Settings
 from contracts.runtime.durable import StateError, replace_file
 
-FORMAT = 4
+FORMAT = 5
+BEFORE_SERVED = 4  # an earlier format: what was served was what was shown
 OF_NO_MATTER = {"hypothesis", "owner", "ramp", "metrics", "analysis"}  # to what a state holds
 SUMS = len(EventSums._fields)
 
@@ -113,8 +114,8 @@ def load(path: Path, rules: Rules) -> Saved:
         header = json.loads(tables["header"].tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StateError(f"{path} is damaged: {error}.") from error
-    if header["format"] != FORMAT:
-        raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
+    if header["format"] not in (BEFORE_SERVED, FORMAT):
+        raise StateError(f"{path} has format {header['format']}; this build reads {BEFORE_SERVED} and {FORMAT}.")
     if header["rules"] != _fingerprint(rules):
         raise StateError(
             f"{path} was written for another experiment or other settings (arms, weights, salt, period, windows); "
@@ -124,7 +125,7 @@ def load(path: Path, rules: Rules) -> Saved:
         rules,
         requests={request_id: _request(*pair) for request_id, pair in header["requests"].items()},
         users=_users(tables, list(rules.experiment.arms), header),
-        arms={arm: EventSums(*sums) for arm, sums in header["arms"].items()},
+        arms={arm: _sums(sums) for arm, sums in header["arms"].items()},
         recalls=Counter({(arm, model, version): count for arm, model, version, count in header["recalls"]}),
         counts=Counter(header["counts"]),
         closed_ms=header["closed_ms"],
@@ -140,17 +141,17 @@ def _users(
 ) -> dict[int, UserRecord]:
     sources, replicas = header["sources"], header["replicas"]
     versions = [(arm, version) for arm, version, *_ in header["spans"]]
-    users = {user_id: UserRecord(pre=EventSums(*sums)) for user_id, *sums in tables["pre"].tolist()}
+    users = {user_id: UserRecord(pre=_sums(sums)) for user_id, *sums in tables["pre"].tolist()}
     for user_id, arm in tables["arms"].tolist():
         users[user_id].arms.add(arms[arm])
     for user_id, day, *sums in tables["days"].tolist():
-        users[user_id].days[day] = EventSums(*sums)
+        users[user_id].days[day] = _sums(sums)
     for user_id, source, *sums in tables["sources"].tolist():
-        users[user_id].sources[sources[source]] = EventSums(*sums)
+        users[user_id].sources[sources[source]] = _sums(sums)
     for user_id, age, *sums in tables["ages"].tolist():
-        users[user_id].ages[age] = EventSums(*sums)
+        users[user_id].ages[age] = _sums(sums)
     for user_id, version, *sums in tables["versions"].tolist():
-        users[user_id].versions[versions[version]] = EventSums(*sums)
+        users[user_id].versions[versions[version]] = _sums(sums)
     for user_id, name in tables["replicas"].tolist():
         users[user_id].replicas.add(replicas[name])
     for user_id, start, end in tables["sessions"].tolist():
@@ -158,12 +159,23 @@ def _users(
     return users
 
 
+def _sums(sums: list[int]) -> EventSums:
+    """Sums as they lie in the file; one of `BEFORE_SERVED` lacks the last."""
+    read = EventSums(*sums)
+    return read if len(sums) == SUMS else read._replace(served=read.views)
+
+
 def _request(exposure: list[Any] | None, responses: list[list[Any]]) -> OpenRequest:
-    read = {Response(*fields): offset for *fields, offset in responses}
+    read = {_response(fields): offset for *fields, offset in responses}
     if exposure is None:
         return OpenRequest(None, read)
     record = ExposureRecord(*exposure)
     return OpenRequest(record._replace(items=tuple((item, source) for item, source in record.items)), read)
+
+
+def _response(fields: list[Any]) -> Response:
+    response = Response(*fields)
+    return response._replace(shown_item_ids=tuple(response.shown_item_ids))
 
 
 def _fingerprint(rules: Rules) -> list[Any]:

@@ -7,6 +7,7 @@ Order of every round, so that a crash at any point neither loses nor doubles an 
     3. commit the offsets to the broker. They are only progress for others to watch: a start seeks to the file's.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from abtest.collect.records import EventSums
 from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
 from abtest.collect.store import Saved, load, path_of, save
 from abtest.stats.metrics import (
@@ -29,6 +31,7 @@ from contracts.kafka.bus import EXPOSURES, FEEDBACK, check_topics, partitions_of
 from contracts.kafka.consumers import consumer
 from contracts.messages.attribution import is_late, watermark_ms
 from contracts.messages.events import BadEvent
+from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.durable import StateError
@@ -45,22 +48,25 @@ class Meters:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter("abtest_events_in", "Events read", ["kind"], registry=registry)
         self.bad = Counter("abtest_bad_events", "Events that could not be read", ["reason"], registry=registry)
-        self.evr = Gauge("abtest_evr", "Effective views over views", ["arm"], registry=registry)
+        self.evr = Gauge("abtest_evr", "Effective views over items shown", ["arm"], registry=registry)
         self.users = Gauge("abtest_users", "Users seen", ["arm"], registry=registry)
-        self.views = Gauge("abtest_views", "Views", ["arm"], registry=registry)
+        self.views = Gauge("abtest_views", "Items shown", ["arm"], registry=registry)
+        self.served = Gauge("abtest_served", "Items served, shown or not", ["arm"], registry=registry)
         self.recalls = Gauge("abtest_recalls", "Recalls shown", ["arm"], registry=registry)
         self.open = Gauge("abtest_open_requests", "Requests whose feedback may still come", registry=registry)
 
-    def show(self, saved: Saved) -> None:
-        """Bring the gauges up to date. An arm without views has no EVR, and shows none."""
-        users = users_per_arm(saved.state)
-        for arm, sums in live(saved.state).items():
+    def show(self, saved: Saved) -> dict[str, EventSums]:
+        """Bring the gauges up to date; the sums of each arm. An arm without views has no EVR, and shows none."""
+        users, sums_of_arms = users_per_arm(saved.state), live(saved.state)
+        for arm, sums in sums_of_arms.items():
             self.users.labels(arm).set(users[arm])
             self.views.labels(arm).set(sums.views)
+            self.served.labels(arm).set(sums.served)
             self.recalls.labels(arm).set(sums.recalls)
             if sums.views:
                 self.evr.labels(arm).set(sums.effective_views / sums.views)
         self.open.set(len(saved.state.requests))
+        return sums_of_arms
 
 
 def run(settings: Settings, ready_file: Path | None = None) -> None:
@@ -97,6 +103,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         keys = [_key(partition) for partition in partitions_of(kafka, [EXPOSURES, FEEDBACK])]
         exposures = kafka.topic(EXPOSURES)
         shown_ms = stored_ms = clock.now_ms()
+        positives: dict[str, PositivesWatch] = defaultdict(PositivesWatch)  # by arm
         while not stop.is_set():
             batch = client.poll(timeout_ms=POLL_MS)
             for partition, records in batch.items():
@@ -104,7 +111,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
             now_ms = clock.now_ms()
             if now_ms - shown_ms >= SHOW_EVERY_MS:
                 close_settled(saved, keys)
-                meters.show(saved)
+                warn_of_positives(positives, meters.show(saved), clock.elapsed_s(), log)
                 shown_ms = now_ms
             if now_ms - stored_ms >= SAVE_EVERY_MS:
                 save(saved, path)
@@ -172,6 +179,18 @@ def close_settled(saved: Saved, keys: Sequence[str]) -> None:
     through_ms = settled_ms(saved.newest_ms, keys, saved.state.rules)
     if through_ms is not None and through_ms > saved.state.closed_ms:
         close(saved.state, through_ms)
+
+
+def warn_of_positives(
+    watches: Mapping[str, PositivesWatch],
+    arms: Mapping[str, EventSums],
+    now_s: float,
+    log: structlog.stdlib.BoundLogger,
+) -> None:
+    """Say so where an arm's service seems to tell of positives alone."""
+    for arm, sums in arms.items():
+        if watches[arm].look(sums.views, sums.effective_views, now_s):
+            log.warning(ONLY_POSITIVES, arm=arm, shown=sums.views, effective_views=sums.effective_views)
 
 
 def require_columns(experiment: Experiment) -> None:

@@ -15,6 +15,12 @@ class Term:
 
 TERMS = (
     Term(
+        "View",
+        "An item that a request has shown a user: each item of its exposure or, where that was served only, each that "
+        "an impression or another feedback event tells of. In a table, what its column views counts.",
+        r"\bviews?\b",
+    ),
+    Term(
         "Effective view",
         "A view that its feedback event (effective_view), or the table’s column effective_views, counts as one. By "
         "KuaiRand’s rule, which the demo keeps: the whole of a video of up to 18 s was played, or 18 s of a longer "

@@ -16,7 +16,7 @@ from abtest.stats.moments import Floats, Moments
 from abtest.stats.winsorize import capped_column
 from contracts.config.experiment import METRICS, Experiment, MetricPlan, SettingsError, Winsorize
 
-COLUMNS = ("recalls", "views", "effective_views", "follows", "play_s", "usage_s")  # a user's sums over a day or longer
+COLUMNS = ("recalls", "views", "effective_views", "follows", "play_s", "usage_s")  # sums by day; views are items shown
 TIMED = ("timed", "answer_ms")  # recalls whose answer was timed, and how long those took together
 STREAMED = (*COLUMNS, *TIMED)  # what the collector knows of a user's day
 STREAMED_BEFORE = ("recalls", "views", "effective_views", "follows", "play_s")  # and of one before the start
@@ -156,9 +156,9 @@ _SAID = {  # label, unit and explanation of metrics by the names that they have 
     "evr": (
         "Effective view rate",
         "%",
-        "effective views / views, as feedback counts them (KuaiRand: 18 s or to the end)",
+        "effective views / items shown (views); effective as feedback says (KuaiRand: 18 s or to the end)",
     ),
-    "follow_rate": ("Follow rate", "%", "follows / views"),
+    "follow_rate": ("Follow rate", "%", "follows / items shown (views)"),
     "play_duration": ("Play duration", "s", "seconds played per exposed user"),
     "app_usage": ("App usage duration", "s", "length of sessions per exposed user"),
     "recalls": ("Recalls", "", "recalls per exposed user"),

@@ -3,8 +3,8 @@
     python -m benchmarks.abtest.planted [--seeds 1000] [--users 400] [--seed 1] [--lift 0.1] [--planted-seeds 200]
 
 Prints one JSON object. A seed is one experiment: users are assigned by `abtest.assignment.assign`, come on some of the
-seven days before it and of its seven days, are shown items and play some of them; exposures and feedback go through
-`observe_exposure` and `observe_feedback`, and `analyse` makes the report. All responses are simulated.
+seven days before it and of its seven days, are served items, and shown and play some of them; exposures and feedback
+go through `observe_exposure` and `observe_feedback`, and `analyse` makes the report. All responses are simulated.
 
 The truth. A user has an activity, a taste (the chance that a view is an effective one) and an appetite that hold for
 all fourteen days. In the treatment arm half of the users, by chance, have their taste multiplied by 1 + twice the lift;
@@ -118,6 +118,7 @@ def visits_of(
             model="t2diff" if treated[i] and running else "two_tower",
             snapshot_version=f"v{2 * (when + PRE_DAYS) + (time_ms % DAY_MS) // (12 * HOUR_MS):06d}",
             items=ITEMS,
+            served_only=True,  # feedback tells which of them were shown
             simulated=True,
             replica=REPLICAS[replica[i]],
             answer_ms=answer[i],

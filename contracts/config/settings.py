@@ -326,6 +326,7 @@ class ServingSettings(Section):
     feature_timeout_ms: Annotated[float, Field(gt=0)] = 50.0  # features later than this: the last known serve
     last_known_users: Positive = 10_000  # rows kept for that
     cached_vectors: Annotated[int, Field(ge=0)] = 10_000  # user vectors kept by each snapshot; 0: none
+    served_only: bool = False  # of a request that does not say: what is answered is not shown as it is (docs/events.md)
     exposure_buffer: Positive = 10_000  # exposures that wait for Kafka; what comes then is lost, and counted
     pointer_poll_ms: Positive = 100
     drain_s: Annotated[float, Field(ge=0)] = 5.0

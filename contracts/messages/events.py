@@ -12,12 +12,14 @@ from google.protobuf.message import DecodeError, Message
 
 from contracts.config.calendar import MAX_TIME_MS, SECONDS_BEGIN, SECONDS_END, unit_hint
 from contracts.messages.hints import encoding_hint, type_hint
-from contracts.messages.ids import BadTextId, ItemKeys, OtherId, id_of
+from contracts.messages.ids import BadTextId, ItemKeys, OtherId, id_of, id_of_text
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
 
 SCHEMA_VERSION = 1
 MAX_PLAY_TIME_MS = 24 * 3600 * 1000
+OUTCOME_FIELDS = ("item_id", "play_time_ms", "effective_view")
 FEEDBACK_FIELDS = ("user_id", "item_id", "time_ms", "play_time_ms", "effective_view")
+IMPRESSION_FIELDS = ("user_id", "time_ms")
 DECADES_MS = 10 * SECONDS_END  # 2001: a log that received events since then has none from before 1973
 MAX_ITEMS_PER_EXPOSURE = 1000
 MAX_KEY_BYTES = 19  # digits of an id, which is below 2⁶³
@@ -45,6 +47,7 @@ class Reason(StrEnum):
     TOO_LATE = "too_late"
     NO_EXPOSURE = "no_exposure"
     BEFORE_EXPOSURE = "before_exposure"
+    MIXED = "mixed"
 
 
 class BadEvent(Exception):
@@ -137,6 +140,11 @@ def fill_numbers(event: Item | Exposure | Feedback) -> None:
                 setattr(event, number, id_of(getattr(event, number), named))
             except BadTextId as error:
                 raise _bad_id(error, text) from None
+    if isinstance(event, Feedback):
+        try:
+            event.shown_item_ids.extend(map(id_of_text, event.shown_item_keys))
+        except BadTextId as error:
+            raise _bad_id(error, "shown_item_keys") from None
 
 
 def require_own_number(keys: ItemKeys, item_id: int, item: Item | None) -> None:
@@ -188,7 +196,7 @@ def decode_feedback(
     future_tolerance_ms: int,
     max_bytes: int,
 ) -> Feedback:
-    """Decode one feedback event that the log received at `received_ms`.
+    """Decode one feedback event, an outcome or an impression, that the log received at `received_ms`.
 
     Raises:
         BadEvent: it cannot be used; the reason says why.
@@ -196,12 +204,16 @@ def decode_feedback(
     """
     feedback = _parse(Feedback, value, max_bytes)
     fill_numbers(feedback)
-    _require(feedback, FEEDBACK_FIELDS)
+    is_impression = bool(feedback.shown_item_ids)
+    _require(feedback, IMPRESSION_FIELDS if is_impression else FEEDBACK_FIELDS)
     _require_text(feedback, "event_id")
     _require_text(feedback, "request_id")
     _require_positive(feedback, "user_id")
-    _require_positive(feedback, "item_id")
-    _require_play_time(feedback.play_time_ms)
+    if is_impression:
+        _require_impression(feedback)
+    else:
+        _require_positive(feedback, "item_id")
+        _require_play_time(feedback.play_time_ms)
     _require_past(feedback.time_ms, received_ms, future_tolerance_ms)
     return feedback
 
@@ -327,8 +339,13 @@ def _bad_id(error: BadTextId, field: str) -> BadEvent:
 def _require(message: Message, fields: Iterable[str]) -> None:
     if not all(map(message.HasField, fields)):
         missing = next(field for field in fields if not message.HasField(field))
-        detail = type_hint(message, missing) or "; it is required, also where it is 0 or false"
+        detail = type_hint(message, missing) or _required(missing)
         raise BadEvent(Reason.MISSING_FIELD, f"{missing} is missing{detail}")
+
+
+def _required(field: str) -> str:
+    text = "; it is required, also where it is 0 or false"
+    return f"{text}; an impression has shown_item_ids in its place" if field == "item_id" else text
 
 
 def _require_text(message: Message, field: str) -> None:
@@ -342,6 +359,20 @@ def _require_positive(message: Message, field: str, within: str = "") -> None:
     if value <= 0:
         hint = type_hint(message, field) if value == 0 else ""
         raise BadEvent(Reason.OUT_OF_RANGE, f"{within}{field} is {value}, not above 0{hint}")
+
+
+def _require_impression(feedback: Feedback) -> None:
+    """An item that is named twice is as if it were named once: a page may show it at two places."""
+    told = [field for field in (*OUTCOME_FIELDS, "follow") if feedback.HasField(field)]
+    if told:
+        detail = f"shown_item_ids makes it an impression, which has no {told[0]}: send outcomes as events of their own"
+        raise BadEvent(Reason.MIXED, detail)
+    if len(feedback.shown_item_ids) > MAX_ITEMS_PER_EXPOSURE:
+        shown = len(feedback.shown_item_ids)
+        raise BadEvent(Reason.OUT_OF_RANGE, f"{shown} shown_item_ids; 1 to {MAX_ITEMS_PER_EXPOSURE} are allowed")
+    least = min(feedback.shown_item_ids)
+    if least <= 0:
+        raise BadEvent(Reason.OUT_OF_RANGE, f"one of shown_item_ids is {least}, not above 0")
 
 
 def _require_play_time(play_time_ms: int) -> None:

@@ -24,18 +24,20 @@ class RecallRequest(_message.Message):
     def __init__(self, user_id: _Optional[int] = ..., k: _Optional[int] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., request_id: _Optional[str] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_key: _Optional[str] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Context(_message.Message):
-    __slots__ = ("time_ms", "simulated", "explain", "recent_item_ids", "recent_item_keys")
+    __slots__ = ("time_ms", "simulated", "explain", "recent_item_ids", "served_only", "recent_item_keys")
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     RECENT_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    SERVED_ONLY_FIELD_NUMBER: _ClassVar[int]
     RECENT_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     time_ms: int
     simulated: bool
     explain: bool
     recent_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    served_only: bool
     recent_item_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, time_ms: _Optional[int] = ..., simulated: bool = ..., explain: bool = ..., recent_item_ids: _Optional[_Iterable[int]] = ..., recent_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, time_ms: _Optional[int] = ..., simulated: bool = ..., explain: bool = ..., recent_item_ids: _Optional[_Iterable[int]] = ..., served_only: bool = ..., recent_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallReply(_message.Message):
     __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources", "model_time_ms")

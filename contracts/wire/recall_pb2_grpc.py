@@ -57,6 +57,8 @@ class RecallServiceServicer(object):
     def Recall(self, request, context):
         """Recall returns up to k items for a user, best first, and logs them as an exposure.
 
+        With context.served_only it is a prefetch: nothing of it counts until feedback tells which items were shown.
+
         Asking twice with the same request_id is safe: the second exposure is dropped as a duplicate of the first.
 
         Status codes: INVALID_ARGUMENT    a field is out of its range; the message names it;

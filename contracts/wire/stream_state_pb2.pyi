@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RequestState(_message.Message):
-    __slots__ = ("exposed", "user_id", "time_ms", "arm", "item_ids", "outcomes", "event_ids", "held", "model", "snapshot_version", "propensities")
+    __slots__ = ("exposed", "user_id", "time_ms", "arm", "item_ids", "outcomes", "event_ids", "held", "model", "snapshot_version", "propensities", "served_only", "impressions")
     class PropensitiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +15,13 @@ class RequestState(_message.Message):
         key: int
         value: float
         def __init__(self, key: _Optional[int] = ..., value: _Optional[float] = ...) -> None: ...
+    class ImpressionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     EXPOSED_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +33,8 @@ class RequestState(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROPENSITIES_FIELD_NUMBER: _ClassVar[int]
+    SERVED_ONLY_FIELD_NUMBER: _ClassVar[int]
+    IMPRESSIONS_FIELD_NUMBER: _ClassVar[int]
     exposed: bool
     user_id: int
     time_ms: int
@@ -37,7 +46,9 @@ class RequestState(_message.Message):
     model: str
     snapshot_version: str
     propensities: _containers.ScalarMap[int, float]
-    def __init__(self, exposed: bool = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeState, _Mapping]]] = ..., event_ids: _Optional[_Iterable[str]] = ..., held: _Optional[_Iterable[_Union[HeldFeedback, _Mapping]]] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., propensities: _Optional[_Mapping[int, float]] = ...) -> None: ...
+    served_only: bool
+    impressions: _containers.ScalarMap[int, int]
+    def __init__(self, exposed: bool = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeState, _Mapping]]] = ..., event_ids: _Optional[_Iterable[str]] = ..., held: _Optional[_Iterable[_Union[HeldFeedback, _Mapping]]] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., propensities: _Optional[_Mapping[int, float]] = ..., served_only: bool = ..., impressions: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class OutcomeState(_message.Message):
     __slots__ = ("item_id", "time_ms", "play_time_ms", "effective_view", "follow")

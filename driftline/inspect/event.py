@@ -73,15 +73,23 @@ def judge(event: Event, stream: StreamSettings, partitions: int) -> str:
         else:
             about = f"it says what is known of item {_named(item_id, item.item_key)}"
         return f"{about}; its key is {key_of(item_id).decode()}, and items has one partition"
-    decode = exposure_of if event.topic == "exposures" else feedback_of
     if event.partition is None:
-        good = decode(Sent(event.key, event.value, 0, event.received_ms), stream, 1)
+        sent, among = Sent(event.key, event.value, 0, event.received_ms), 1
     else:
-        good = decode(Sent(event.key, event.value, event.partition, event.received_ms), stream, partitions)
+        sent, among = Sent(event.key, event.value, event.partition, event.received_ms), partitions
+    good: Exposure | Feedback
+    said = ""
+    if event.topic == "exposures":
+        good = exposure_of(sent, stream, among)
+        said = "; only what feedback tells of was shown" if good.served_only else ""
+    else:
+        good = feedback_of(sent, stream, among)
+        shown = len(set(good.shown_item_ids))
+        said = f"; an impression of {shown} item{'' if shown == 1 else 's'}" if shown else ""
     user_id = good.user_id
     return (
         f"user {_named(user_id, good.user_key)}; its key is {key_of(user_id).decode()}, and it belongs on partition"
-        f" {partition_of(user_id, partitions)} of {partitions}"
+        f" {partition_of(user_id, partitions)} of {partitions}{said}"
     )
 
 

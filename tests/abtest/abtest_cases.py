@@ -60,6 +60,20 @@ def feedback(user=1, at=START, request="r", item=1, play_ms=1000, ev=True, follo
     return message
 
 
+def impression(items=(1, 2), user=1, at=START, request="r", **changes):
+    message = Feedback(
+        schema_version=1,
+        event_id=f"i{next(_ids)}",
+        request_id=request,
+        user_id=user,
+        time_ms=at,
+        shown_item_ids=items,
+    )
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
 def observe(state: CollectorState, *events: Exposure | Feedback) -> CollectorState:
     for event in events:
         if isinstance(event, Exposure):

@@ -18,6 +18,7 @@ from tests.stream.stream_cases import Running, Sender, read_all, settings_for
 USERS = 100  # to each codec, and to the hash
 BY_TEXT = 3  # every third user goes by a text id, and so does the item that is shown to such a user
 ITEM_KEY = "the first film"
+PAGE = 10  # items of 50 that are served
 NOW_MS = 1_772_323_300_000
 BUILD_TIMEOUT_S = 800
 
@@ -46,7 +47,9 @@ def account(kafka: KafkaSettings, directory: Path, command: Command, codecs: int
     subprocess.run(command(kafka, USERS), check=True, timeout=100)
 
     with Running(settings, clock=ManualClock(NOW_MS)) as running:
-        running.take(2 * (codecs + 1) * USERS)
+        running.take(3 * (codecs + 1) * USERS)
+        impressions = running.value("stream_outcomes_total", topic="feedback", outcome="impression")
+        assert impressions == (codecs + 1) * USERS
         assert running.value("stream_held_feedback") == 0
     examples = [Example.FromString(value) for value in read_all(kafka, bus.EXAMPLES)]
     letters = [DeadLetter.FromString(value) for value in read_all(kafka, bus.DEAD_LETTERS)]
@@ -59,7 +62,9 @@ def account(kafka: KafkaSettings, directory: Path, command: Command, codecs: int
     assert learned[: codecs * USERS] == everyone[: codecs * USERS]
     assert not any(example.follow for example in examples), "what is left out is false"
     for example in examples:
-        assert example.item_id == (1 if named[example.user_id] % BY_TEXT else id_of_text(ITEM_KEY))
+        watched = 1 if named[example.user_id] % BY_TEXT else id_of_text(ITEM_KEY)
+        assert example.item_id == watched
+        assert list(example.page.item_ids) == sorted([watched, *range(2, PAGE + 1)])
 
 
 def number_of(user: int) -> int:

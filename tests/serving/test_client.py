@@ -164,9 +164,11 @@ def test_a_client_finds_a_replica_that_comes_late(host: str) -> None:
 
 def test_a_request_carries_what_was_asked_and_the_token() -> None:
     with stands("a") as (a,), RecallClient([a.address], deadline_s=LONG_S, token="t") as client:  # noqa: S106
-        client.recall(7, 2, exclude=[3, 4], time_ms=5, recent=[6], simulated=True)
+        client.recall(7, 2, exclude=[3, 4], time_ms=5, recent=[6], simulated=True, served_only=False)
         client.recall(8, 1)
         first, second = a.asked
+        assert (first.context.HasField("served_only"), first.context.served_only) == (True, False)
+        assert not second.context.HasField("served_only"), "the replica's settings say"
         assert (first.user_id, first.k, [*first.exclude_item_ids]) == (7, 2, [3, 4])
         assert (first.context.time_ms, first.context.simulated, [*first.context.recent_item_ids]) == (5, True, [6])
         assert not second.context.HasField("time_ms")

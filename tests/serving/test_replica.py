@@ -16,7 +16,7 @@ from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
 from contracts.snapshots import delta, snapshot
 from contracts.wire.events_pb2 import Item
-from contracts.wire.recall_pb2 import RecallBatchRequest, RecallRequest, StatusRequest
+from contracts.wire.recall_pb2 import Context, RecallBatchRequest, RecallRequest, StatusRequest
 from driftline.inspect.metrics import read_metrics
 from driftline.processes import redis as redis_server_of
 from tests.conftest import need_servers
@@ -106,6 +106,20 @@ def test_every_reply_is_logged_as_an_exposure(replica: Replica) -> None:
         assert exposure.replica.endswith(f":{replica.child.facts['port']}")
         assert exposure.answer_ms > 0
         assert exposure.model_time_ms == reply.model_time_ms
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_an_exposure_says_whether_its_items_are_only_served(
+    tmp_path: Path, embedded: KafkaSettings, *, default: bool
+) -> None:
+    with running(tmp_path, embedded, served_only=default) as replica:
+        replica.publish(1)
+        replica.wait_for("serving_swaps_total", 1)
+        batch = RecallBatchRequest(requests=[RecallRequest(user_id=12, k=1, context=Context(served_only=True))])
+        (prefetched,) = replica.stub.RecallBatch(batch, timeout=10).outcomes
+        said = {prefetched.reply.request_id: True, replica.recall().request_id: default}
+        said |= {replica.recall(served_only=only).request_id: only for only in (False, True)}
+        assert {each.request_id: each.served_only for each in replica.exposures(len(said))} == said
 
 
 def test_health_follows_the_first_snapshot_and_reflection_answers(replica: Replica) -> None:

@@ -1,9 +1,9 @@
 """A seeded log with everything that makes a stream hard, and what a worker has made of it, to compare runs by.
 
-A log holds late events, several feedback events on one item, feedback before its exposure and without one, duplicates,
-records that cannot be used, and sessions that end. It is made for the stream's default limits. Its outcome is a
-function of the log alone: record timestamps do not decrease, and it spans so many hours that no session can be closed
-by a real clock.
+A log holds late events, several feedback events on one item, feedback before its exposure and without one, pages of
+impressions, requests that were served only, duplicates, records that cannot be used, and sessions that end. It is made
+for the stream's default limits. Its outcome is a function of the log alone: record timestamps do not decrease, and it
+spans so many hours that no session can be closed by a real clock.
 """
 
 import random
@@ -22,7 +22,7 @@ from contracts.config.settings import KafkaSettings, Settings, StreamSettings
 from contracts.kafka import bus, consumers
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 from contracts.wire.events_pb2 import DeadLetter, Exposure, Feedback
-from tests.stream.step_cases import exposure, feedback
+from tests.stream.step_cases import exposure, feedback, impression
 from tests.stream.stream_cases import Sender, read_all
 
 BEGIN_MS = 1_000_000_000
@@ -160,13 +160,17 @@ def _request(chance: random.Random, name: str, user: int, at_ms: int) -> Iterato
     """One request and what came of it."""
     items = tuple(chance.sample(ITEMS, 5))
     kind = chance.random()
-    shown = Sent(at_ms, bus.EXPOSURES, user, exposure(name, at_ms, items, user).SerializeToString())
+    of_pages = random.Random(name)  # by itself, so that a log has the same requests with pages and without
+    message = exposure(name, at_ms, items, user, served_only=of_pages.random() < 0.3)
+    shown = Sent(at_ms, bus.EXPOSURES, user, message.SerializeToString())
     if 0.05 <= kind < 0.15:
         shown = shown._replace(timestamp_ms=at_ms + chance.randrange(5 * MINUTE_MS, 15 * MINUTE_MS))  # after feedback
     if kind >= 0.05:  # else it never comes
         yield shown
     if chance.random() < 0.1:
         yield shown._replace(timestamp_ms=shown.timestamp_ms + chance.randrange(MINUTE_MS))
+    for page in range(of_pages.choice((0, 0, 1, 2))):
+        yield from _page(of_pages, name, user, items, at_ms, page)
     for item in items[: chance.randint(1, 3)]:
         for again in range(chance.choice((1, 1, 1, 2, 3))):
             time_ms = at_ms + chance.randrange(1000, 4 * MINUTE_MS)
@@ -191,6 +195,22 @@ def _request(chance: random.Random, name: str, user: int, at_ms: int) -> Iterato
                 yield sent._replace(value=_spoilt(chance, event))
 
 
+def _page(
+    chance: random.Random, name: str, user: int, items: tuple[int, ...], at_ms: int, number: int
+) -> Iterator[Sent]:
+    """A page of a request, now and then with an item that it does not have, late or twice."""
+    time_ms = at_ms + chance.randrange(2 * MINUTE_MS)
+    seen = tuple(chance.sample(items, chance.randint(1, 3)))
+    if chance.random() < 0.2:
+        seen += (chance.choice(ITEMS),)
+    event = impression(seen, time_ms, name, event=f"{name}/page/{number}", user=user)
+    delay_ms = chance.choice((0,) * 8 + (20 * MINUTE_MS, 100 * MINUTE_MS))
+    sent = Sent(time_ms + delay_ms, bus.FEEDBACK, user, event.SerializeToString())
+    yield sent
+    if chance.random() < 0.1:
+        yield sent._replace(timestamp_ms=sent.timestamp_ms + chance.randrange(10 * MINUTE_MS))
+
+
 def _spoilt(chance: random.Random, event: Feedback) -> bytes | None:
     """A record that has no effect, for one reason or another."""
     broken = Feedback.FromString(event.SerializeToString())
@@ -213,7 +233,7 @@ def _spoilt(chance: random.Random, event: Feedback) -> bytes | None:
         case 7:
             broken.user_id += 2  # of the same partition, but another user's request
         case 8:
-            broken.ClearField("follow")
+            broken.shown_item_ids.append(event.item_id)
     return broken.SerializeToString()
 
 
@@ -230,7 +250,7 @@ def _usable(record: Sent) -> bool:
         return False
     return (
         event.schema_version == 1
-        and event.HasField("follow")
+        and event.HasField("follow") is not bool(event.shown_item_ids)
         and event.play_time_ms >= 0
         and event.time_ms <= record.timestamp_ms + LIMITS.future_tolerance_ms
     )

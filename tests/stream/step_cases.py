@@ -16,7 +16,14 @@ ITEMS = range(1, 100)
 Event = Exposure | Feedback
 
 
-def exposure(request: str = "r", time_ms: int = 1000, items: tuple[int, ...] = (1, 2), user: int = 7) -> Exposure:
+def exposure(
+    request: str = "r",
+    time_ms: int = 1000,
+    items: tuple[int, ...] = (1, 2),
+    user: int = 7,
+    *,
+    served_only: bool = False,
+) -> Exposure:
     return Exposure(
         schema_version=1,
         event_id=request,
@@ -25,6 +32,7 @@ def exposure(request: str = "r", time_ms: int = 1000, items: tuple[int, ...] = (
         time_ms=time_ms,
         arm="a",
         items=[ExposedItem(item_id=i) for i in items],
+        served_only=served_only,
     )
 
 
@@ -49,6 +57,19 @@ def feedback(
         play_time_ms=play_ms,
         effective_view=view,
         follow=follow,
+    )
+
+
+def impression(
+    items: tuple[int, ...] = (1, 2), time_ms: int = 1001, request: str = "r", *, event: str = "", user: int = 7
+) -> Feedback:
+    return Feedback(
+        schema_version=1,
+        event_id=event or f"{request}/shown/{time_ms}",
+        request_id=request,
+        user_id=user,
+        time_ms=time_ms,
+        shown_item_ids=items,
     )
 
 

@@ -40,7 +40,7 @@ from tests.stream.sink_cases import (
 )
 from tests.stream.stream_cases import SENT_MS, Running, settings_for
 
-SEED, SIZE = 7, 300
+SEED, SIZE = 7, 360
 BATCH = 20  # records, so that the log makes many batches
 STEPS = ("commit", "committed", "send", "sent", "written", "acknowledged", "reported")
 WITHIN_A_DELIVERY = ("send", "sent", "written", "acknowledged")

@@ -37,6 +37,7 @@ HUGE = 10 * 1024 * 1024
 ABSURD = (0, -1, -(2**63), 2**63 - 1, 2**31, 10**15, 7_258_118_400_000, 24 * HOUR_MS + 1)
 TEXTS = ("anna", "film/7", "42", "\u2028", "ü" * 128, "ü" * 129, "a\n", "\x00", "")
 TWINS = (("user_id", "user_key"), ("item_id", "item_key"))
+OF_OUTCOMES = ("item_id", "play_time_ms", "effective_view")
 AFTERWARDS = {"too_late", "no_exposure", "before_exposure"}  # what can be wrong with an event only beside others
 
 Mutation = Callable[[random.Random, bytes, type[Exposure | Feedback]], bytes | None]
@@ -89,6 +90,10 @@ def absurd(chance: random.Random, value: bytes, kind: type[Exposure | Feedback])
     numbers = ["user_id", "time_ms", *(("item_id", "play_time_ms") if kind is Feedback else ())]
     for name in chance.sample(numbers, chance.randint(1, 2)):
         setattr(event, name, chance.choice(ABSURD))
+    if isinstance(event, Feedback) and event.shown_item_ids and chance.random() < 0.5:
+        event.ClearField("item_id")
+        event.ClearField("play_time_ms")
+        event.shown_item_ids[0] = chance.choice(ABSURD)
     if isinstance(event, Exposure) and chance.random() < 0.5:
         event.items[0].item_id = chance.choice(ABSURD)
     return event.SerializeToString()
@@ -123,6 +128,8 @@ def crowded(chance: random.Random, value: bytes, kind: type[Exposure | Feedback]
     if isinstance(event, Exposure):
         for item_id in range(1, 1100):
             event.items.add(item_id=item_id)
+    elif event.shown_item_ids and chance.random() < 0.5:
+        event.shown_item_ids.extend(range(1, 1100))
     else:
         event.event_id = "é" * chance.choice((1, 10, 100, 1000, 150_000))
     return event.SerializeToString()
@@ -202,18 +209,13 @@ def defects(record: Sent) -> set[str]:
         return {"undecodable"}
     found = {"unknown_version"} if event.schema_version != 1 else set()
     found |= misnamed(event)
-    demanded = ("time_ms",) if isinstance(event, Exposure) else ("user_id", "item_id", "time_ms", "play_time_ms")
-    flags = ("effective_view",) if isinstance(event, Feedback) else ()
-    if not (event.event_id and event.request_id and all(event.HasField(name) for name in (*demanded, *flags))):  # type: ignore[arg-type]
+    demanded = ("time_ms",) if isinstance(event, Exposure) else ("user_id", "time_ms")
+    if isinstance(event, Feedback) and not event.shown_item_ids:
+        demanded += OF_OUTCOMES
+    if not (event.event_id and event.request_id and all(event.HasField(name) for name in demanded)):  # type: ignore[arg-type]
         found.add("missing_field")
-    wrong = event.user_id <= 0 or not 0 < event.time_ms < 7_258_118_400_000
-    if isinstance(event, Feedback):
-        wrong |= event.item_id <= 0 or not 0 <= event.play_time_ms <= 24 * HOUR_MS
-        if event.item_id not in ITEMS:
-            found.add("unknown_item")
-    else:
-        wrong |= not 1 <= len(event.items) <= 1000 or any(item.item_id <= 0 for item in event.items)
-    if wrong:
+    found |= of_exposure(event) if isinstance(event, Exposure) else of_feedback(event)
+    if event.user_id <= 0 or not 0 < event.time_ms < 7_258_118_400_000:
         found.add("out_of_range")
     if (event.user_id - record.user_id) % 2:
         found.add("wrong_partition")
@@ -236,6 +238,21 @@ def misnamed(event: Exposure | Feedback) -> set[str]:
                 found.add("id_conflict")
             setattr(named, number, right)
     return found
+
+
+def of_exposure(event: Exposure) -> set[str]:
+    wrong = not 1 <= len(event.items) <= 1000 or any(item.item_id <= 0 for item in event.items)
+    return {"out_of_range"} if wrong else set()
+
+
+def of_feedback(event: Feedback) -> set[str]:
+    if event.shown_item_ids:
+        mixed = any(event.HasField(name) for name in (*OF_OUTCOMES, "follow"))  # type: ignore[arg-type]
+        wrong = len(event.shown_item_ids) > 1000 or min(event.shown_item_ids) <= 0
+        return {name for name, is_so in (("mixed", mixed), ("out_of_range", wrong)) if is_so}
+    wrong = event.item_id <= 0 or not 0 <= event.play_time_ms <= 24 * HOUR_MS
+    unknown = event.item_id not in ITEMS
+    return {name for name, is_so in (("unknown_item", unknown), ("out_of_range", wrong)) if is_so}
 
 
 def places(records: Iterable[Sent], partitions: int) -> Iterator[tuple[Place, Sent]]:
@@ -261,6 +278,7 @@ def test_mutations_are_of_every_kind() -> None:
                 "oversized",
                 "wrong_partition",
                 "id_conflict",
+                "mixed",
             )
         )
         > 20
@@ -332,7 +350,7 @@ def endure(kafka: KafkaSettings, directory: Path, mutated: int, huge: int = 0) -
     with Running(settings, clock=ManualClock(SENT_MS)) as running:
         running.take(len(records))
         for topic in (bus.EXPOSURES, bus.FEEDBACK):
-            outcomes = ("example", "non_positive", "folded", "duplicate", "dead_letter")
+            outcomes = ("example", "non_positive", "folded", "impression", "duplicate", "dead_letter")
             counted = [running.value("stream_outcomes_total", topic=topic, outcome=name) or 0 for name in outcomes]
             held = running.value("stream_held_feedback") if topic == bus.FEEDBACK else 0
             assert sum(counted) + (held or 0) == sum(record.topic == topic for record in records)

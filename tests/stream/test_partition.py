@@ -16,14 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from contracts.config.settings import KafkaSettings, StreamSettings
 from contracts.messages.attribution import ExposureSummary, fold, outcome_of
 from contracts.runtime.clock import ManualClock
-from contracts.wire.stream_state_pb2 import Outbox
+from contracts.wire.stream_state_pb2 import Outbox, RequestState
 from feature_repo.store import apply
 from stream import partition
 from stream.join import OpenRequest, Origin
 from stream.partition import PartitionBusy, PartitionStore
 from stream.sessions import Behaviour, UserSessions, insert
 from stream.state import JoinState, MemoryState
-from tests.stream.step_cases import exposure, feedback
+from tests.stream.step_cases import exposure, feedback, step
 from tests.stream.stream_cases import SENT_MS, Running, Sender, settings_for
 
 FEW = StreamSettings(cached_users=2, cached_requests=2)
@@ -66,10 +66,11 @@ def hold(state: JoinState, request_id: str, number: int) -> None:
 def meet(state: JoinState, request_id: str, number: int) -> None:
     """Let the exposure come, and give what waited for it an effect."""
     request = state.request(request_id) or OpenRequest()
-    request.shown = ExposureSummary(7, number, "a", frozenset({1, 2, 3}))
+    request.shown = ExposureSummary(7, number, "a", frozenset({1, 2, 3}), served_only=number % 2 == 1)
     for event, _ in request.held:
         known = request.outcomes.get(event.item_id)
         request.outcomes[event.item_id] = fold(known, outcome_of(event)) if known else outcome_of(event)
+    request.impressions[number % 3 + 1] = number
     request.held = []
     state.put_request(request_id, request)
 
@@ -183,6 +184,23 @@ def test_what_was_not_committed_is_gone(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert store.is_new
     assert store.user(1) is None
+    store.close()
+
+
+def test_a_request_of_before_there_was_served_only_is_read_as_one_that_was_shown(tmp_path: Path) -> None:
+    """Its bytes lack the fields that were added since, and so does what is written of a request that has none."""
+    store = opened(tmp_path)
+    step(store, exposure(items=(1, 2)))
+    step(store, feedback(1))
+    store.commit(Outbox())
+    (written,) = [value for key, value in store._db.items() if key == b"rr"]
+    assert {number.number for number, _ in RequestState.FromString(written).ListFields()} <= set(range(1, 12))
+    store.close()
+    store = opened(tmp_path)
+    request = store.request("r")
+    assert request is not None
+    assert request.shown is not None
+    assert (request.shown.served_only, request.impressions, sorted(request.outcomes)) == (False, {}, [1])
     store.close()
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from contracts.messages.events import Reason
 from stream.state import JoinState, MemoryState
-from stream.step import Closed, Duplicate, Learned, Rejected, Remembered
-from tests.stream.step_cases import Event, examples, exposure, feedback, kinds, look_at_the_time, run, step
+from stream.step import Closed, Duplicate, Impressed, Learned, Rejected, Remembered
+from tests.stream.step_cases import Event, examples, exposure, feedback, impression, kinds, look_at_the_time, run, step
 
 
 def test_an_effective_view_becomes_an_example_with_the_history_before_it(state: JoinState) -> None:
@@ -185,6 +185,118 @@ def test_requests_are_forgotten_when_feedback_on_them_is_too_late(state: JoinSta
     assert state.request("r2")
 
 
+# Impressions
+
+
+def behaviours(state: JoinState) -> list[tuple[int, int, bool]]:
+    """Item, time and effective view of each behaviour of user 7."""
+    user = state.user(7)
+    assert user
+    history = user.history
+    return list(zip(history.item_ids, history.times_ms, history.effective_views, strict=True))
+
+
+def test_what_an_impression_shows_is_a_behaviour_without_a_play(state: JoinState) -> None:
+    outputs = run(state, exposure(items=(1, 2, 3)), impression((3, 1), 1005))
+    assert kinds(outputs) == ["remembered", "impressed"]
+    assert behaviours(state) == [(1, 1005, False), (3, 1005, False)]
+    assert state.user(7).open  # type: ignore[union-attr]
+
+
+def test_an_outcome_takes_the_place_of_the_impression_of_its_item(state: JoinState) -> None:
+    shown = exposure(items=(1, 2, 3), served_only=True)
+    outputs = run(state, shown, impression((1, 2), 1005), feedback(1, 1010, play_ms=7), impression((1,), 1020))
+    assert kinds(outputs) == ["remembered", "impressed", "learned", "impressed"]
+    assert behaviours(state) == [(2, 1005, False), (1, 1010, True)]
+    (learned,) = examples(outputs)
+    assert learned.example
+    assert list(learned.example.history.item_ids) == [2], "its own item is not in the history of an example"
+    assert (learned.folded, learned.views, learned.effective_views) == (False, 0, 1)
+    assert [(o.changed, o.views) for o in outputs if isinstance(o, Impressed)] == [(True, 2), (False, 0)]
+
+
+def test_a_page_is_what_was_shown_of_what_was_served(state: JoinState) -> None:
+    """A page of 2 of 5, an outcome on an item that no impression told of, and then another page."""
+    served = exposure(items=(1, 2, 3, 4, 5), served_only=True)
+    events = (impression((1, 2), 1001), feedback(2, 1002), feedback(4, 1003), impression((5,), 1004), feedback(5, 1005))
+    pages = [o.example.page for o in examples(run(state, served, *events)) if o.example]
+    assert [list(page.item_ids) for page in pages] == [[1, 2], [1, 2, 4], [1, 2, 4, 5]]
+    assert [list(page.effective_views) for page in pages][-1] == [False, True, True, True]
+
+
+def test_the_page_of_what_is_shown_as_served_is_all_of_it_whatever_impressions_say(state: JoinState) -> None:
+    (learned,) = examples(run(state, exposure(items=(1, 2, 3)), impression((1,), 1001), feedback(1, 1002)))
+    assert learned.example
+    assert list(learned.example.page.item_ids) == [1, 2, 3]
+
+
+def test_a_page_has_the_propensities_of_what_was_shown(state: JoinState) -> None:
+    served = exposure(items=(1, 2, 3), served_only=True)
+    served.items[0].propensity, served.items[2].propensity = 0.5, 0.25
+    learned = examples(run(state, served, feedback(2, 1001), impression((3,), 1002), feedback(3, 1003)))
+    assert [list(o.example.page.propensities) for o in learned if o.example] == [[], [0.0, 0.25]]
+
+
+def test_the_earliest_of_several_impressions_says_when_an_item_was_shown(state: JoinState) -> None:
+    outputs = run(state, exposure(), impression((1,), 1010), impression((1, 2), 1005), impression((1,), 1007))
+    assert behaviours(state) == [(1, 1005, False), (2, 1005, False)]
+    assert [o.changed for o in outputs if isinstance(o, Impressed)] == [True, True, False]
+
+
+def test_items_of_an_impression_that_were_not_served_are_counted_and_the_others_count(state: JoinState) -> None:
+    outputs = run(state, exposure(), impression((1, 8, 9), 1001))
+    assert [(o.not_served, o.changed) for o in outputs if isinstance(o, Impressed)] == [(2, True)]
+    assert behaviours(state) == [(1, 1001, False)]
+
+
+def test_an_item_that_an_impression_names_twice_is_shown_once(state: JoinState) -> None:
+    run(state, exposure(), impression((1, 1), 1001))
+    assert behaviours(state) == [(1, 1001, False)]
+
+
+def test_impressions_need_no_catalogue(state: JoinState) -> None:
+    assert kinds([*step(state, exposure()), *step(state, impression(), items={9})]) == ["remembered", "impressed"]
+
+
+def test_impressions_that_do_not_count_have_their_reasons(state: JoinState) -> None:
+    wrong = {
+        Reason.NO_EXPOSURE: [impression((8, 9), 1100), impression(user=9, time_ms=1100)],
+        Reason.BEFORE_EXPOSURE: [impression(time_ms=1099)],
+        Reason.TOO_LATE: [impression(time_ms=2101)],
+    }
+    step(state, exposure(time_ms=1100))
+    (rejected,) = step(state, impression((8, 9, 9), 1100))
+    assert isinstance(rejected, Rejected)
+    assert rejected.error.detail == "none of its 2 items is of request r"
+    for reason, events in wrong.items():
+        assert kinds(run(state, *events)) == [reason] * len(events)
+    assert state.user(7) is None
+
+
+def test_a_late_impression_is_too_late(state: JoinState) -> None:
+    outputs = run(state, exposure("new", 2000), exposure(), feedback(time_ms=2000, request="new"), impression())
+    assert kinds(outputs)[-1] == Reason.TOO_LATE
+
+
+def test_an_impression_waits_for_its_exposure_and_is_given_up_without_one(state: JoinState) -> None:
+    assert kinds(run(state, impression(), impression(), exposure())) == ["duplicate", "remembered", "impressed"]
+    run(state, impression(request="lost", time_ms=1000), exposure("o", 1501), feedback(request="o", time_ms=1501))
+    assert Reason.NO_EXPOSURE in kinds(look_at_the_time(state))
+
+
+def test_impressions_and_outcomes_share_event_ids(state: JoinState) -> None:
+    outputs = run(state, exposure(), impression(event="f"), feedback(event="f"), impression(event="f"))
+    assert kinds(outputs) == ["remembered", "impressed", "duplicate", "duplicate"]
+
+
+def test_an_outcome_counts_though_the_limit_has_cut_the_impression_of_its_item_off(state: JoinState) -> None:
+    many = tuple(range(2, 62))  # the limit is 50
+    run(state, exposure(items=(1, *many)), impression((1,), 1001), impression(many, 1002), feedback(1, 1003))
+    found = behaviours(state)
+    assert (len(found), found[-1]) == (50, (1, 1003, True))
+
+
+PAGES = st.builds(lambda some, one: some | {one}, st.sets(st.integers(1, 4)), st.integers(1, 3))
 REQUESTS = st.lists(
     st.tuples(
         st.integers(1000, 1400),  # when it was shown
@@ -192,19 +304,22 @@ REQUESTS = st.lists(
             st.tuples(st.integers(1, 3), st.integers(0, 90), st.booleans(), st.booleans(), st.integers(0, 5)),
             max_size=5,
         ),
+        st.lists(st.tuples(st.integers(0, 90), PAGES), max_size=2),  # its pages, and when
     ),
     min_size=1,
     max_size=5,
 )
 
 
+Request = tuple[int, list[tuple[int, int, bool, bool, int]], list[tuple[int, set[int]]]]
+
+
 @given(REQUESTS, st.randoms(use_true_random=False))
-def test_any_interleaving_within_lateness_gives_the_same_sequence(
-    requests: list[tuple[int, list[tuple[int, int, bool, bool, int]]]], random: object
-) -> None:
+def test_any_interleaving_within_lateness_gives_the_same_sequence(requests: list[Request], random: object) -> None:
     events: list[Event] = []
-    for number, (shown_ms, responses) in enumerate(requests):
-        events.append(exposure(str(number), shown_ms, (1, 2, 3)))
+    for number, (shown_ms, responses, pages) in enumerate(requests):
+        events.append(exposure(str(number), shown_ms, (1, 2, 3), served_only=number % 2 == 1))
+        events += pages_of(number, shown_ms, pages)
         events += [
             feedback(item, shown_ms + after, str(number), view=view, follow=follow, play_ms=play, event=f"{number}/{i}")
             for i, (item, after, view, follow, play) in enumerate(responses)
@@ -224,10 +339,10 @@ def test_any_interleaving_within_lateness_gives_the_same_sequence(
 
 @given(REQUESTS, st.integers(2, 4))
 def test_partitions_share_nothing_so_any_split_by_user_gives_the_same_users(
-    requests: list[tuple[int, list[tuple[int, int, bool, bool, int]]]], partitions: int
+    requests: list[Request], partitions: int
 ) -> None:
     whole, parts = MemoryState(), [MemoryState() for _ in range(partitions)]
-    for number, (shown_ms, responses) in enumerate(requests):
+    for number, (shown_ms, responses, pages) in enumerate(requests):
         user = number % 3 + 1
         events: list[Event] = [exposure(str(number), shown_ms, (1, 2, 3), user=user)]
         events += [
@@ -236,11 +351,20 @@ def test_partitions_share_nothing_so_any_split_by_user_gives_the_same_users(
             )
             for i, (item, after, view, follow, play) in enumerate(responses)
         ]
+        events += pages_of(number, shown_ms, pages, user)
         for event in events:
             step(whole, event)
             step(parts[user % partitions], event)
     merged = {user_id: history for part in reversed(parts) for user_id, history in users(part).items()}
     assert merged == users(whole)
+
+
+def pages_of(number: int, shown_ms: int, pages: list[tuple[int, set[int]]], user: int = 7) -> list[Event]:
+    """Impressions of a request whose items are 1 to 3."""
+    return [
+        impression(tuple(items), shown_ms + after, str(number), event=f"{number}/page {i}", user=user)
+        for i, (after, items) in enumerate(pages)
+    ]
 
 
 def users(state: MemoryState) -> dict[int, tuple[bytes, bool]]:

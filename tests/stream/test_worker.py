@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
+from structlog.testing import capture_logs
 
 from contracts.config.settings import KafkaSettings, Settings, SettingsError
 from contracts.kafka import bus
+from contracts.messages.positives import ONLY_POSITIVES
 from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import DeadLetter, Example
 from feature_repo.store import UserSequences, apply
-from tests.stream.step_cases import exposure, feedback
+from tests.stream.step_cases import exposure, feedback, impression
 from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settings_for
 
 
@@ -34,9 +36,10 @@ def bad_records() -> dict[str, bytes]:
         for field, value in change.items():
             setattr(event, field, value)
         defects[reason] = event.SerializeToString()
-    missing = feedback(time_ms=5000, user=1)
+    missing, mixed = feedback(time_ms=5000, user=1), feedback(time_ms=5000, user=1)
     missing.ClearField("play_time_ms")
-    return defects | {"missing_field": missing.SerializeToString()}
+    mixed.shown_item_ids.append(1)
+    return defects | {"missing_field": missing.SerializeToString(), "mixed": mixed.SerializeToString()}
 
 
 def test_events_become_features_examples_and_dead_letters(settings: Settings) -> None:
@@ -90,6 +93,46 @@ def test_events_become_features_examples_and_dead_letters(settings: Settings) ->
     assert all(e.sent_at_ms == SENT_MS and e.arm == "a" for e in examples)
     letters = [DeadLetter.FromString(value) for value in read_all(kafka, bus.DEAD_LETTERS)]
     assert {letter.reason: letter.value for letter in letters} == bad
+
+
+def test_impressions_become_features_and_pages_and_a_restart_knows_them(settings: Settings) -> None:
+    """Ten of fifty served items are shown, on two pages, and the state is written between them."""
+    sender = Sender(settings.kafka)
+    sender.items(*range(1, 51))
+    served = exposure("r", 1000, tuple(range(1, 51)), user=2, served_only=True)
+    sender.events(served, impression((1, 2, 3, 4, 5), 1001, "r", user=2), feedback(3, 2000, "r", user=2))
+    with Running(settings) as running:
+        running.take(3)
+    sender.events(impression((6, 7, 8, 9, 10, 99), 3000, "r", user=2), feedback(10, 4000, "r", user=2))
+    sender.close()
+    with Running(settings) as running:
+        running.take(2)
+        assert running.value("stream_outcomes_total", topic="feedback", outcome="impression") == 1
+        assert running.value("stream_impressions_not_served_total") == 1
+        assert running.value("stream_served_only_views_total") == 5
+        assert running.value("stream_served_only_effective_views_total") == 1
+    (row,) = UserSequences(settings.feature_repo).read([2])
+    assert row is not None
+    assert sorted(row.item_ids) == list(range(1, 11)), "these are the items that a replica does not answer with again"
+    assert [item for item, view in zip(row.item_ids, row.effective_views, strict=True) if view] == [3, 10]
+    examples = [Example.FromString(value) for value in read_all(settings.kafka, bus.EXAMPLES)]
+    assert [list(e.page.item_ids) for e in examples] == [[1, 2, 3, 4, 5], list(range(1, 11))]
+    assert read_all(settings.kafka, bus.DEAD_LETTERS) == []
+
+
+def test_a_service_that_sends_positives_alone_is_warned(settings: Settings) -> None:
+    sender = Sender(settings.kafka)
+    sender.items(1, 2)
+    users = range(2, 203, 2)  # of one partition
+    for user in users:
+        sender.events(exposure(f"r{user}", 1000, (1, 2), user=user, served_only=True))
+        sender.events(feedback(1, 1001, f"r{user}", user=user))
+    with Running(settings, clock=ManualClock(SENT_MS)) as running:
+        with capture_logs() as logs:
+            running.take(2 * len(users))
+            running.worker.step()
+        assert [each["shown"] for each in logs if each["event"] == ONLY_POSITIVES] == [len(users)]
+    sender.close()
 
 
 def test_a_restarted_worker_goes_on_where_its_state_ends(settings: Settings) -> None:

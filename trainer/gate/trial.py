@@ -2,7 +2,8 @@
 
 Judging a snapshot by examples has no fair side: what could be watched, the snapshot that was live chose. Requests that
 are drawn by a hash differ in nothing but the snapshot, so effective views per item shown (EVR) are compared, with users
-as units: one who has been answered from both is compared with himself.
+as units: one who has been answered from both is compared with himself. Of requests that were served only, it is items
+served: both sides serve alike, and exposures alone are read here.
 
 A trial is looked at as it goes, and once when it ends.
 - Harm, at any look: an interval that holds however often one looks (`abtest.stats.confidence_sequence`) is below 0. The

@@ -13,7 +13,7 @@ from abtest.stats.interleaving import preference
 from abtest.stats.moments import Moments
 
 SOURCES = ("t2diff", "two_tower", "unseen")
-MEASURES = ("shown", "views", "effective_views", "follows", "play_ms")
+MEASURES = ("recalls", "views", "effective_views", "follows", "play_ms")
 LIFT = 0.2
 
 

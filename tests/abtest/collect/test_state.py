@@ -34,8 +34,11 @@ def test_a_request_counts_on_its_day_for_its_user_and_its_sources():
         )
     )
     user = state.users[1]
-    assert user.days == {1: EventSums(1, 2, 2, 1, 1, 2500)}
-    assert user.sources == {"t2diff": EventSums(1, 1, 1, 1, 0, 2000), "popular": EventSums(1, 1, 1, 0, 1, 500)}
+    assert user.days == {1: EventSums(1, 2, 2, 1, 1, 2500, served=2)}
+    assert user.sources == {
+        "t2diff": EventSums(1, 1, 1, 1, 0, 2000, served=1),
+        "popular": EventSums(1, 1, 1, 0, 1, 500, served=1),
+    }
     assert user.sessions == [(START + DAY_MS, START + DAY_MS + 2 * MINUTE_MS + 500)]
     assert state.recalls == {("treatment", "t2diff", "v1"): 1}
 
@@ -73,7 +76,7 @@ def test_tenfold_delivery_changes_nothing_but_the_count_of_duplicates():
 )
 def test_what_does_not_count_is_counted_by_reason(event, reason):
     state = folded(observe(CollectorState(rules()), exposure(at=START + HOUR_MS), event))
-    assert state.arms == {"treatment": EventSums(1, 2)}
+    assert state.arms == {"treatment": EventSums(1, 2, served=2)}
     assert state.counts[reason] == 1
 
 
@@ -83,8 +86,8 @@ def test_the_days_before_the_start_are_a_users_pre_period_whoever_showed_it():
         feedback(at=START - DAY_MS, request="before", play_ms=700),
     ]
     state = folded(observe(CollectorState(rules()), *before, exposure(at=START)))
-    assert state.users[1].pre == EventSums(recalls=1, shown=2, views=1, effective_views=1, play_ms=700)
-    assert state.arms == {"treatment": EventSums(1, 2)}
+    assert state.users[1].pre == EventSums(recalls=1, views=2, told=1, effective_views=1, play_ms=700, served=2)
+    assert state.arms == {"treatment": EventSums(1, 2, served=2)}
     assert state.counts["pre_period_exposures"] == 1
 
 
@@ -117,7 +120,7 @@ def test_feedback_of_another_experiment_is_no_view_here():
 def test_every_feedback_event_is_a_view_or_has_a_reason():
     events = [*week(12), *week(3), feedback(request="nowhere"), feedback(at=START - 1), feedback(item=9, request="1-0")]
     state = folded(observe(CollectorState(rules()), *events))
-    views = sum(sums.views for sums in state.arms.values())
+    views = sum(sums.told for sums in state.arms.values())
     unused = sum(state.counts[r] for r in Unused if "exposures" not in r)
     assert state.counts["feedback"] == views + unused
 
@@ -130,7 +133,7 @@ def test_of_two_that_differ_under_one_id_the_first_of_the_log_counts_in_any_orde
     for i in order:
         (observe_exposure if i < 2 else observe_feedback)(state, (*shown, *seen)[i], i)
     done = folded(state)
-    assert done.arms == {"treatment": EventSums(1, 1, 1, 1, 0, 900)}
+    assert done.arms == {"treatment": EventSums(1, 1, 1, 1, 0, 900, served=1)}
     assert done.counts[Unused.DUPLICATE_EXPOSURE] == done.counts[Unused.DUPLICATE_FEEDBACK] == 1
 
 
@@ -142,7 +145,7 @@ def test_what_is_late_in_its_log_counts_only_as_that():
     observe_exposure(state, exposure(request="other"), 6, late=True)
     observe_feedback(state, feedback(item=2), 6, late=True)
     done = folded(state)
-    assert done.arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000)}
+    assert done.arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000, served=2)}
     late = (Unused.DUPLICATE_EXPOSURE, Unused.DUPLICATE_FEEDBACK, Unused.LATE_EXPOSURE, Unused.LATE_FEEDBACK)
     assert [done.counts[reason] for reason in late] == [1, 1, 1, 1]
 
@@ -177,7 +180,7 @@ def test_what_was_folded_is_not_counted_again():
     close(state, START + HOUR_MS)
     assert not state.requests
     observe(state, shown, seen)
-    assert state.arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000)}
+    assert state.arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000, served=2)}
     assert state.counts[Unused.LATE_EXPOSURE] == state.counts[Unused.NO_EXPOSURE] == 1
 
 

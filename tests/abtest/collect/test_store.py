@@ -1,12 +1,17 @@
+from pathlib import Path
+
 import pytest
 
 from abtest.analyse.analysis import analyse
+from abtest.collect.records import EventSums
 from abtest.collect.state import CollectorState, close, folded, observe_exposure, observe_feedback
 from abtest.collect.store import Saved, load, save
 from contracts.config.experiment import AnalysisPlan, RampStep
 from contracts.runtime.clock import DAY_MS
 from contracts.runtime.durable import StateError
-from tests.abtest.abtest_cases import START, exposure, feedback, observe, rules, week
+from tests.abtest.abtest_cases import START, exposure, feedback, impression, observe, rules, week
+
+FORMAT_4 = Path(__file__).with_name("format-4.npz")
 
 
 def plan_checks(report):
@@ -46,13 +51,41 @@ def test_a_saved_state_comes_back_whole_with_its_offsets(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
 
 
-def test_a_file_of_the_format_before_is_refused_in_a_sentence(tmp_path, monkeypatch):
+def test_a_file_of_an_early_format_is_refused_in_a_sentence(tmp_path, monkeypatch):
     path = tmp_path / "s.npz"
     monkeypatch.setattr("abtest.collect.store.FORMAT", 3)
     save(Saved(observe(CollectorState(rules()), feedback())), path)
     monkeypatch.undo()
-    with pytest.raises(StateError, match=r"s\.npz has format 3; this build reads 4\."):
+    with pytest.raises(StateError, match=r"s\.npz has format 3; this build reads 4 and 5\."):
         load(path, rules())
+
+
+def test_a_file_of_before_there_was_served_only_is_read_as_if_all_that_was_served_was_shown():
+    """It was written by the build that had this format."""
+    saved = load(FORMAT_4, rules())
+    assert saved.offsets == {"exposures:0": 5}
+    state = saved.state
+    assert state.arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000, served=2)}
+    assert state.users[1].days == {0: EventSums(1, 2, 1, 1, 0, 1000, served=2)}
+    assert state.users[1].pre == EventSums(1, 2, served=2)
+    assert sorted(state.requests) == ["open", "waits"]
+    observe(state, exposure(3, at=START + 2 * DAY_MS - 1, request="waits"))
+    assert folded(state).arms == {
+        "treatment": EventSums(2, 4, 2, 2, 0, 2000, served=4),
+        "control": EventSums(1, 2, 1, 0, 0, 1000, served=2),
+    }
+
+
+def test_impressions_and_what_was_served_only_outlast_a_save(tmp_path):
+    served = exposure(request="served", items=[(i, "t2diff") for i in range(1, 6)], served_only=True)
+    folded_one = exposure(request="past", at=START, served_only=True)
+    shown = [impression((2, 1, 9), at=START + 1, request=request) for request in ("served", "past")]
+    state = observe(CollectorState(rules()), served, folded_one, *shown)
+    close(state, START - 1)
+    save(Saved(state), tmp_path / "s.npz")
+    again = load(tmp_path / "s.npz", rules()).state
+    assert again == state
+    assert folded(again).arms == {"treatment": EventSums(2, 4, 4, served=7)}
 
 
 def test_places_in_the_log_outlast_a_save(tmp_path):

@@ -1,18 +1,22 @@
+from collections import defaultdict
 from dataclasses import dataclass
 
 import pytest
+import structlog
 from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from abtest.collect.records import EventSums
 from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import Saved
-from abtest.collect.worker import Meters, close_settled, require_columns, settled_ms, step
+from abtest.collect.worker import Meters, close_settled, require_columns, settled_ms, step, warn_of_positives
 from contracts.config.experiment import MetricPlan, SettingsError
 from contracts.config.settings import KafkaSettings, StreamSettings
 from contracts.kafka import bus, consumers
+from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.runtime.clock import HOUR_MS
-from tests.abtest.abtest_cases import START, experiment, exposure, feedback, rules
+from tests.abtest.abtest_cases import START, experiment, exposure, feedback, impression, rules
 from tests.contracts.kafka.batch_cases import send_foreign, send_garbage
 
 SHOWN, SEEN = TopicPartition("exposures", 0), TopicPartition("feedback", 0)
@@ -39,15 +43,31 @@ def test_a_batch_moves_the_offsets_and_the_bad_is_counted_and_passed_over():
     take(saved, meters, SEEN, b"junk", None, feedback().SerializeToString(), feedback(play_ms=-1).SerializeToString())
     take(saved, meters, SHOWN, exposure().SerializeToString(), exposure(schema_version=9).SerializeToString())
     assert saved.offsets == {"exposures:0": 2, "feedback:0": 4}
-    assert folded(saved.state).arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000)}
+    assert folded(saved.state).arms == {"treatment": EventSums(1, 2, 1, 1, 0, 1000, served=2)}
     bad = {name: count for name, count in saved.state.counts.items() if name.startswith("bad_")}
     assert sum(bad.values()) == 4
     assert bad["bad_out_of_range"] == bad["bad_unknown_version"] == 1
     meters.show(saved)
-    assert registry.get_sample_value("abtest_evr", {"arm": "treatment"}) == 1.0
+    assert registry.get_sample_value("abtest_evr", {"arm": "treatment"}) == 0.5
     assert registry.get_sample_value("abtest_evr", {"arm": "control"}) is None
     assert registry.get_sample_value("abtest_users", {"arm": "treatment"}) == 1
     assert registry.get_sample_value("abtest_events_in_total", {"kind": "feedback"}) == 4
+
+
+def test_positives_alone_are_warned_of_by_arm_and_not_with_every_look():
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
+    watches = defaultdict(PositivesWatch)
+    users = range(1, 121)
+    take(saved, meters, SHOWN, *(exposure(u, request=str(u), served_only=True).SerializeToString() for u in users))
+    take(saved, meters, SEEN, *(feedback(u, request=str(u)).SerializeToString() for u in users))
+    with capture_logs() as logs:
+        for now_s in (0.0, 1.0):
+            warn_of_positives(watches, meters.show(saved), now_s, structlog.get_logger())
+    assert [(each["event"], each["arm"], each["shown"]) for each in logs] == [(ONLY_POSITIVES, "treatment", 120)]
+    take(saved, meters, SEEN, *(impression((1, 2), u, request=str(u)).SerializeToString() for u in users))
+    with capture_logs() as logs:
+        warn_of_positives(watches, meters.show(saved), 900.0, structlog.get_logger())
+    assert not logs
 
 
 def test_an_event_in_another_partition_than_its_users_is_counted_and_moves_nothing():
@@ -108,7 +128,7 @@ def test_feedback_at_the_end_of_the_window_and_of_the_lateness_still_counts():
     take(saved, meters, SEEN, feedback(request=str(newest), at=newest).SerializeToString())
     close_settled(saved, KEYS)
     take(saved, meters, SEEN, feedback(request=str(START), at=START + 6 * HOUR_MS).SerializeToString())
-    assert folded(saved.state).arms["treatment"].views == 2
+    assert folded(saved.state).arms["treatment"].told == 2
 
 
 def of(column, how=None):

@@ -13,6 +13,7 @@ from contracts.config.experiment import Holdout, RampStep
 from tests.abtest.abtest_cases import START, experiment, exposure, observe, rules, week
 
 EVR = Ratio("evr", "", "", "", "effective_views", "views")
+LATENCY = Ratio("latency", "", "", "", "answer_ms", "timed")
 PLAY = Mean("play", "", "", "", "play_s")
 FOLLOWS = Ratio("follow_rate", "", "", "", "follows", "views")
 
@@ -61,7 +62,8 @@ def test_a_day_on_which_nothing_had_happened_yet_is_no_obstacle():
 
 def test_what_has_no_value_says_why():
     shown_only = [exposure(user, "treatment" if user % 2 else "control", request=str(user)) for user in range(1, 9)]
-    assert during(EVR, of(shown_only), days=3).reason == "no views"
+    assert during(LATENCY, of(shown_only), days=3).reason == "no timed"
+    assert during(EVR, of(shown_only), days=3).reason == "it has no value above 0"
     assert during(PLAY, of(shown_only), days=3).reason == "it has no value above 0"
     nobody = folded(CollectorState(rules()))
     assert before(EVR, nobody, 3, 1.0).reason == "no users"

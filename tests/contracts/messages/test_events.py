@@ -79,6 +79,53 @@ def test_each_defect_of_feedback_has_its_reason(changes: dict[str, object], reas
     assert reason_of(feedback(**changes)) == reason
 
 
+def impression(**changes: object) -> Feedback:
+    outcome = {"item_id": None, "play_time_ms": None, "effective_view": None, "follow": None}
+    return feedback(**(outcome | {"shown_item_ids": [2, 3]} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"shown_item_ids": [2, 3, 2]}, None),
+        ({"shown_item_ids": range(1, 1001)}, None),
+        ({"shown_item_ids": range(1, 1002)}, Reason.OUT_OF_RANGE),
+        ({"shown_item_ids": [2, 0]}, Reason.OUT_OF_RANGE),
+        ({"shown_item_ids": [-(2**63), 2]}, Reason.OUT_OF_RANGE),
+        ({"shown_item_ids": []}, Reason.MISSING_FIELD),
+        ({"item_id": 2}, Reason.MIXED),
+        ({"item_id": 0}, Reason.MIXED),
+        ({"play_time_ms": 0}, Reason.MIXED),
+        ({"effective_view": False}, Reason.MIXED),
+        ({"follow": False}, Reason.MIXED),
+        ({"simulated": True}, None),
+        ({"user_id": None}, Reason.MISSING_FIELD),
+        ({"user_id": -1}, Reason.OUT_OF_RANGE),
+        ({"time_ms": None}, Reason.MISSING_FIELD),
+        ({"time_ms": 0}, Reason.OUT_OF_RANGE),
+        ({"time_ms": NOW_MS + 1001}, Reason.FUTURE_TIMESTAMP),
+        ({"event_id": None}, Reason.MISSING_FIELD),
+        ({"request_id": None}, Reason.MISSING_FIELD),
+        ({"schema_version": 2}, Reason.UNKNOWN_VERSION),
+    ],
+)
+def test_each_defect_of_an_impression_has_its_reason(changes: dict[str, object], reason: Reason | None) -> None:
+    assert reason_of(impression(**changes)) == reason
+
+
+def test_the_letter_says_how_impressions_and_outcomes_are_told_apart() -> None:
+    mixed = detail_of(impression(play_time_ms=0).SerializeToString())
+    assert (
+        mixed
+        == "shown_item_ids makes it an impression, which has no play_time_ms: send outcomes as events of their own"
+    )
+    empty = detail_of(impression(shown_item_ids=[]).SerializeToString())
+    assert empty.endswith(
+        "item_id is missing; it is required, also where it is 0 or false; an impression has shown_item_ids in its place"
+    )
+
+
 @pytest.mark.parametrize("value", [b"[" * 100_000, b'{"a":' * 40_000])
 def test_json_nested_deeper_than_can_be_parsed_is_a_bad_event_like_other_json(value: bytes) -> None:
     limits = LIMITS | {"max_bytes": 1_000_000}

@@ -13,7 +13,7 @@ import pytest
 from contracts.config.settings import dump
 from contracts.wire.events_pb2 import Item
 from driftline.cli import app as cli
-from tests.stream.step_cases import exposure, feedback
+from tests.stream.step_cases import exposure, feedback, impression
 from tests.stream.test_worker import bad_records
 from tests.trainer.trainer_cases import small_settings
 
@@ -85,6 +85,17 @@ def test_a_bad_event_has_its_reason_and_what_is_right(check: Command, value: byt
     ended = check(value)
     assert ended.code == 1
     assert ended.out.startswith(said)
+
+
+def test_impressions_are_judged_and_told_from_outcomes(check: Command) -> None:
+    outcome = {"item_id": None, "play_time_ms": None, "effective_view": None}
+    where = "ok: user 7; its key is 7, and it belongs on partition 1 of 2"
+    assert check(in_json(**outcome, shown_item_ids=[3, 4, 3])).out == f"{where}; an impression of 2 items"
+    assert check(impression((3,), NOW_MS).SerializeToString()).out == f"{where}; an impression of 1 item"
+    mixed = check(in_json(shown_item_ids=[3]))
+    assert (mixed.code, mixed.out.split(":")[0]) == (1, "mixed")
+    served = exposure(time_ms=NOW_MS, served_only=True).SerializeToString()
+    assert check(served, "exposures").out == f"{where}; only what feedback tells of was shown"
 
 
 def test_its_reasons_are_the_workers(check: Command) -> None:

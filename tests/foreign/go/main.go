@@ -4,12 +4,12 @@
 //
 // old: speak as a client of Kafka 3.0 does, and without idempotence; the embedded broker hangs up on newer ones.
 //
-// For each codec, USERS users are shown item 1 and watch it; both records lie on user_id mod PARTITIONS. Then as many
-// are shown it properly, and their feedback lies where franz-go's own hash of the key puts it. Users are numbered on
-// from 1. In every second codec the feedback is sent before the exposures.
+// For each codec, USERS users are served items 1 to 50, shown a page of the first 10, and watch item 1; the records lie
+// on user_id mod PARTITIONS. Then as many are served and shown theirs properly, and what they watch lies where franz-go's
+// own hash of the key puts it. Users are numbered on from 1. In every second codec the exposures are sent last.
 //
-// Every third user is named by a text, "user-3", and is shown an item that is: the messages have no numbers then, and
-// the record lies where the text's number says.
+// Every third user is named by a text, "user-3", and item 1 is to such a user an item that is: the messages have no
+// numbers of these then, and the record lies where the text's number says.
 package main
 
 import (
@@ -32,6 +32,8 @@ const (
 	shownMs = 1_772_323_200_000
 	byText  = 3
 	itemKey = "the first film"
+	served  = 50
+	page    = 10
 )
 
 var codecs = []kgo.CompressionCodec{
@@ -44,20 +46,22 @@ func main() {
 	first := int64(1)
 	for at, codec := range codecs {
 		client := connect(bootstrap, kgo.ProducerBatchCompression(codec), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		exposures, feedback := of(prefix, first, users, partitions)
+		exposures, impressions, feedback := of(prefix, first, users, partitions)
 		if at%2 == 0 {
 			send(client, exposures)
-			send(client, feedback)
-		} else {
-			send(client, feedback)
+		}
+		send(client, impressions)
+		send(client, feedback)
+		if at%2 == 1 {
 			send(client, exposures)
 		}
 		client.Close()
 		first += users
 	}
-	exposures, feedback := of(prefix, first, users, partitions)
+	exposures, impressions, feedback := of(prefix, first, users, partitions)
 	manual := connect(bootstrap, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	send(manual, exposures)
+	send(manual, impressions)
 	manual.Close()
 	hashed := connect(bootstrap) // all defaults: snappy, and murmur2 of the key
 	send(hashed, feedback)
@@ -80,8 +84,8 @@ func idOf(text string) int64 {
 	return max(int64(binary.BigEndian.Uint64(sum[:8])&math.MaxInt64), 1)
 }
 
-// of makes an exposure and a feedback record for each of so many users.
-func of(prefix string, first, users, partitions int64) (exposures, feedback []*kgo.Record) {
+// of makes an exposure, an impression and an outcome for each of so many users.
+func of(prefix string, first, users, partitions int64) (exposures, impressions, feedback []*kgo.Record) {
 	for user := first; user < first+users; user++ {
 		id := strconv.FormatInt(user, 10)
 		exposure := &driftline.Exposure{
@@ -89,6 +93,13 @@ func of(prefix string, first, users, partitions int64) (exposures, feedback []*k
 			EventId:       "exposure-" + id,
 			RequestId:     "request-" + id,
 			TimeMs:        proto.Int64(shownMs),
+			ServedOnly:    true,
+		}
+		impression := &driftline.Feedback{
+			SchemaVersion: 1,
+			EventId:       "impression-" + id,
+			RequestId:     "request-" + id,
+			TimeMs:        proto.Int64(shownMs + 500),
 		}
 		watched := &driftline.Feedback{
 			SchemaVersion: 1,
@@ -103,15 +114,24 @@ func of(prefix string, first, users, partitions int64) (exposures, feedback []*k
 			key := "user-" + id
 			number = idOf(key)
 			exposure.UserKey, exposure.Items = key, []*driftline.ExposedItem{{ItemKey: itemKey}}
+			impression.UserKey, impression.ShownItemKeys = key, []string{itemKey}
 			watched.UserKey, watched.ItemKey = key, itemKey
 		} else {
 			exposure.UserId, exposure.Items = user, []*driftline.ExposedItem{{ItemId: 1}}
+			impression.UserId, impression.ShownItemIds = proto.Int64(user), []int64{1}
 			watched.UserId, watched.ItemId = proto.Int64(user), proto.Int64(1)
 		}
+		for other := int64(2); other <= served; other++ {
+			exposure.Items = append(exposure.Items, &driftline.ExposedItem{ItemId: other})
+			if other <= page {
+				impression.ShownItemIds = append(impression.ShownItemIds, other)
+			}
+		}
 		exposures = append(exposures, record(prefix+"exposures", number, partitions, exposure))
+		impressions = append(impressions, record(prefix+"feedback", number, partitions, impression))
 		feedback = append(feedback, record(prefix+"feedback", number, partitions, watched))
 	}
-	return exposures, feedback
+	return exposures, impressions, feedback
 }
 
 func record(topic string, user, partitions int64, message proto.Message) *kgo.Record {

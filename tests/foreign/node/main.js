@@ -2,12 +2,13 @@
 //
 // usage: node main.js EVENTS.PROTO BOOTSTRAP PREFIX PARTITIONS USERS
 //
-// For each codec, USERS users are shown item 1 and watch it; both records lie on user_id mod PARTITIONS. Then as many
-// are shown it properly, and their feedback lies where kafkajs' own hash of the key puts it. In every second codec the
-// feedback is sent before the exposures.
+// For each codec, USERS users are served items 1 to 50, shown a page of the first 10, and watch item 1; the records lie
+// on user_id mod PARTITIONS. Then as many are served and shown theirs properly, and what they watch lies where kafkajs'
+// own hash of the key puts it. In every second codec the exposures are sent last.
 //
-// Every third user is named by a text, "user-3", and is shown an item that is: the messages have no numbers then, and
-// the record lies where the text's number says. That is a BigInt here, as a double holds 53 bits.
+// Every third user is named by a text, "user-3", and item 1 is to such a user an item that is: the messages have no
+// numbers of these then, and the record lies where the text's number says. That is a BigInt here, as a double holds 53
+// bits.
 'use strict'
 
 const { createHash } = require('node:crypto')
@@ -20,6 +21,8 @@ CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
 const SHOWN_MS = 1772323200000
 const BY_TEXT = 3
 const ITEM_KEY = 'the first film'
+const OTHERS = Array.from({ length: 49 }, (_, at) => at + 2)
+const PAGE = OTHERS.slice(0, 9)
 const CODECS = [CompressionTypes.None, CompressionTypes.GZIP, CompressionTypes.Snappy]
 const [file, bootstrap, prefix, partitions, users] = process.argv.slice(2)
 const root = protobuf.loadSync(file)
@@ -52,9 +55,24 @@ function exposureOf(user) {
     requestId: `request-${user}`,
     ...who,
     timeMs: SHOWN_MS,
-    items: [what],
+    items: [what, ...OTHERS.map((itemId) => ({ itemId }))],
+    servedOnly: true,
   }
   return record('Exposure', fields, number, true)
+}
+
+function impressionOf(user) {
+  const { number, who, what } = namesOf(user)
+  const fields = {
+    schemaVersion: 1,
+    eventId: `impression-${user}`,
+    requestId: `request-${user}`,
+    ...who,
+    timeMs: SHOWN_MS + 500,
+    shownItemIds: what.itemId ? [what.itemId, ...PAGE] : PAGE,
+    shownItemKeys: what.itemKey ? [what.itemKey] : [],
+  }
+  return record('Feedback', fields, number, true)
 }
 
 function feedbackOf(user, placed) {
@@ -80,14 +98,15 @@ async function main() {
   const next = () => Array.from({ length: Number(users) }, () => first++)
   for (const [at, codec] of CODECS.entries()) {
     const those = next()
-    const sends = [
-      () => send('exposures', those.map(exposureOf), codec),
-      () => send('feedback', those.map((user) => feedbackOf(user, true)), codec),
-    ]
-    for (const each of at % 2 ? sends.reverse() : sends) await each()
+    const exposures = () => send('exposures', those.map(exposureOf), codec)
+    if (at % 2 === 0) await exposures()
+    await send('feedback', those.map(impressionOf), codec)
+    await send('feedback', those.map((user) => feedbackOf(user, true)), codec)
+    if (at % 2 === 1) await exposures()
   }
   const those = next()
   await send('exposures', those.map(exposureOf), CompressionTypes.None)
+  await send('feedback', those.map(impressionOf), CompressionTypes.None)
   await send('feedback', those.map((user) => feedbackOf(user, false)), CompressionTypes.None)
   await producer.disconnect()
 }

@@ -243,6 +243,19 @@ def test_a_trial_that_is_restored_comes_to_the_same_end(at: int) -> None:
     assert json.dumps(straight.trials.state()) == json.dumps(broken.trials.state())
 
 
+def test_of_requests_that_were_served_only_items_served_count_on_both_sides() -> None:
+    """The rate is then effective views per item served: what was shown, exposures do not tell."""
+    trials = Trials("two_tower", GATE, live=True)
+    trials.show(page(1, LIVE, 1))
+    assert trials.admit(TRIED)[0] is not None
+    for request, version in ((2, TRIED), (3, LIVE), (4, TRIED)):
+        served = page(1, version, request)
+        served.served_only = True
+        trials.show(served)
+    trials.view(Example(request_id="r4", user_id=1))
+    assert trials.state()["trial"]["sums"] == {1: [PAGE, 0, 2 * PAGE, 1]}
+
+
 def test_few_users_tell_nothing_and_many_who_are_all_alike_tell_what_they_did() -> None:
     alike = np.tile([8.0, 4.0, 8.0, 0.0], (100, 1))
     assert compare(alike[:29]) is None
