@@ -92,6 +92,11 @@ def impression(**changes: object) -> Feedback:
         ({"shown_item_ids": range(1, 1001)}, None),
         ({"shown_item_ids": range(1, 1002)}, Reason.OUT_OF_RANGE),
         ({"shown_item_ids": [2, 0]}, Reason.OUT_OF_RANGE),
+        ({"shown_item_ids": [], "shown_item_keys": ["a film"]}, None),
+        ({"shown_item_keys": ["a film", "a film"]}, None),
+        ({"shown_item_keys": [str(n) for n in range(1001)]}, Reason.OUT_OF_RANGE),
+        ({"shown_item_keys": [""]}, Reason.OUT_OF_RANGE),
+        ({"item_key": "a film"}, Reason.MIXED),
         ({"shown_item_ids": [-(2**63), 2]}, Reason.OUT_OF_RANGE),
         ({"shown_item_ids": []}, Reason.MISSING_FIELD),
         ({"item_id": 2}, Reason.MIXED),
@@ -385,3 +390,13 @@ def test_a_text_where_the_number_belongs_is_told_where_it_belongs() -> None:
         decode_item(item, max_bytes=100)
     not_text = feedback(user_id=None).SerializeToString() + bytes([12 << 3 | 2, 1, 0xFF])
     assert detail_of(not_text).startswith("not a Feedback")
+
+
+def test_an_impression_by_text_goes_by_numbers() -> None:
+    decoded = decode_feedback(
+        impression(shown_item_keys=["a film"]).SerializeToString(),
+        received_ms=NOW_MS,
+        future_tolerance_ms=1000,
+        max_bytes=1000,
+    )
+    assert list(decoded.shown_item_ids) == [2, 3, id_of_text("a film")]
