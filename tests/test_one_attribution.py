@@ -364,7 +364,7 @@ def test_the_logs_hold_all_that_can_become_of_feedback() -> None:
     stream: Counter[str] = Counter()
 
     @given(LOGS, ORDERS)
-    @settings(max_examples=200, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=800, deadline=None, database=None, derandomize=True)
     def count(log: Log, chance: random.Random) -> None:
         collector.update(folded(collected(log, chance)).counts)
         outputs = streamed(log, chance)[1]
