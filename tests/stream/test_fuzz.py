@@ -230,14 +230,26 @@ def misnamed(event: Exposure | Feedback) -> set[str]:
     everything = [event, *getattr(event, "items", ())]
     for named, (number, field) in product(everything, TWINS):
         text = getattr(named, field, "")
-        if text and (len(text.encode()) > 256 or re.search(r"[\x00-\x1f\x7f-\x9f]", text)):
+        if text and is_no_id(text):
             found.add("out_of_range")
         elif text:
-            right = max(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) % 2**63, 1)
+            right = number_of(text)
             if getattr(named, number) not in (0, right):
                 found.add("id_conflict")
             setattr(named, number, right)
+    if isinstance(event, Feedback):
+        for text in event.shown_item_keys:
+            found |= {"out_of_range"} if is_no_id(text) else set()
+            event.shown_item_ids.append(number_of(text))
     return found
+
+
+def is_no_id(text: str) -> bool:
+    return not 0 < len(text.encode()) <= 256 or bool(re.search(r"[\x00-\x1f\x7f-\x9f]", text))
+
+
+def number_of(text: str) -> int:
+    return max(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) % 2**63, 1)
 
 
 def of_exposure(event: Exposure) -> set[str]:
