@@ -31,7 +31,7 @@ FIELDS = {
 REQUIRED = (("user_id", "user_key"), ("item_id", "item_key"), ("time_ms",))  # of each one at least
 SHOWN_FAULTS = 20
 FETCHED_ROWS = 5_000
-MEMORY = "1GB"  # of DuckDB's, beyond which it goes to the disk
+MEMORY = "256MB"  # of DuckDB's, beyond which it goes to the disk
 READERS: dict[Format, str] = {
     "csv": "read_csv(?, header = true, all_varchar = true)",
     "parquet": "read_parquet(?)",

@@ -1,5 +1,6 @@
 """`driftline import`: a historical log from a file, before the stream begins."""
 
+import gc
 import hashlib
 import tempfile
 from pathlib import Path
@@ -74,6 +75,9 @@ def import_history(
         if dry_run:
             typer.echo(f"{history.rows - bad:,} of {of} would be imported.")
             return
+        # Messages make no cycles: looking for some among all that was imported took a seventh of the time.
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)
         importer = Importer(loaded, UserSequences(loaded.feature_repo), known, clock.now_ms())
         stop = stop_on_signal(loaded.stop_within_s)
         try:
