@@ -3,6 +3,8 @@
 import gc
 import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,13 +77,10 @@ def import_history(
         if dry_run:
             typer.echo(f"{history.rows - bad:,} of {of} would be imported.")
             return
-        # Messages make no cycles: looking for some among all that was imported took a seventh of the time.
-        gc.freeze()
-        gc.set_threshold(100_000, 20, 20)
         importer = Importer(loaded, UserSequences(loaded.feature_repo), known, clock.now_ms())
         stop = stop_on_signal(loaded.stop_within_s)
         try:
-            with kafka_errors(loaded.kafka):
+            with kafka_errors(loaded.kafka), _cycles_looked_for_less():
                 found = importer.take(
                     history,
                     _digest(file, kind, columns),
@@ -93,6 +92,19 @@ def import_history(
         finally:
             history.close()
     _tell(of, found)
+
+
+@contextmanager
+def _cycles_looked_for_less() -> Iterator[None]:
+    """Messages make no cycles: looking for some among all that is imported took a seventh of the time."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _known_items(loaded: Settings) -> set[int]:
