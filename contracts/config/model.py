@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from contracts.config.section import Section
 
@@ -30,6 +37,12 @@ class ModelSettings(Section):
     learn_at: LearnAt = "last"  # what follows a window, the last k behaviours too, or every one; the trainer's: auto
     learn_at_last: Positive | None = None  # k of `last-k`
     ablate: tuple[Part, ...] = Field(default=(), validation_alias=AliasChoices("without", "ablate"))  # parts of T2Diff
+
+    @field_validator("ablate")
+    @classmethod
+    def _in_one_order(cls, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        """Two settings that leave the same parts out are equal."""
+        return tuple(sorted(set(parts)))
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump_fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

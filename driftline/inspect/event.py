@@ -1,5 +1,6 @@
 """One event judged as the workers would judge it, by the very same functions."""
 
+import codecs
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from contracts.messages.received import exposure_of, feedback_of
 from contracts.wire.events_pb2 import Exposure, Feedback, Item
 
 KINDS: dict[str, Callable[[], Message]] = {"items": Item, "exposures": Exposure, "feedback": Feedback}
+# That editors put before a text; no message begins so, as these would be wire types 6 and 7.
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Sent(NamedTuple):
@@ -44,7 +47,7 @@ def binary(topic: str, content: bytes) -> bytes:
         BadEvent: it is JSON, and not of this message.
 
     """
-    if content.lstrip()[:1] != b"{":
+    if content.lstrip()[:1] != b"{" and not content.startswith(MARKS):
         return content
     message = KINDS[topic]()
     try:

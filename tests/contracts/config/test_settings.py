@@ -50,6 +50,12 @@ def test_each_mistake_is_named() -> None:
         "regimes.variants.quick: dim is the same for all": regimes({"quick": {"model": {"dim": 8}}}),
         "regimes.variants.quick: window is the same for all": regimes({"quick": {"model": {"window": 8}}}),
         "regimes.variants.quick: it changes nothing": regimes({"quick": {"average": 0.0}}),
+        "regimes.variants.again: it is the same as bare": regimes(
+            {
+                "bare": {"model": {"without": ["guess", "waits"]}},
+                "again": {"model": {"without": ["waits", "guess", "waits"]}},
+            }
+        ),
         "regimes.variants.same: it is the same as quick": regimes(
             {"quick": {"average": 0.5}, "same": {"average": 0.5}}
         ),

@@ -54,7 +54,9 @@ def in_json(**changes: object) -> bytes:
 
 def test_a_good_event_is_ok_in_either_form_and_told_where_it_belongs(check: Command) -> None:
     expected = "ok: user 7; its key is 7, and it belongs on partition 1 of 2"
-    for value in (feedback(time_ms=NOW_MS).SerializeToString(), in_json(), in_json(user_id="7", follow=None)):
+    marked = [in_json().decode().encode(encoding) for encoding in ("utf-8-sig", "utf-16")]  # as Windows' editors write
+    binary = feedback(time_ms=NOW_MS).SerializeToString()
+    for value in (binary, in_json(), in_json(user_id="7", follow=None), *marked):
         ended = check(value)
         assert (ended.code, ended.out) == (0, expected)
     shown = check(exposure(time_ms=NOW_MS, user=9).SerializeToString(), "exposures", "--partitions", 8)
