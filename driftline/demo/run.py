@@ -54,7 +54,7 @@ RUN_MARK = ".driftline-demo"
 PUBLISH_EVERY_MS = 4 * HOUR_MS
 LEAST_ITEMS = 300
 # What to hold one week's verdict against.
-KNOWN = "Where both learn alike T2Diff has not been shown to earn more than the two-tower in the closed loop (docs/model.md)."
+KNOWN = "T2Diff has not been shown to earn more than the two-tower where both learn alike (docs/model.md)."
 
 
 @dataclass(frozen=True)
