@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -167,6 +168,15 @@ class HistoryFile:
     def bad(self) -> int:
         """Rows that cannot be imported."""
         return self._count("SELECT count(*) FROM staged WHERE fault IS NOT NULL")
+
+    def judgement(self, partitions: int) -> str:
+        """A digest of which rows are bad, for a topic of so many partitions: with another one, other events come."""
+        digest = sha256(f"{partitions}:{self.rows}".encode())
+        with self._readable():
+            bad = self._db.cursor().execute("SELECT row FROM staged WHERE fault IS NOT NULL ORDER BY row")
+            while rows := bad.fetchmany(FETCHED_ROWS):
+                digest.update(repr(rows).encode())
+        return digest.hexdigest()
 
     def faults(self) -> list[Fault]:
         """The first of them."""

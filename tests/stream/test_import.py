@@ -118,6 +118,36 @@ def test_an_import_that_is_stopped_anywhere_goes_on_where_it_was(
     assert outcomes[0] == outcomes[1]
 
 
+def test_half_a_file_is_finished_first_and_as_it_was_begun(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever an import was stopped, between partitions too, neither another file nor another judgement gets in."""
+    monkeypatch.setattr(stream.importer, "EVENTS_AT_ONCE", 20)
+    path = write(rows_of(seed=5, pages=20), tmp_path / "log.parquet")
+    later = write(rows_of(seed=6, pages=5, begin_ms=BEGIN_MS + 48 * 3_600_000), tmp_path / "later.parquet")
+    whole = opened(path, settings, tmp_path / "whole")
+    fewer = opened(path, settings, tmp_path / "fewer", known=ITEMS[:-1])
+    other = opened(later, settings, tmp_path / "other")
+    here = "x" * stream.importer.FILE_DIGITS
+    begun = here + whole.judgement(2)
+    assert whole.judgement(2) not in (fewer.judgement(2), whole.judgement(3))
+    stops = 0
+    while True:
+        try:
+            take(settings, whole, begun, StopAfter(looks=2))
+        except Stopped:
+            stops += 1
+        else:
+            break
+        with pytest.raises(SettingsError, match="in the middle of another file"):
+            take(settings, other, "y" * stream.importer.FILE_DIGITS)
+        with pytest.raises(SettingsError, match="of which other rows were bad when it began"):
+            take(settings, fewer, here + fewer.judgement(2))
+    assert stops > 5
+    assert take(settings, fewer, here + fewer.judgement(2)).events == 0  # it was imported before
+    assert take(settings, other, "y" * stream.importer.FILE_DIGITS).events > 0
+
+
 class StopAfter(threading.Event):
     """Is set once it has been looked at so often."""
 
