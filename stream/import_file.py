@@ -4,8 +4,13 @@ A row is an item that a user was shown, and what came of it. Rows with one `requ
 column each row is a page of its own. Without `effective_view` every row is an effective view: a log of positives alone.
 """
 
+import csv
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,13 +22,15 @@ from contracts.messages.ids import LONGEST_TEXT_BYTES, BadTextId, id_of_text
 from contracts.wire.events_pb2 import Exposure, Feedback
 
 Format = Literal["csv", "parquet", "jsonl"]
+LONGEST_REQUEST_BYTES = 1024  # every example of a page has it
 FIELDS = {
     "user_id": "a whole number above 0",
     "user_key": f"text of at most {LONGEST_TEXT_BYTES} bytes, whose number user_id is where both are given",
     "item_id": "a whole number above 0, of an item in the catalogue",
     "item_key": f"text of at most {LONGEST_TEXT_BYTES} bytes, of an item in the catalogue",
     "time_ms": "when it was shown or began to play, in Unix milliseconds",
-    "request_id": f"text: the page that showed it, one user's, of at most {MAX_ITEMS_PER_EXPOSURE} items",
+    "request_id": f"text of at most {LONGEST_REQUEST_BYTES:,} bytes: the page that showed it, one user's, "
+    f"of at most {MAX_ITEMS_PER_EXPOSURE} items",
     "effective_view": "true or false",
     "play_time_ms": "whole milliseconds, 0 to a day",
     "follow": "true or false",
@@ -31,11 +38,18 @@ FIELDS = {
 REQUIRED = (("user_id", "user_key"), ("item_id", "item_key"), ("time_ms",))  # of each one at least
 SHOWN_FAULTS = 20
 FETCHED_ROWS = 5_000
+LINK = "file"  # to the file, among the scratch files
+DUCKDB_KIND = r"^[A-Z][A-Za-z ]*Error: "
+CSV_REASONS = ("Expected Number", "Invalid unicode", "Value with", "Maximum line size")  # after DuckDB's first line
 MEMORY = "256MB"  # of DuckDB's, beyond which it goes to the disk
+# Nothing is guessed of a sample: no dialect of CSV (it leaves lines out, as comments or as what comes before a header),
+# no types of JSON (they make times of texts), nor its keys. Each column of JSON lines is JSON.
 READERS: dict[Format, str] = {
-    "csv": "read_csv(?, header = true, all_varchar = true)",
-    "parquet": "read_parquet(?)",
-    "jsonl": "read_json(?, format = 'newline_delimited', convert_strings_to_integers = false)",
+    "csv": "read_csv($file, columns = $columns, header = true, auto_detect = false, delim = ',', quote = '\"', "
+    "escape = '\"', hive_partitioning = false)",
+    "parquet": "read_parquet($file, hive_partitioning = false)",
+    "jsonl": "read_json($file, format = 'newline_delimited', sample_size = -1, maximum_depth = 1, "
+    "map_inference_threshold = -1, hive_partitioning = false)",
 }
 # A whole number may end in .0: that is how a column with gaps comes out of pandas.
 MACROS = r"""
@@ -68,7 +82,7 @@ WITH valued AS (
         WHEN user_id IS NULL OR user_id <= 0 THEN CASE WHEN is_key(raw['user_key']) THEN 'user_key' ELSE 'user_id' END
         WHEN known.item_id IS NULL THEN CASE WHEN is_key(raw['item_key']) THEN 'item_key' ELSE 'item_id' END
         WHEN time_ms IS NULL OR time_ms < $earliest OR time_ms > $latest THEN 'time_ms'
-        WHEN coalesce(request_id, '') = '' THEN 'request_id'
+        WHEN coalesce(request_id, '') = '' OR strlen(request_id) > $longest_request THEN 'request_id'
         WHEN effective_view IS NULL THEN 'effective_view'
         WHEN play_time_ms IS NULL OR play_time_ms NOT BETWEEN 0 AND $most_play THEN 'play_time_ms'
         WHEN follow IS NULL THEN 'follow'
@@ -132,14 +146,14 @@ class HistoryFile:
             HistoryError: it cannot be read, or lacks a column.
 
         """
-        self._db = duckdb.connect(str(scratch / "staged.duckdb"))
-        self._db.execute(f"SET memory_limit = '{MEMORY}'")
-        self._db.execute(f"SET temp_directory = '{str(scratch).replace(chr(39), chr(39) * 2)}'")
-        try:
-            self._stage(path, kind, columns)
-        except duckdb.Error as error:
-            raise HistoryError(f"Cannot read {path}: {str(error).splitlines()[0].rstrip('.')}.") from error
-        self._judge(known_items, bounds)
+        self._names = {field: columns.get(field, field) for field in FIELDS}
+        self._readable = partial(_readable, path, scratch)
+        with self._readable():
+            self._db = duckdb.connect(str(scratch / "staged.duckdb"))
+            self._db.execute(f"SET memory_limit = '{MEMORY}'")
+            self._db.execute(f"SET temp_directory = '{str(scratch).replace(chr(39), chr(39) * 2)}'")
+            self._stage(path, kind, columns, scratch)
+            self._judge(known_items, bounds)
 
     def close(self) -> None:
         """Let go of the scratch files."""
@@ -154,6 +168,15 @@ class HistoryFile:
     def bad(self) -> int:
         """Rows that cannot be imported."""
         return self._count("SELECT count(*) FROM staged WHERE fault IS NOT NULL")
+
+    def judgement(self, partitions: int) -> str:
+        """A digest of which rows are bad, for a topic of so many partitions: with another one, other events come."""
+        digest = sha256(f"{partitions}:{self.rows}".encode())
+        with self._readable():
+            bad = self._db.cursor().execute("SELECT row FROM staged WHERE fault IS NOT NULL ORDER BY row")
+            while rows := bad.fetchmany(FETCHED_ROWS):
+                digest.update(repr(rows).encode())
+        return digest.hexdigest()
 
     def faults(self) -> list[Fault]:
         """The first of them."""
@@ -198,25 +221,34 @@ class HistoryFile:
             SELECT time_ms, 1, row, request_id, user_id, NULL, item_id, effective_view, play_time_ms, follow FROM mine
             ORDER BY began, kind, row OFFSET ?
         """
-        found = self._db.cursor().sql(query, params=[partitions, partition, skip])
-        assert found is not None
-        for batch in found.to_arrow_reader(FETCHED_ROWS):
-            for row in batch.to_pylist():
-                yield _exposure(row, name) if row["kind"] == 0 else _feedback(row, name)
+        with self._readable():
+            found = self._db.cursor().sql(query, params=[partitions, partition, skip])
+            assert found is not None
+            for batch in found.to_arrow_reader(FETCHED_ROWS):
+                for row in batch.to_pylist():
+                    yield _exposure(row, name) if row["kind"] == 0 else _feedback(row, name)
 
     def _count(self, query: str, values: list[Any] | None = None) -> int:
         return int(self._first(query, values or []))
 
     def _first(self, query: str, values: list[Any]) -> Any:
-        row = self._db.execute(query, values).fetchone()
+        with self._readable():
+            row = self._db.execute(query, values).fetchone()
         return row[0] if row else None
 
-    def _stage(self, path: Path, kind: Format, columns: Mapping[str, str]) -> None:
+    def _stage(self, path: Path, kind: Format, columns: Mapping[str, str], scratch: Path) -> None:
         """Make `given` of the file: each field as text, NULL where it has no such column."""
+        if not path.is_file():
+            raise HistoryError(f"{path} is no file." if path.exists() else f"There is no file {path}.")
         source = READERS[kind]
-        described = self._db.execute(f"DESCRIBE SELECT * FROM {source}", [str(path)]).fetchall()  # noqa: S608 of ours
+        # By a name of ours: DuckDB takes * and ? in a name for a pattern of several files.
+        link = scratch / LINK
+        link.symlink_to(path.resolve())
+        values: dict[str, Any] = {"file": str(link)}
+        if kind == "csv":
+            values["columns"] = dict.fromkeys(_header(path), "VARCHAR")
+        described = self._db.execute(f"DESCRIBE SELECT * FROM {source}", values).fetchall()  # noqa: S608 of ours
         types = {name: kind for name, kind, *_ in described}
-        self._names = {field: columns.get(field, field) for field in FIELDS}
         has = ", ".join(map(repr, types))
         for name in columns.values():
             if name not in types:
@@ -227,9 +259,9 @@ class HistoryFile:
                     f"{path} has no column {either[0]!r}, but {has}; --column {either[0]}=NAME says which one it is."
                 )
         self._has = {field for field, name in self._names.items() if name in types}
-        texts = ", ".join(f"{_text(name, types.get(name))} AS {field}" for field, name in self._names.items())
+        texts = ", ".join(f"{_text(field, name, types.get(name))} AS {field}" for field, name in self._names.items())
         made = f"CREATE TABLE given AS SELECT row_number() OVER () AS row, {texts} FROM {source}"  # noqa: S608 quoted
-        self._db.execute(made, [str(path)])
+        self._db.execute(made, values)
 
     def _judge(self, known_items: set[int], bounds: Bounds) -> None:
         """Make `staged` of `given`: values, and the first field that is wrong."""
@@ -247,6 +279,7 @@ class HistoryFile:
             "window": bounds.attribution_window_ms,
             "most_play": MAX_PLAY_TIME_MS,
             "most_items": MAX_ITEMS_PER_EXPOSURE,
+            "longest_request": LONGEST_REQUEST_BYTES,
         }
         self._db.execute(STAGED, values)
         self._db.execute("DROP TABLE given")
@@ -265,14 +298,51 @@ def _right(field: str, value: str | None) -> str:
     return f"{field} is {FIELDS[field]}" + (f", but {hint}" if hint else ".")
 
 
-def _text(name: str, kind: str | None) -> str:
-    """A column as text; a time as Unix milliseconds."""
+def _text(field: str, name: str, kind: str | None) -> str:
+    """A field's column as text; its time as Unix milliseconds."""
     if kind is None:
         return "NULL::VARCHAR"
     quoted = '"' + name.replace('"', '""') + '"'
-    if kind == "JSON":  # a column of several types
+    if kind == "JSON":
         return f"{quoted} ->> '$'"
-    return f"epoch_ms({quoted})::VARCHAR" if kind.startswith(("TIMESTAMP", "DATE")) else f"{quoted}::VARCHAR"
+    is_time = field == "time_ms" and kind.startswith(("TIMESTAMP", "DATE"))
+    return f"epoch_ms({quoted})::VARCHAR" if is_time else f"{quoted}::VARCHAR"
+
+
+def _header(path: Path) -> list[str]:
+    """The columns of a CSV file.
+
+    Raises:
+        HistoryError: it has none, or one twice.
+
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file), [])
+    except UnicodeDecodeError as error:
+        raise HistoryError(f"Cannot read {path}: it is not UTF-8 at byte {error.start:,}.") from error
+    except csv.Error as error:
+        raise HistoryError(f"Cannot read {path} as CSV: {error}.") from error
+    if not header:
+        raise HistoryError(f"{path} has no header: its first line names the columns, separated by commas.")
+    if len({name.lower() for name in header}) < len(header):  # as DuckDB tells names apart
+        names = [name.lower() for name in header]
+        twice = next(name for name in header if names.count(name.lower()) > 1)
+        raise HistoryError(f"{path} has two columns called {twice!r}.")
+    return header
+
+
+@contextmanager
+def _readable(path: Path, scratch: Path) -> Iterator[None]:
+    """What a file cannot be read for, as one sentence."""
+    try:
+        yield
+    except duckdb.Error as error:
+        first, *more = str(error).replace(str(scratch / LINK), str(path)).splitlines()
+        why = [re.sub(DUCKDB_KIND, "", first), *(line for line in more if line.startswith(CSV_REASONS))][:2]
+        raise HistoryError(f"Cannot read {path}: {'; '.join(why).rstrip('. ')}.") from error
+    except OSError as error:
+        raise HistoryError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _exposure(row: Mapping[str, Any], name: str) -> Exposure:

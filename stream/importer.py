@@ -8,7 +8,7 @@ it was, and nothing is learned twice. Users' rows are written once, at the end.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,6 +32,7 @@ from stream.step import Learned, Output, Rejected, on_exposure, on_feedback, on_
 
 EVENTS_AT_ONCE = 5_000  # of one commit
 ROWS_AT_ONCE = 1_000  # of users
+FILE_DIGITS = 64  # of a digest, that tell a file
 IMPORT = "import"  # what its letters have for a topic: no record of a topic is behind them
 NO_OFFSET = -1  # so a user's row still waits for the first record of the log
 
@@ -71,7 +72,7 @@ class Importer:
 
         Args:
             file: without a row that cannot be imported, or these are left out.
-            digest: of its content and of how it is read.
+            digest: of its content and of how it is read (the first `FILE_DIGITS`), and of which rows were found bad.
             stop: ends it early; the same call goes on from there.
             report: is told how many events were taken in, of how many.
 
@@ -92,11 +93,13 @@ class Importer:
         with ExitStack() as opened:
             opened.callback(producer.close)
             stores = [self._open(partition, opened) for partition in range(partitions)]
-            for require in (self._require_not_begun, self._require_order):  # of all, before anything is taken in
-                for store in stores:
-                    require(store, file, digest)
+            for store in stores:  # all of them, before anything is taken in
+                self._require_not_begun(store)
+            _require_finished([store.position.imported for store in stores], digest)
             for store in stores:
-                if store.position.imported.digest != digest:
+                self._require_order(store, file, digest)
+            for store in stores:
+                if not _is_of(store.position.imported, digest):
                     store.position.imported.CopyFrom(ImportPosition(digest=digest, begun_ms=self._now_ms))
                 self._partition(store, file, delivery, stop, found, done)
         return found
@@ -113,21 +116,18 @@ class Importer:
         opened.callback(store.close)
         return store
 
-    def _require_not_begun(self, store: PartitionStore, _file: HistoryFile, digest: str) -> None:
-        """See that a partition has nothing of the log, nor half of another file."""
-        position, begun = store.position, store.position.imported
-        where = f"Partition {store.partition}"
+    def _require_not_begun(self, store: PartitionStore) -> None:
+        """See that a partition has nothing of the log."""
+        position, where = store.position, f"Partition {store.partition}"
         if position.exposures or position.feedback or (store.is_new and self._was_consumed(store.partition)):
             raise SettingsError(
                 f"{where} has been through records of the log already: a historical log is imported before the stream "
                 "begins. Begin anew with an empty `state`, and `driftline stream --rebuild` afterwards."
             )
-        if begun.digest not in ("", digest) and not begun.done:
-            raise SettingsError(f"{where} is in the middle of another file: give that one again to finish it.")
 
     def _require_order(self, store: PartitionStore, file: HistoryFile, digest: str) -> None:
         """See that a file that is new to a partition begins after what is there."""
-        if store.position.imported.digest == digest:
+        if _is_of(store.position.imported, digest):
             return
         first_ms = file.first_ms(store.partition, self._settings.kafka.partitions)
         if first_ms is not None and first_ms < watermark(store, self._settings.stream):
@@ -170,6 +170,8 @@ class Importer:
             delivery.deliver([(store, outbox)], again=False)
             report()
         for user_ids in batched(store.user_ids(), ROWS_AT_ONCE):
+            if stop.is_set():
+                raise Stopped
             users = ((user_id, store.user(user_id)) for user_id in user_ids)
             self._features.write([row_of(user_id, user) for user_id, user in users if user is not None])
             found.users += len(user_ids)
@@ -197,6 +199,25 @@ class Importer:
         found.examples += sum(isinstance(output, Learned) and output.example is not None for output in outputs)
         found.refused.update(str(output.error.reason) for output in outputs if isinstance(output, Rejected))
         return outbox
+
+
+def _require_finished(partitions: Sequence[ImportPosition], digest: str) -> None:
+    """See that a file is not begun in the middle of another one. The first partition always has the newest file."""
+    newest = partitions[0]
+    if not newest.digest or all(_is_of(each, newest.digest) and each.done for each in partitions):
+        return
+    if not _is_of(newest, digest):
+        raise SettingsError("The state is in the middle of another file: give that one again to finish it.")
+    if any(_is_of(each, digest) and not each.done and each.digest != digest for each in partitions):
+        raise SettingsError(
+            "The state is in the middle of this file, of which other rows were bad when it began: the catalogue, the "
+            "clock or the settings were others. Begin anew with an empty `state` and new topics."
+        )
+
+
+def _is_of(begun: ImportPosition, digest: str) -> bool:
+    """Whether an import was of that file, whichever rows were bad then."""
+    return begun.digest[:FILE_DIGITS] == digest[:FILE_DIGITS]
 
 
 def batched(values: Iterator[T], size: int) -> Iterator[list[T]]:

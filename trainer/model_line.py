@@ -259,6 +259,7 @@ class ModelLine:
     def restore(self, state: dict[str, Any], catalogue: Catalogue) -> None:
         """Go on from a state."""
         self._regimes.restore(state["regimes"], catalogue)
+        self._part = PartWorth(self.learner.served.encoder.optional_part)
         if "part" in state:  # earlier checkpoints have measured none
             self._part.restore(state["part"])
         self._regimes.leave_out(part=self._leaves_out)
@@ -280,7 +281,9 @@ class ModelLine:
     def _change_regime(self) -> None:
         """Another learner: what it publishes next is a full snapshot, for deltas are based on what is served."""
         self._served = None
-        self._part = PartWorth(self._part.name)  # what it is worth to another learner is another matter
+        self._part = PartWorth(
+            self.learner.served.encoder.optional_part
+        )  # what it is worth to another learner is another matter
         self._regimes.leave_out(part=self._leaves_out)
         self._drift = DriftDetector()  # its hits are another learner's: a change between the two is no drift
 

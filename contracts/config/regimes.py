@@ -51,7 +51,8 @@ def learning_at_chosen_places(trainer: dict[str, Any]) -> dict[str, Any]:
         for name, variant in {DEFAULT: {}, **variants}.items()
         if "learn_at" not in variant.get("model", {})
     }
-    return chosen | {"regimes": regimes | {"variants": variants | more}}
+    added = {name: variant for name, variant in more.items() if name not in variants}  # one's own by that name stays
+    return chosen | {"regimes": regimes | {"variants": variants | added}}
 
 
 def _is_section(variant: Any) -> bool:

@@ -48,6 +48,7 @@ def import_history(
     and stop the stream; it goes on from there. Killed or interrupted, the same command goes on where it was. Several
     files go in the order of their time.
     """
+    from contracts.kafka.bus import check_topics
     from contracts.runtime.clock import SystemClock
     from contracts.runtime.worker import stop_on_signal
     from driftline.catalogue.load import Progress
@@ -61,9 +62,11 @@ def import_history(
     kind = file_format or format_of(file)
     clock = SystemClock()
     progress = Progress(clock, lambda state: typer.echo(state, err=True))
-    with tempfile.TemporaryDirectory(prefix="driftline-import-") as scratch:
+    with _scratch() as scratch:
         with kafka_errors(loaded.kafka):
+            check_topics(loaded.kafka)  # the client waits for a topic that is not there without an end
             known = _known_items(loaded)
+        features = UserSequences(loaded.feature_repo)  # before the rows are judged, which may take minutes
         bounds = Bounds(clock.now_ms(), loaded.stream.future_tolerance_ms, loaded.stream.attribution_window_ms)
         try:
             history = HistoryFile(file, kind, columns, Path(scratch), known, bounds)
@@ -77,18 +80,20 @@ def import_history(
         if dry_run:
             typer.echo(f"{history.rows - bad:,} of {of} would be imported.")
             return
-        importer = Importer(loaded, UserSequences(loaded.feature_repo), known, clock.now_ms())
+        importer = Importer(loaded, features, known, clock.now_ms())
         stop = stop_on_signal(loaded.stop_within_s)
         try:
             with kafka_errors(loaded.kafka), _cycles_looked_for_less():
                 found = importer.take(
                     history,
-                    _digest(file, kind, columns),
+                    _digest(file, kind, columns) + history.judgement(loaded.kafka.partitions),
                     stop,
                     lambda done, whole: progress.at(f"{done:,} of {whole:,} events taken in."),
                 )
         except Stopped:
             raise RunError("Interrupted; the same command goes on where it was.") from None
+        except HistoryError as error:
+            raise RunError(str(error)) from error
         finally:
             history.close()
     _tell(of, found)
@@ -105,6 +110,13 @@ def _cycles_looked_for_less() -> Iterator[None]:
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="driftline-import-")
+    except OSError as error:
+        raise RunError(f"There is no room for scratch files (TMPDIR): {error.strerror}.") from error
 
 
 def _known_items(loaded: Settings) -> set[int]:

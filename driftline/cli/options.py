@@ -56,6 +56,9 @@ def columns_of_options(options: Sequence[str], fields: Collection[str]) -> dict[
             raise UsageError(f"--column {option}: it is FIELD=COLUMN, and a field is {', '.join(fields)}.")
         if columns.setdefault(name, column) != column:
             raise UsageError(f"--column names two columns for {name}: {columns[name]} and {column}.")
+    for name, column in columns.items():
+        if other := next((each for each in columns if each != name and columns[each] == column), None):
+            raise UsageError(f"--column names column {column} for two fields: {name} and {other}.")
     return columns
 
 

@@ -118,6 +118,36 @@ def test_an_import_that_is_stopped_anywhere_goes_on_where_it_was(
     assert outcomes[0] == outcomes[1]
 
 
+def test_half_a_file_is_finished_first_and_as_it_was_begun(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever an import was stopped, between partitions too, neither another file nor another judgement gets in."""
+    monkeypatch.setattr(stream.importer, "EVENTS_AT_ONCE", 20)
+    path = write(rows_of(seed=5, pages=20), tmp_path / "log.parquet")
+    later = write(rows_of(seed=6, pages=5, begin_ms=BEGIN_MS + 48 * 3_600_000), tmp_path / "later.parquet")
+    whole = opened(path, settings, tmp_path / "whole")
+    fewer = opened(path, settings, tmp_path / "fewer", known=ITEMS[:-1])
+    other = opened(later, settings, tmp_path / "other")
+    here = "x" * stream.importer.FILE_DIGITS
+    begun = here + whole.judgement(2)
+    assert whole.judgement(2) not in (fewer.judgement(2), whole.judgement(3))
+    stops = 0
+    while True:
+        try:
+            take(settings, whole, begun, StopAfter(looks=2))
+        except Stopped:
+            stops += 1
+        else:
+            break
+        with pytest.raises(SettingsError, match="in the middle of another file"):
+            take(settings, other, "y" * stream.importer.FILE_DIGITS)
+        with pytest.raises(SettingsError, match="of which other rows were bad when it began"):
+            take(settings, fewer, here + fewer.judgement(2))
+    assert stops > 5
+    assert take(settings, fewer, here + fewer.judgement(2)).events == 0  # it was imported before
+    assert take(settings, other, "y" * stream.importer.FILE_DIGITS).events > 0
+
+
 class StopAfter(threading.Event):
     """Is set once it has been looked at so often."""
 
@@ -186,6 +216,7 @@ def bad_rows() -> Iterator[tuple[str, Any, str]]:
     yield "time_ms", NOW_MS + 10**9, "when it was shown or began to play, in Unix milliseconds."
     yield "time_ms", BEGIN_MS + 20 * 3_600_000, "column time_ms is"  # too long after the page's first row
     yield "request_id", " ", "column request_id is ' '; request_id is text"
+    yield "request_id", "x" * 1025, "request_id is text of at most 1,024 bytes"
     yield "effective_view", "perhaps", "column effective_view is 'perhaps'; effective_view is true or false."
     yield "effective_view", None, "column effective_view is empty; effective_view is true or false."
     yield "play_time_ms", -1, "column play_time_ms is '-1'; play_time_ms is whole milliseconds, 0 to a day."
@@ -258,3 +289,61 @@ def test_users_and_items_by_text(tmp_path: Path) -> None:
     events = [event for part in range(2) for event in file.events(part, 2, "f", skip=0)]
     users = {(event.user_id, event.item_id) for event in events if isinstance(event, Feedback)}
     assert users == {(id_of_text("anna"), id_of_text("a film")), (7, id_of_text("a film"))}
+
+
+@pytest.mark.parametrize("name", ["*.csv", "day[1]?.csv", "it's.csv", "user_id=7/log.csv"])
+def test_a_file_is_that_file_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    """No pattern of several files, and no column of a folder's name."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write([{"user_id": 1, "item_id": 2, "time_ms": BEGIN_MS}], path)
+    write([{"user_id": 1, "item_id": 3, "time_ms": BEGIN_MS}], path.parent / "day1x.csv")
+    file = opened(path, settings_for(KafkaSettings(bootstrap_servers="h:1"), tmp_path), tmp_path / "scratch")
+    assert [(each.user_id, each.item_id) for each in file.events(1, 2, "f", skip=1) if isinstance(each, Feedback)] == [
+        (1, 2)
+    ]
+
+
+def test_nothing_is_guessed_of_the_first_rows(tmp_path: Path) -> None:
+    """Texts that look like times or comments stay as they are, and JSON may say something first in its last line."""
+    settings = settings_for(KafkaSettings(bootstrap_servers="h:1"), tmp_path)
+    row: dict[str, Any] = {"item_id": 1, "time_ms": BEGIN_MS}
+    users = ["2022-05-05", "#anna", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"]
+    for suffix in (".jsonl", ".csv", ".parquet"):
+        path = write([{"user_key": user} | row for user in users], tmp_path / f"texts{suffix}")
+        file = opened(path, settings, tmp_path / f"scratch of {suffix}")
+        assert file.faults() == []
+        events = [event for part in range(2) for event in file.events(part, 2, "f", skip=0)]
+        assert {event.user_id for event in events} == {id_of_text(user) for user in users}
+    late = [{"user_id": 1} | row] * 21_000 + [{"user_id": 1, "follow": True} | row]
+    file = opened(write(late, tmp_path / "late.jsonl"), settings, tmp_path / "late")
+    assert (file.rows, file.bad) == (21_001, 0)
+    followed = [event for event in file.events(1, 2, "f", skip=42_000) if isinstance(event, Feedback) and event.follow]
+    assert len(followed) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"log.csv has no header: its first line names the columns, separated by commas\.$"),
+        ("user_id,USER_ID,item_id,time_ms\n1,1,1,1\n", r"log.csv has two columns called 'user_id'\.$"),
+        ("user_id,item_id,time_ms\n1,2\n", r"log.csv: CSV Error on Line: 2; Expected Number of Columns: 3 Found: 2\.$"),
+        ("user_id,item_id,time_ms\n1,\xe9,2\n", r"log.csv: it is not UTF-8 at byte 26\.$"),
+        ("user_id;item_id;time_ms\n1;2;3\n", r"has no column 'user_id', but 'user_id;item_id;time_ms'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_csv_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(text.encode("latin-1"))
+    settings = settings_for(KafkaSettings(bootstrap_servers="h:1"), tmp_path)
+    with pytest.raises(HistoryError, match=said):
+        opened(path, settings, tmp_path / "scratch")
+
+
+def test_a_folder_and_no_file_are_one_sentence(tmp_path: Path) -> None:
+    settings = settings_for(KafkaSettings(bootstrap_servers="h:1"), tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(HistoryError, match=r"folder\.csv is no file\.$"):
+        opened(tmp_path / "folder.csv", settings, tmp_path / "a")
+    with pytest.raises(HistoryError, match=r"^There is no file .*none\.csv\.$"):
+        opened(tmp_path / "none.csv", settings, tmp_path / "b")

@@ -79,9 +79,10 @@ class Regimes:
             regime.learner.sampling_seed = sampling_seed
 
     def leave_out(self, *, part: bool) -> None:
-        """Whether all of them go without their encoder's optional part, as far as they are served or tested."""
+        """Whether those whose encoder has an optional part go without it, as far as they are served or tested."""
         for regime in self._all():
-            regime.learner.served.encoder.left_out = part
+            encoder = regime.learner.served.encoder
+            encoder.left_out = part and bool(encoder.optional_part)
 
     def watch(self, examples: Sequence[Example], batch: Batch, catalogue: Catalogue) -> bool:
         """Compare all on a batch that none has learned from; whether another one leads now.

@@ -175,6 +175,9 @@ def test_places_that_the_stream_is_to_choose_are_regimes() -> None:
         "pages-last-4": (1.0, "last-k"),
     }
     assert TrainerSettings.model_validate(settings.model_dump(mode="json")) == settings
+    own = {"default-last-4": {"model": {"learn_at": "every"}}}
+    settings = TrainerSettings.model_validate({"model": {"learn_at": "auto"}, "regimes": {"variants": own}})
+    assert settings.by_regime()["default-last-4"].model.learn_at == "every", "a regime that the user has named stays"
 
 
 def test_regimes_may_differ_in_where_they_learn() -> None:

@@ -82,3 +82,5 @@ def test_a_log_is_judged_and_imported_once(command: Command, embedded: KafkaSett
     examples = [Example.FromString(each.value) for each in consumers.read_to_end(embedded, bus.EXAMPLES, 1, 0)]
     assert [(each.item_id, list(each.history.item_ids)) for each in examples] == [(7, []), (8, [7, 8])]
     assert "--column user=uid: it is FIELD=COLUMN" in command(file, "--column", "user=uid").err
+    twice = command(file, "--column", "user_id=uid", "--column", "user_key=uid")
+    assert twice.err == "driftline: --column names column uid for two fields: user_id and user_key."

@@ -24,7 +24,9 @@ def many_items(embedded: KafkaSettings) -> KafkaSettings:
     return settings
 
 
-@pytest.mark.parametrize("words", [["stream"], ["archive"], ["trainer"], ["serve"], ["experiment", "collect"]])
+@pytest.mark.parametrize(
+    "words", [["stream"], ["archive"], ["trainer"], ["serve"], ["experiment", "collect"], ["import", "log.csv"]]
+)
 def test_items_in_several_partitions_are_refused(many_items: KafkaSettings, tmp_path: Path, words: list[str]) -> None:
     settings = settings_for(many_items, tmp_path)
     apply(settings.feature_repo)

@@ -172,3 +172,20 @@ def test_a_regime_that_learns_at_other_places_can_take_the_lead(tmp_path: Path) 
     feed(engine, pages(800, taught=True))
     assert leader(engine) == "places"
     assert engine.lines[0].learner.settings.learn_at_last == 2
+
+
+@pytest.mark.parametrize(("ablated", "led_by"), [(["guess"], []), ([], ["mean-start"])])
+def test_a_leader_is_served_without_its_own_optional_part_alone(
+    tmp_path: Path, ablated: list[str], led_by: list[str]
+) -> None:
+    """Regimes may differ in whether they have a guess that can be left out: what counts is the leader's."""
+    quick = {"model": QUICK["model"] | {"without": led_by}}
+    regimes = {"variants": {"quick": quick}, "half_life": 150, "margin": 0.01, "lead": 60}
+    model = {"learning_rate": 1e-6, "without": ablated}
+    settings = small_settings(tmp_path, models=["t2diff"], model=model, regimes=regimes, **NEVER)
+    engine = engine_of(settings)
+    (line,) = engine.lines
+    assert line.learner.served.encoder.left_out == (not ablated)
+    feed(engine, pages(600, taught=True))
+    assert leader(engine) == "quick"
+    assert line.learner.served.encoder.left_out == (not led_by), "it has not been measured, so it is not served"
