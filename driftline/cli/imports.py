@@ -92,9 +92,11 @@ def import_history(
 
 
 def _known_items(loaded: Settings) -> set[int]:
+    from contracts.kafka import bus
     from contracts.kafka.batches import ReadCounts
     from stream.catalogue import KnownItems
 
+    bus.check_topics(loaded.kafka)  # a topic that is not there has no end, and reading it would wait for one
     catalogue = KnownItems(loaded.kafka, loaded.stream.max_event_bytes, ReadCounts())
     catalogue.read()
     if not catalogue.items:

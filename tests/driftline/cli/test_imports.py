@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, dump
+from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, dump, load
 from contracts.kafka import bus, consumers
 from contracts.kafka.bus import producer
 from contracts.messages.placement import key_of
@@ -62,7 +62,10 @@ def test_a_log_is_judged_and_imported_once(command: Command, embedded: KafkaSett
         1, "driftline: driftline.items is empty: load the catalogue first, by `driftline catalogue load`."
     )  # fmt: skip
     put(embedded, 7, 8)
-    assert "has no column 'user_id'" in command(file).err
+    assert (
+        "has no column 'user_id', but 'uid', 'item_id', 'time_ms', 'effective_view'; --column user_id=NAME says which "
+        "one it is, or --column user_key=NAME if it is a text."
+    ) in command(file).err
     bad = command(file, "--column", "user_id=uid")
     assert bad.code == 1
     assert bad.err.splitlines() == [
@@ -82,3 +85,14 @@ def test_a_log_is_judged_and_imported_once(command: Command, embedded: KafkaSett
     examples = [Example.FromString(each.value) for each in consumers.read_to_end(embedded, bus.EXAMPLES, 1, 0)]
     assert [(each.item_id, list(each.history.item_ids)) for each in examples] == [(7, []), (8, [7, 8])]
     assert "--column user=uid: it is FIELD=COLUMN" in command(file, "--column", "user=uid").err
+
+
+def test_topics_that_are_not_there_are_told_at_once(command: Command, tmp_path: Path) -> None:
+    settings = load(tmp_path / "settings.yaml")
+    elsewhere = settings.kafka.model_copy(update={"topic_prefix": "elsewhere."})
+    dump(settings.model_copy(update={"kafka": elsewhere}), tmp_path / "settings.yaml")
+    file = tmp_path / "log.csv"
+    file.write_text(CSV.format("true"))
+    refused = command(file, "--column", "user_id=uid")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith("has no topic elsewhere.items; `driftline init` creates it.")
