@@ -126,8 +126,9 @@ def _tell(rows: str, found: "Imported") -> None:
     if not found.events and found.before:
         typer.echo(f"It was imported before: {found.before:,} events. Nothing was changed.")
         return
+    earlier = f" ({found.before:,} before)" if found.before else ""
     refused = "".join(f" {count:,} refused as {reason}." for reason, count in sorted(found.refused.items()))
     typer.echo(
-        f"{rows}: {counted(found.events, 'event')} taken in, {counted(found.examples, 'example')} of "
+        f"{rows}: {counted(found.events, 'event')} taken in{earlier}, {counted(found.examples, 'example')} of "
         f"{counted(found.users, 'user')}.{refused} Now start the stream; trainer and archive read the examples."
     )

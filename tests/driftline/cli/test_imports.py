@@ -13,7 +13,9 @@ from contracts.kafka.bus import producer
 from contracts.messages.placement import key_of
 from contracts.wire.events_pb2 import Example, Item
 from driftline.cli import app as cli
+from driftline.cli import imports
 from feature_repo.store import apply
+from stream.importer import Imported
 
 Command = Callable[..., SimpleNamespace]
 CSV = "uid,item_id,time_ms,effective_view\n1,7,1650000000000,true\n1,8,1650000001000,{}\n1,8,1650000002000,true\n"
@@ -96,3 +98,8 @@ def test_topics_that_are_not_there_are_told_at_once(command: Command, tmp_path: 
     refused = command(file, "--column", "user_id=uid")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.endswith("has no topic elsewhere.items; `driftline init` creates it.")
+
+
+def test_an_import_that_goes_on_says_what_was_there_before(capsys: pytest.CaptureFixture[str]) -> None:
+    imports._tell("5 rows", Imported(events=4, examples=2, users=1, before=6))
+    assert capsys.readouterr().out.startswith("5 rows: 4 events taken in (6 before), 2 examples of 1 user. ")
