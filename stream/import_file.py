@@ -183,10 +183,16 @@ class HistoryFile:
         found = self._db.execute(
             "SELECT row, fault, raw[fault] FROM staged WHERE fault IS NOT NULL ORDER BY row LIMIT ?", [SHOWN_FAULTS]
         ).fetchall()
+        told = [(row, self._told(field), value) for row, field, value in found]
         return [
             Fault(row, self._names[field], "empty" if value is None else repr(value), _right(field, value))
-            for row, field, value in found
+            for row, field, value in told
         ]
+
+    def _told(self, field: str) -> str:
+        """The field that a fault of an id is told of: the text's, where the file has no numbers."""
+        text = field.removesuffix("_id") + "_key"
+        return text if field not in self._has and text in self._has else field
 
     def count(self, partition: int, partitions: int) -> int:
         """Events of a partition: one a row, and one a page."""
@@ -255,8 +261,10 @@ class HistoryFile:
                 raise HistoryError(f"{path} has no column {name!r}, but {has}.")
         for either in REQUIRED:
             if not any(self._names[field] in types for field in either):
+                texts = f", or --column {either[1]}=NAME if it is a text" if len(either) > 1 else ""
                 raise HistoryError(
-                    f"{path} has no column {either[0]!r}, but {has}; --column {either[0]}=NAME says which one it is."
+                    f"{path} has no column {either[0]!r}, but {has}; --column {either[0]}=NAME says which one it is"
+                    f"{texts}."
                 )
         self._has = {field for field, name in self._names.items() if name in types}
         texts = ", ".join(f"{_text(field, name, types.get(name))} AS {field}" for field, name in self._names.items())

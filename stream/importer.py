@@ -112,7 +112,10 @@ class Importer:
         except OSError as error:
             raise SettingsError(f"The stream's state cannot be kept in {directory}: {error.strerror}.") from error
         except PartitionBusy as error:
-            raise SettingsError(f"The stream runs on {directory}: stop it, import, and start it again.") from error
+            raise SettingsError(
+                f"The stream runs on {directory}: stop it, import, and start it again. Once it has taken records, "
+                "nothing can be imported."
+            ) from error
         opened.callback(store.close)
         return store
 

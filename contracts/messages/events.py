@@ -365,7 +365,9 @@ def _require_impression(feedback: Feedback) -> None:
     """An item that is named twice is as if it were named once: a page may show it at two places."""
     told = [field for field in (*OUTCOME_FIELDS, "follow") if feedback.HasField(field)]
     if told:
-        detail = f"shown_item_ids makes it an impression, which has no {told[0]}: send outcomes as events of their own"
+        by = "shown_item_keys" if feedback.shown_item_keys else "shown_item_ids"
+        has = "item_key" if told[0] == "item_id" and feedback.item_key else told[0]
+        detail = f"{by} makes it an impression, which has no {has}: send outcomes as events of their own"
         raise BadEvent(Reason.MIXED, detail)
     if len(feedback.shown_item_ids) > MAX_ITEMS_PER_EXPOSURE:
         shown = len(feedback.shown_item_ids)

@@ -22,6 +22,7 @@ SUFFIXES: dict[str, Format] = {
     ".json": "jsonl",
 }
 BATCH_ROWS = 10_000  # of Parquet, in memory at a time
+HOLDS_THE_IDS = "; --column item_id=NAME says which one holds the ids, or --column item_key=NAME if they are texts"
 
 
 class Row(NamedTuple):
@@ -173,7 +174,7 @@ def require(path: Path, header: Sequence[str] | None, columns: Mapping[str, str]
     wanted = {} if "item_key" in header or "item_key" in columns else {"item_id": "item_id"}
     for field, column in (wanted | dict(columns)).items():
         if column not in header:
-            hint = "" if field in columns else "; --column item_id=NAME says which one holds the ids"
+            hint = "" if field in columns else HOLDS_THE_IDS
             apart = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
             if apart:
                 hint = f"; it is separated by {apart!r}, and cells are separated by commas here"

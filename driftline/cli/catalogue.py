@@ -4,7 +4,7 @@ What is asked and what is printed; decisions are in `driftline.catalogue`, sendi
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from abtest.format import counted
 from contracts.config.settings import Settings, load
 from driftline import tables
 from driftline.catalogue.files import Format, columns_of, format_of, require, rows
-from driftline.cli.options import columns_of_options, kafka_errors
+from driftline.cli.options import columns_of_options, kafka_errors, number_of
 from driftline.errors import RunError, UsageError
 from driftline.tables import utc
 
@@ -29,7 +29,10 @@ app = typer.Typer(
 )
 
 SettingsOption = Annotated[Path, typer.Option("--settings", "-s", help="Settings file (YAML) that the workers use.")]
-ItemIds = Annotated[list[int], typer.Argument(metavar="ITEM_ID…", help="Items.")]
+ItemIds = Annotated[
+    list[int] | None, typer.Argument(metavar="ITEM_ID…", help="Ids of items that are numbers.", show_default=False)
+]
+ItemKeys = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="A text id of an item; repeatable.")]
 COLUMNS = {"item": True, "categories": False, "duration": True, "expires (UTC)": False, "": False}
 
 
@@ -101,7 +104,8 @@ def load_file(
 @app.command()
 def put(
     settings: SettingsOption,
-    item_ids: ItemIds,
+    item_ids: ItemIds = None,
+    item_key: ItemKeys = None,
     category: Annotated[list[int] | None, typer.Option(help="Of a category; repeatable.")] = None,
     duration_ms: Annotated[int | None, typer.Option(help="How long it plays. \\[default: not known]")] = None,
     expires_ms: Annotated[
@@ -116,42 +120,43 @@ def put(
 
     about = {"category_ids": category, "duration_ms": duration_ms, "expires_ms": expires_ms, "blocked": blocked}
     records = []
-    for item_id in item_ids:
+    for item_id, name in _named(item_ids, item_key).items():
+        own = {"item_key": name} if isinstance(name, str) else {"item_id": name}
         try:
-            item = item_of({"item_id": item_id} | about, {}, max_bytes=loaded.stream.max_event_bytes)
+            item = item_of(own | about, {}, max_bytes=loaded.stream.max_event_bytes)
         except BadRow as error:
-            raise UsageError(f"Item {item_id} cannot be put: {sentence(str(error))}") from error
+            raise UsageError(f"Item {name} cannot be put: {sentence(str(error))}") from error
         records.append(Record(item_id, item))
     _send(loaded, records, "put")
 
 
 @app.command()
-def block(settings: SettingsOption, item_ids: ItemIds) -> None:
+def block(settings: SettingsOption, item_ids: ItemIds = None, item_key: ItemKeys = None) -> None:
     """Let nobody get items any more; what else is known of them stays. Replicas follow within moments."""
-    _block(settings, item_ids, blocked=True)
+    _block(settings, _named(item_ids, item_key), blocked=True)
 
 
 @app.command()
-def unblock(settings: SettingsOption, item_ids: ItemIds) -> None:
+def unblock(settings: SettingsOption, item_ids: ItemIds = None, item_key: ItemKeys = None) -> None:
     """Let everybody get items again that were blocked."""
-    _block(settings, item_ids, blocked=False)
+    _block(settings, _named(item_ids, item_key), blocked=False)
 
 
 @app.command()
-def delete(settings: SettingsOption, item_ids: ItemIds) -> None:
+def delete(settings: SettingsOption, item_ids: ItemIds = None, item_key: ItemKeys = None) -> None:
     """Delete items: nobody gets them any more. What users did with them before, and say later, still counts."""
     loaded = load(settings)
     from driftline.catalogue.topic import Record
 
-    known = _known(loaded, item_ids)
+    known = _known(loaded, _named(item_ids, item_key))
     _send(loaded, [Record(item_id, None) for item_id in known], "deleted")
 
 
 @app.command()
-def show(settings: SettingsOption, item_ids: ItemIds) -> None:
+def show(settings: SettingsOption, item_ids: ItemIds = None, item_key: ItemKeys = None) -> None:
     """Print what the topic `items` says of items, one JSON object a line."""
     loaded = load(settings)
-    for item in _known(loaded, item_ids).values():
+    for item in _known(loaded, _named(item_ids, item_key)).values():
         typer.echo(_as_json(item))
 
 
@@ -197,23 +202,36 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _known(loaded: Settings, item_ids: Sequence[int]) -> "dict[int, Item]":
-    """The items, once all of them have been found in the catalogue."""
+def _named(numbers: Sequence[int] | None, texts: Sequence[str] | None) -> dict[int, int | str]:
+    """The items that were asked for, by number, and what they were called.
+
+    Raises:
+        UsageError: none was, or a text is no id.
+
+    """
+    numbers, texts = numbers or (), texts or ()
+    if not numbers and not texts:
+        raise UsageError("Say which items: ITEM_ID, or --item-key TEXT.")
+    return {number: number for number in numbers} | {number_of(text): text for text in texts}
+
+
+def _known(loaded: Settings, named: Mapping[int, int | str]) -> "dict[int, Item]":
+    """The items, once all of them have been found in the catalogue. `named`: as `_named` has them."""
     from driftline.catalogue.topic import current
 
     with kafka_errors(loaded.kafka):
-        found = current(loaded, frozenset(item_ids))
-    missing = [item_id for item_id in item_ids if item_id not in found]
+        found = current(loaded, frozenset(named))
+    missing = [name for item_id, name in named.items() if item_id not in found]
     if missing:
         raise UsageError(f"Item {missing[0]} is not in {loaded.kafka.topic('items')}; nothing was changed.")
-    return {item_id: found[item_id] for item_id in item_ids}
+    return {item_id: found[item_id] for item_id in named}
 
 
-def _block(settings: Path, item_ids: Sequence[int], *, blocked: bool) -> None:
+def _block(settings: Path, named: Mapping[int, int | str], *, blocked: bool) -> None:
     loaded = load(settings)
     from driftline.catalogue.topic import Record
 
-    known = _known(loaded, item_ids)
+    known = _known(loaded, named)
     for item in known.values():
         item.blocked = blocked
     records = [Record(item_id, item) for item_id, item in known.items()]

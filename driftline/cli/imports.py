@@ -120,9 +120,11 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 def _known_items(loaded: Settings) -> set[int]:
+    from contracts.kafka import bus
     from contracts.kafka.batches import ReadCounts
     from stream.catalogue import KnownItems
 
+    bus.check_topics(loaded.kafka)  # a topic that is not there has no end, and reading it would wait for one
     catalogue = KnownItems(loaded.kafka, loaded.stream.max_event_bytes, ReadCounts())
     catalogue.read()
     if not catalogue.items:
@@ -152,8 +154,9 @@ def _tell(rows: str, found: "Imported") -> None:
     if not found.events and found.before:
         typer.echo(f"It was imported before: {found.before:,} events. Nothing was changed.")
         return
+    earlier = f" ({found.before:,} before)" if found.before else ""
     refused = "".join(f" {count:,} refused as {reason}." for reason, count in sorted(found.refused.items()))
     typer.echo(
-        f"{rows}: {counted(found.events, 'event')} taken in, {counted(found.examples, 'example')} of "
+        f"{rows}: {counted(found.events, 'event')} taken in{earlier}, {counted(found.examples, 'example')} of "
         f"{counted(found.users, 'user')}.{refused} Now start the stream; trainer and archive read the examples."
     )

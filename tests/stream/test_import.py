@@ -241,6 +241,14 @@ def test_what_is_wrong_with_a_row_is_said(tmp_path: Path, field: str, value: Any
     assert said in str(fault)
 
 
+def test_where_a_file_has_texts_alone_a_missing_id_is_told_of_the_texts_column(tmp_path: Path) -> None:
+    rows = [{"user_key": user, "item_id": 1, "time_ms": BEGIN_MS} for user in ("anna", "")]
+    settings = settings_for(KafkaSettings(bootstrap_servers="h:1"), tmp_path)
+    file = opened(write(rows, tmp_path / "log.csv"), settings, tmp_path / "s")
+    (fault,) = file.faults()
+    assert str(fault).startswith("row 2: column user_key is empty; user_key is text of at most 256 bytes")
+
+
 def test_a_page_of_two_users_is_refused_whole(tmp_path: Path) -> None:
     rows = [{"user_id": user, "item_id": user, "time_ms": BEGIN_MS, "request_id": "r"} for user in (1, 2)]
     file = opened(

@@ -125,6 +125,10 @@ def test_the_letter_says_how_impressions_and_outcomes_are_told_apart() -> None:
         mixed
         == "shown_item_ids makes it an impression, which has no play_time_ms: send outcomes as events of their own"
     )
+    by_text = impression(shown_item_ids=[], shown_item_keys=["a film"], item_key="a film")
+    assert detail_of(by_text.SerializeToString()).startswith(
+        "shown_item_keys makes it an impression, which has no item_key: "
+    )
     empty = detail_of(impression(shown_item_ids=[]).SerializeToString())
     assert empty.endswith(
         "item_id is missing; it is required, also where it is 0 or false; an impression has shown_item_ids in its place"

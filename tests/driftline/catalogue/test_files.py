@@ -87,7 +87,10 @@ def test_a_file_that_is_not_there_and_a_name_that_tells_no_format(tmp_path: Path
         (
             ["video"],
             {},
-            "f.csv has no column 'item_id', but 'video'; --column item_id=NAME says which one holds the ids.",
+            (
+                "f.csv has no column 'item_id', but 'video'; --column item_id=NAME says which one holds the ids, "
+                "or --column item_key=NAME if they are texts."
+            ),
         ),
         (["item_id"], {"blocked": "off"}, "f.csv has no column 'off', but 'item_id'."),
         (["item_id;title"], {}, "f.csv has no column 'item_id', but 'item_id;title'; it is separated by ';'"),

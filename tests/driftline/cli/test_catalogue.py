@@ -13,6 +13,7 @@ import pytest
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, dump
 from contracts.kafka import bus, consumers
 from contracts.messages.events import decode_catalogue
+from contracts.messages.ids import id_of_text
 from contracts.runtime.clock import ManualClock
 from contracts.wire.events_pb2 import Item
 from driftline.catalogue.load import Progress
@@ -102,6 +103,22 @@ def test_items_are_put_blocked_unblocked_deleted_and_shown(command: Command, kaf
     assert len(sent(kafka)) == 5
 
 
+def test_items_of_texts_are_named_by_them(command: Command, kafka: KafkaSettings) -> None:
+    assert command("put", 7, "--item-key", "a b", "--category", 3, kafka=kafka).out == "2 items put."
+    number = id_of_text("a b")
+    by_text = Item(schema_version=1, item_id=number, item_key="a b", category_ids=[3])
+    assert sent(kafka) == [(7, Item(schema_version=1, item_id=7, category_ids=[3])), (number, by_text)]
+    assert command("block", "--item-key", "a b", kafka=kafka).out == "1 item blocked."
+    shown = {"item_id": number, "item_key": "a b", "category_ids": [3], "blocked": True}
+    assert json.loads(command("show", "--item-key", "a b", kafka=kafka).out) == shown
+    assert json.loads(command("show", number, kafka=kafka).out) == shown
+    assert command("unblock", "--item-key", "a b", kafka=kafka).out == "1 item unblocked."
+    gone = command("delete", "--item-key", "a b", "--item-key", "c", kafka=kafka)
+    assert (gone.code, gone.err) == (2, f"driftline: Item c is not in {kafka.topic('items')}; nothing was changed.")
+    assert command("delete", "--item-key", "a b", kafka=kafka).out == "1 item deleted."
+    assert sent(kafka)[-2:] == [(number, by_text), (number, None)]
+
+
 def test_a_bad_row_is_told_and_nothing_is_sent_unless_it_may_be_skipped(
     command: Command, embedded: KafkaSettings, tmp_path: Path
 ) -> None:
@@ -149,6 +166,8 @@ def test_a_dry_run_needs_no_broker(command: Command, tmp_path: Path) -> None:
         (["put", "7", "--expires-ms", "1800000000"], "Item 7 cannot be put: column expires_ms is 1800000000; "),
         (["put", "0"], "Item 0 cannot be put: column item_id is 0; item_id is 0, not above 0."),
         (["put", "7"], "No Kafka broker answers at 127.0.0.1:1"),
+        (["block"], "Say which items: ITEM_ID, or --item-key TEXT."),
+        (["block", "--item-key", ""], "The text id '' is empty."),
         (["show", "7"], "No Kafka broker answers at 127.0.0.1:1"),
     ],
 )

@@ -7,13 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, dump
+from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, dump, load
 from contracts.kafka import bus, consumers
 from contracts.kafka.bus import producer
 from contracts.messages.placement import key_of
 from contracts.wire.events_pb2 import Example, Item
 from driftline.cli import app as cli
+from driftline.cli import imports
 from feature_repo.store import apply
+from stream.importer import Imported
 
 Command = Callable[..., SimpleNamespace]
 CSV = "uid,item_id,time_ms,effective_view\n1,7,1650000000000,true\n1,8,1650000001000,{}\n1,8,1650000002000,true\n"
@@ -62,7 +64,10 @@ def test_a_log_is_judged_and_imported_once(command: Command, embedded: KafkaSett
         1, "driftline: driftline.items is empty: load the catalogue first, by `driftline catalogue load`."
     )  # fmt: skip
     put(embedded, 7, 8)
-    assert "has no column 'user_id'" in command(file).err
+    assert (
+        "has no column 'user_id', but 'uid', 'item_id', 'time_ms', 'effective_view'; --column user_id=NAME says which "
+        "one it is, or --column user_key=NAME if it is a text."
+    ) in command(file).err
     bad = command(file, "--column", "user_id=uid")
     assert bad.code == 1
     assert bad.err.splitlines() == [
@@ -84,3 +89,19 @@ def test_a_log_is_judged_and_imported_once(command: Command, embedded: KafkaSett
     assert "--column user=uid: it is FIELD=COLUMN" in command(file, "--column", "user=uid").err
     twice = command(file, "--column", "user_id=uid", "--column", "user_key=uid")
     assert twice.err == "driftline: --column names column uid for two fields: user_id and user_key."
+
+
+def test_topics_that_are_not_there_are_told_at_once(command: Command, tmp_path: Path) -> None:
+    settings = load(tmp_path / "settings.yaml")
+    elsewhere = settings.kafka.model_copy(update={"topic_prefix": "elsewhere."})
+    dump(settings.model_copy(update={"kafka": elsewhere}), tmp_path / "settings.yaml")
+    file = tmp_path / "log.csv"
+    file.write_text(CSV.format("true"))
+    refused = command(file, "--column", "user_id=uid")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.endswith("has no topic elsewhere.items; `driftline init` creates it.")
+
+
+def test_an_import_that_goes_on_says_what_was_there_before(capsys: pytest.CaptureFixture[str]) -> None:
+    imports._tell("5 rows", Imported(events=4, examples=2, users=1, before=6))
+    assert capsys.readouterr().out.startswith("5 rows: 4 events taken in (6 before), 2 examples of 1 user. ")
