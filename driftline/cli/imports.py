@@ -48,7 +48,6 @@ def import_history(
     and stop the stream; it goes on from there. Killed or interrupted, the same command goes on where it was. Several
     files go in the order of their time.
     """
-    from contracts.kafka.bus import check_topics
     from contracts.runtime.clock import SystemClock
     from contracts.runtime.worker import stop_on_signal
     from driftline.catalogue.load import Progress
@@ -64,7 +63,6 @@ def import_history(
     progress = Progress(clock, lambda state: typer.echo(state, err=True))
     with _scratch() as scratch:
         with kafka_errors(loaded.kafka):
-            check_topics(loaded.kafka)  # the client waits for a topic that is not there without an end
             known = _known_items(loaded)
         features = UserSequences(loaded.feature_repo)  # before the rows are judged, which may take minutes
         bounds = Bounds(clock.now_ms(), loaded.stream.future_tolerance_ms, loaded.stream.attribution_window_ms)
