@@ -9,13 +9,13 @@ from weakref import WeakSet
 import grpc
 
 from contracts.config.experiment import EXPLORE
-from contracts.config.settings import Experiment
 from contracts.messages.ids import ItemKeys
 from contracts.runtime.clock import Clock
 from contracts.snapshots.snapshot import Manifest
 from contracts.wire.recall_pb2 import RecallReply, RecallRequest, SourceReport
 from serving.answer import Answer, FeaturedRequest, NoAnswer, Source, answer
 from serving.catalogue import Hides
+from serving.experiment import RunningExperiment
 from serving.features import Features
 from serving.metrics import ServingMetrics
 from serving.model import LoadedModel, OnTrial, Want
@@ -47,7 +47,7 @@ class Answerer:
 
     def __init__(
         self,
-        experiment: Experiment,
+        running: RunningExperiment,
         models: Mapping[str, LoadedModel],
         canaries: Mapping[str, OnTrial],
         features: Features,
@@ -58,7 +58,7 @@ class Answerer:
         metrics: ServingMetrics,
     ) -> None:
         """`newest`: as `serving.answer.answer` takes it, at the moment of a batch."""
-        self._experiment = experiment
+        self._running = running
         self._models = models
         self._canaries = canaries
         self._features = features
@@ -74,6 +74,7 @@ class Answerer:
         """The outcome of each request. All of a batch is answered from the models that are loaded as it begins."""
         stage, metrics = self._clock.elapsed_s(), self._metrics
         models, canaries = dict(self._models), dict(self._canaries)
+        experiment, definition = self._running.now
         rows = self._features.read([admitted.request.user_id for admitted in batch])
         read = self._clock.elapsed_s()
         featured = [
@@ -90,9 +91,11 @@ class Answerer:
         ]
         loaded = [*models.values(), *(tried.model for tried in canaries.values())]
         vectors_before = sum(model.vectors_made for model in loaded)
-        answers = answer(self._experiment, models, featured, self._hides, canaries, self._newest())
+        answers = answer(experiment, models, featured, self._hides, canaries, self._newest())
         answered = self._clock.elapsed_s()
-        outcomes = [self._outcome(admitted.request, each) for admitted, each in zip(batch, answers, strict=True)]
+        outcomes = [
+            self._outcome(admitted.request, each, definition) for admitted, each in zip(batch, answers, strict=True)
+        ]
         metrics.stage_seconds.labels("features").inc(read - stage)
         metrics.stage_seconds.labels("answers").inc(answered - read)
         metrics.stage_seconds.labels("replies").inc(self._clock.elapsed_s() - answered)
@@ -102,7 +105,7 @@ class Answerer:
             self.recorded.append(featured[0].want)
         return outcomes
 
-    def _outcome(self, request: RecallRequest, answered: Answer | NoAnswer) -> Outcome:
+    def _outcome(self, request: RecallRequest, answered: Answer | NoAnswer, definition: str) -> Outcome:
         if isinstance(answered, NoAnswer):
             return Refusal(grpc.StatusCode.UNAVAILABLE, f"Cannot recall: {answered}.")
         for fallback in answered.fallbacks:
@@ -111,7 +114,7 @@ class Answerer:
         if model is not None and model not in self._answered_from and not answered.fallbacks:
             self._answered_from.add(model)
             self._observe_freshness(model.manifest)
-        return reply_to(request, answered, self._keys)
+        return reply_to(request, answered, self._keys, definition)
 
     def _observe_freshness(self, manifest: Manifest) -> None:
         now = self._clock.now_ms()
@@ -119,8 +122,13 @@ class Answerer:
             self._metrics.event_to_answer.labels(manifest.model).observe(max(now - sent_at, 0) / 1000)
 
 
-def reply_to(request: RecallRequest, answered: Answer, keys: ItemKeys | None = None) -> RecallReply:
-    """An answer as it is sent, with the items' text ids where they have some."""
+def reply_to(
+    request: RecallRequest, answered: Answer, keys: ItemKeys | None = None, definition: str = ""
+) -> RecallReply:
+    """An answer as it is sent, with the items' text ids where they have some.
+
+    `definition`: the hash of the experiment's definition.
+    """
     explain = request.context.explain
     reports = [_report(source, explain=explain) for source in answered.sources]
     first = reports[0]
@@ -134,6 +142,7 @@ def reply_to(request: RecallRequest, answered: Answer, keys: ItemKeys | None = N
         fallback=", ".join(answered.fallbacks),
         user_vector=first.user_vector,
         sources=reports,
+        experiment_hash=definition if answered.arm else "",
     )
     add = reply.items.add  # half the time of making items first and handing them over
     if keys:

@@ -1,4 +1,5 @@
-"""What a replica keeps of the `items` topic: what nobody gets any more, the newest items, and all text ids.
+"""What a replica keeps of the `items` topic: what nobody gets any more, the newest items, and all text ids. The same
+thread reads what is said of the experiment.
 
 A snapshot is as old as its publication; what is deleted, blocked or expired must not wait for the next. A replica
 therefore reads the catalogue's topic beside its snapshots, and keeps what is withdrawn or will expire. Before there is
@@ -18,6 +19,7 @@ from contracts.kafka import bus, consumers
 from contracts.messages.events import BadEvent, decode_catalogue, require_own_number
 from contracts.messages.ids import ItemKeys
 from contracts.wire.events_pb2 import Item
+from serving.experiment import RunningExperiment
 
 log = structlog.get_logger()
 
@@ -103,18 +105,22 @@ class Newest:
 
 
 class CatalogueReader:
-    """A thread that keeps a `Withdrawn`, a `Newest` and the items' text ids at what the topic says."""
+    """A thread that keeps a `Withdrawn`, a `Newest` and the items' text ids at what the topic says, and the experiment
+    at what its own topic says.
+    """
 
-    def __init__(self, settings: KafkaSettings, max_bytes: int, max_k: int) -> None:
+    def __init__(self, settings: KafkaSettings, max_bytes: int, max_k: int, experiment: RunningExperiment) -> None:
         """`max_bytes`: of a record; a larger one is no item. `max_k`: items that an answer has at most."""
         self._max_bytes = max_bytes
         self.withdrawn = Withdrawn()
         self.newest = Newest(NEWEST_PER_ANSWER * max_k)
         self.keys = ItemKeys()
-        self.caught_up = threading.Event()  # everything that was in the topic at the start has been read
+        self.experiment = experiment
+        self.caught_up = threading.Event()  # everything that was in the topics at the start has been read
         self._stop = threading.Event()
-        (self._partition,) = bus.partitions_of(settings, [bus.ITEMS])
-        self._consumer = consumers.consumer(settings, [bus.ITEMS], None)
+        topics = [bus.ITEMS, bus.EXPERIMENTS]
+        self._items, self._experiments = bus.partitions_of(settings, topics)
+        self._consumer = consumers.consumer(settings, topics, None)
         self.reads = self._consumer.reads  # what could not be read
         self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
 
@@ -139,7 +145,10 @@ class CatalogueReader:
         self._consumer.close()
 
     def _read(self) -> None:
-        for records in self._consumer.poll(POLL_MS).values():
+        read = self._consumer.poll(POLL_MS)
+        for record in read.pop(self._experiments, ()):
+            self.experiment.take(record)
+        for records in read.values():
             for record in records:
                 with contextlib.suppress(BadEvent):  # the stream worker dead-letters it
                     item_id, item = decode_catalogue(record.key, record.value, max_bytes=self._max_bytes)
@@ -147,5 +156,5 @@ class CatalogueReader:
                     self.withdrawn.take(item_id, item)
                     self.newest.take(item_id, item)
             self.newest.show()
-        if self._consumer.at_end(self._partition):
+        if all(map(self._consumer.at_end, (self._items, self._experiments))):
             self.caught_up.set()

@@ -134,6 +134,7 @@ def exposure_of(answered: AnsweredRequest, replica: str) -> Exposure:
         answer_ms=answered.answer_ms,
         user_key=answered.user_key,
         served_only=answered.served_only,
+        experiment_hash=reply.experiment_hash,
     )
     if reply.snapshot_version:
         exposure.model_time_ms = reply.model_time_ms

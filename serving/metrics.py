@@ -39,6 +39,11 @@ class ServingMetrics:
             ["model"],
             registry=self.registry,
         )
+        self.other_definition = Gauge(
+            "serving_experiment_differs",
+            "1 where the collector of the experiment has another definition of it than this replica",
+            registry=self.registry,
+        )
         self.canary_version = Gauge(
             "serving_canary_version",
             "Number of the snapshot that some requests are answered from to try it; 0: none",

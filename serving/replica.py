@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from contracts.config.settings import Settings
+from contracts.config.settings import Experiment, Settings, SettingsError
 from contracts.kafka import bus
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.worker import announce, configure_logs, end_within, serve_metrics
@@ -28,12 +28,14 @@ from serving import security
 from serving.answerer import Answerer
 from serving.batcher import Batcher, BatchSize
 from serving.catalogue import CatalogueReader
+from serving.experiment import RunningExperiment, difference
 from serving.exposures import ExposureLog
 from serving.features import Features
 from serving.handlers import handlers
 from serving.metrics import ServingMetrics
+from serving.reload import reload
 from serving.service import Recall
-from serving.swapper import Swapper
+from serving.swapper import Swapper, models_of
 
 log = structlog.get_logger()
 DESCRIPTOR = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
@@ -52,15 +54,17 @@ class Replica:
         self._clock = clock
         self.settings = serving
         self.metrics = ServingMetrics()
-        self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes, serving.max_k)
+        self.running = RunningExperiment(settings.experiment)
+        self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes, serving.max_k, self.running)
         self.ready = False  # whether there is anything to answer from
         self.catalogue.reads.register(self.metrics.registry)
+        self.metrics.other_definition.set_function(lambda: float(bool(self.running.other)))
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
         read_by = reader(settings.feature_repo, serving.feature_timeout_ms / 1000)
         self.features = Features(read_by, serving.last_known_users, clock)
         self._answerer = Answerer(
-            settings.experiment,
+            self.running,
             self.swapper.models,
             self.swapper.canaries,
             self.features,
@@ -75,7 +79,9 @@ class Replica:
         self.exposures = ExposureLog(
             bus.producer(settings.kafka), settings.kafka, name, serving.exposure_buffer, clock, self.metrics
         )
-        self.service = Recall(serving, self.batcher, self.exposures, self.swapper.status, clock, self.metrics)
+        self.service = Recall(
+            serving, self.batcher, self.exposures, self.swapper.status, self.running, clock, self.metrics
+        )
         self.health = health.aio.HealthServicer()
 
     @contextmanager
@@ -133,6 +139,21 @@ class Replica:
         )
         await self.tell_health()
 
+    async def redefine(self, experiment: Experiment) -> None:
+        """Go by another definition of the experiment, once all models that it names are loaded, as far as they can be.
+
+        Raises:
+            SettingsError: the experiment's collector has another one.
+
+        """
+        if other := self.running.redefined(experiment).other:
+            raise SettingsError(difference(other))
+        wanted = models_of(experiment)
+        self.swapper.keep([*{*self.swapper.names, *wanted}])
+        await self.swapper.check()
+        self.running.follow(experiment)
+        self.swapper.keep(wanted)
+
     async def tell_health(self) -> None:
         """Say whether there is anything to answer from, and by model whether what is live serves."""
         await self.health.set(SERVICE, SERVING if self.ready else NOT_SERVING)
@@ -163,16 +184,16 @@ def is_ready(*, caught_up: bool, loaded: bool, live: bool, newest: bool, before:
     return caught_up and (loaded or (newest and (before or not live)))
 
 
-async def serve(settings: Settings, ready_file: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+async def serve(settings: Settings, ready_file: Path | None, read: Callable[[], Settings]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP: `read` the settings again."""
     _give_snapshots_back()
-    stop = asyncio.Event()
+    stop, reread = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reread.set)
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, _stop, stop, settings.stop_within_s)
     # The port comes first: a replica that cannot have it should say so before it does anything else.
-    server = grpc.aio.server(
-        interceptors=security.interceptors(settings.serving), options=security.options(settings.serving)
-    )
+    guards = security.interceptors(settings.serving)
+    server = grpc.aio.server(interceptors=guards, options=security.options(settings.serving))
     port = security.bind(server, settings.serving)
     bus.check_topics(settings.kafka)
     replica = Replica(settings, f"{socket.gethostname()}:{port}", SystemClock())
@@ -183,19 +204,24 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
             announce(ready_file, {"port": port, "metrics_port": metrics_port})
             while not stop.is_set():
                 await replica.look()
+                for guard in guards:
+                    guard.tokens.look()
+                if reread.is_set():
+                    reread.clear()
+                    settings = await reload(settings, read, replica.redefine)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
             log.info("replica draining")
     log.info("replica stopped")
 
 
-def run(settings: Settings, ready_file: Path | None) -> None:
-    """Run a replica until a signal stops it."""
+def run(settings: Settings, ready_file: Path | None, read: Callable[[], Settings]) -> None:
+    """Run a replica until a signal stops it. `read`: reads the settings again, when it is told to."""
     configure_logs()
     keep_imports()
     # Replicas scale by processes: threads of Faiss and BLAS would only take turns with those that answer.
     with threadpool_limits(1):
-        uvloop.run(serve(settings, ready_file))
+        uvloop.run(serve(settings, ready_file, read))
 
 
 def _stop(stop: asyncio.Event, within_s: float) -> None:

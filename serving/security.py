@@ -1,17 +1,20 @@
 """What stands before the service: the port, its encryption, and who may ask.
 
-Files are read once, at start: a certificate or a token that is renewed takes a restart. No token is ever said.
+Files that are renewed are taken up while the replica serves: certificates at the next handshake, tokens at the next
+look. Renewed ones that cannot be used are said and change nothing. No token is ever said.
 """
 
 import errno
 import hmac
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
+import structlog
 from grpc_health.v1 import health
 
 from contracts.config.settings import ServingSettings, SettingsError, TlsSettings
@@ -21,14 +24,57 @@ SCHEME = "bearer "
 OPEN_TO_ALL = f"/{health.SERVICE_NAME}/"  # who balances load or restarts replicas has no token
 DENIED = "A bearer token that this replica accepts is needed in the metadata 'authorization'."
 
+log = structlog.get_logger()
+T = TypeVar("T")
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-class BearerToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc brings no types
-    """Turns away every call without the token, but health checks."""
+class Renewed(Generic[T]):
+    """What is made of some files, made again when any of them has changed."""
 
-    def __init__(self, token: bytes) -> None:
-        self._token = token
+    def __init__(self, paths: Sequence[Path], make: Callable[[], T]) -> None:
+        """Make it once.
+
+        Raises:
+            SettingsError: a file cannot be used; later it is said in the log, and what was made before holds.
+
+        """
+        self._paths = paths
+        self._make = make
+        self._stamps = self._looked()
+        self.value = make()
+
+    def look(self) -> bool:
+        """Whether the files have changed and something new could be made of them."""
+        stamps = self._looked()
+        if stamps == self._stamps:
+            return False
+        self._stamps = stamps
+        try:
+            self.value = self._make()
+        except SettingsError as error:
+            log.warning("renewed files not taken up; what they held before is in force", why=str(error))
+            return False
+        log.info("renewed files taken up", files=[str(path) for path in self._paths])
+        return True
+
+    def _looked(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(path) for path in self._paths]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+class BearerToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc brings no types
+    """Turns away every call without one of the tokens, but health checks."""
+
+    def __init__(self, path: Path) -> None:
+        self.tokens = Renewed([path], partial(_tokens, path))
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Hand the call on, or answer UNAUTHENTICATED, for methods that do not exist too."""
@@ -43,21 +89,23 @@ class BearerToken(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc bri
     def _is_right(self, value: str) -> bool:
         scheme, token = value[: len(SCHEME)], value[len(SCHEME) :]
         # compare_digest: the time it takes says nothing about how much of a guess was right.
-        return scheme.lower() == SCHEME and hmac.compare_digest(token.strip().encode(), self._token)
+        said = token.strip().encode()
+        right = [hmac.compare_digest(said, each) for each in self.tokens.value]
+        return scheme.lower() == SCHEME and any(right)
 
 
 async def _deny(_requests: object, context: grpc.aio.ServicerContext) -> None:
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, DENIED)
 
 
-def interceptors(settings: ServingSettings) -> tuple[grpc.aio.ServerInterceptor, ...]:
-    """What every call passes first.
+def interceptors(settings: ServingSettings) -> tuple[BearerToken, ...]:
+    """What every call passes first; each one's `tokens` want a look now and then.
 
     Raises:
         SettingsError: the token file cannot be used.
 
     """
-    return () if settings.token_file is None else (BearerToken(_token(settings.token_file)),)
+    return () if settings.token_file is None else (BearerToken(settings.token_file),)
 
 
 def options(settings: ServingSettings) -> list[tuple[str, int]]:
@@ -93,10 +141,19 @@ def credentials(settings: ServingSettings) -> grpc.ServerCredentials | None:
     tls = settings.tls
     if tls is None:
         return None
+    paths = [path for path in (tls.certificate, tls.key, tls.client_ca) if path is not None]
+    renewed = Renewed(paths, partial(_configuration, tls))
+    # gRPC asks at each handshake; None: as before. Connections that stand keep what they began with.
+    return grpc.dynamic_ssl_server_credentials(
+        renewed.value, lambda: renewed.value if renewed.look() else None, tls.client_ca is not None
+    )
+
+
+def _configuration(tls: TlsSettings) -> grpc.ServerCertificateConfiguration:
     key, certificate = _read("serving.tls.key", tls.key), _read("serving.tls.certificate", tls.certificate)
     authority = _read("serving.tls.client_ca", tls.client_ca) if tls.client_ca else None
     _check(tls)
-    return grpc.ssl_server_credentials([(key, certificate)], authority, authority is not None)
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
 
 def bind(server: grpc.aio.Server, settings: ServingSettings) -> int:
@@ -136,13 +193,16 @@ def _probe(host: str, port: int) -> None:
         raise SettingsError(f"serving.host: cannot listen on {host}: {refused[0].strerror}.") from refused[0]
 
 
-def _token(path: Path) -> bytes:
-    token = _read("serving.token_file", path).strip()
-    if not token:
+def _tokens(path: Path) -> tuple[bytes, ...]:
+    """One a line: while clients go over from a token to the next, both are accepted."""
+    tokens = tuple(filter(None, map(bytes.strip, _read("serving.token_file", path).splitlines())))
+    if not tokens:
         raise SettingsError(f"serving.token_file: {path} is empty.")
-    if not all(0x21 <= byte <= 0x7E for byte in token):
-        raise SettingsError(f"serving.token_file: {path} holds something else than one token of printable ASCII.")
-    return token
+    if not all(0x21 <= byte <= 0x7E for token in tokens for byte in token):
+        raise SettingsError(
+            f"serving.token_file: {path} holds something else than tokens of printable ASCII, one a line."
+        )
+    return tokens
 
 
 def _check(tls: TlsSettings) -> None:

@@ -23,6 +23,7 @@ from contracts.wire.recall_pb2 import (
 from contracts.wire.recall_pb2_grpc import RecallServiceServicer
 from serving.answerer import Asked, Outcome, Refusal
 from serving.batcher import Batcher, Expired, Overloaded
+from serving.experiment import RunningExperiment
 from serving.exposures import AnsweredRequest, ExposureLog
 from serving.metrics import ServingMetrics
 
@@ -40,6 +41,7 @@ class Recall(RecallServiceServicer):
         batcher: Batcher[Asked, Outcome],
         exposures: ExposureLog,
         status: Callable[[], list[ModelStatus]],
+        running: RunningExperiment,
         clock: Clock,
         metrics: ServingMetrics,
     ) -> None:
@@ -47,6 +49,7 @@ class Recall(RecallServiceServicer):
         self._batcher = batcher
         self._exposures = exposures
         self._status = status
+        self._running = running
         self._clock = clock
         self._metrics = metrics
         self.draining = False
@@ -89,7 +92,12 @@ class Recall(RecallServiceServicer):
     ) -> StatusReply:
         """Say what is served, and what could not be loaded and why."""
         del request, context
-        return StatusReply(models=self._status(), waiting=self._batcher.waiting, draining=self.draining)
+        return StatusReply(
+            models=self._status(),
+            waiting=self._batcher.waiting,
+            draining=self.draining,
+            experiment=self._running.status(self._clock.now_ms()),
+        )
 
     async def _outcomes(self, requests: list[RecallRequest], context: grpc.aio.ServicerContext) -> list[Outcome]:
         """What becomes of each request, counted and, where there are items, logged as an exposure."""

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from contracts.config.settings import Settings
+from contracts.config.settings import Experiment, Settings
 from contracts.runtime.clock import Clock
 from contracts.snapshots import canary, delta, snapshot
 from contracts.snapshots.canary import Canary
@@ -28,6 +28,11 @@ from serving.swap import Load, plan
 log = structlog.get_logger()
 
 
+def models_of(experiment: Experiment) -> list[str]:
+    """The models that an experiment's arms are answered from, sorted."""
+    return sorted({name for arm in experiment.arms.values() for name in arm.models})
+
+
 class Swapper:
     """Swaps snapshots into `models`, and those on trial into `canaries`."""
 
@@ -36,7 +41,7 @@ class Swapper:
     ) -> None:
         self.models: dict[str, LoadedModel] = {}
         self.canaries: dict[str, OnTrial] = {}
-        self.names = sorted({name for arm in settings.experiment.arms.values() for name in arm.models})
+        self.names = models_of(settings.experiment)
         self._settings = settings
         self._recorded = recorded
         self._metrics = metrics
@@ -77,6 +82,14 @@ class Swapper:
     def any_live(self) -> bool:
         """Whether any pointer named a snapshot, or could not be read, when the pointers were last looked at."""
         return bool(self._unreadable) or any(self._live.values())
+
+    def keep(self, names: Sequence[str]) -> None:
+        """From now on keep these models loaded, and let others go."""
+        self.names = sorted(names)
+        for gone in self.models.keys() - set(names):
+            del self.models[gone]
+        for gone in self.canaries.keys() - set(names):
+            del self.canaries[gone]
 
     def close(self) -> None:
         """Let the loading thread end with what it is at."""
@@ -136,7 +149,7 @@ class Swapper:
     def _named(self, load: Load) -> str | None:
         """What the pointer says for which something was loaded."""
         if not load.trial:
-            return self._live[load.model]
+            return self._live.get(load.model)
         return self._trials[load.model].version if load.model in self._trials else None
 
     def _trial(self, name: str) -> Canary | None:

@@ -125,8 +125,8 @@ class Checkpoints:
                 f"{home} has format {manifest['format']}, and this build reads {FORMAT}; go back to the build that "
                 f"wrote it, or move {self._home} away to learn anew from the first record on."
             )
-        if manifest["settings"] != self._fits:
-            changed = sorted(key for key in self._fits if manifest["settings"].get(key) != self._fits[key])
+        changed = sorted(key for key in self._fits if manifest["settings"].get(key) != self._fits[key])
+        if changed:
             raise SettingsError(
                 f"{home} was made with other settings ({', '.join(changed)}); put them back, or move {self._home} away "
                 "to learn anew from the first record on."
@@ -138,9 +138,12 @@ class Checkpoints:
 
 
 def fingerprint(settings: Settings) -> dict[str, Any]:
-    """The settings on which a checkpoint depends, as JSON has them: with others its weights would not fit."""
+    """The settings on which a checkpoint depends, as JSON has them: with others its weights would not fit.
+
+    Which models there are is not among them: each has a state of its own.
+    """
     trainer = settings.trainer.model_dump(mode="json")
-    decisive = {name: trainer[name] for name in ("models", "model", "learn_from", "objective", "replay", "average")}
+    decisive = {name: trainer[name] for name in ("model", "learn_from", "objective", "replay", "average")}
     decisive["regimes"] = {name: trainer["regimes"][name] for name in ("variants", "share")}
     as_json: dict[str, Any] = json.loads(
         json.dumps({**decisive, "seed": settings.seed, "kafka": settings.kafka.topic("")})

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 import torch
 
 from contracts.config.settings import Arm, LearnFrom, Settings
@@ -25,6 +26,8 @@ from trainer.learn.objective import Objective
 from trainer.meters import Meters
 from trainer.model_line import Ended, ModelLine, Reached
 from trainer.publish.snapshots import Boundaries
+
+log = structlog.get_logger()
 
 Publication: TypeAlias = Snapshot | Delta
 Move: TypeAlias = Publication | Ended  # of what is served
@@ -92,7 +95,8 @@ class Engine:
         self._meters = meters
         self._catalogue = Catalogue()
         device = choose_device(settings.trainer.device)
-        self.lines = [ModelLine(name, settings, device, meters, ranks) for name in settings.trainer.models]
+        self._names = settings.trainer.models
+        self.lines = [ModelLine(name, settings, device, meters, ranks) for name in self._names]
         arms = settings.experiment.arms
         weigh = settings.trainer.models if settings.trainer.learn_from == "weighted" else ()
         self._propensities: dict[str, ArmPropensity] = {name: ArmPropensity(name, arms) for name in weigh}
@@ -129,12 +133,22 @@ class Engine:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the next records are those from `offsets` on."""
+        """Go on from a state; the next records are those from `offsets` on.
+
+        A model that the state does not have begins with these records, and one that the settings no longer have is let
+        go: neither changes what the others have learned.
+        """
         self._catalogue.restore(state["catalogue"])
+        kept = state["pupils"]
         for line in self.lines:
-            line.restore(state["pupils"][line.name], self._catalogue)
+            if line.name in kept:
+                line.restore(kept[line.name], self._catalogue)
         for name, propensity in self._propensities.items():
-            propensity.restore(state["propensities"][name])
+            if name in state["propensities"]:
+                propensity.restore(state["propensities"][name])
+        begun, gone = [line.name for line in self.lines if line.name not in kept], kept.keys() - set(self._names)
+        if begun or gone:
+            log.warning("other models than in the checkpoint", begin_anew=begun, let_go=sorted(gone))
         self._objective.restore(state["objective"])
         self._boundaries.restore(state["boundaries"])
         self._learned_offsets = dict(state["learned_offsets"])

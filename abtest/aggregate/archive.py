@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from abtest.aggregate.aggregate import Aggregate
 from abtest.aggregate.sources import Votes
-from abtest.collect.store import OF_NO_MATTER
 from abtest.stats.columns import AnyColumn, Column
 from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
@@ -50,7 +49,7 @@ class Counted:
 
 def save(counted: Counted, experiment: Experiment, path: Path) -> None:
     """Write atomically: a reader, or a crash, meets the old file or the new one, whole."""
-    facts = {"experiment": fingerprint(experiment), "counts": counted.counts}
+    facts = {"experiment": experiment.definition, "counts": counted.counts}
     write_archive({"aggregate": counted.aggregate}, facts, path)
 
 
@@ -79,7 +78,7 @@ def write_archive(values: Mapping[str, Any], facts: Mapping[str, Any], path: Pat
 
 
 def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `write_archive` was given, of an experiment whose fingerprint was told as ``experiment``.
+    """What `write_archive` was given, of an experiment whose definition was told as ``experiment``.
 
     Raises:
         StateError: there is no such file, it is damaged, or it is of another experiment or build.
@@ -97,7 +96,7 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
             raise _no_aggregate(path)
         if header["format"] != FORMAT:
             raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
-        if header["told"]["experiment"] != fingerprint(experiment):
+        if header["told"]["experiment"] != experiment.definition:
             raise StateError(
                 f"{path} was made of another experiment than '{experiment.name}', or of other arms or days."
             )
@@ -153,8 +152,3 @@ def _column(saved: str | list[Any]) -> AnyColumn:
 def _kept(array: npt.NDArray[Any], arrays: list[npt.NDArray[Any]]) -> int:
     arrays.append(array)
     return len(arrays) - 1
-
-
-def fingerprint(experiment: Experiment) -> Any:
-    """What data of an experiment depend on, as JSON."""
-    return experiment.model_dump(mode="json", exclude=OF_NO_MATTER)

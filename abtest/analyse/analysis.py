@@ -12,7 +12,7 @@ from abtest.aggregate.user_parts import MET
 from abtest.aggregate.winsorize import table_of
 from abtest.analyse.capping import checks_of_caps, require_in_advance, winsorized
 from abtest.analyse.checks import ModelFacts, checks_of
-from abtest.analyse.data_quality import date_of, days_over
+from abtest.analyse.day_checks import date_of, days_over
 from abtest.analyse.deciding import decided, told_apart, with_deciding
 from abtest.analyse.looks import History, decided_at_looks
 from abtest.analyse.model_age import by_age, by_version, comparable, unlike

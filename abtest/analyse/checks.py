@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from abtest.aggregate.aggregate import Aggregate
 from abtest.aggregate.user_days import UNKNOWN
-from abtest.analyse.data_quality import date_of, quality_of
+from abtest.analyse.data_quality import quality_of
+from abtest.analyse.day_checks import date_of
 from abtest.analyse.model_age import freshness_of
 from abtest.analyse.results import Check, Level, MetricResult
 from abtest.collect.observed import Observed

@@ -5,21 +5,19 @@ that could move a figure by as much as people read from it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
+from abtest.analyse.day_checks import changed, date_of, day_of, days_over, ending, idle_days, last_day, part_days
 from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.analyse.shown import shown_of
 from abtest.collect.observed import Observed
 from abtest.collect.records import NOT_OURS_YET, NOTHING, Unused
-from abtest.format import counted, instant, number, part, share, words
+from abtest.format import counted, listed, number, part, share, words
 from abtest.format import least as asked
 from abtest.stats.columns import Column
 from abtest.stats.split import SRM_ALPHA
-from contracts.config.calendar import iso_date
 from contracts.config.experiment import Experiment
 from contracts.messages.events import Reason
-from contracts.runtime.clock import MINUTE_MS
 
 UNREADABLE = 0.001  # one event in a thousand: no figure moves by what is read from it unless these users differ wildly
 SKEWED = 0.001  # as above: events whose clock is wrong, or whose feedback comes before its exposure
@@ -27,8 +25,6 @@ REPEATED = 0.05  # at-least-once delivery repeats some events after a restart; a
 LOST = 0.01  # a user without exposure is in no arm: this many lost, and arms may have lost different users
 LATE = 0.05  # some people do come back to an item after hours; more than these, and the window is too short
 VOID = 0.1  # above this share of events without use, those that are left need not be like those that are not
-HOUR_MS = 60 * MINUTE_MS
-WHOLE_DAY_MS = HOUR_MS  # the last hour of a day may pass without an event
 IMPLAUSIBLE = 0.2  # a fifth: a change of recall that moves a metric by more would be seen without an experiment
 
 
@@ -49,6 +45,7 @@ def quality_of(
         missing_days(aggregate, experiment, observed.newest_ms),
         *part_days(experiment),
         *last_day(experiment, observed.newest_ms),
+        *changed(experiment),
         *ending(experiment, days_over(experiment, observed.newest_ms, aggregate.days)),
         *events(observed.counts),
         *shown_of({arm: observed.arms.get(arm, NOTHING) for arm in experiment.arms}, observed.counts),
@@ -70,7 +67,7 @@ def empty_arms(users: Mapping[str, int], experiment: Experiment) -> Check:
         return Check(name, title, "ok", f"None: each of {counted(len(users), 'arm')} has users.", users)
     if not n:
         return Check(name, title, "unknown", "No user has been seen in any arm.", users)
-    text = f"No user has been seen in {_listed(empty)}, {number(n)} in the other arms."
+    text = f"No user has been seen in {listed(empty)}, {number(n)} in the other arms."
     return Check(name, title, _by_chance(empty, n, experiment), text, users)
 
 
@@ -82,6 +79,7 @@ def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 
     name, title = "missing_days", "Days without exposures"
     begin = next((step.from_ms for step in experiment.ramp if step.share), experiment.start_ms)
     last_ms = min(max(newest_ms, experiment.start_ms), experiment.end_ms - 1)
+    idle = idle_days(experiment)
     days = range(day_of(experiment, begin), max(aggregate.days, day_of(experiment, last_ms) + 1))
     seen = {
         day: {
@@ -89,123 +87,21 @@ def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 
             for arm, m in aggregate.moments.items()
         }
         for day in days
+        if day not in idle
     }
     none = [day for day, users in seen.items() if not any(users.values())]
     lacking = {day: [arm for arm, n in users.items() if not n] for day, users in seen.items() if day not in none}
     lacking = {day: arms for day, arms in lacking.items() if arms}
-    numbers = {"days": len(days), "without_exposures": len(none), "without_exposures_in_an_arm": len(lacking)}
+    numbers = {"days": len(seen), "without_exposures": len(none), "without_exposures_in_an_arm": len(lacking)}
     if not sum(aggregate.users.values()):
         return Check(name, title, "unknown", "No exposure has been seen on any day.", numbers)
     if not none and not lacking:
-        return Check(name, title, "ok", f"None of {counted(len(days), 'day')}: every arm was shown on each.", numbers)
+        return Check(name, title, "ok", f"None of {counted(len(seen), 'day')}: every arm was shown on each.", numbers)
     levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in lacking.items()}
-    clauses = [f"Nothing was seen on {_listed([date_of(experiment, day) for day in none])}"] if none else []
-    clauses += [f"nothing in {_listed(arms)} on {date_of(experiment, day)}" for day, arms in lacking.items()]
+    clauses = [f"Nothing was seen on {listed([date_of(experiment, day) for day in none])}"] if none else []
+    clauses += [f"nothing in {listed(arms)} on {date_of(experiment, day)}" for day, arms in lacking.items()]
     text = "; ".join(clauses)
     return Check(name, title, "invalid" if "invalid" in levels else "warning", f"{text[0].upper()}{text[1:]}.", numbers)
-
-
-def part_days(experiment: Experiment) -> Iterator[Check]:
-    """Whether the experiment has all of its first and its last day; nothing where it has."""
-    parts: dict[int, list[str]] = {}
-    for day, time_ms, verb in ((0, experiment.start_ms, "starts"), (experiment.days - 1, experiment.end_ms, "ends")):
-        if time_ms != experiment.calendar.midnight_ms(experiment.calendar.date_number(time_ms)):
-            parts[day] = [*parts.get(day, []), f"{verb} at {_clock(experiment, time_ms)}"]
-    if not parts:
-        return
-    has = [f"of {date_of(experiment, day)} it has {_span(_length_ms(experiment, day))}" for day in parts]
-    when = _listed([part for of_day in parts.values() for part in of_day])
-    text = f"The experiment {when}: {_listed(has)}. Sums per user of a part of a day are smaller than those of a whole "
-    text += "one: compare the arms on it, not it with other days."
-    numbers = {date_of(experiment, day): _length_ms(experiment, day) / HOUR_MS for day in parts}
-    yield Check("part_days", "Days that the experiment has in part", "warning", text, numbers)
-
-
-def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
-    """Whether the last day is whole: sums per user of a day that goes on are smaller than those of other days."""
-    if not experiment.start_ms <= newest_ms:
-        return
-    name, title = "last_day", "The last day"
-    newest_ms = min(newest_ms, experiment.end_ms)
-    day = day_of(experiment, min(newest_ms, experiment.end_ms - 1))
-    ends_ms = _end_ms(experiment, day)
-    date, numbers = date_of(experiment, day), {"newest_ms": newest_ms, "ends_ms": ends_ms}
-    if ends_ms - newest_ms <= WHOLE_DAY_MS:
-        whole = _length_ms(experiment, day) == _day_ms(experiment, day)
-        is_whole = "is whole" if whole else f"is over, {_span(_length_ms(experiment, day))} of it"
-        yield Check(name, title, "ok", f"{date} {is_whole}.", numbers)
-        return
-    until = _clock(experiment, newest_ms)
-    text = f"{date} is not whole: events go up to {until}. Compare its arms, not it with other days."
-    yield Check(name, title, "warning", text, numbers)
-
-
-def days_over(experiment: Experiment, newest_ms: int, seen: int) -> int:
-    """How many of the `seen` days nothing more is to come of, by the newest event; all of them where that is not known.
-
-    A look of a plan, and the end of an experiment, are after whole days: a day that goes on would be looked at twice.
-    """
-    if not newest_ms:
-        return seen
-    return sum(_end_ms(experiment, day) - newest_ms <= WHOLE_DAY_MS for day in range(seen))
-
-
-def ending(experiment: Experiment, over: int) -> Iterator[Check]:
-    """What an experiment that has not ended waits for, `over` of its days being over; nothing where it has ended.
-
-    A last day of a sliver is none that anybody planned: a fixed offset cuts days an hour off where clocks changed.
-    """
-    if over >= experiment.days:
-        return
-    name, title = "end", "The end"
-    last = experiment.days - 1
-    begins_ms = experiment.calendar.midnight_ms(experiment.first_date + last)
-    sliver_ms = experiment.end_ms - begins_ms
-    waited = [date_of(experiment, day) for day in dict.fromkeys((over, last))]
-    end = instant(experiment.end_ms, experiment.day_offset_ms, experiment.zone)
-    of = f"{over} of {counted(experiment.days, 'day')} {'is' if over == 1 else 'are'} over"
-    if over and _length_ms(experiment, 0) != _day_ms(experiment, 0):
-        of += f", the first of them with {_span(_length_ms(experiment, 0))} only"
-    text = f"{of}; what is waited for is {' to '.join(waited)}, up to {end}"
-    numbers = {"over": over, "days": experiment.days, "end_ms": experiment.end_ms}
-    if experiment.days > 1 and sliver_ms <= WHOLE_DAY_MS:
-        text += f". Of {waited[-1]} the experiment has {_span(sliver_ms)}: if its days are those of a "
-        text += "place whose clocks change, name that (zone: Europe/Berlin) instead of an offset"
-        yield Check(name, title, "warning", f"{text}.", numbers)
-        return
-    yield Check(name, title, "ok", f"{text}.", numbers)
-
-
-def _end_ms(experiment: Experiment, day: int) -> int:
-    return min(experiment.calendar.midnight_ms(experiment.first_date + day + 1), experiment.end_ms)
-
-
-def _length_ms(experiment: Experiment, day: int) -> int:
-    """How much of a day the experiment has."""
-    begins_ms = experiment.calendar.midnight_ms(experiment.first_date + day)
-    return _end_ms(experiment, day) - max(begins_ms, experiment.start_ms)
-
-
-def _day_ms(experiment: Experiment, day: int) -> int:
-    """How long a day is: 23 or 25 hours where clocks change."""
-    date = experiment.first_date + day
-    return experiment.calendar.midnight_ms(date + 1) - experiment.calendar.midnight_ms(date)
-
-
-def _clock(experiment: Experiment, time_ms: int) -> str:
-    local_ms = time_ms + experiment.calendar.offset_at_ms(time_ms)
-    return datetime.fromtimestamp(local_ms / 1000, UTC).strftime("%H:%M")
-
-
-def _span(length_ms: int) -> str:
-    """A length of time.
-
-    >>> _span(9 * HOUR_MS), _span(HOUR_MS + 30 * MINUTE_MS), _span(30_000)
-    ('9 hours', '1 hour and 30 minutes', 'less than a minute')
-    """
-    hours, minutes = divmod(length_ms // MINUTE_MS, 60)
-    parts = [counted(n, name) for n, name in ((hours, "hour"), (minutes, "minute")) if n]
-    return " and ".join(parts) or "less than a minute"
 
 
 def events(counts: Mapping[str, int]) -> Iterator[Check]:
@@ -219,6 +115,13 @@ def events(counts: Mapping[str, int]) -> Iterator[Check]:
     why = f": {', '.join(f'{number(n)} {words(reason)}' for reason, n in bad.items())}" if bad else ""
     text = f"{part(unreadable, everything, 'event')} could not be read{why}"
     yield _graded("unreadable", "Events that could not be read", unreadable, everything, text, UNREADABLE, VOID, bad)
+
+    other = counts.get(Unused.OTHER_DEFINITION, 0)
+    if other:
+        text = f"{part(other, exposures, 'exposure', ('is', 'are'))} from replicas that had another definition of the "
+        text += "experiment, and in no figure"
+        title = "Exposures of another definition"
+        yield _graded(str(Unused.OTHER_DEFINITION), title, other, exposures, text, UNREADABLE, VOID)
 
     outside = counts.get(NOT_OURS_YET, 0)
     skewed = future + outside
@@ -329,16 +232,6 @@ def power(metrics: Sequence[MetricResult]) -> Iterator[Check]:
     yield Check("power", title, "unknown", text, blind)
 
 
-def day_of(experiment: Experiment, time_ms: int) -> int:
-    """Day of the experiment, 0 being the one that it starts on."""
-    return experiment.day_of(time_ms)
-
-
-def date_of(experiment: Experiment, day: int) -> str:
-    """A day's date as the experiment cuts days, ISO 8601."""
-    return iso_date(experiment.first_date + day)
-
-
 def _by_chance(empty: Sequence[str], users: int, experiment: Experiment) -> Level:
     """A warning where arms may be empty by chance, with so many users in the others; else invalid."""
     weight = sum(spec.weight for spec in experiment.arms.values())
@@ -364,12 +257,3 @@ def _graded(
 def _detectable(line: ArmEffect) -> float | None:
     by_cuped = line.planned is not None and line.planned.by_cuped and line.adjusted is not None
     return (line.adjusted if by_cuped and line.adjusted else line.effect).minimum_detectable
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names as text.
-
-    >>> _listed(["a"]), _listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
-from abtest.analyse.data_quality import days_over
+from abtest.analyse.day_checks import days_over
 from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, Planned, Report, Verdict
 from abtest.collect.state import CollectorState, plan_of
 from abtest.format import instant

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from abtest.aggregate.aggregate import SEEN, Aggregate
 from abtest.aggregate.user_parts import MET, SOURCE_COLUMNS
-from abtest.analyse.data_quality import date_of, day_of
+from abtest.analyse.day_checks import date_of, day_of
 from abtest.analyse.results import Check
 from abtest.collect.observed import Observed
 from abtest.collect.records import AGES_MS

@@ -10,6 +10,8 @@ Every decision compares one place of the user, `bucket`, with an edge. Four salt
     ramp      "ramp:{salt}"              in below the step's share: what is in at 1 % is in at 50 %
     arm       "{salt}"                   whatever the ramp says
 
+So nobody changes arm when the experiment is ramped up or down, paused or resumed: who is in is in the same one.
+
 The hash is version 1 of docs/experiments.md; changing it would move users, so it does not change.
 """
 
@@ -23,6 +25,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contracts.config.changes import standing
 from contracts.config.experiment import Experiment
 
 _BITS = 53  # a float holds 53 bits exactly: more would round the largest hashes up to 1.0
@@ -30,7 +33,7 @@ _SHIFT = 64 - _BITS
 _UNIT = 1 / (1 << _BITS)  # a power of two: multiplying by it is exact
 _CHUNK = 65_536  # users whose digests assign_many holds at once
 
-Why = Literal["assigned", "override", "holdout", "outside slots", "not ramped yet", "not running"]
+Why = Literal["assigned", "override", "holdout", "outside slots", "not ramped yet", "not running", "paused", "stopped"]
 
 
 class Assignment(NamedTuple):
@@ -88,6 +91,8 @@ def assign(experiment: Experiment, user_id: int, time_ms: int) -> Assignment:
     """
     if not experiment.start_ms <= time_ms < experiment.end_ms:
         return NOT_RUNNING
+    if experiment.changes and (state := state_of(experiment, time_ms)) != "running":
+        return Assignment(None, state)
     if experiment.overrides:
         for arm, testers in experiment.overrides.items():
             if user_id in testers:
@@ -117,7 +122,7 @@ def assign_many(experiment: Experiment, user_ids: npt.NDArray[np.int64], time_ms
     """
     user_ids = np.asarray(user_ids, np.int64)
     arms = np.full(len(user_ids), -1, np.int8)
-    if not active(experiment, time_ms):
+    if state_of(experiment, time_ms) != "running":
         return arms
     # Each step hashes only those whom the steps before it have left in.
     inside = np.arange(len(user_ids))
@@ -141,6 +146,8 @@ def assign_many(experiment: Experiment, user_ids: npt.NDArray[np.int64], time_ms
 def ramp_share(experiment: Experiment, time_ms: int) -> float:
     """Share of the users of its slots that the experiment lets in at `time_ms`: before a ramp's first step none.
 
+    A share by command (`Change`) holds instead of the ramp.
+
     >>> from contracts.config.experiment import Arm, RampStep
     >>> arms = {"a": Arm(weight=1, model="two_tower"), "b": Arm(weight=1, model="t2diff")}
     >>> ramp = (RampStep(from_ms=10, share=0.01), RampStep(from_ms=15, share=0.5))
@@ -148,10 +155,21 @@ def ramp_share(experiment: Experiment, time_ms: int) -> float:
     >>> [ramp_share(experiment, time) for time in (9, 10, 14, 15)]
     [0.0, 0.01, 0.01, 0.5]
     """
+    by_command = standing(experiment.changes, time_ms).share if experiment.changes else None
+    if by_command is not None:
+        return by_command
     if not experiment.ramp:
         return 1.0
     steps = bisect_right(experiment.ramp, time_ms, key=lambda step: step.from_ms)
     return experiment.ramp[steps - 1].share if steps else 0.0
+
+
+def state_of(experiment: Experiment, time_ms: int) -> Literal["running", "not running", "paused", "stopped"]:
+    """Whether anybody may be in the experiment at `time_ms`, and why not."""
+    if not active(experiment, time_ms):
+        return "not running"
+    at = standing(experiment.changes, time_ms)
+    return "stopped" if at.stopped else "paused" if at.paused else "running"
 
 
 def _left_out(experiment: Experiment, user_id: int, time_ms: int) -> Assignment | None:
@@ -160,7 +178,7 @@ def _left_out(experiment: Experiment, user_id: int, time_ms: int) -> Assignment 
         return HELD_OUT
     if (low > 0 or high < 1) and not low <= bucket("layer:" + experiment.layer, user_id) < high:
         return OUTSIDE_SLOTS
-    if experiment.ramp:
+    if experiment.ramp or experiment.changes:
         share = ramp_share(experiment, time_ms)
         if share < 1 and bucket("ramp:" + experiment.salt, user_id) >= share:
             return NOT_RAMPED

@@ -23,6 +23,7 @@ class Unused(StrEnum):
     DUPLICATE_EXPOSURE = "duplicate_exposures"
     DUPLICATE_FEEDBACK = "duplicate_feedback"
     OTHER_EXPERIMENT = "exposures_outside_experiment"
+    OTHER_DEFINITION = "exposures_of_another_definition"  # of the experiment, from a replica that had it otherwise
     LATE_EXPOSURE = "late_exposures"
     OUTSIDE_PERIOD = "feedback_outside_period"
     OUTSIDE_EXPERIMENT = "feedback_outside_experiment"

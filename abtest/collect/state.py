@@ -45,6 +45,7 @@ from abtest.collect.records import (
     full_version,
     tracked_versions,
 )
+from contracts.config.changes import Change
 from contracts.config.settings import Experiment, Settings
 from contracts.messages.attribution import is_impression
 from contracts.runtime.clock import DAY_MS
@@ -62,12 +63,23 @@ class Rules(NamedTuple):
     session_gap_ms: int
     attribution_window_ms: int
     allowed_lateness_ms: int
+    hash: str = ""  # of the experiment's definition; empty: as "not known"
 
     @classmethod
     def of(cls, settings: Settings) -> "Rules":
         """The rules that the settings state."""
-        stream = settings.stream
-        return cls(settings.experiment, stream.session_gap_ms, stream.attribution_window_ms, stream.allowed_lateness_ms)
+        stream, experiment = settings.stream, settings.experiment
+        return cls(
+            experiment,
+            stream.session_gap_ms,
+            stream.attribution_window_ms,
+            stream.allowed_lateness_ms,
+            experiment.hash,
+        )
+
+    def after(self, changes: Sequence[Change]) -> "Rules":
+        """The same for the experiment with these changes, which decide nothing here: an exposure says its arm."""
+        return self._replace(experiment=self.experiment.model_copy(update={"changes": tuple(changes)}))
 
     @property
     def begin_ms(self) -> int:
@@ -139,12 +151,16 @@ def observe_exposure(state: CollectorState, exposure: Exposure, offset: int = 0,
     if late and known is not None and known.shown is not None:
         state.counts[Unused.DUPLICATE_EXPOSURE] += 1
         return
-    if late or exposure.time_ms <= state.closed_ms:
-        state.counts[Unused.LATE_EXPOSURE] += 1
-        return
     experiment = state.rules.experiment
-    labelled = exposure.experiment == experiment.name and exposure.arm in experiment.arms
     running = active(experiment, exposure.time_ms)
+    if late or exposure.time_ms <= state.closed_ms:
+        # What is late of another time is of no experiment's concern but that time's.
+        state.counts[Unused.LATE_EXPOSURE if running else Unused.OTHER_EXPERIMENT] += 1
+        return
+    labelled = exposure.experiment == experiment.name and exposure.arm in experiment.arms
+    if labelled and exposure.experiment_hash not in ("", state.rules.hash):
+        state.counts[Unused.OTHER_DEFINITION] += running
+        labelled = False
     if labelled and not running:
         state.counts[NOT_OURS_YET] += 1
     ours = labelled and running and exposure.user_id not in experiment.testers
@@ -195,15 +211,21 @@ def observe_feedback(state: CollectorState, feedback: Feedback, offset: int = 0,
     if late:
         known = state.requests.get(feedback.request_id)
         repeated = known is not None and response in known.responses
-        state.counts[Unused.DUPLICATE_FEEDBACK if repeated else Unused.LATE_FEEDBACK] += 1
+        reason = Unused.LATE_FEEDBACK if feedback.time_ms >= state.rules.experiment.start_ms else Unused.OUTSIDE_PERIOD
+        state.counts[Unused.DUPLICATE_FEEDBACK if repeated else reason] += 1
         return
     request = state.requests.setdefault(feedback.request_id, OpenRequest())
     _add_response(state, request, response, offset)
 
 
-def observe_bad(state: CollectorState, reason: str) -> None:
-    """Count an event that could not be read."""
-    state.counts[f"bad_{reason}"] += 1
+def observe_bad(state: CollectorState, reason: str, log_ms: int, received_ms: int) -> None:
+    """Count an event that could not be read, unless it is of another time than the experiment's.
+
+    Its own time is not known. `log_ms`: the newest event time before it in its log, 0 where there is none;
+    `received_ms`: when the log received it. Where a producer sends nothing else any more the first stands still.
+    """
+    if not log_ms or any(_may_have_feedback(state.rules, time_ms) for time_ms in (log_ms, received_ms)):
+        state.counts[f"bad_{reason}"] += 1
 
 
 def close(state: CollectorState, through_ms: int) -> None:

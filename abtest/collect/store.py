@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from abtest.collect.records import EventSums, ExposureRecord, Response
 from abtest.collect.state import CollectorState, OpenRequest, Rules, UserRecord
+from contracts.config.changes import Change
 from contracts.config.settings import Settings
 from contracts.runtime.durable import StateError, replace_file
 
 FORMAT = 5
 BEFORE_SERVED = 4  # an earlier format: what was served was what was shown
-OF_NO_MATTER = {"hypothesis", "owner", "ramp", "metrics", "analysis"}  # to what a state holds
 SUMS = len(EventSums._fields)
 
 
@@ -69,6 +69,7 @@ def save(saved: Saved, path: Path) -> None:
         "spans": [[*version, *span] for version, span in state.spans.items()],
         "arms": state.arms,
         "plan": state.plan,
+        "changes": state.rules.experiment.changes,
         "recalls": [[*key, count] for key, count in state.recalls.items()],
         "counts": state.counts,
         "closed_ms": state.closed_ms,
@@ -122,7 +123,7 @@ def load(path: Path, rules: Rules) -> Saved:
             "read it with those. To collect anew, move it away."
         )
     state = CollectorState(
-        rules,
+        rules.after([Change(*change) for change in header.get("changes", ())]),
         requests={request_id: _request(*pair) for request_id, pair in header["requests"].items()},
         users=_users(tables, list(rules.experiment.arms), header),
         arms={arm: _sums(sums) for arm, sums in header["arms"].items()},
@@ -179,8 +180,7 @@ def _response(fields: list[Any]) -> Response:
 
 
 def _fingerprint(rules: Rules) -> list[Any]:
-    experiment = rules.experiment.model_dump(mode="json", exclude=OF_NO_MATTER)
-    fingerprint: list[Any] = json.loads(json.dumps([experiment, *rules[1:]]))
+    fingerprint: list[Any] = json.loads(json.dumps([rules.experiment.definition, *rules[1:4]]))
     return fingerprint
 
 

@@ -8,7 +8,7 @@ Order of every round, so that a crash at any point neither loses nor doubles an 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -27,10 +27,11 @@ from abtest.stats.metrics import (
     with_capped,
 )
 from contracts.config.settings import Experiment, Settings, SettingsError, StreamSettings
-from contracts.kafka.bus import EXPOSURES, FEEDBACK, check_topics, partitions_of
-from contracts.kafka.consumers import consumer
+from contracts.kafka.bus import EXPERIMENTS, EXPOSURES, FEEDBACK, check_topics, partitions_of, producer
+from contracts.kafka.consumers import consumer, read_to_end
 from contracts.messages.attribution import is_late, watermark_ms
 from contracts.messages.events import BadEvent
+from contracts.messages.experiments import Course, Told, definition_record
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
@@ -40,6 +41,7 @@ from contracts.runtime.worker import announce, configure_logs, serve_metrics, st
 POLL_MS = 200
 SHOW_EVERY_MS = 1_000
 SAVE_EVERY_MS = 5_000
+DEFINED_WITHIN_S = 30.0  # so long a broker may take to keep the experiment's definition
 
 
 class Meters:
@@ -91,8 +93,12 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         raise SettingsError(str(error)) from error
     kafka = settings.kafka
     check_topics(kafka)
+    course = begun_course(settings, clock, log)
     client = consumer(
-        kafka, [EXPOSURES, FEEDBACK], f"{kafka.topic_prefix}abtest", max_poll_records=settings.stream.poll_records
+        kafka,
+        [EXPOSURES, FEEDBACK, EXPERIMENTS],
+        f"{kafka.topic_prefix}abtest",
+        max_poll_records=settings.stream.poll_records,
     )
     client.reads.register(registry)
     try:
@@ -101,11 +107,14 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         announce(ready_file, {"metrics_port": serve_metrics(registry)})
         log.info("ready", resumed=bool(saved.offsets))
         keys = [_key(partition) for partition in partitions_of(kafka, [EXPOSURES, FEEDBACK])]
-        exposures = kafka.topic(EXPOSURES)
+        exposures, experiments = kafka.topic(EXPOSURES), kafka.topic(EXPERIMENTS)
+        follow(saved, course, [], log)
         shown_ms = stored_ms = clock.now_ms()
         positives: dict[str, PositivesWatch] = defaultdict(PositivesWatch)  # by arm
         while not stop.is_set():
             batch = client.poll(timeout_ms=POLL_MS)
+            for partition in [each for each in batch if each.topic == experiments]:
+                follow(saved, course, batch.pop(partition), log)
             for partition, records in batch.items():
                 step(saved, partition, records, partition.topic == exposures, settings.stream, kafka.partitions, meters)
             now_ms = clock.now_ms()
@@ -122,6 +131,36 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         log.info("stopped", **{name: count for name, count in saved.state.counts.items() if count})
     finally:
         client.close()
+
+
+def begun_course(settings: Settings, clock: Clock, log: structlog.stdlib.BoundLogger) -> Course:
+    """What the topic says of the experiment, this collector's definition being the newest: it is the authority."""
+    course = Course(settings.experiment)
+    for record in read_to_end(settings.kafka, EXPERIMENTS, 0, 0):
+        course.take(record)
+    if not course.defined:
+        log.info("experiment defined", experiment=settings.experiment.name, hash=course.hash, other=course.other)
+        sender = producer(settings.kafka)
+        try:
+            value = definition_record(settings.experiment, clock.now_ms())
+            topic = settings.kafka.topic(EXPERIMENTS)
+            sender.send(topic, key=settings.experiment.name.encode(), value=value).get(timeout=DEFINED_WITHIN_S)
+        finally:
+            sender.close()
+    return course
+
+
+def follow(saved: Saved, course: Course, records: Iterable[Told], log: structlog.stdlib.BoundLogger) -> None:
+    """Take what operators did into the state, for the report; it decides nothing of what counts."""
+    before = course.experiment.changes
+    for record in records:
+        course.take(record)
+    for change in course.experiment.changes[len(before) :]:
+        log.info("experiment changed", **change._asdict())
+    if course.experiment.changes != saved.state.rules.experiment.changes:
+        saved.state.rules = saved.state.rules.after(course.experiment.changes)
+    if course.other:
+        log.error("another collector runs this experiment with another definition", other=course.other)
 
 
 class Record:
@@ -163,7 +202,7 @@ def step(
                 observe_feedback(saved.state, feedback, record.offset, late=late)
                 newest_ms = max(newest_ms, feedback.time_ms)
         except BadEvent as error:
-            observe_bad(saved.state, error.reason)
+            observe_bad(saved.state, error.reason, newest_ms, record.timestamp)
             meters.bad.labels(error.reason).inc()
     meters.events.labels("exposure" if are_exposures else "feedback").inc(len(records))
     if records:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from abtest.aggregate.aggregate import BUCKETS, SEGMENTS, Aggregate, layout
-from abtest.aggregate.archive import fingerprint, read_archive, write_archive
+from abtest.aggregate.archive import read_archive, write_archive
 from abtest.aggregate.user_days import Ints
 from abtest.stats.columns import on_days
 from abtest.stats.histogram import Histogram
@@ -280,7 +280,7 @@ def commit(kept: Kept) -> None:
         "sums": {str(day.day): np.stack([day.sums[group] for group in groups]) for day in kept.days},
     }
     facts = {
-        "experiment": fingerprint(kept.experiment),
+        "experiment": kept.experiment.definition,
         "columns": kept.columns,
         "covariates": kept.covariates,
         "spread": kept.spread,

@@ -3,6 +3,8 @@
 Bad files raise `SettingsError` with one sentence that names the field. docs/experiments.md is the manual.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, pairwise
@@ -13,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from contracts.config import calendar
 from contracts.config.calendar import Calendar
+from contracts.config.changes import Change
 from contracts.config.metric_plan import METRICS as METRICS  # noqa: PLC0414 importers have these from here
 from contracts.config.metric_plan import MetricPlan as MetricPlan  # noqa: PLC0414
 from contracts.config.metric_plan import Winsorize as Winsorize  # noqa: PLC0414
@@ -28,6 +31,7 @@ RESERVED = (
 )  # salts that abtest.assignment.assign makes begin so
 
 LEAST_ALPHA = 1e-15  # below it 1 - alpha is 1 in a double, and a bound lies past what any data can show
+HASH_DIGITS = 12  # two definitions of one experiment share them by chance once in 2⁴⁸
 Share = Annotated[float, Field(ge=0, le=1)]
 UserId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 ModelName = Literal[
@@ -214,6 +218,8 @@ class Experiment(Section):
     overrides: dict[str, tuple[UserId, ...]] = Field(default_factory=dict)
     metrics: tuple[MetricPlan, ...] = METRICS
     analysis: AnalysisPlan = AnalysisPlan()
+    # What operators did to it while it ran (`driftline experiment pause`). No file has it, and none is written with it.
+    changes: tuple[Change, ...] = Field(default=(), exclude=True)
 
     @property
     def days(self) -> int:
@@ -242,6 +248,19 @@ class Experiment(Section):
         return self.calendar.date_number(time_ms) - self.first_date
 
     @property
+    def definition(self) -> dict[str, Any]:
+        """What its arms, and who is in which, are decided by: what nobody may have otherwise while it runs.
+
+        How it is analysed is no part of it, nor is its ramp: each exposure says whether it was in.
+        """
+        return self.model_dump(mode="json", exclude={"hypothesis", "owner", "ramp", "metrics", "analysis"})
+
+    @property
+    def hash(self) -> str:
+        """Of its definition: 12 hexadecimal digits of a SHA-256."""
+        return hashlib.sha256(json.dumps(self.definition, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
+
+    @property
     def testers(self) -> frozenset[int]:
         """Users that an override has put into an arm: served and labelled, but none of the analysis's users."""
         return frozenset(chain.from_iterable(self.overrides.values()))
@@ -250,6 +269,8 @@ class Experiment(Section):
     @classmethod
     def _times(cls, data: Any) -> Any:
         data = _spelled(data, start="start_ms", end="end_ms")
+        if isinstance(data, dict) and "changes" in data:
+            raise ValueError("changes are made by `driftline experiment pause` and the like, and stand in no file")
         if isinstance(data, dict) and "day_offset" in data:
             if "day_offset_ms" in data:
                 raise ValueError("day_offset and day_offset_ms say the same; leave one out")

@@ -19,6 +19,7 @@ from contracts.messages.placement import key_of, partition_of
 __all__ = [
     "DEAD_LETTERS",
     "EXAMPLES",
+    "EXPERIMENTS",
     "EXPOSURES",
     "FEEDBACK",
     "ITEMS",
@@ -44,7 +45,9 @@ EXPOSURES = "exposures"
 FEEDBACK = "feedback"
 EXAMPLES = "examples"
 DEAD_LETTERS = "deadletters"
-TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS)
+EXPERIMENTS = "experiments"
+TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS, EXPERIMENTS)
+ONE_PARTITION = (ITEMS, DEAD_LETTERS, EXPERIMENTS)
 
 LARGEST_RECORD_BYTES = 32 * 1024 * 1024  # a dead letter holds a whole record; the client's own limit is 1 MiB
 RECORD_OVERHEAD_BYTES = 2048
@@ -52,6 +55,7 @@ LARGEST_LETTER_BYTES = LARGEST_RECORD_BYTES - RECORD_OVERHEAD_BYTES
 OWN_CONFIG = {
     ITEMS: {"cleanup.policy": "compact"},
     DEAD_LETTERS: {"max.message.bytes": str(LARGEST_RECORD_BYTES)},
+    EXPERIMENTS: {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},  # each record counts
 }
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
@@ -76,8 +80,9 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
 def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
     """Create what is not there yet.
 
-    `items` and `deadletters` have one partition, the others the configured number. `items` is a table, so it is
-    compacted: the newest record of every item stays. `deadletters` takes larger records than the others.
+    `items`, `deadletters` and `experiments` have one partition, the others the configured number. `items` is a table,
+    so it is compacted: the newest record of every item stays. `deadletters` takes larger records than the others, and
+    `experiments` keeps all.
     """
     existing = set(client.list_topics())
     for name in TOPICS:
@@ -86,7 +91,7 @@ def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
             config = settings.topic_config | OWN_CONFIG.get(name, {})
             new = NewTopic(
                 topic,
-                1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions,
+                1 if name in ONE_PARTITION else settings.partitions,
                 settings.replication_factor,
                 topic_configs=config,
             )
@@ -134,7 +139,7 @@ def partitions_of(settings: KafkaSettings, topics: Iterable[str]) -> list[TopicP
     return [
         TopicPartition(settings.topic(name), partition)
         for name in topics
-        for partition in range(1 if name in (ITEMS, DEAD_LETTERS) else settings.partitions)
+        for partition in range(1 if name in ONE_PARTITION else settings.partitions)
     ]
 
 

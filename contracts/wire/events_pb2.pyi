@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
@@ -24,7 +25,7 @@ class Item(_message.Message):
     def __init__(self, schema_version: _Optional[int] = ..., item_id: _Optional[int] = ..., category_ids: _Optional[_Iterable[int]] = ..., duration_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., blocked: bool = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class Exposure(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions", "replica", "answer_ms", "model_time_ms", "served_only", "user_key")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "time_ms", "experiment", "arm", "model", "snapshot_version", "items", "simulated", "snapshot_versions", "replica", "answer_ms", "model_time_ms", "served_only", "user_key", "experiment_hash")
     class SnapshotVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +50,7 @@ class Exposure(_message.Message):
     MODEL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     SERVED_ONLY_FIELD_NUMBER: _ClassVar[int]
     USER_KEY_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_HASH_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -66,7 +68,8 @@ class Exposure(_message.Message):
     model_time_ms: int
     served_only: bool
     user_key: str
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ..., served_only: bool = ..., user_key: _Optional[str] = ...) -> None: ...
+    experiment_hash: str
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ExposedItem, _Mapping]]] = ..., simulated: bool = ..., snapshot_versions: _Optional[_Mapping[str, str]] = ..., replica: _Optional[str] = ..., answer_ms: _Optional[float] = ..., model_time_ms: _Optional[int] = ..., served_only: bool = ..., user_key: _Optional[str] = ..., experiment_hash: _Optional[str] = ...) -> None: ...
 
 class ExposedItem(_message.Message):
     __slots__ = ("item_id", "source", "score", "propensity", "item_key")
@@ -195,3 +198,51 @@ class DeadLetter(_message.Message):
     value: bytes
     timestamp_ms: int
     def __init__(self, schema_version: _Optional[int] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timestamp_ms: _Optional[int] = ...) -> None: ...
+
+class ExperimentRecord(_message.Message):
+    __slots__ = ("schema_version", "experiment", "experiment_hash", "told_ms", "definition", "change")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    TOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    experiment: str
+    experiment_hash: str
+    told_ms: int
+    definition: ExperimentDefinition
+    change: ExperimentChange
+    def __init__(self, schema_version: _Optional[int] = ..., experiment: _Optional[str] = ..., experiment_hash: _Optional[str] = ..., told_ms: _Optional[int] = ..., definition: _Optional[_Union[ExperimentDefinition, _Mapping]] = ..., change: _Optional[_Union[ExperimentChange, _Mapping]] = ...) -> None: ...
+
+class ExperimentDefinition(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class ExperimentChange(_message.Message):
+    __slots__ = ("kind", "from_ms", "share", "by", "why")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[ExperimentChange.Kind]
+        PAUSE: _ClassVar[ExperimentChange.Kind]
+        RESUME: _ClassVar[ExperimentChange.Kind]
+        RAMP: _ClassVar[ExperimentChange.Kind]
+        STOP: _ClassVar[ExperimentChange.Kind]
+    KIND_UNSPECIFIED: ExperimentChange.Kind
+    PAUSE: ExperimentChange.Kind
+    RESUME: ExperimentChange.Kind
+    RAMP: ExperimentChange.Kind
+    STOP: ExperimentChange.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FROM_MS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    kind: ExperimentChange.Kind
+    from_ms: int
+    share: float
+    by: str
+    why: str
+    def __init__(self, kind: _Optional[_Union[ExperimentChange.Kind, str]] = ..., from_ms: _Optional[int] = ..., share: _Optional[float] = ..., by: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...

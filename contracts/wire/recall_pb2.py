@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ontracts/wire/recall.proto\x12\x0c\x64riftline.v1\"\xae\x01\n\rRecallRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x03\x12\t\n\x01k\x18\x02 \x01(\x05\x12&\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x15.driftline.v1.Context\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\x03\x12\x10\n\x08user_key\x18\x06 \x01(\t\x12\x19\n\x11\x65xclude_item_keys\x18\x07 \x03(\t\"\xac\x01\n\x07\x43ontext\x12\x14\n\x07time_ms\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tsimulated\x18\x02 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\x03 \x01(\x08\x12\x17\n\x0frecent_item_ids\x18\x04 \x03(\x03\x12\x18\n\x0bserved_only\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x10recent_item_keys\x18\x06 \x03(\tB\n\n\x08_time_msB\x0e\n\x0c_served_only\"\x81\x02\n\x0bRecallReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nexperiment\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10snapshot_version\x18\x05 \x01(\t\x12)\n\x05items\x18\x06 \x03(\x0b\x32\x1a.driftline.v1.RecalledItem\x12\x10\n\x08\x66\x61llback\x18\x07 \x01(\t\x12\x13\n\x0buser_vector\x18\x08 \x03(\x02\x12+\n\x07sources\x18\t \x03(\x0b\x32\x1a.driftline.v1.SourceReport\x12\x15\n\rmodel_time_ms\x18\n \x01(\x03\"x\n\x0cRecalledItem\x12\x0f\n\x07item_id\x18\x01 \x01(\x03\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x17\n\npropensity\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x08item_key\x18\x05 \x01(\tB\r\n\x0b_propensity\"\\\n\x0cSourceReport\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x18\n\x10snapshot_version\x18\x03 \x01(\t\x12\x13\n\x0buser_vector\x18\x04 \x03(\x02\"C\n\x12RecallBatchRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.driftline.v1.RecallRequest\"A\n\x10RecallBatchReply\x12-\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1b.driftline.v1.RecallOutcome\"X\n\rRecallOutcome\x12(\n\x05reply\x18\x01 \x01(\x0b\x32\x19.driftline.v1.RecallReply\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x0f\n\rStatusRequest\"[\n\x0bStatusReply\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.driftline.v1.ModelStatus\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"\xa7\x01\n\x0bModelStatus\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10snapshot_version\x18\x02 \x01(\t\x12\x14\n\x0clive_version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\r\n\x05items\x18\x05 \x01(\x03\x12\r\n\x05index\x18\x06 \x01(\t\x12\x16\n\x0e\x63\x61nary_version\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61nary_share\x18\x08 \x01(\x02\x32\xe4\x01\n\rRecallService\x12@\n\x06Recall\x12\x1b.driftline.v1.RecallRequest\x1a\x19.driftline.v1.RecallReply\x12O\n\x0bRecallBatch\x12 .driftline.v1.RecallBatchRequest\x1a\x1e.driftline.v1.RecallBatchReply\x12@\n\x06Status\x12\x1b.driftline.v1.StatusRequest\x1a\x19.driftline.v1.StatusReplyB\x1aZ\x18\x64riftline/v1;driftlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63ontracts/wire/recall.proto\x12\x0c\x64riftline.v1\"\xae\x01\n\rRecallRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\x03\x12\t\n\x01k\x18\x02 \x01(\x05\x12&\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x15.driftline.v1.Context\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\x03\x12\x10\n\x08user_key\x18\x06 \x01(\t\x12\x19\n\x11\x65xclude_item_keys\x18\x07 \x03(\t\"\xac\x01\n\x07\x43ontext\x12\x14\n\x07time_ms\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tsimulated\x18\x02 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\x03 \x01(\x08\x12\x17\n\x0frecent_item_ids\x18\x04 \x03(\x03\x12\x18\n\x0bserved_only\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x10recent_item_keys\x18\x06 \x03(\tB\n\n\x08_time_msB\x0e\n\x0c_served_only\"\x9a\x02\n\x0bRecallReply\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nexperiment\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x18\n\x10snapshot_version\x18\x05 \x01(\t\x12)\n\x05items\x18\x06 \x03(\x0b\x32\x1a.driftline.v1.RecalledItem\x12\x10\n\x08\x66\x61llback\x18\x07 \x01(\t\x12\x13\n\x0buser_vector\x18\x08 \x03(\x02\x12+\n\x07sources\x18\t \x03(\x0b\x32\x1a.driftline.v1.SourceReport\x12\x15\n\rmodel_time_ms\x18\n \x01(\x03\x12\x17\n\x0f\x65xperiment_hash\x18\x0b \x01(\t\"x\n\x0cRecalledItem\x12\x0f\n\x07item_id\x18\x01 \x01(\x03\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x17\n\npropensity\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x08item_key\x18\x05 \x01(\tB\r\n\x0b_propensity\"\\\n\x0cSourceReport\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x18\n\x10snapshot_version\x18\x03 \x01(\t\x12\x13\n\x0buser_vector\x18\x04 \x03(\x02\"C\n\x12RecallBatchRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.driftline.v1.RecallRequest\"A\n\x10RecallBatchReply\x12-\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1b.driftline.v1.RecallOutcome\"X\n\rRecallOutcome\x12(\n\x05reply\x18\x01 \x01(\x0b\x32\x19.driftline.v1.RecallReply\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x0f\n\rStatusRequest\"\x8f\x01\n\x0bStatusReply\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.driftline.v1.ModelStatus\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x32\n\nexperiment\x18\x04 \x01(\x0b\x32\x1e.driftline.v1.ExperimentStatus\"l\n\x10\x45xperimentStatus\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x17\n\x0f\x65xperiment_hash\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\r\n\x05share\x18\x04 \x01(\x01\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\xa7\x01\n\x0bModelStatus\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x10snapshot_version\x18\x02 \x01(\t\x12\x14\n\x0clive_version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\r\n\x05items\x18\x05 \x01(\x03\x12\r\n\x05index\x18\x06 \x01(\t\x12\x16\n\x0e\x63\x61nary_version\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61nary_share\x18\x08 \x01(\x02\x32\xe4\x01\n\rRecallService\x12@\n\x06Recall\x12\x1b.driftline.v1.RecallRequest\x1a\x19.driftline.v1.RecallReply\x12O\n\x0bRecallBatch\x12 .driftline.v1.RecallBatchRequest\x1a\x1e.driftline.v1.RecallBatchReply\x12@\n\x06Status\x12\x1b.driftline.v1.StatusRequest\x1a\x19.driftline.v1.StatusReplyB\x1aZ\x18\x64riftline/v1;driftlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,23 +37,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTEXT']._serialized_start=223
   _globals['_CONTEXT']._serialized_end=395
   _globals['_RECALLREPLY']._serialized_start=398
-  _globals['_RECALLREPLY']._serialized_end=655
-  _globals['_RECALLEDITEM']._serialized_start=657
-  _globals['_RECALLEDITEM']._serialized_end=777
-  _globals['_SOURCEREPORT']._serialized_start=779
-  _globals['_SOURCEREPORT']._serialized_end=871
-  _globals['_RECALLBATCHREQUEST']._serialized_start=873
-  _globals['_RECALLBATCHREQUEST']._serialized_end=940
-  _globals['_RECALLBATCHREPLY']._serialized_start=942
-  _globals['_RECALLBATCHREPLY']._serialized_end=1007
-  _globals['_RECALLOUTCOME']._serialized_start=1009
-  _globals['_RECALLOUTCOME']._serialized_end=1097
-  _globals['_STATUSREQUEST']._serialized_start=1099
-  _globals['_STATUSREQUEST']._serialized_end=1114
-  _globals['_STATUSREPLY']._serialized_start=1116
-  _globals['_STATUSREPLY']._serialized_end=1207
-  _globals['_MODELSTATUS']._serialized_start=1210
-  _globals['_MODELSTATUS']._serialized_end=1377
-  _globals['_RECALLSERVICE']._serialized_start=1380
-  _globals['_RECALLSERVICE']._serialized_end=1608
+  _globals['_RECALLREPLY']._serialized_end=680
+  _globals['_RECALLEDITEM']._serialized_start=682
+  _globals['_RECALLEDITEM']._serialized_end=802
+  _globals['_SOURCEREPORT']._serialized_start=804
+  _globals['_SOURCEREPORT']._serialized_end=896
+  _globals['_RECALLBATCHREQUEST']._serialized_start=898
+  _globals['_RECALLBATCHREQUEST']._serialized_end=965
+  _globals['_RECALLBATCHREPLY']._serialized_start=967
+  _globals['_RECALLBATCHREPLY']._serialized_end=1032
+  _globals['_RECALLOUTCOME']._serialized_start=1034
+  _globals['_RECALLOUTCOME']._serialized_end=1122
+  _globals['_STATUSREQUEST']._serialized_start=1124
+  _globals['_STATUSREQUEST']._serialized_end=1139
+  _globals['_STATUSREPLY']._serialized_start=1142
+  _globals['_STATUSREPLY']._serialized_end=1285
+  _globals['_EXPERIMENTSTATUS']._serialized_start=1287
+  _globals['_EXPERIMENTSTATUS']._serialized_end=1395
+  _globals['_MODELSTATUS']._serialized_start=1398
+  _globals['_MODELSTATUS']._serialized_end=1565
+  _globals['_RECALLSERVICE']._serialized_start=1568
+  _globals['_RECALLSERVICE']._serialized_end=1796
 # @@protoc_insertion_point(module_scope)

@@ -40,7 +40,7 @@ class Context(_message.Message):
     def __init__(self, time_ms: _Optional[int] = ..., simulated: bool = ..., explain: bool = ..., recent_item_ids: _Optional[_Iterable[int]] = ..., served_only: bool = ..., recent_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallReply(_message.Message):
-    __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources", "model_time_ms")
+    __slots__ = ("request_id", "experiment", "arm", "model", "snapshot_version", "items", "fallback", "user_vector", "sources", "model_time_ms", "experiment_hash")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     ARM_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class RecallReply(_message.Message):
     USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     MODEL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_HASH_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     experiment: str
     arm: str
@@ -61,7 +62,8 @@ class RecallReply(_message.Message):
     user_vector: _containers.RepeatedScalarFieldContainer[float]
     sources: _containers.RepeatedCompositeFieldContainer[SourceReport]
     model_time_ms: int
-    def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[SourceReport, _Mapping]]] = ..., model_time_ms: _Optional[int] = ...) -> None: ...
+    experiment_hash: str
+    def __init__(self, request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., arm: _Optional[str] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[RecalledItem, _Mapping]]] = ..., fallback: _Optional[str] = ..., user_vector: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[SourceReport, _Mapping]]] = ..., model_time_ms: _Optional[int] = ..., experiment_hash: _Optional[str] = ...) -> None: ...
 
 class RecalledItem(_message.Message):
     __slots__ = ("item_id", "score", "source", "propensity", "item_key")
@@ -116,14 +118,30 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("models", "waiting", "draining")
+    __slots__ = ("models", "waiting", "draining", "experiment")
     MODELS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
     waiting: int
     draining: bool
-    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., waiting: _Optional[int] = ..., draining: bool = ...) -> None: ...
+    experiment: ExperimentStatus
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., waiting: _Optional[int] = ..., draining: bool = ..., experiment: _Optional[_Union[ExperimentStatus, _Mapping]] = ...) -> None: ...
+
+class ExperimentStatus(_message.Message):
+    __slots__ = ("experiment", "experiment_hash", "state", "share", "error")
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    experiment: str
+    experiment_hash: str
+    state: str
+    share: float
+    error: str
+    def __init__(self, experiment: _Optional[str] = ..., experiment_hash: _Optional[str] = ..., state: _Optional[str] = ..., share: _Optional[float] = ..., error: _Optional[str] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
     __slots__ = ("model", "snapshot_version", "live_version", "error", "items", "index", "canary_version", "canary_share")

@@ -1,6 +1,7 @@
 """The `driftline` command. Heavy imports (torch, feast) wait until a subcommand needs them."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -170,11 +171,14 @@ def archive(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
 
 @app.command()
 def serve(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
-    """Run a serving replica: gRPC `Recall`, health and reflection."""
+    """Run a serving replica: gRPC `Recall`, health and reflection.
+
+    SIGHUP makes it read the experiment in its settings again; certificates and tokens are watched.
+    """
     loaded = load(settings)
     from serving.replica import run
 
-    run(loaded, ready_file)
+    run(loaded, ready_file, partial(load, settings))
 
 
 def main() -> None:

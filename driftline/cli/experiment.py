@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from contracts.config.experiment import instant_ms
 from contracts.config.settings import experiment_of, load
 from contracts.runtime.clock import SystemClock
-from driftline.cli import experiment_plan, experiment_report
+from driftline.cli import experiment_change, experiment_plan, experiment_report
 from driftline.cli.options import ReadyFile, SettingsOption, number_of
 from driftline.errors import UsageError
 
@@ -16,6 +15,9 @@ app = typer.Typer(help="Experiments: who is in which arm, and what came of it.",
 experiment_report.register(app)
 app.command()(experiment_plan.plan)
 app.command()(experiment_plan.aa)
+for command in (experiment_change.pause, experiment_change.resume, experiment_change.ramp, experiment_change.stop):
+    app.command()(command)
+app.command()(experiment_change.status)
 
 
 @app.command()
@@ -84,16 +86,9 @@ def assign(
         raise UsageError(f"User id {strange} is not a signed 64-bit integer (from -2^63 up to 2^63 - 1).")
     definition = experiment_of(settings)
     now_ms = SystemClock().now_ms()
-    time_ms = min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else _moment_ms(at)
+    time_ms = (
+        min(max(now_ms, definition.start_ms), definition.end_ms - 1) if at is None else experiment_change.moment_ms(at)
+    )
     for name, user_id in [*((number, number) for number in numbers), *((text, number_of(text)) for text in texts)]:
         assignment = assigned(definition, user_id, time_ms)
         typer.echo(f"{name}\t{assignment.arm or '-'}\t{assignment.why}")
-
-
-def _moment_ms(text: str) -> int:
-    if text.lstrip("-").isdecimal():
-        return int(text)
-    try:
-        return instant_ms(text, "--at")
-    except ValueError as error:
-        raise UsageError(f"{error}.") from error

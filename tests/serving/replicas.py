@@ -41,7 +41,7 @@ class Cluster:
 
     def __init__(self, supervisor: Supervisor, directory: Path) -> None:
         self._supervisor = supervisor
-        self._directory = directory
+        self.directory = directory
         kafka = broker.start_embedded(supervisor, SystemClock())
         broker.prepare(kafka)
         self.settings = prepared(directory, kafka)
@@ -52,11 +52,18 @@ class Cluster:
     def start(self, *names: str, **serving: object) -> list[Child]:
         """Start replicas side by side; `serving`: settings of theirs that differ."""
         own = self.settings.serving.model_copy(update=serving)
-        path = self._directory / f"{names[0]}.yaml"
+        path = self.directory / f"{names[0]}.yaml"
         dump(self.settings.model_copy(update={"serving": own}), path)
         children = [self._supervisor.start_worker(name, ["serve"], path) for name in names]
         self._supervisor.wait_ready(children)
         return children
+
+    def end(self, *children: Child) -> None:
+        """Stop replicas, and wait until they have ended."""
+        for child in children:
+            child.process.terminate()
+        for child in children:
+            self.forget(child)
 
     def forget(self, child: Child) -> None:
         """Wait until a replica that was told to end, or was killed, has ended."""
@@ -159,14 +166,14 @@ class Authority:
     """A certificate authority in a directory, by the `openssl` command."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         directory.mkdir(exist_ok=True)
         self.own = Pair(directory / "ca.pem", directory / "ca.key")
         self._openssl(*("req", "-x509", *self._new(self.own), "-days", "2", "-subj", f"/CN={directory.name}"))
 
     def sign(self, name: str, names: str = "IP:127.0.0.1,DNS:localhost") -> Pair:
         """A certificate for hosts, as openssl writes alternative names."""
-        made = Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+        made = Pair(self.directory / f"{name}.pem", self.directory / f"{name}.key")
         signer = ("-CA", str(self.own.certificate), "-CAkey", str(self.own.key))
         subject = ("-subj", f"/CN={name}", "-addext", f"subjectAltName={names}")
         self._openssl("req", "-x509", *self._new(made), "-days", "2", *signer, *subject)

@@ -202,10 +202,9 @@ def test_a_method_that_does_not_exist_wants_the_token_too(tmp_path: Path) -> Non
         (None, "cannot read {path}: No such file or directory."),
         (b"", "{path} is empty."),
         (b" \n", "{path} is empty."),
-        (b"two words", "{path} holds something else than one token of printable ASCII."),
-        (b"two\nlines", "{path} holds something else than one token of printable ASCII."),
-        ("schlüssel".encode(), "{path} holds something else than one token of printable ASCII."),
-        (b"\xff\xfe", "{path} holds something else than one token of printable ASCII."),
+        (b"two words", "{path} holds something else than tokens of printable ASCII, one a line."),
+        ("schlüssel".encode(), "{path} holds something else than tokens of printable ASCII, one a line."),
+        (b"\xff\xfe", "{path} holds something else than tokens of printable ASCII, one a line."),
     ],
 )
 def test_a_token_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, said: str) -> None:

@@ -121,6 +121,35 @@ def test_killed_anywhere_it_comes_to_the_same_weights_and_snapshots(
     assert calm.value("trainer_trials_total", model="t2diff", outcome="promoted") > 2
 
 
+def test_a_model_that_comes_or_goes_leaves_what_the_others_have_learned(tmp_path: Path, make_rig: MakeRig) -> None:
+    alone, both = (small_settings(tmp_path, models=models) for models in (("two_tower",), ("two_tower", "t2diff")))
+    first = make_rig(alone, per_poll=5)
+    fill(first.log)
+    run(first, steps=6)
+    first.worker.keep()
+    learned = first.engine.state()["pupils"]["two_tower"]
+    first.close()
+
+    first.log.rewind()
+    joined = make_rig(both, log=first.log)
+    joined.worker.resume()
+    pupils = joined.engine.state()["pupils"]
+    assert_equal(pupils["two_tower"], learned)
+    assert pupils["t2diff"]["shares"] == {}
+    joined.steps(200)
+    tested, learned_from = joined.engine.tested, sum(joined.engine.lines[1].shares.values())
+    assert 0 < learned_from < tested, "it learns from what has come since"
+    joined.worker.keep()
+    learned = joined.engine.state()["pupils"]["two_tower"]
+    joined.close()
+
+    first.log.rewind()
+    left = make_rig(alone, log=first.log)
+    left.worker.resume()
+    assert left.engine.state()["pupils"].keys() == {"two_tower"}
+    assert_equal(left.engine.state()["pupils"]["two_tower"], learned)
+
+
 def test_what_the_log_lost_after_the_checkpoint_is_said(tmp_path: Path, make_rig: MakeRig) -> None:
     settings = small_settings(tmp_path)
     rig = make_rig(settings)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from abtest.aggregate.aggregate import aggregate
-from abtest.aggregate.archive import Counted, fingerprint, load, save, write_archive
+from abtest.aggregate.archive import Counted, load, save, write_archive
 from abtest.aggregate.user_days import arranged
 from abtest.analyse.analysis import report
 from contracts.config.experiment import MetricPlan
@@ -92,7 +92,7 @@ def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
     np.savez(tmp_path / "archive.npz", a=np.arange(3))
     state = {"format": 1, "rules": "x"}
     np.savez(tmp_path / "collector.npz", header=np.frombuffer(json.dumps(state).encode(), np.uint8))
-    write_archive({"days": {}}, {"experiment": fingerprint(experiment())}, tmp_path / "kept.npz")
+    write_archive({"days": {}}, {"experiment": experiment().definition}, tmp_path / "kept.npz")
     for path in tmp_path.iterdir():
         with pytest.raises(StateError, match=f"{path.name} is not an aggregate; `driftline experiment report"):
             load(path, experiment())

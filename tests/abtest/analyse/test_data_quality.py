@@ -8,7 +8,8 @@ from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from abtest.analyse.analysis import analyse
-from abtest.analyse.data_quality import ending, last_day, part_days, rows
+from abtest.analyse.data_quality import rows
+from abtest.analyse.day_checks import ending, last_day, part_days
 from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.collect.state import CollectorState, close
 from abtest.collect.store import Saved
