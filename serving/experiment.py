@@ -64,9 +64,11 @@ class RunningExperiment:
             self._course = course
             self._show()
 
-    def status(self, now_ms: int) -> ExperimentStatus:
-        """How it stands at `now_ms`."""
+    def status(self, now_ms: int) -> ExperimentStatus | None:
+        """How it stands at `now_ms`; None where there is none."""
         experiment, number = self.now
+        if not experiment.exists:
+            return None
         return ExperimentStatus(
             experiment=experiment.name,
             experiment_hash=number,

@@ -136,8 +136,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
 def begun_course(settings: Settings, clock: Clock, log: structlog.stdlib.BoundLogger) -> Course:
     """What the topic says of the experiment, this collector's definition being the newest: it is the authority."""
     course = Course(settings.experiment)
-    for record in read_to_end(settings.kafka, EXPERIMENTS, 0, 0):
-        course.take(record)
+    read_course(settings, course)
     if not course.defined:
         log.info("experiment defined", experiment=settings.experiment.name, hash=course.hash, other=course.other)
         sender = producer(settings.kafka)
@@ -147,7 +146,14 @@ def begun_course(settings: Settings, clock: Clock, log: structlog.stdlib.BoundLo
             sender.send(topic, key=settings.experiment.name.encode(), value=value).get(timeout=DEFINED_WITHIN_S)
         finally:
             sender.close()
+        read_course(settings, course)
     return course
+
+
+def read_course(settings: Settings, course: Course) -> None:
+    """Take what the topic has of it by now."""
+    for record in read_to_end(settings.kafka, EXPERIMENTS, 0, 0):
+        course.take(record)
 
 
 def follow(saved: Saved, course: Course, records: Iterable[Told], log: structlog.stdlib.BoundLogger) -> None:

@@ -221,6 +221,21 @@ class Experiment(Section):
     # What operators did to it while it ran (`driftline experiment pause`). No file has it, and none is written with it.
     changes: tuple[Change, ...] = Field(default=(), exclude=True)
 
+    @classmethod
+    def none(cls, model: ModelName) -> "Experiment":
+        """What there is where nobody runs an experiment: nobody is ever in it, and everybody is answered by one model.
+
+        No file can say it: it has no name and no period.
+        """
+        return cls.model_construct(
+            name="", salt="", start_ms=0, end_ms=0, arms={"": Arm(weight=1, model=model)}, control=""
+        )
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is one, and not `none`."""
+        return bool(self.name)
+
     @property
     def days(self) -> int:
         """Calendar days that the experiment touches, the first and the last perhaps in part."""

@@ -52,6 +52,7 @@ __all__ = [
     "dump",
     "experiment_of",
     "load",
+    "load_experimenting",
     "parse",
 ]
 
@@ -297,7 +298,8 @@ class Settings(Section):
     stream: StreamSettings = StreamSettings()
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
-    experiment: Experiment
+    # Without one, everybody is answered by the first of `trainer.models`.
+    experiment: Experiment = Field(default_factory=lambda valid: Experiment.none(valid["trainer"].models[0]))
 
     @model_validator(mode="after")
     def _can_weigh(self) -> "Settings":
@@ -340,6 +342,19 @@ def load(path: Path) -> Settings:
     return parse(data, str(path))
 
 
+def load_experimenting(path: Path) -> Settings:
+    """`load`, where nothing can be done without an experiment.
+
+    Raises:
+        SettingsError: as of `load`, and where the settings have no experiment.
+
+    """
+    settings = load(path)
+    if not settings.experiment.exists:
+        raise SettingsError(f"{path}: experiment: there is none; it serves one model to everybody.")
+    return settings
+
+
 def experiment_of(path: Path) -> Experiment:
     """The experiment of a deployment's settings, or of a file that is an experiment's alone.
 
@@ -348,7 +363,8 @@ def experiment_of(path: Path) -> Experiment:
 
     """
     data = read_yaml(path)
-    return load(path).experiment if isinstance(data, dict) and "experiment" in data else load_experiment(path)
+    deployment = isinstance(data, dict) and bool({"kafka", "experiment"} & data.keys())
+    return load_experimenting(path).experiment if deployment else load_experiment(path)
 
 
 def parse(data: Any, where: str = "settings") -> Settings:
@@ -363,4 +379,5 @@ def parse(data: Any, where: str = "settings") -> Settings:
 
 def dump(settings: Settings, path: Path) -> None:
     """Write settings so that `load` gives them back; the experiment stands inline."""
-    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+    left_out = set() if settings.experiment.exists else {"experiment"}
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude=left_out), sort_keys=False))

@@ -15,10 +15,10 @@ from contracts.messages.events import SCHEMA_VERSION
 from contracts.wire.events_pb2 import ExperimentChange, ExperimentDefinition, ExperimentRecord
 
 KINDS: dict[ExperimentChange.Kind, Kind] = {
-    ExperimentChange.PAUSE: "pause",
-    ExperimentChange.RESUME: "resume",
-    ExperimentChange.RAMP: "ramp",
-    ExperimentChange.STOP: "stop",
+    ExperimentChange.KIND_PAUSE: "pause",
+    ExperimentChange.KIND_RESUME: "resume",
+    ExperimentChange.KIND_RAMP: "ramp",
+    ExperimentChange.KIND_STOP: "stop",
 }
 NUMBERS = {kind: number for number, kind in KINDS.items()}
 

@@ -226,15 +226,15 @@ class ExperimentChange(_message.Message):
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[ExperimentChange.Kind]
-        PAUSE: _ClassVar[ExperimentChange.Kind]
-        RESUME: _ClassVar[ExperimentChange.Kind]
-        RAMP: _ClassVar[ExperimentChange.Kind]
-        STOP: _ClassVar[ExperimentChange.Kind]
+        KIND_PAUSE: _ClassVar[ExperimentChange.Kind]
+        KIND_RESUME: _ClassVar[ExperimentChange.Kind]
+        KIND_RAMP: _ClassVar[ExperimentChange.Kind]
+        KIND_STOP: _ClassVar[ExperimentChange.Kind]
     KIND_UNSPECIFIED: ExperimentChange.Kind
-    PAUSE: ExperimentChange.Kind
-    RESUME: ExperimentChange.Kind
-    RAMP: ExperimentChange.Kind
-    STOP: ExperimentChange.Kind
+    KIND_PAUSE: ExperimentChange.Kind
+    KIND_RESUME: ExperimentChange.Kind
+    KIND_RAMP: ExperimentChange.Kind
+    KIND_STOP: ExperimentChange.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     FROM_MS_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from contracts.config.settings import experiment_of, load
+from contracts.config.settings import experiment_of, load_experimenting
 from contracts.runtime.clock import SystemClock
 from driftline.cli import experiment_change, experiment_plan, experiment_report
 from driftline.cli.options import ReadyFile, SettingsOption, number_of
@@ -23,7 +23,7 @@ app.command()(experiment_change.status)
 @app.command()
 def collect(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
     """Run the collector: exposures and feedback into the experiment's state."""
-    loaded = load(settings)
+    loaded = load_experimenting(settings)
     from abtest.collect.worker import run
 
     run(loaded, ready_file)

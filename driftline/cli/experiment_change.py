@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contracts.config.experiment import instant_ms
-from contracts.config.settings import Settings, load
+from contracts.config.settings import Settings, load_experimenting
 from contracts.runtime.clock import SystemClock
 from driftline.cli.options import SettingsOption, kafka_errors
 from driftline.errors import UsageError
@@ -31,12 +31,12 @@ def pause(settings: SettingsOption, why: Why = "", at: At = None) -> None:
 
     Who was in it is in the same arm again after `resume`.
     """
-    _make(load(settings), "pause", None, at, why)
+    _make(load_experimenting(settings), "pause", None, at, why)
 
 
 def resume(settings: SettingsOption, why: Why = "", at: At = None) -> None:
     """End a pause."""
-    _make(load(settings), "resume", None, at, why)
+    _make(load_experimenting(settings), "resume", None, at, why)
 
 
 def ramp(
@@ -51,7 +51,7 @@ def ramp(
     at: At = None,
 ) -> None:
     """Let another share of the users in. Nobody changes arm: who is in at 10 % is in at 50 %, in the same one."""
-    _make(load(settings), "ramp", _share(share), at, why)
+    _make(load_experimenting(settings), "ramp", _share(share), at, why)
 
 
 def stop(
@@ -61,7 +61,7 @@ def stop(
     at: At = None,
 ) -> None:
     """Assign nobody any more, for good. A plan that decides at the end decides nothing then."""
-    loaded = load(settings)
+    loaded = load_experimenting(settings)
     if not yes:
         typer.confirm(f"Stop {loaded.experiment.name}? It cannot be resumed.", abort=True)
     _make(loaded, "stop", None, at, why)
@@ -74,7 +74,7 @@ def status(settings: SettingsOption) -> None:
     from driftline.experiment.changes import course_of
     from driftline.tables import show, table, utc
 
-    loaded = load(settings)
+    loaded = load_experimenting(settings)
     with kafka_errors(loaded.kafka):
         course = course_of(loaded)
     experiment, now_ms = course.experiment, SystemClock().now_ms()

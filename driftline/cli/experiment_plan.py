@@ -11,7 +11,7 @@ import typer
 
 from abtest.format import counted, share
 from contracts.config.experiment import Experiment, load_experiment
-from contracts.config.settings import Settings, load
+from contracts.config.settings import Settings, load_experimenting
 from contracts.config.yaml_file import read_yaml
 from driftline.cli.options import SettingsOption
 from driftline.errors import UsageError
@@ -90,7 +90,7 @@ def plan(
     elif data is not None or state is not None:
         baselines, source = _from_aggregate(wanted, experiment, data, table, state, days, users_per_day)
     else:
-        where = load(settings) if settings else own
+        where = load_experimenting(settings) if settings else own
         if where is None:
             raise UsageError("There is no baseline: give --settings, --data, --state, or --mean and --sd, or --rate.")
         baselines, source = _from_state(wanted, where, experiment, days, users_per_day)
@@ -136,7 +136,7 @@ def aa(
     not hold alpha, and the report on this traffic cannot be trusted. Few replicates do not tell: the table says so, and
     `trusted` is null in the JSON.
     """
-    loaded = load(settings)
+    loaded = load_experimenting(settings)
     from abtest.aggregate.winsorize import table_of
     from abtest.analyse.one_look import false_alarms, shuffled_verdicts
     from abtest.collect.state import folded
@@ -217,7 +217,7 @@ def _planned_file(file: Path) -> tuple[Experiment, Settings | None]:
     """The experiment, and the settings where the file is of these."""
     data: Any = read_yaml(file)
     if isinstance(data, dict) and "experiment" in data:
-        loaded = load(file)
+        loaded = load_experimenting(file)
         return loaded.experiment, loaded
     return load_experiment(file), None
 

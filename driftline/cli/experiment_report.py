@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contracts.config.settings import ExperimentAlone, Settings, experiment_of, load
+from contracts.config.settings import ExperimentAlone, Settings, experiment_of, load_experimenting
 from contracts.runtime.clock import SystemClock
 from driftline.cli.options import ReadyFile, SettingsOption
 from driftline.errors import UsageError
@@ -69,7 +69,7 @@ def report(
         )
     else:
         try:
-            loaded = load(settings)
+            loaded = load_experimenting(settings)
         except ExperimentAlone as error:
             raise UsageError(f"{error} For a report on rows or on an aggregate, add --data or --state.") from error
         result, context = _collected(loaded)
@@ -100,7 +100,7 @@ def _false_alarms(settings: Path, users: int) -> "FalseAlarms | None":
     from driftline.experiment.false_alarms import known_false_alarms
 
     try:
-        return known_false_alarms(load(settings), users)
+        return known_false_alarms(load_experimenting(settings), users)
     except ExperimentAlone:
         return None
 
@@ -162,7 +162,7 @@ def monitor(
     ready_file: ReadyFile = None,
 ) -> None:
     """Watch an experiment that runs, in the terminal and as a page that renews itself, by always-valid intervals."""
-    loaded = load(settings)
+    loaded = load_experimenting(settings)
     from rich.console import Console
 
     from abtest.analyse.verdict import exit_code

@@ -110,6 +110,8 @@ def status(
         for row in rows(statuses):
             shown.add_row(*row)
         tables.show(shown)
+        for line in experiments(statuses):
+            typer.echo(line)
     if any(isinstance(answer, RecallError) for answer in statuses.values()):
         raise typer.Exit(1)
 
@@ -132,6 +134,21 @@ def rows(statuses: "Mapping[str, Status]") -> Iterator[tuple[str, ...]]:
             yield *about, model.model, serves, live, tried, items, model.index, model.error
 
 
+def experiments(statuses: "Mapping[str, Status]") -> Iterator[str]:
+    """How replicas say that the experiment stands: one line where they agree, else one each."""
+    from serving.client import RecallError
+
+    told: dict[str, list[str]] = {}
+    for replica, answer in statuses.items():
+        if not isinstance(answer, RecallError) and answer.HasField("experiment"):
+            at = answer.experiment
+            share = f", {at.share:.0%} of its slots' users" if at.state == "running" else ""
+            line = f"Experiment {at.experiment} ({at.experiment_hash}): {at.state}{share}."
+            told.setdefault(f"{line} {at.error}".strip(), []).append(replica)
+    for line, replicas in told.items():
+        yield line if len(told) == 1 else f"{', '.join(replicas)}: {line}"
+
+
 def _state(reply: "StatusReply") -> str:
     if reply.draining:
         return "draining"
@@ -145,7 +162,11 @@ def _as_json(answer: "Status") -> dict[str, Any]:
         return {"error": str(answer)}
     fields = ("model", "snapshot_version", "live_version", "error", "items", "index", "canary_version", "canary_share")
     models = [{field: getattr(model, field) for field in fields} for model in answer.models]
-    return {"models": models, "waiting": answer.waiting, "draining": answer.draining}
+    about = {"models": models, "waiting": answer.waiting, "draining": answer.draining}
+    if answer.HasField("experiment"):
+        of = ("experiment", "experiment_hash", "state", "share", "error")
+        about["experiment"] = {field: getattr(answer.experiment, field) for field in of}
+    return about
 
 
 @contextmanager

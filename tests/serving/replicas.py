@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from contracts.config.settings import dump
+from contracts.config.settings import Settings, dump
 from contracts.runtime.clock import SystemClock
 from contracts.snapshots import snapshot
 from contracts.wire.recall_pb2 import (
@@ -49,11 +49,12 @@ class Cluster:
         snapshot.write(self.settings.snapshots, made)
         snapshot.publish(self.settings.snapshots, "two_tower", made.manifest.version)
 
-    def start(self, *names: str, **serving: object) -> list[Child]:
-        """Start replicas side by side; `serving`: settings of theirs that differ."""
-        own = self.settings.serving.model_copy(update=serving)
+    def start(self, *names: str, settings: Settings | None = None, **serving: object) -> list[Child]:
+        """Start replicas side by side; `settings`: others than the cluster's; `serving`: of theirs that differ."""
+        settings = settings or self.settings
+        own = settings.serving.model_copy(update=serving)
         path = self.directory / f"{names[0]}.yaml"
-        dump(self.settings.model_copy(update={"serving": own}), path)
+        dump(settings.model_copy(update={"serving": own}), path)
         children = [self._supervisor.start_worker(name, ["serve"], path) for name in names]
         self._supervisor.wait_ready(children)
         return children

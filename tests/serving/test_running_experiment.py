@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from contracts.config.experiment import Arm, Experiment
 from contracts.config.settings import TlsSettings, dump, load
@@ -72,6 +73,8 @@ def test_paused_ramped_and_stopped_by_command_nobody_changes_arm(made: Cluster, 
         with RecallClient([address_of(other)], deadline_s=LONG_S) as another:
             until(lambda: not another.recall(1, 3, time_ms=8000).arm)
             assert [arms(another, at) for at in (4999, 7000)] == [arms(client, at) for at in (4999, 7000)]
+    shown = driftline("status", address_of(child), address_of(other)).stdout
+    assert f"Experiment e ({DEFINED.hash}): not running." in shown
     told = command(path, "status")
     assert [word in told for word in ("pause", "resume", "30.00%", "stop", "a fire", DEFINED.hash)] == [True] * 6
     made.end(child, other)
@@ -163,3 +166,21 @@ def test_what_is_taken_up_at_a_restart_alone_is_named(made: Cluster) -> None:
     )
     assert at_a_restart(settings, other) == ["snapshots", "serving.max_k", "serving.drain_s"]
     assert at_a_restart(settings, settings) == []
+
+
+def test_without_an_experiment_one_model_answers_everybody(made: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "alone.yaml"
+    dump(made.settings.model_copy(update={"experiment": Experiment.none("two_tower")}), path)
+    assert "experiment" not in yaml.safe_load(path.read_text())
+    (child,) = made.start("alone", settings=load(path))
+    with RecallClient([address_of(child)], deadline_s=LONG_S) as client:
+        answer = client.recall(1, 3, time_ms=1000)
+        assert (answer.model, answer.experiment, answer.arm) == ("two_tower", "", "")
+        (reply,) = client.status().values()
+        assert not isinstance(reply, RecallError)
+        assert not reply.HasField("experiment")
+    made.end(child)
+    for words in (("collect",), ("report",), ("pause",), ("assign", "7")):
+        assert refused(path, *words) == (
+            f"driftline: {path}: experiment: there is none; it serves one model to everybody.\n"
+        )

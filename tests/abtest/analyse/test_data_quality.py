@@ -14,6 +14,7 @@ from abtest.collect.records import NOT_OURS_YET, Unused
 from abtest.collect.state import CollectorState, close
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, step
+from contracts.config.changes import Change
 from contracts.config.experiment import Experiment, MetricPlan, RampStep, instant_ms
 from contracts.config.settings import StreamSettings
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
@@ -314,3 +315,28 @@ def test_an_experiment_within_one_day_has_that_day_in_part():
 def test_counts_agree_with_their_nouns_and_verbs(outside, said):
     (found,) = rows({"rows": 9, "rows_outside_days": outside}, 9)
     assert found.said.startswith(said)
+
+
+def test_what_operators_did_stands_in_the_report_and_a_day_that_was_paused_is_not_missing():
+    pause = Change("pause", START + 2 * DAY_MS - HOUR_MS, by="ann", why="a fire")
+    resume = Change("resume", START + 3 * DAY_MS)
+    idle = {START + 2 * DAY_MS - HOUR_MS <= event.time_ms < START + 3 * DAY_MS for event in WEEK}
+    assert idle == {True, False}
+    events = [event for event in WEEK if not pause.from_ms <= event.time_ms < resume.from_ms]
+    of = rules()
+    assert check(analyse(observe(CollectorState(of), *events)), "missing_days").level == "warning"
+    report = analyse(observe(CollectorState(of.after([resume, pause])), *events))
+    assert check(report, "missing_days").level == "ok"
+    told = check(report, "changes")
+    assert told.level == "warning"
+    assert told.said == (
+        "The experiment was paused from 1970-01-12 23:00 UTC on (by ann, a fire); "
+        "resumed from 1970-01-14 00:00 UTC on. Nobody was assigned for 25 hours of its period; nobody changed arm."
+    )
+
+
+def test_a_stop_says_that_a_plan_with_one_end_decides_nothing():
+    stopped = CollectorState(rules().after([Change("ramp", START, 0.25), Change("stop", START + 6 * DAY_MS)]))
+    said = check(analyse(observe(stopped, *WEEK)), "changes").said
+    assert "ramped to 25.0 %" in said
+    assert said.endswith("Its plan decides at its end, which is not to come: nothing is decided by what there is.")

@@ -1,5 +1,6 @@
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import structlog
@@ -7,15 +8,27 @@ from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from abtest.collect.records import EventSums
-from abtest.collect.state import CollectorState, folded
-from abtest.collect.store import Saved
-from abtest.collect.worker import Meters, close_settled, require_columns, settled_ms, step, warn_of_positives
+from abtest.collect.records import EventSums, Unused
+from abtest.collect.state import CollectorState, Rules, folded
+from abtest.collect.store import Saved, load, save
+from abtest.collect.worker import (
+    Meters,
+    begun_course,
+    close_settled,
+    follow,
+    require_columns,
+    settled_ms,
+    step,
+    warn_of_positives,
+)
+from contracts.config.changes import Change
 from contracts.config.experiment import MetricPlan, SettingsError
-from contracts.config.settings import KafkaSettings, StreamSettings
+from contracts.config.settings import KafkaSettings, Settings, StreamSettings
 from contracts.kafka import bus, consumers
+from contracts.messages.experiments import Course
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
-from contracts.runtime.clock import HOUR_MS
+from contracts.runtime.clock import DAY_MS, HOUR_MS, SystemClock
+from driftline.experiment.changes import make
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, impression, rules
 from tests.contracts.kafka.batch_cases import send_foreign, send_garbage
 
@@ -142,3 +155,72 @@ def test_a_metric_of_what_is_not_collected_is_refused_before_anything_is():
         require_columns(of("revenue", {"at": 60}))
     with pytest.raises(SettingsError, match=r"there is no 'pre.usage_s'; known from before: pre.recalls, pre.views"):
         require_columns(of("usage_s", {"quantile": 0.9, "of": "pre"}))
+
+
+def test_what_is_unreadable_or_late_of_another_time_is_not_the_experiments():
+    saved, meters = Saved(CollectorState(rules())), Meters(CollectorRegistry())
+    long_before = START - 9 * DAY_MS  # the days before that it looks at are seven
+    old = feedback(at=long_before, request="old").SerializeToString()
+    records = [Record(value, offset, long_before) for offset, value in enumerate([old, b"junk", b"junk"])]
+    step(saved, SEEN, records, False, StreamSettings(), 1, meters)
+    older = [exposure(request="x", at=long_before), exposure(request="y", at=long_before - 2 * HOUR_MS)]
+    take(saved, meters, SHOWN, *(event.SerializeToString() for event in older))
+    counts = saved.state.counts
+    assert not [name for name in counts if name.startswith(("bad_", "late_"))]
+    take(saved, meters, SEEN, b"junk", feedback().SerializeToString(), b"junk")
+    assert counts["bad_undecodable"] == 2, "received in its time; and after an event of its time"
+
+
+def test_exposures_of_another_definition_are_in_no_figure():
+    of = rules()._replace(hash="ours")
+    saved, meters = Saved(CollectorState(of)), Meters(CollectorRegistry())
+    shown = [exposure(user, request=str(user), experiment_hash=told) for user, told in ((1, "ours"), (3, "theirs"))]
+    take(saved, meters, SHOWN, *(event.SerializeToString() for event in (*shown, exposure(5, request="5"))))
+    state = folded(saved.state)
+    assert state.users.keys() == {1, 5}, "one that names no definition is of the only one there is"
+    assert state.counts[Unused.OTHER_DEFINITION] == 1
+
+
+def test_the_collectors_definition_is_written_once_and_changes_come_into_its_state(
+    embedded: KafkaSettings, tmp_path: Path
+):
+    settings = Settings(
+        kafka=embedded,
+        feature_repo=tmp_path,
+        snapshots=tmp_path,
+        state=tmp_path,
+        experiment=experiment(name=tmp_path.name),
+    )
+    log, clock = structlog.get_logger(), SystemClock()
+    replica = Course(settings.experiment)
+
+    def told() -> Course:
+        for record in consumers.read_to_end(embedded, bus.EXPERIMENTS, 0, 0):
+            replica.take(record)
+        return replica
+
+    assert not told().defined
+    for _ in range(2):
+        course = begun_course(settings, clock, log)
+        (written,) = [
+            record
+            for record in consumers.read_to_end(embedded, bus.EXPERIMENTS, 0, 0)
+            if record.key == settings.experiment.name.encode()
+        ]
+    assert told().defined
+    assert not begun_course(settings.model_copy(update={"experiment": reshuffled(settings)}), clock, log).other
+    assert told().other == "salt"
+    assert written.offset >= 0
+    course = begun_course(settings, clock, log)
+    assert told().other == ""
+
+    saved = Saved(CollectorState(Rules.of(settings)))
+    pause = Change("pause", START + HOUR_MS, by="ann", why="a fire")
+    make(settings, pause, clock.now_ms())
+    follow(saved, course, consumers.read_to_end(embedded, bus.EXPERIMENTS, 0, 0), log)
+    save(saved, tmp_path / "abtest.npz")
+    assert load(tmp_path / "abtest.npz", Rules.of(settings)).state.rules.experiment.changes == (pause,)
+
+
+def reshuffled(settings: Settings):
+    return settings.experiment.model_copy(update={"salt": "another"})
