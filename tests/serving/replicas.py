@@ -79,10 +79,10 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         yield Cluster(supervisor, directory)
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], bool], within_s: float = LONG_S) -> None:
     """Ask again and again: what is waited for comes about by the asking, or by another thread."""
     clock = SystemClock()
-    deadline = clock.elapsed_s() + LONG_S
+    deadline = clock.elapsed_s() + within_s
     while not holds():
         assert clock.elapsed_s() < deadline
 
