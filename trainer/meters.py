@@ -18,6 +18,11 @@ class Meters:
         self.registry = CollectorRegistry()
         self.examples = Counter("trainer_examples_total", "Examples tested", registry=self.registry)
         self.tested = Gauge("trainer_tested_examples", "Examples tested, over all restarts", registry=self.registry)
+        self.lag = Gauge(
+            "trainer_lag",
+            "Examples and exposures not taken in yet, by the last fetches",
+            registry=self.registry,
+        )
         self.skipped = Counter(
             "trainer_skipped_examples_total", "Examples whose item is not in the catalogue", registry=self.registry
         )

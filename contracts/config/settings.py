@@ -19,6 +19,7 @@ from contracts.config.experiment import (
     load_experiment,
     validated,
 )
+from contracts.config.metrics import MetricsSettings
 from contracts.config.model import DiffusionSchedule, LearnAt, ModelSettings, Part, Positive
 from contracts.config.objective import ObjectiveSettings
 from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings, learning_at_chosen_places
@@ -36,6 +37,7 @@ __all__ = [
     "KafkaSettings",
     "LearnAt",
     "LearnFrom",
+    "MetricsSettings",
     "ModelName",
     "ModelSettings",
     "ObjectiveSettings",
@@ -297,6 +299,7 @@ class Settings(Section):
     stream: StreamSettings = StreamSettings()
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
+    metrics: MetricsSettings = MetricsSettings()
     experiment: Experiment
 
     @model_validator(mode="after")
