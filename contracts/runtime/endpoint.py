@@ -36,7 +36,10 @@ log = structlog.get_logger()
 
 IDLE_S = 10.0  # before a connection on which nothing is asked is closed
 PLACES = 3  # innermost calls of the main thread that are told where it is stuck
-NOT_HASHED: "dict[str, IncEx | bool]" = {"kafka": {"security"}, "metrics": True}  # secrets, and what each process may have of its own
+NOT_HASHED: "dict[str, IncEx | bool]" = {
+    "kafka": {"security"},
+    "metrics": True,
+}  # secrets, and what each process may have of its own
 
 
 class Endpoint:

@@ -1,8 +1,6 @@
 """What a process tells of itself over HTTP, asked as Prometheus and a supervisor ask."""
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +12,8 @@ from contracts.config.metrics import MetricsPorts, MetricsSettings
 from contracts.config.settings import SettingsError, parse
 from contracts.runtime.clock import ManualClock
 from contracts.runtime.endpoint import Endpoint, hash_of
+from tests.contracts.runtime.endpoint_cases import get
 
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 EXPERIMENT = {
     "name": "e", "salt": "s", "start_ms": 0, "end_ms": 1, "control": "a",
     "arms": {"a": {"weight": 1, "model": "two_tower"}, "b": {"weight": 1, "model": "t2diff"}},
@@ -36,17 +34,8 @@ def endpoint(clock: ManualClock) -> Iterator[Endpoint]:
     endpoint.close()
 
 
-def get(endpoint: Endpoint, path: str) -> tuple[int, str]:
-    try:
-        with DIRECT.open(f"http://127.0.0.1:{endpoint.port}{path}", timeout=10) as reply:
-            return reply.status, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 def told(endpoint: Endpoint, path: str) -> tuple[int, str, list[str]]:
-    code, body = get(endpoint, path)
+    code, body = get(endpoint.port, path)
     answer: dict[str, Any] = json.loads(body)
     assert answer["process"] == "trainer"
     return code, answer["status"], answer.get("missing", [])
@@ -67,7 +56,7 @@ def test_a_process_is_live_while_its_loop_makes_steps_and_ready_while_it_lacks_n
     clock.advance(1_000)
     stuck = (503, "stuck", ["the main loop has made no step for 11 s, and may take 10 s"])
     assert told(endpoint, "/healthz") == told(endpoint, "/readyz") == stuck
-    assert "test_endpoint.py" in get(endpoint, "/healthz")[1] or "socket.py" in get(endpoint, "/healthz")[1]
+    assert "test_endpoint.py" in get(endpoint.port, "/healthz")[1] or "socket.py" in get(endpoint.port, "/healthz")[1]
     endpoint.pulse.beat()
     assert told(endpoint, "/readyz") == (200, "ready", [])
 
@@ -77,7 +66,7 @@ def test_metrics_are_the_workers_own_and_what_the_process_is(endpoint: Endpoint,
     Counter("things", "t", registry=registry).inc(3)
     endpoint.show(registry)
     clock.advance(4_000)
-    code, text = get(endpoint, "/metrics")
+    code, text = get(endpoint.port, "/metrics")
     samples = {
         sample.name: (sample.labels, sample.value)
         for family in text_string_to_metric_families(text)
@@ -91,11 +80,11 @@ def test_metrics_are_the_workers_own_and_what_the_process_is(endpoint: Endpoint,
     assert samples["driftline_loop_age_seconds"][1] == 4
     assert samples["driftline_loop_bound_seconds"][1] == 10
     endpoint.pulse.beat()
-    assert 'driftline_ready{process="trainer"} 1.0' in get(endpoint, "/metrics")[1]
+    assert 'driftline_ready{process="trainer"} 1.0' in get(endpoint.port, "/metrics")[1]
 
 
 def test_another_path_says_which_there_are(endpoint: Endpoint) -> None:
-    code, body = get(endpoint, "/")
+    code, body = get(endpoint.port, "/")
     assert (code, json.loads(body)) == (404, {"paths": ["/metrics", "/healthz", "/readyz"]})
 
 
