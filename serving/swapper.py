@@ -37,6 +37,8 @@ class Swapper:
         self.models: dict[str, LoadedModel] = {}
         self.canaries: dict[str, OnTrial] = {}
         self.names = sorted({name for arm in settings.experiment.arms.values() for name in arm.models})
+        for name in self.names:  # from 0 on: an alert on the increase would miss a series that begins at 1
+            metrics.failed_loads.labels(name)
         self._settings = settings
         self._recorded = recorded
         self._metrics = metrics

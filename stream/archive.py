@@ -181,6 +181,8 @@ class ArchiveMetrics:
         self.dead_letters = Counter(
             "archive_dead_letters", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
+        for reason in Reason:  # from 0 on: an alert on the increase would miss a series that begins at 1
+            self.dead_letters.labels(str(reason))
         self.lag = Gauge("archive_lag", "Examples that are in no file yet", registry=self.registry)
 
 

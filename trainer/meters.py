@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from contracts.messages.events import Reason
 from contracts.runtime.worker import seconds_histogram
 from contracts.snapshots.parts import Part
 from trainer.evaluation.drift import DriftDetector, Drifts
@@ -127,6 +128,8 @@ class Meters:
         self.dead_letters = Counter(
             "trainer_dead_letters_total", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
+        for reason in Reason:  # from 0 on: an alert on the increase would miss a series that begins at 1
+            self.dead_letters.labels(str(reason))
         self.lost = Counter(
             "trainer_lost_examples_total",
             "Records after the checkpoint that the log held no more",
