@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, make_wsgi_app
 
 from contracts.config.experiment import SettingsError
 from contracts.config.metrics import MetricsSettings, Process
@@ -65,6 +65,7 @@ class Endpoint:
         self._process = process
         self._bound_s = metrics.stuck_after_s
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # memory, CPU, open files; on Linux
         self._describe(release, settings)
         self._server = _listening(metrics.host, metrics.port_of(process), process)
         self._server.set_app(self._app())

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-RULES = Path(__file__).parents[2] / "deploy" / "alerts.yaml"
+from tests.deploy.deployed import RULES
+
 CUMULATIVE = ("_total", "_bucket", "_count", "_sum")
 
 Series = dict[str, float]  # `name{label="value",…}` → value

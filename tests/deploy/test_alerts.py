@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry
 
 from contracts.config.settings import KafkaSettings
@@ -17,14 +16,14 @@ from stream.archive import ArchiveMetrics
 from stream.metrics import StreamMetrics
 from tests.deploy import causes
 from tests.deploy.causes import Cause
-from tests.deploy.promtool import RULES, assert_fires, promtool
+from tests.deploy.deployed import ALERTS, RULES
+from tests.deploy.promtool import assert_fires, promtool
 from tests.deploy.stream_causes import stream_causes
 from tests.trainer.trainer_cases import small_settings
 from tests.trainer.trainer_rig import Rig
 from trainer.meters import Meters
 
 OPERATIONS = RULES.parents[1] / "docs" / "operations.md"
-ALERTS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
 
 PLAIN: dict[str, Callable[[], Cause]] = {
     "WorkerDown": causes.worker_down,
