@@ -27,14 +27,12 @@ from contracts.runtime.worker import announce, configure_logs, end_within
 from contracts.wire import recall_pb2
 from feature_repo.online import reader
 from serving import security
-from serving.answerer import Answerer
-from serving.batcher import Batcher, BatchSize
+from serving.batcher import BatchSize
 from serving.catalogue import CatalogueReader
-from serving.exposures import ExposureLog
 from serving.features import Features
 from serving.handlers import handlers
 from serving.metrics import ServingMetrics
-from serving.service import Recall
+from serving.parts import PLAIN, Parts, parts_of
 from serving.swapper import Swapper
 
 log = structlog.get_logger()
@@ -51,7 +49,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 class Replica:
     """The parts of a replica, put together."""
 
-    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
+    def __init__(self, settings: Settings, name: str, clock: Clock, parts: Parts = PLAIN) -> None:
         serving = settings.serving
         self._clock = clock
         self.settings = serving
@@ -63,7 +61,7 @@ class Replica:
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
         read_by = reader(settings.feature_repo, serving.feature_timeout_ms / 1000)
         self.features = Features(read_by, serving.last_known_users, clock)
-        self._answerer = Answerer(
+        self._answerer = parts.answerer(
             settings.experiment,
             self.swapper.models,
             self.swapper.canaries,
@@ -75,11 +73,11 @@ class Replica:
             self.metrics,
         )
         size = BatchSize(serving.batch_requests, serving.latency_budget_ms / 1000)
-        self.batcher = Batcher(self._answerer, size, serving.queue_requests, serving.batch_wait_ms / 1000, clock)
-        self.exposures = ExposureLog(
+        self.batcher = parts.batcher(self._answerer, size, serving.queue_requests, serving.batch_wait_ms / 1000, clock)
+        self.exposures = parts.exposures(
             bus.producer(settings.kafka), settings.kafka, name, serving.exposure_buffer, clock, self.metrics
         )
-        self.service = Recall(serving, self.batcher, self.exposures, self.swapper.status, clock, self.metrics)
+        self.service = parts.recall(serving, self.batcher, self.exposures, self.swapper.status, clock, self.metrics)
         self.health = health.aio.HealthServicer()
 
     @contextmanager
@@ -194,17 +192,19 @@ async def serve(settings: Settings, ready_file: Path | None) -> None:
     clock = SystemClock()
     endpoint = opened("replica", settings, clock, port=port)
     bus.check_topics(settings.kafka)
-    replica = Replica(settings, f"{socket.gethostname()}:{port}", clock)
-    endpoint.show(replica.metrics.registry)
-    with replica.threads():
-        async with replica.behind(server, endpoint.pulse):
-            log.info("replica ready", port=port, metrics_port=endpoint.port)
-            announce(ready_file, {"port": port, "metrics_port": endpoint.port})
-            while not stop.is_set():
-                await replica.look()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
-            log.info("replica draining")
+    name = f"{socket.gethostname()}:{port}"
+    with parts_of(settings.tracing, name) as parts:
+        replica = Replica(settings, name, clock, parts)
+        endpoint.show(replica.metrics.registry)
+        with replica.threads():
+            async with replica.behind(server, endpoint.pulse):
+                log.info("replica ready", port=port, metrics_port=endpoint.port)
+                announce(ready_file, {"port": port, "metrics_port": endpoint.port})
+                while not stop.is_set():
+                    await replica.look()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
+                log.info("replica draining")
     log.info("replica stopped")
 
 

@@ -24,6 +24,7 @@ from contracts.config.model import DiffusionSchedule, LearnAt, ModelSettings, Pa
 from contracts.config.objective import ObjectiveSettings
 from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings, learning_at_chosen_places
 from contracts.config.section import Section
+from contracts.config.tracing import TracingSettings
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 
@@ -49,6 +50,7 @@ __all__ = [
     "Source",
     "StreamSettings",
     "TlsSettings",
+    "TracingSettings",
     "TrainerSettings",
     "VocabularySettings",
     "dump",
@@ -300,6 +302,7 @@ class Settings(Section):
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings | None = None  # None: no request is traced
     experiment: Experiment
 
     @model_validator(mode="after")
