@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -35,6 +36,7 @@ from serving.service import Recall
 
 W3C = TraceContextTextMapPropagator()
 SERVICE_NAME = "driftline-replica"
+STAGES = ("wait", "features", "answers", "replies")
 
 
 def provider_of(settings: TracingSettings, replica: str) -> TracerProvider:
@@ -103,10 +105,10 @@ class TracedRecall(Recall):
 
 @dataclass(frozen=True)
 class TracedAsk(Asked):
-    """A request with the span that it belongs to, and when it began to wait."""
+    """A request with the span that it belongs to, and when it began to wait, by the replica's clock."""
 
     parent: SpanContext
-    since_ns: int
+    since_s: float
 
 
 class TracedBatcher(Batcher[Asked, Outcome]):
@@ -114,8 +116,8 @@ class TracedBatcher(Batcher[Asked, Outcome]):
 
     async def submit(self, asks: Sequence[Asked], timeout_s: float | None) -> list[Outcome]:
         """The replies, in order."""
-        parent, now_ns = trace.get_current_span().get_span_context(), time.time_ns()
-        return await super().submit([TracedAsk(each.request, each.time_ms, parent, now_ns) for each in asks], timeout_s)
+        parent, now_s = trace.get_current_span().get_span_context(), self._clock.elapsed_s()
+        return await super().submit([TracedAsk(each.request, each.time_ms, parent, now_s) for each in asks], timeout_s)
 
 
 class TracedAnswerer(Answerer):
@@ -129,20 +131,17 @@ class TracedAnswerer(Answerer):
     def __call__(self, batch: Sequence[Asked]) -> list[Outcome]:
         """The outcome of each request."""
         outcomes = super().__call__(batch)
+        # OpenTelemetry takes the times of all other spans from this clock, in nanoseconds.
         now_ns, now_s = time.time_ns(), self._clock.elapsed_s()
-        began, read, answered, replied = (now_ns - round(1e9 * (now_s - at_s)) for at_s in self._stages_s)
         for ask in batch:
             if isinstance(ask, TracedAsk) and ask.parent.trace_flags.sampled:
                 context = trace.set_span_in_context(NonRecordingSpan(ask.parent))
-                for name, start, end in (
-                    ("wait", ask.since_ns, max(began, ask.since_ns)),
-                    ("features", began, read),
-                    ("answers", read, answered),
-                    ("replies", answered, replied),
-                ):
-                    self._tracer.start_span(
-                        name, context, start_time=start, attributes={"driftline.batch": len(batch)}
-                    ).end(end)
+                edges_s = (ask.since_s, *self._stages_s)
+                edges = [now_ns - round(1e9 * (now_s - edge_s)) for edge_s in edges_s]
+                for name, (start, end) in zip(STAGES, pairwise(edges), strict=True):
+                    span = self._tracer.start_span(name, context, start_time=start)
+                    span.set_attribute("driftline.batch", len(batch))
+                    span.end(end)
         return outcomes
 
     def _observe_stages(self, began_s: float, read_s: float, answered_s: float, replied_s: float) -> None:
