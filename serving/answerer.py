@@ -96,14 +96,18 @@ class Answerer:
         outcomes = [
             self._outcome(admitted.request, each, definition) for admitted, each in zip(batch, answers, strict=True)
         ]
-        metrics.stage_seconds.labels("features").inc(read - stage)
-        metrics.stage_seconds.labels("answers").inc(answered - read)
-        metrics.stage_seconds.labels("replies").inc(self._clock.elapsed_s() - answered)
+        self._observe_stages(stage, read, answered, self._clock.elapsed_s())
         metrics.towers_run.inc(sum(model.vectors_made for model in loaded) - vectors_before)
         metrics.batch_requests.observe(len(batch))
         if featured[0].row is not None:
             self.recorded.append(featured[0].want)
         return outcomes
+
+    def _observe_stages(self, began_s: float, read_s: float, answered_s: float, replied_s: float) -> None:
+        seconds = self._metrics.stage_seconds
+        seconds.labels("features").inc(read_s - began_s)
+        seconds.labels("answers").inc(answered_s - read_s)
+        seconds.labels("replies").inc(replied_s - answered_s)
 
     def _outcome(self, request: RecallRequest, answered: Answer | NoAnswer, definition: str) -> Outcome:
         if isinstance(answered, NoAnswer):

@@ -7,6 +7,7 @@ is in the queue. What finds the queue full, or what Kafka does not take, is lost
 import threading
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from kafka import KafkaProducer
@@ -36,6 +37,7 @@ class AnsweredRequest:
     answer_ms: float
     served_only: bool = False
     user_key: str = ""
+    span: Any = None  # the request's, where it is traced (`serving.tracing`)
 
 
 class ExposureLog:
@@ -105,8 +107,13 @@ class ExposureLog:
             partition=bus.partition_of(answered.user_id, self._settings.partitions),
             # A client's time must not be what the log takes for now; a simulator's is.
             timestamp_ms=answered.time_ms if answered.simulated else self._clock.now_ms(),
-            headers=[(bus.SENT_AT, str(self._clock.now_ms()).encode())],
+            headers=self._headers(answered),
         ).add_errback(lambda error: self._lost(str(error)))
+
+    def _headers(self, answered: AnsweredRequest) -> list[tuple[str, bytes]]:
+        """Of an exposure's record."""
+        del answered
+        return [(bus.SENT_AT, str(self._clock.now_ms()).encode())]
 
     def _lost(self, why: str) -> None:
         self._metrics.exposures_lost.inc()

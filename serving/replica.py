@@ -21,20 +21,20 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from contracts.config.settings import Experiment, Settings, SettingsError
 from contracts.kafka import bus
 from contracts.runtime.clock import Clock, SystemClock
-from contracts.runtime.worker import announce, configure_logs, end_within, serve_metrics
+from contracts.runtime.endpoint import opened
+from contracts.runtime.health import BEGINS, Pulse
+from contracts.runtime.worker import announce, configure_logs, end_within
 from contracts.wire import recall_pb2
 from feature_repo.online import reader
 from serving import security
-from serving.answerer import Answerer
-from serving.batcher import Batcher, BatchSize
+from serving.batcher import BatchSize
 from serving.catalogue import CatalogueReader
 from serving.experiment import RunningExperiment, difference
-from serving.exposures import ExposureLog
 from serving.features import Features
 from serving.handlers import handlers
 from serving.metrics import ServingMetrics
+from serving.parts import PLAIN, Parts, parts_of
 from serving.reload import reload
-from serving.service import Recall
 from serving.swapper import Swapper, models_of
 
 log = structlog.get_logger()
@@ -43,43 +43,45 @@ SERVICE = DESCRIPTOR.full_name
 M_MMAP_THRESHOLD = -3  # as in malloc.h
 ARRAY_BYTES = 10 << 20  # above the 8 MB of scores that a search needs for a moment
 QUIET_S = 0.1  # without a new request: nobody asks any more
+BEAT_S = 0.5  # how often the loop that answers says that it turns
+OVERALL = ""  # the health of the server as a whole, which gRPC asks for by this name
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Replica:
     """The parts of a replica, put together."""
 
-    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
+    def __init__(self, settings: Settings, name: str, clock: Clock, parts: Parts = PLAIN) -> None:
         serving = settings.serving
         self._clock = clock
         self.settings = serving
         self.metrics = ServingMetrics()
         self.running = RunningExperiment(settings.experiment)
         self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes, serving.max_k, self.running)
-        self.ready = False  # whether there is anything to answer from
+        self.missing: tuple[str, ...] = (BEGINS,)  # for there to be anything to answer from
         self.catalogue.reads.register(self.metrics.registry)
         self.metrics.other_definition.set_function(lambda: float(bool(self.running.other)))
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
         read_by = reader(settings.feature_repo, serving.feature_timeout_ms / 1000)
         self.features = Features(read_by, serving.last_known_users, clock)
-        self._answerer = Answerer(
+        self._answerer = parts.answerer(
             self.running,
             self.swapper.models,
             self.swapper.canaries,
             self.features,
             self.catalogue.withdrawn.at,
-            lambda: self.catalogue.newest.ids if self.ready else None,
+            lambda: None if self.missing else self.catalogue.newest.ids,
             self.catalogue.keys,
             clock,
             self.metrics,
         )
         size = BatchSize(serving.batch_requests, serving.latency_budget_ms / 1000)
-        self.batcher = Batcher(self._answerer, size, serving.queue_requests, serving.batch_wait_ms / 1000, clock)
-        self.exposures = ExposureLog(
+        self.batcher = parts.batcher(self._answerer, size, serving.queue_requests, serving.batch_wait_ms / 1000, clock)
+        self.exposures = parts.exposures(
             bus.producer(settings.kafka), settings.kafka, name, serving.exposure_buffer, clock, self.metrics
         )
-        self.service = Recall(
+        self.service = parts.recall(
             serving, self.batcher, self.exposures, self.swapper.status, self.running, clock, self.metrics
         )
         self.health = health.aio.HealthServicer()
@@ -98,14 +100,15 @@ class Replica:
             self.catalogue.close()
 
     @asynccontextmanager
-    async def behind(self, server: grpc.aio.Server) -> AsyncIterator[None]:
-        """The server serves; on the way out it takes nothing new and lets requests end."""
+    async def behind(self, server: grpc.aio.Server, pulse: Pulse) -> AsyncIterator[None]:
+        """The server serves; on the way out it takes nothing new and lets requests end. `pulse`: of its loop."""
         server.add_generic_rpc_handlers((handlers(DESCRIPTOR, self.service),))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self.tell_health()
         await server.start()
         answering = asyncio.create_task(self.batcher.run())
+        beating = asyncio.create_task(self._beat(pulse, answering))
         try:
             yield
         finally:
@@ -113,9 +116,16 @@ class Replica:
             await self.health.enter_graceful_shutdown()
             await self._quiet()
             await server.stop(self.settings.drain_s)
-            answering.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await answering
+            for task in (beating, answering):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def _beat(self, pulse: Pulse, answering: "asyncio.Task[None]") -> None:
+        """Say that the loop turns, for as long as it answers: beside `look`, which waits for snapshots to be loaded."""
+        while not answering.done():
+            pulse.beat(("it is draining",) if self.service.draining else self.missing)
+            await asyncio.sleep(BEAT_S)
 
     async def _quiet(self) -> None:
         """Answer on until nobody asks any more: clients that watch health go elsewhere, and gRPC would cancel calls
@@ -130,12 +140,12 @@ class Replica:
     async def look(self) -> None:
         """Bring in what is live, and say what there is to answer from."""
         await self.swapper.check()
-        self.ready = is_ready(
+        self.missing = missing_of(
             caught_up=self.catalogue.caught_up.is_set(),
             loaded=bool(self.swapper.models),
             live=self.swapper.any_live,
             newest=bool(self.catalogue.newest.ids),
-            before=self.ready,
+            before=not self.missing,
         )
         await self.tell_health()
 
@@ -156,22 +166,23 @@ class Replica:
 
     async def tell_health(self) -> None:
         """Say whether there is anything to answer from, and by model whether what is live serves."""
-        await self.health.set(SERVICE, SERVING if self.ready else NOT_SERVING)
+        for name in (OVERALL, SERVICE):
+            await self.health.set(name, NOT_SERVING if self.missing else SERVING)
         for model in self.swapper.names:
             fine = self.swapper.serves_live(model)
             await self.health.set(f"{SERVICE}/{model}", SERVING if fine else NOT_SERVING)
 
 
-def is_ready(*, caught_up: bool, loaded: bool, live: bool, newest: bool, before: bool) -> bool:
-    """Whether a replica may be asked: it knows what is withdrawn, and has a snapshot, or else the newest items.
+def missing_of(*, caught_up: bool, loaded: bool, live: bool, newest: bool, before: bool) -> tuple[str, ...]:
+    """What a replica lacks to be asked: it knows what is withdrawn, and has a snapshot, or else the newest items.
 
     A replica that starts and cannot load what is live is not ready: another one may have loaded it. One that was ready
     before the first snapshot stays ready, whatever becomes of that snapshot.
 
-    >>> is_ready(caught_up=True, loaded=False, live=False, newest=True, before=False)
-    True
-    >>> is_ready(caught_up=True, loaded=False, live=True, newest=True, before=False)
-    False
+    >>> missing_of(caught_up=True, loaded=False, live=False, newest=True, before=False)
+    ()
+    >>> missing_of(caught_up=True, loaded=False, live=True, newest=True, before=False)
+    ('what is live has not been loaded',)
 
     Args:
         caught_up: the catalogue's topic has been read up to where it ended at the start.
@@ -181,7 +192,11 @@ def is_ready(*, caught_up: bool, loaded: bool, live: bool, newest: bool, before:
         before: the replica was ready when this was last asked.
 
     """
-    return caught_up and (loaded or (newest and (before or not live)))
+    missing = () if caught_up else ("the catalogue has not been read to its end",)
+    if loaded or (newest and (before or not live)):
+        return missing
+    why = "what is live has not been loaded" if live else "there is neither a snapshot nor an item"
+    return (*missing, why)
 
 
 async def serve(settings: Settings, ready_file: Path | None, read: Callable[[], Settings]) -> None:
@@ -195,23 +210,27 @@ async def serve(settings: Settings, ready_file: Path | None, read: Callable[[], 
     guards = security.interceptors(settings.serving)
     server = grpc.aio.server(interceptors=guards, options=security.options(settings.serving))
     port = security.bind(server, settings.serving)
+    clock = SystemClock()
+    endpoint = opened("replica", settings, clock, port=port)
     bus.check_topics(settings.kafka)
-    replica = Replica(settings, f"{socket.gethostname()}:{port}", SystemClock())
-    with replica.threads():
-        async with replica.behind(server):
-            metrics_port = serve_metrics(replica.metrics.registry)
-            log.info("replica ready", port=port, metrics_port=metrics_port)
-            announce(ready_file, {"port": port, "metrics_port": metrics_port})
-            while not stop.is_set():
-                await replica.look()
-                for guard in guards:
-                    guard.tokens.look()
-                if reread.is_set():
-                    reread.clear()
-                    settings = await reload(settings, read, replica.redefine)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
-            log.info("replica draining")
+    name = f"{socket.gethostname()}:{port}"
+    with parts_of(settings.tracing, name) as parts:
+        replica = Replica(settings, name, clock, parts)
+        endpoint.show(replica.metrics.registry)
+        with replica.threads():
+            async with replica.behind(server, endpoint.pulse):
+                log.info("replica ready", port=port, metrics_port=endpoint.port)
+                announce(ready_file, {"port": port, "metrics_port": endpoint.port})
+                while not stop.is_set():
+                    await replica.look()
+                    for guard in guards:
+                        guard.tokens.look()
+                    if reread.is_set():
+                        reread.clear()
+                        settings = await reload(settings, read, replica.redefine)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), settings.serving.pointer_poll_ms / 1000)
+                log.info("replica draining")
     log.info("replica stopped")
 
 

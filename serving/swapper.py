@@ -41,7 +41,7 @@ class Swapper:
     ) -> None:
         self.models: dict[str, LoadedModel] = {}
         self.canaries: dict[str, OnTrial] = {}
-        self.names = models_of(settings.experiment)
+        self.names: list[str] = []
         self._settings = settings
         self._recorded = recorded
         self._metrics = metrics
@@ -52,6 +52,7 @@ class Swapper:
         self._unreadable: dict[str, str] = {}
         self._no_trial: dict[str, str] = {}  # why a CANARY says nothing
         self._thread = ThreadPoolExecutor(1, "loads", initializer=_step_back)
+        self.keep(models_of(settings.experiment))
 
     async def check(self) -> None:
         """Bring in whatever is live or on trial and not loaded; let go what is on trial no more."""
@@ -86,6 +87,8 @@ class Swapper:
     def keep(self, names: Sequence[str]) -> None:
         """From now on keep these models loaded, and let others go."""
         self.names = sorted(names)
+        for name in names:  # from 0 on: an alert on the increase would miss a series that begins at 1
+            self._metrics.failed_loads.labels(name)
         for gone in self.models.keys() - set(names):
             del self.models[gone]
         for gone in self.canaries.keys() - set(names):

@@ -45,7 +45,8 @@ from contracts.kafka import bus, consumers
 from contracts.kafka.consumers import Consumer
 from contracts.messages.events import BadEvent, Reason, decode_example
 from contracts.runtime.clock import MINUTE_MS, Clock, SystemClock
-from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from contracts.runtime.endpoint import opened
+from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 from contracts.wire.events_pb2 import Example
 from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piece, examples_directory, prepare
 
@@ -180,6 +181,8 @@ class ArchiveMetrics:
         self.dead_letters = Counter(
             "archive_dead_letters", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
+        for reason in Reason:  # from 0 on: an alert on the increase would miss a series that begins at 1
+            self.dead_letters.labels(str(reason))
         self.lag = Gauge("archive_lag", "Examples that are in no file yet", registry=self.registry)
 
 
@@ -303,18 +306,21 @@ class Archive:
 def run(settings: Settings, ready_file: Path | None) -> None:
     """Run the archive until a signal stops it."""
     configure_logs()
+    clock = SystemClock()
+    endpoint = opened("archive", settings, clock)
     stop = stop_on_signal(settings.stop_within_s)
     bus.check_topics(settings.kafka)
     files = OfflineFiles(prepare(settings.feature_repo))
     with files.claim():
         consumer = consumers.consumer(settings.kafka, [], settings.kafka.topic_prefix + "archive")
         producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
-        archive = Archive(settings, consumer, producer, files, SystemClock())
-        port = serve_metrics(archive.metrics.registry)
-        log.info("archive ready", metrics_port=port)
-        announce(ready_file, {"metrics_port": port})
+        archive = Archive(settings, consumer, producer, files, clock)
+        endpoint.show(archive.metrics.registry)
+        log.info("archive ready", metrics_port=endpoint.port)
+        announce(ready_file, {"metrics_port": endpoint.port})
         while not stop.is_set():
             archive.step()
+            endpoint.pulse.beat(consumer.missing())
         archive.finish()
         consumer.close()
         producer.close(timeout=CLOSE_TIMEOUT_S)

@@ -55,7 +55,11 @@ class Delivery:
         stop: threading.Event,
         metrics: StreamMetrics,
         at: At,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
+        """`alive`: called while a sink is waited for, as often as it is looked at."""
+        self.failing = False  # whether a sink has failed, and has not taken since what it is given
+        self._alive = alive
         self._settings = settings
         self._producer = producer
         self._features = features
@@ -83,11 +87,14 @@ class Delivery:
             except Exception:
                 log.exception("a sink failed; trying again", pause_s=pause_s)
                 self._metrics.redelivered.labels("sink").inc()
+                self.failing = True
+                self._alive()
                 if self._stop.wait(pause_s):
                     raise Stopped from None
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 again = True
             else:
+                self.failing = False
                 return
 
     def _attempt(self, outboxes: Sequence[tuple[PartitionStore, Outbox]], again: bool) -> None:
@@ -169,6 +176,7 @@ class Delivery:
                 future = self._producer.send(topic, **record)
             except KafkaTimeoutError:
                 # The broker does not answer, or the client's memory is full of what it could not send yet.
+                self._alive()
                 if self._stop.is_set():
                     raise Stopped from None
             else:
@@ -189,6 +197,7 @@ class Delivery:
             while not future.is_done:
                 with suppress(KafkaError):
                     future.get(timeout=LOOK_UP_S)
+                self._alive()
                 if self._stop.is_set() and not future.is_done:
                     raise Stopped
 

@@ -4,7 +4,7 @@ The group says who should own what. A partition is taken once its state could be
 last owner has let go of it or died; and it is read from the offsets in that state, whatever the group has committed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,24 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
         self.changes += 1
 
 
+def missing_of(reading: Sequence[str], busy: Collection[int], sink_fails: bool) -> list[str]:
+    """What a stream worker lacks for its work.
+
+    >>> missing_of(["no broker is connected"], {3}, True)
+    ['no broker is connected', 'the last owner of partition 3 holds on to its state', 'a sink fails (see the log)']
+    >>> missing_of([], (), False)
+    []
+
+    Args:
+        reading: what its consumer lacks.
+        busy: partitions that the group has given to it and whose last owners have not let go of them.
+        sink_fails: Feast or the broker does not take what the worker puts out.
+
+    """
+    held = [f"the last owner of partition {partition} holds on to its state" for partition in sorted(busy)]
+    return [*reading, *held, *(["a sink fails (see the log)"] if sink_fails else [])]
+
+
 class Ownership:
     """The partitions that are this worker's."""
 
@@ -115,6 +133,10 @@ class Ownership:
                 opened.append(store)
         self._metrics.partitions.set(len(self.owned))
         return opened
+
+    def missing(self, sink_fails: bool) -> list[str]:
+        """What the worker lacks for its work (`missing_of`)."""
+        return missing_of(self._consumer.missing(), self._busy, sink_fails)
 
     def close(self) -> None:
         """Leave the group, and let others have the partitions."""

@@ -6,7 +6,7 @@ partition's state lies, `ownership` who has it, and `intake` in what order recor
 
 import threading
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import structlog
@@ -23,7 +23,8 @@ from contracts.messages.events import BadEvent
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
-from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from contracts.runtime.endpoint import opened
+from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 from contracts.wire.events_pb2 import Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import UserSequences
@@ -64,8 +65,9 @@ class StreamWorker:
         *,
         rebuild: bool = False,
         at: At = lambda _step: None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
-        """`rebuild`: begin without a state although the group has been here before. `at`: see `deliver`."""
+        """`rebuild`: begin without a state although the group has been here before. `at`, `alive`: see `deliver`."""
         self.metrics = StreamMetrics()
         consumer.reads.register(self.metrics.registry)
         self._settings = settings
@@ -76,7 +78,8 @@ class StreamWorker:
         self._stop = stop
         self._at = at
         self._ownership = Ownership(settings, consumer, assignment, self.metrics, rebuild=rebuild)
-        self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at)
+        self._delivery = Delivery(settings.kafka, producer, features, stop, self.metrics, at, alive)
+        self._alive = alive
         self._held = HeldFeedback()
         self._positives = PositivesWatch()
         self._views = self._effective_views = 0  # of exposures that were served only, since the start
@@ -122,6 +125,10 @@ class StreamWorker:
         self._took = records > 0
         self._observe()
         return records
+
+    def missing(self) -> list[str]:
+        """What it lacks for its work; nothing where it does it."""
+        return self._ownership.missing(self._delivery.failing)
 
     def close(self) -> None:
         """Leave the group, let others have the partitions, and close the clients."""
@@ -210,6 +217,7 @@ class StreamWorker:
             try:
                 self._catalogue.read()
             except SettingsError:
+                self._alive()
                 if self._stop.is_set():
                     raise Stopped from None
             else:
@@ -304,6 +312,7 @@ def open_worker(
     rebuild: bool = False,
     clock: Clock | None = None,
     at: At = lambda _step: None,
+    alive: Callable[[], None] = lambda: None,
 ) -> StreamWorker:
     """A worker on the broker and the store that the settings name; the caller closes it."""
     kafka = settings.kafka
@@ -328,20 +337,28 @@ def open_worker(
         stop,
         rebuild=rebuild,
         at=at,
+        alive=alive,
     )
 
 
 def run(settings: Settings, ready_file: Path | None, *, instance: str | None = None, rebuild: bool = False) -> None:
     """Run a worker until a signal stops it."""
     configure_logs()
+    clock = SystemClock()
+    endpoint = opened("stream", settings, clock)
     stop = stop_on_signal(settings.stop_within_s)
-    worker = open_worker(settings, stop, instance=instance, rebuild=rebuild)
-    port = serve_metrics(worker.metrics.registry)
-    log.info("stream worker ready", metrics_port=port)
-    announce(ready_file, {"metrics_port": port})
+
+    def alive() -> None:
+        endpoint.pulse.beat(worker.missing())
+
+    worker = open_worker(settings, stop, instance=instance, rebuild=rebuild, clock=clock, alive=alive)
+    endpoint.show(worker.metrics.registry)
+    log.info("stream worker ready", metrics_port=endpoint.port)
+    announce(ready_file, {"metrics_port": endpoint.port})
     try:
         while not stop.is_set():
             worker.step()
+            alive()
     except Stopped:
         log.warning("stopped while a sink failed; what it lacks is delivered at the next start")
     worker.close()

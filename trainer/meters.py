@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from contracts.messages.events import Reason
 from contracts.runtime.worker import seconds_histogram
 from contracts.snapshots.parts import Part
 from trainer.evaluation.drift import DriftDetector, Drifts
@@ -18,6 +19,11 @@ class Meters:
         self.registry = CollectorRegistry()
         self.examples = Counter("trainer_examples_total", "Examples tested", registry=self.registry)
         self.tested = Gauge("trainer_tested_examples", "Examples tested, over all restarts", registry=self.registry)
+        self.lag = Gauge(
+            "trainer_lag",
+            "Examples and exposures not taken in yet, by the last fetches",
+            registry=self.registry,
+        )
         self.skipped = Counter(
             "trainer_skipped_examples_total", "Examples whose item is not in the catalogue", registry=self.registry
         )
@@ -122,6 +128,8 @@ class Meters:
         self.dead_letters = Counter(
             "trainer_dead_letters_total", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
+        for reason in Reason:  # from 0 on: an alert on the increase would miss a series that begins at 1
+            self.dead_letters.labels(str(reason))
         self.lost = Counter(
             "trainer_lost_examples_total",
             "Records after the checkpoint that the log held no more",

@@ -28,7 +28,8 @@ from contracts.kafka import bus, consumers
 from contracts.kafka.consumers import LogReader
 from contracts.messages.events import BadEvent
 from contracts.runtime.clock import Clock, SystemClock
-from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from contracts.runtime.endpoint import opened
+from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 from contracts.wire.events_pb2 import Exposure
 from trainer.checkpoint import Checkpoints
 from trainer.data.catalogue import Announced
@@ -191,6 +192,7 @@ class TrainerWorker:
 
     def _commit(self) -> None:
         waiting = self._intake.waiting_from()
+        self._meters.lag.set(sum(self._consumer.lag(partition, offset) for partition, offset in waiting.items()))
         taken = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in waiting.items()}
         if taken == self._committed:
             return
@@ -206,6 +208,8 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     """Run the worker until a signal stops it; under torchrun, each of its processes."""
     ranks = assemble(settings.kafka.partitions)
     configure_logs(quiet=not ranks.leads)
+    clock = SystemClock()
+    endpoint = opened("trainer", settings, clock, processes=ranks.size) if ranks.leads else None
     stop = ranks.heard(stop_on_signal(settings.stop_within_s))
     torch.set_num_threads(settings.trainer.threads)
     torch.manual_seed(settings.seed)
@@ -220,9 +224,7 @@ def run(settings: Settings, ready_file: Path | None) -> None:
     consumer = RanksConsumer(every, bus.partitions_of(settings.kafka, logs), ranks) if ranks.size > 1 else every
     producer = bus.producer(settings.kafka, max_request_size=bus.LARGEST_RECORD_BYTES)
     largest = bus.largest_letter_bytes(settings.kafka)
-    worker = TrainerWorker(
-        settings, consumer, producer, engine, checkpoints, meters, SystemClock(), stop, ranks, largest
-    )
+    worker = TrainerWorker(settings, consumer, producer, engine, checkpoints, meters, clock, stop, ranks, largest)
     if not worker.resume():
         worker.begin()
     scheduler = BackgroundScheduler()
@@ -234,11 +236,14 @@ def run(settings: Settings, ready_file: Path | None) -> None:
             if every_s is not None:
                 scheduler.add_job(due.set, "interval", seconds=every_s)
         scheduler.start()
-        port = serve_metrics(meters.registry)
-        log.info("trainer ready", metrics_port=port, processes=ranks.size)
-        announce(ready_file, {"metrics_port": port})
+    if endpoint is not None:
+        endpoint.show(meters.registry)
+        log.info("trainer ready", metrics_port=endpoint.port, processes=ranks.size)
+        announce(ready_file, {"metrics_port": endpoint.port})
     while not stop.is_set():
         worker.step()
+        if endpoint is not None:
+            endpoint.pulse.beat(every.missing())
     if ranks.leads:
         scheduler.shutdown()
     worker.finish()

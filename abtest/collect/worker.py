@@ -28,7 +28,7 @@ from abtest.stats.metrics import (
 )
 from contracts.config.settings import Experiment, Settings, SettingsError, StreamSettings
 from contracts.kafka.bus import EXPERIMENTS, EXPOSURES, FEEDBACK, check_topics, partitions_of, producer
-from contracts.kafka.consumers import consumer, read_to_end
+from contracts.kafka.consumers import LogEnd, consumer, read_to_end
 from contracts.messages.attribution import is_late, watermark_ms
 from contracts.messages.events import BadEvent
 from contracts.messages.experiments import Course, Told, definition_record
@@ -36,7 +36,8 @@ from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.durable import StateError
-from contracts.runtime.worker import announce, configure_logs, serve_metrics, stop_on_signal
+from contracts.runtime.endpoint import opened
+from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 
 POLL_MS = 200
 SHOW_EVERY_MS = 1_000
@@ -55,6 +56,7 @@ class Meters:
         self.views = Gauge("abtest_views", "Items shown", ["arm"], registry=registry)
         self.served = Gauge("abtest_served", "Items served, shown or not", ["arm"], registry=registry)
         self.recalls = Gauge("abtest_recalls", "Recalls shown", ["arm"], registry=registry)
+        self.lag = Gauge("abtest_lag", "Records not taken in yet, as far as the last fetches told", registry=registry)
         self.open = Gauge("abtest_open_requests", "Requests whose feedback may still come", registry=registry)
 
     def show(self, saved: Saved) -> dict[str, EventSums]:
@@ -80,8 +82,9 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
 
     """
     configure_logs()
-    stop = stop_on_signal(settings.stop_within_s)
     clock: Clock = SystemClock()
+    endpoint = opened("collector", settings, clock)
+    stop = stop_on_signal(settings.stop_within_s)
     log = structlog.get_logger(worker="abtest")
     registry = CollectorRegistry()
     meters = Meters(registry)
@@ -104,8 +107,9 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     try:
         for key, offset in saved.offsets.items():
             client.seek(_partition(key), offset)
-        announce(ready_file, {"metrics_port": serve_metrics(registry)})
-        log.info("ready", resumed=bool(saved.offsets))
+        endpoint.show(registry)
+        announce(ready_file, {"metrics_port": endpoint.port})
+        log.info("ready", resumed=bool(saved.offsets), metrics_port=endpoint.port)
         keys = [_key(partition) for partition in partitions_of(kafka, [EXPOSURES, FEEDBACK])]
         exposures, experiments = kafka.topic(EXPOSURES), kafka.topic(EXPERIMENTS)
         follow(saved, course, [], log)
@@ -125,6 +129,8 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
             if now_ms - stored_ms >= SAVE_EVERY_MS:
                 save(saved, path)
                 stored_ms = clock.now_ms()
+            meters.lag.set(lag_of(saved, client, keys))
+            endpoint.pulse.beat(client.missing())
             if batch:
                 client.commit({p: OffsetAndMetadata(saved.offsets[_key(p)], "", -1) for p in batch})
         save(saved, path)
@@ -214,6 +220,11 @@ def step(
     if records:
         saved.offsets[key] = records[-1].offset + 1
         saved.newest_ms[key] = newest_ms
+
+
+def lag_of(saved: Saved, log_end: LogEnd, keys: Sequence[str]) -> int:
+    """Records of the partitions `keys` that are not in the state yet."""
+    return sum(log_end.lag(_partition(key), saved.offsets.get(key, 0)) for key in keys)
 
 
 def close_settled(saved: Saved, keys: Sequence[str]) -> None:

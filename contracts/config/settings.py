@@ -19,10 +19,12 @@ from contracts.config.experiment import (
     load_experiment,
     validated,
 )
+from contracts.config.metrics import MetricsSettings
 from contracts.config.model import DiffusionSchedule, LearnAt, ModelSettings, Part, Positive
 from contracts.config.objective import ObjectiveSettings
 from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings, learning_at_chosen_places
 from contracts.config.section import Section
+from contracts.config.tracing import TracingSettings
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
 
@@ -36,6 +38,7 @@ __all__ = [
     "KafkaSettings",
     "LearnAt",
     "LearnFrom",
+    "MetricsSettings",
     "ModelName",
     "ModelSettings",
     "ObjectiveSettings",
@@ -47,6 +50,7 @@ __all__ = [
     "Source",
     "StreamSettings",
     "TlsSettings",
+    "TracingSettings",
     "TrainerSettings",
     "VocabularySettings",
     "dump",
@@ -54,6 +58,7 @@ __all__ = [
     "load",
     "load_experimenting",
     "parse",
+    "require_experiment",
 ]
 
 
@@ -298,6 +303,8 @@ class Settings(Section):
     stream: StreamSettings = StreamSettings()
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings | None = None  # None: no request is traced
     # Without one, everybody is answered by the first of `trainer.models`.
     experiment: Experiment = Field(default_factory=lambda valid: Experiment.none(valid["trainer"].models[0]))
 
@@ -350,9 +357,19 @@ def load_experimenting(path: Path) -> Settings:
 
     """
     settings = load(path)
+    require_experiment(settings, path)
+    return settings
+
+
+def require_experiment(settings: Settings, path: Path) -> None:
+    """Nothing where settings that were read from `path` have an experiment.
+
+    Raises:
+        SettingsError: they have none.
+
+    """
     if not settings.experiment.exists:
         raise SettingsError(f"{path}: experiment: there is none; it serves one model to everybody.")
-    return settings
 
 
 def experiment_of(path: Path) -> Experiment:

@@ -6,7 +6,7 @@ log's end is right on both, so `LogEnd.end` is that.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -59,6 +59,31 @@ def before_gap(records: Sequence[R], expected: int) -> list[R]:
         gapless.append(record)
         expected = record.offset + 1
     return gapless
+
+
+def missing_of(connected: bool, ends: Mapping[TopicPartition, int | None]) -> list[str]:
+    """What a consumer lacks that its process's work needs.
+
+    >>> first, second = TopicPartition("feedback", 0), TopicPartition("feedback", 1)
+    >>> missing_of(True, {first: 7, second: None})
+    ['1 of 2 partitions has not been read from yet: feedback:1']
+    >>> missing_of(False, {}), missing_of(True, {first: 0})
+    (['no broker is connected', 'no partition is assigned'], [])
+
+    Args:
+        connected: to any broker.
+        ends: of each assigned partition, where its log ended when it was last fetched; None before that.
+
+    """
+    missing = [] if connected else ["no broker is connected"]
+    if not ends:
+        return [*missing, "no partition is assigned"]
+    unread = sorted(where for where, end in ends.items() if end is None)
+    if unread:
+        have = "has" if len(unread) == 1 else "have"
+        named = f"{unread[0].topic}:{unread[0].partition}"
+        missing.append(f"{len(unread)} of {len(ends)} partitions {have} not been read from yet: {named}")
+    return missing
 
 
 class LogEnd(Protocol):
@@ -131,6 +156,15 @@ class Consumer(KafkaConsumer, LogEnd):  # type: ignore[misc]  # kafka-python has
         """Where the log ended when it was last fetched; None before that."""
         end: int | None = self.highwater(partition)
         return end
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to any broker now."""
+        return any(each.connected for each in [*self._manager._conns.values()])  # noqa: SLF001
+
+    def missing(self) -> list[str]:
+        """What lacks for reading what is assigned to it (`missing_of`)."""
+        return missing_of(self.connected, {where: self.end(where) for where in self.assignment()})
 
     def poll(self, *arguments: Any, **options: Any) -> dict[TopicPartition, list[Any]]:
         """Records by partition.

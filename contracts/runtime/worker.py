@@ -1,4 +1,4 @@
-"""What every worker process does around its work: logs, metrics, a ready file, a stop signal.
+"""What every worker process does around its work: logs, a ready file, a stop signal. `endpoint` serves its metrics.
 
 A worker is a process that runs until SIGTERM or SIGINT, then finishes what it holds and exits with 0. One that has not
 finished in the time that its settings give it says what it is still at, and exits with 1: what it holds then is what a
@@ -17,8 +17,9 @@ from itertools import islice
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Histogram
 
+from contracts.runtime.crashes import log_crashes
 from contracts.runtime.durable import replace_file
 
 # Edges of every latency and freshness histogram, in seconds: 1 ms to 10 min, each 1.25 times the one before, so that
@@ -75,7 +76,7 @@ def _end_now(seconds: float) -> None:
 
 
 def configure_logs(*, quiet: bool = False) -> None:
-    """One JSON object a line on standard error, those of the libraries too; quiet: errors alone."""
+    """One JSON object a line on standard error, from libraries, warnings and crashes too; quiet: errors alone."""
     common: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
@@ -99,12 +100,7 @@ def configure_logs(*, quiet: bool = False) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # While a broker is away the client's network layer logs ten lines a second; `kafka.cluster` says it often enough.
     logging.getLogger("kafka.net").setLevel(logging.CRITICAL)
-
-
-def serve_metrics(registry: CollectorRegistry) -> int:
-    """Serve Prometheus metrics on a free port of the loopback interface and return the port."""
-    server, _ = start_http_server(0, addr="127.0.0.1", registry=registry)
-    return int(server.server_port)
+    log_crashes()
 
 
 def seconds_histogram(name: str, what: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Histogram:

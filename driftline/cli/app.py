@@ -23,6 +23,7 @@ from driftline.cli import (
 )
 from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption
+from driftline.cli.workers import MetricsHost, MetricsPort, complain, worker_settings
 from driftline.errors import USER_ERRORS, RunError
 from driftline.inspect.build import release
 
@@ -149,51 +150,66 @@ def stream(
             "dead letters are sent a second time, and rows stay as they are until the reading has caught up with them."
         ),
     ] = False,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Run a stream worker: join, sessions, features into Feast, training examples.
 
     Start as many as there are partitions: they share them, and take over from each other.
     """
-    loaded = load(settings)
+    loaded = worker_settings("stream", settings, metrics_host, metrics_port)
     from stream.worker import run
 
     run(loaded, ready_file, instance=instance, rebuild=rebuild)
 
 
 @app.command()
-def archive(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+def archive(
+    settings: SettingsOption,
+    ready_file: ReadyFile = None,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
+) -> None:
     """Run the archive: training examples into Feast's offline store, for historical features."""
-    loaded = load(settings)
+    loaded = worker_settings("archive", settings, metrics_host, metrics_port)
     from stream.archive import run
 
     run(loaded, ready_file)
 
 
 @app.command()
-def serve(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+def serve(
+    settings: SettingsOption,
+    ready_file: ReadyFile = None,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
+) -> None:
     """Run a serving replica: gRPC `Recall`, health and reflection.
 
     SIGHUP makes it read the experiment in its settings again; certificates and tokens are watched.
     """
-    loaded = load(settings)
+    loaded = worker_settings("replica", settings, metrics_host, metrics_port)
     from serving.replica import run
 
     run(loaded, ready_file, partial(load, settings))
 
 
 def main() -> None:
-    """Run the command; an error that a user can mend is one sentence on standard error and exit code 2."""
+    """Run the command; an error that a user can mend is one sentence on standard error and exit code 2.
+
+    Any other is a traceback; of a worker, one line of its log with the traceback in it.
+    """
     try:
         app()
     except USER_ERRORS as error:
-        typer.echo(f"driftline: {error}", err=True)
+        complain(str(error))
         raise SystemExit(2) from None
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in OURS:
             raise
-        typer.echo(f"driftline: {sentence(sys.argv[1:], missing)}", err=True)
+        complain(sentence(sys.argv[1:], missing))
         raise SystemExit(2) from None
     except RunError as error:
-        typer.echo(f"driftline: {error}", err=True)
+        complain(str(error))
         raise SystemExit(1) from None

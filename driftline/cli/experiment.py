@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from contracts.config.settings import experiment_of, load_experimenting
+from contracts.config.settings import experiment_of, require_experiment
 from contracts.runtime.clock import SystemClock
 from driftline.cli import experiment_change, experiment_plan, experiment_report
 from driftline.cli.options import ReadyFile, SettingsOption, number_of
+from driftline.cli.workers import MetricsHost, MetricsPort, worker_settings
 from driftline.errors import UsageError
 
 app = typer.Typer(help="Experiments: who is in which arm, and what came of it.", no_args_is_help=True)
@@ -21,9 +22,15 @@ app.command()(experiment_change.status)
 
 
 @app.command()
-def collect(settings: SettingsOption, ready_file: ReadyFile = None) -> None:
+def collect(
+    settings: SettingsOption,
+    ready_file: ReadyFile = None,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
+) -> None:
     """Run the collector: exposures and feedback into the experiment's state."""
-    loaded = load_experimenting(settings)
+    loaded = worker_settings("collector", settings, metrics_host, metrics_port)
+    require_experiment(loaded, settings)
     from abtest.collect.worker import run
 
     run(loaded, ready_file)

@@ -9,6 +9,7 @@ import typer
 
 from contracts.config.settings import load
 from driftline.cli.options import DATE_FORMATS, ReadyFile, SettingsOption
+from driftline.cli.workers import MetricsHost, MetricsPort, worker_settings
 from driftline.errors import UsageError
 
 app = typer.Typer()
@@ -22,6 +23,8 @@ def trainer(
         typer.Option("--settings", "-s", help="Settings file (YAML); `driftline demo` writes one as an example."),
     ] = None,
     ready_file: ReadyFile = None,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Run the online trainer: test each example, learn from it, publish snapshots.
 
@@ -35,7 +38,7 @@ def trainer(
         return
     if settings is None:
         raise UsageError("Which settings? `driftline trainer --settings FILE`.")
-    loaded = load(settings)
+    loaded = worker_settings("trainer", settings, metrics_host, metrics_port)
     from trainer.worker import run
 
     run(loaded, ready_file)

@@ -137,7 +137,8 @@ def test_a_port_that_is_taken_ends_a_second_replica_with_one_sentence(replica: G
     dump(settings.model_copy(update={"serving": ServingSettings(port=port)}), tmp_path / "settings.yaml")
     ended = driftline("serve", "--settings", str(tmp_path / "settings.yaml"))
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1] == f"driftline: serving.port: port {port} of 127.0.0.1 is taken."
+    (line,) = map(json.loads, ended.stderr.splitlines())
+    assert line["event"] == f"serving.port: port {port} of 127.0.0.1 is taken."
     assert "Traceback" not in ended.stderr
 
 

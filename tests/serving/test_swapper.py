@@ -98,7 +98,7 @@ def test_only_missing_deltas_are_read_and_the_session_stays(rig: Rig) -> None:
     assert second.popular(watched).scores == [30, 6]
     assert second.recall([watched])[0].item_ids == [103, 102]
     assert (rig.value("serving_snapshot_version"), rig.value("serving_snapshot_delta")) == (1, 3)
-    assert (rig.value("serving_swaps_total"), rig.value("serving_failed_loads_total")) == (2, None)
+    assert (rig.value("serving_swaps_total"), rig.value("serving_failed_loads_total")) == (2, 0)
     assert rig.metrics.registry.get_sample_value("serving_swap_seconds_count", {"kind": "delta"}) == 1
 
 
@@ -213,7 +213,7 @@ def test_what_is_on_trial_is_loaded_beside_what_is_live_and_moves_over_without_a
     rig.look()
     assert rig.swapper.models["two_tower"] is tried.model
     assert rig.swapper.canaries == {}
-    assert (rig.sessions, rig.value("serving_failed_loads_total")) == (2, None)
+    assert (rig.sessions, rig.value("serving_failed_loads_total")) == (2, 0)
     assert (rig.value("serving_snapshot_version"), rig.value("serving_snapshot_delta")) == (2, 1)
     assert (rig.value("serving_canary_version"), rig.value("serving_canary_share")) == (0, 0)
     assert rig.value("serving_swaps_total") == 2, "what is on trial is not what is live"

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from contracts.runtime.worker import seconds_histogram, serve_metrics
+from contracts.config.metrics import MetricsSettings
+from contracts.runtime.clock import SystemClock
+from contracts.runtime.endpoint import Endpoint
+from contracts.runtime.worker import seconds_histogram
 from driftline.inspect.metrics import read_metrics
 
 
 def test_processes_are_added_up_and_quantiles_read_off() -> None:
-    ports = []
+    endpoints: list[Endpoint] = []
     rng = np.random.default_rng(1)
     values = rng.lognormal(-3, 1, 4000)
     for half in np.split(values, 2):
@@ -18,8 +21,11 @@ def test_processes_are_added_up_and_quantiles_read_off() -> None:
         for value in half:
             histogram.labels("a").observe(value)
         Counter("things", "t", ["kind"], registry=registry).labels("x").inc(3)
-        ports.append(serve_metrics(registry))
-    metrics = read_metrics(ports)
+        endpoints.append(Endpoint("replica", MetricsSettings(), SystemClock()))
+        endpoints[-1].show(registry)
+    metrics = read_metrics(endpoint.port for endpoint in endpoints)
+    for endpoint in endpoints:
+        endpoint.close()
     assert metrics.total("things_total") == 6
     assert metrics.values("things_total", "kind") == {"x": 6}
     for q in (0.5, 0.99):

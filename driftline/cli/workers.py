@@ -1,0 +1,60 @@
+"""What the commands of all long-running processes share: where metrics are served, and logs from the first line on.
+
+Logs are JSON before the settings are read. What a user can mend is one sentence as it is for every command: plain
+where standard error is a terminal, else a line of the log, so that whatever collects it need not know two formats.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from contracts.config.metrics import Process
+from contracts.config.settings import Settings, load
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+MetricsHost: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Address for /metrics, /healthz and /readyz; wins over metrics.host.", show_default=False),
+]
+MetricsPort: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port of the same; wins over metrics.ports; 0: any free port, which the log and the ready file tell.",
+        show_default=False,
+    ),
+]
+
+
+def worker_settings(process: Process, path: Path, host: str | None, port: int | None) -> Settings:
+    """The settings of a process that is about to run, whose logs are JSON from here on.
+
+    Raises:
+        SettingsError: the settings are wrong.
+
+    """
+    from contracts.runtime.worker import configure_logs
+
+    configure_logs()
+    settings = load(path)
+    return settings.model_copy(update={"metrics": settings.metrics.overridden(process, host, port)})
+
+
+def complain(sentence: str) -> None:
+    """Tell a user what can be mended."""
+    log = _log()
+    if log is None or sys.stderr.isatty():
+        typer.echo(f"driftline: {sentence}", err=True)
+    else:
+        log.critical(sentence)
+
+
+def _log() -> "FilteringBoundLogger | None":
+    """The log of a process that has one; a client's machine need not even have structlog."""
+    structlog = sys.modules.get("structlog")
+    return structlog.get_logger() if structlog is not None and structlog.is_configured() else None
