@@ -24,7 +24,8 @@ from contracts.runtime.durable import LockedError, lock_file, place_directory, w
 from trainer.distributed.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
-FORMAT = 6
+FORMAT = 7
+READ = (6, FORMAT)  # of 6 all but the drift detectors' windows, which were pickled
 KEPT = 2
 _ARRAY, _BYTES = "__array__", "__bytes__"  # tags of what `torch.load` would not take as plain
 
@@ -120,10 +121,10 @@ class Checkpoints:
     def _read(self, number: int) -> dict[str, Any]:
         home = self._home / f"{number:08d}"
         manifest = json.loads((home / "manifest.json").read_text())
-        if manifest["format"] != FORMAT:
+        if manifest["format"] not in READ:
             raise SettingsError(
-                f"{home} has format {manifest['format']}, and this build reads {FORMAT}; go back to the build that "
-                f"wrote it, or move {self._home} away to learn anew from the first record on."
+                f"{home} has format {manifest['format']}, and this build reads {' and '.join(map(str, READ))}; go back "
+                f"to the build that wrote it, or move {self._home} away to learn anew from the first record on."
             )
         if manifest["settings"] != self._fits:
             changed = sorted(key for key in self._fits if manifest["settings"].get(key) != self._fits[key])
