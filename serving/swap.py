@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from contracts.snapshots.snapshot import Version
 
-
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 
 

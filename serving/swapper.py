@@ -2,8 +2,9 @@
 
 A swap: (1) find that LIVE moved, (2) read and verify the snapshot, or the deltas that are missing, (3) load it and warm
 it up, all in a thread beside the loop that answers, (4) assign one reference. What fails in (2) or (3) never serves;
-the old one stays, and it is tried again as long as the pointer names it (`swap.wait_s`). The old one goes when the last batch that it answers has ended. What is on trial is loaded beside it
-in the same way; when it goes live, its reference is assigned and nothing is loaded.
+the old one stays, and the load is tried again as long as the pointer names it (`swap.wait_s`). The old one goes when
+the last batch that it answers has ended. What is on trial is loaded beside it in the same way; when it goes live, its
+reference is assigned and nothing is loaded.
 """
 
 import asyncio

@@ -11,6 +11,7 @@ before it, and the trainer learns again what lies between.
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, TextIO
@@ -161,8 +162,21 @@ def loads(content: bytes) -> dict[str, Any]:
 
     >>> loads(dumps({"a": np.arange(2), "b": [b"x", (1, None)]}))
     {'a': array([0, 1]), 'b': [b'x', (1, None)]}
+
+    Raises:
+        ValueError: it is something else.
+
     """
-    state: dict[str, Any] = _back(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            # `torch.save` compresses nothing; torch would unpack what is, of whatever size.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("state.pt is compressed")
+        state = _back(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
+    except Exception as error:  # torch's reader and unpickler raise whatever they meet
+        raise ValueError(f"state.pt cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(state, dict):
+        raise ValueError("state.pt holds no state")  # noqa: TRY004  what is on the disk is no argument
     return state
 
 

@@ -14,6 +14,10 @@ class StateError(Exception):
     """A file of state cannot be used: it is damaged, or belongs to another experiment or build."""
 
 
+# What reading a file of JSON and arrays raises where these are not as they were written.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
 class LockedError(Exception):
     """Another process holds the lock."""
 

@@ -17,7 +17,6 @@ A crash before (3) leaves a hidden directory that nobody reads, one before (4) a
 
 import hashlib
 import json
-import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -31,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.features import Floats, Ints
+from contracts.runtime import arrays
 from contracts.runtime.durable import lock_file, place_directory, replace_file, write_synced
 from contracts.snapshots.index import EXACT
 
@@ -39,7 +39,6 @@ LIVE = "LIVE"
 HELD = "HELD"
 MANIFEST = "manifest.json"
 PIECE = 1 << 18  # bytes that are read at once
-HEADER = 1 << 12  # bytes that the description of an array may take
 _NAME = re.compile(r"v(\d{6,})(?:\+(\d{3,}))?")
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -240,7 +239,7 @@ def read_manifest(root: Path, model: str, version: str) -> Manifest:
         data = json.loads(path.read_bytes())
     except OSError as error:
         raise SnapshotError(f"Snapshot {model}/{version} has no readable {MANIFEST}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SnapshotError(f"Snapshot {model}/{version}: {MANIFEST} is not JSON.") from error
     written = data.get("format") if isinstance(data, dict) else None
     if written != FORMAT:
@@ -321,15 +320,10 @@ def array(content: memoryview, kind: type[_Number]) -> npt.NDArray[_Number]:
         ValueError: it cannot be read, or holds another kind of number.
 
     """
-    header = BytesIO(content[:HEADER])
-    version = np.lib.format.read_magic(header)
-    if version != (1, 0):
-        raise ValueError(f"an array of format {version}")
-    shape, by_column, dtype = np.lib.format.read_array_header_1_0(header)
-    if dtype != kind:
-        raise ValueError(f"an array of {dtype} stands where {np.dtype(kind)} should")
-    values = np.frombuffer(content, kind, math.prod(shape), header.tell())
-    return values.reshape(shape, order="F" if by_column else "C")
+    values = arrays.view(content)
+    if values.dtype != kind:
+        raise ValueError(f"an array of {values.dtype} stands where {np.dtype(kind)} should")
+    return values
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:
