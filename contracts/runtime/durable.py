@@ -52,6 +52,18 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     sync_directory(path.parent)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file by one that its owner alone can read, from its first byte on: it may hold a secret."""
+    hidden = path.with_name(f".{path.name}.tmp")
+    hidden.unlink(missing_ok=True)  # a file that is there would keep its mode
+    descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        sync_file(file)
+    hidden.replace(path)
+    sync_directory(path.parent)
+
+
 def place_directory(hidden: Path, target: Path) -> None:
     """Rename a directory whose files are synced to where it is read; whole or not there after a crash."""
     sync_directory(hidden)

@@ -1,0 +1,71 @@
+"""Secrets: where they may stand, and that they are never shown.
+
+A secret is a `SecretStr`: its text is not in a `repr`, a log, a dump or an error. Each may be given itself, or as the
+file that holds it, under the same name with `_file` after it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+IN_KAFKA = ("sasl_plain_password", "ssl_password")  # of what the client takes under `kafka.security`
+FILE = "_file"
+LARGEST = 1 << 16  # bytes
+
+
+def with_secrets(section: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """A section of settings with these secrets as such, those from files too.
+
+    Raises:
+        ValueError: a secret is given twice, is no text, or its file cannot be used; its name is in the message.
+
+    """
+    found = {name: value for name, value in section.items() if name.removesuffix(FILE) not in names}
+    for name in names:
+        plain, path = section.get(name), section.get(name + FILE)
+        if plain is not None and path is not None:
+            raise ValueError(f"{name} and {name}{FILE} both give the secret; leave one out")
+        if path is not None:
+            found[name] = read(name + FILE, path)
+        elif isinstance(plain, SecretStr):
+            found[name] = plain
+        elif isinstance(plain, bool | float | list | dict):
+            raise ValueError(f"{name}: this is not read as text; put it in quotes")
+        elif name in section:  # digits alone are a number to YAML; "" and null say that there is none
+            found[name] = None if plain in (None, "") else SecretStr(str(plain))
+    return found
+
+
+def read(name: str, path: Any) -> SecretStr:
+    """The secret that a file holds, without the end of its last line.
+
+    Raises:
+        ValueError: the file cannot be read, is empty, or is too large or no text; what it holds is not said.
+
+    """
+    if not isinstance(path, str | Path) or not str(path):
+        raise ValueError(f"{name}: the path of a file is wanted")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "this is no path"
+        raise ValueError(f"{name}: cannot read {path}: {why}") from None
+    if len(content) > LARGEST:
+        raise ValueError(f"{name}: {path} is too large for a secret")
+    try:
+        text = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: {path} holds something else than text") from None
+    if not text:
+        raise ValueError(f"{name}: {path} is empty")
+    return SecretStr(text)
+
+
+def revealed(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section as a client takes it, with what its secrets say."""
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in section.items()
+    }
