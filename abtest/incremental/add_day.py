@@ -29,6 +29,7 @@ from abtest.stats.histogram import Histogram
 from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
 from abtest.stats.winsorize import Cap, contribution
+from contracts.runtime import arrays
 
 UNKNOWN_PLACE, NEVER_KEPT = -1, -2  # of a user who has not come, and of one who came in two arms on the first day
 
@@ -149,9 +150,9 @@ def _without_left_out(kept: Kept, left_out: Ints, roster: dict[str, Any], counts
         kept = _without_users(kept, left_out[old], place[old])
         roster["gone"][place[old]] = True
     if kept.has_covariates_of_their_own and len(new):
-        ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
+        ids = arrays.mapped(kept.folder / "pre-ids.npy")
         at = places_of(ids, np.arange(len(ids)), new)
-        known = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
+        known = arrays.mapped(kept.folder / COVARIATES)[at[at >= 0]]
         counts["users_without_pre"] += len(new) - len(known) + _unknown(kept, known)
         counts["pre_users_without_rows"] -= len(known)
     ids = np.concatenate([roster["ids"], new])
@@ -201,10 +202,10 @@ def _rows_of_runs(runs: Mapping[RunKey, slice], places: Ints) -> dict[RunKey, sl
 def _newcomers(kept: Kept, table: Table, day: int, users: Ints) -> _Newcomers:
     pre, without_row = table.pre[users], 0
     if kept.has_covariates_of_their_own:
-        ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
+        ids = arrays.mapped(kept.folder / "pre-ids.npy")
         at = places_of(ids, np.arange(len(ids)), table.user_id[users])
         pre = np.zeros((len(users), len(kept.covariates)))
-        pre[at >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
+        pre[at >= 0] = arrays.mapped(kept.folder / COVARIATES)[at[at >= 0]]
         without_row = int((at < 0).sum())
         if UNKNOWN in kept.covariates:
             pre[at < 0, kept.covariates.index(UNKNOWN)] = 1.0

@@ -29,6 +29,7 @@ from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
 from abtest.stats.winsorize import Cap
 from contracts.config.experiment import Experiment
+from contracts.runtime import arrays
 from contracts.runtime.durable import StateError, sync_directory, sync_file
 
 MANIFEST = "kept.npz"
@@ -158,7 +159,7 @@ class Kept:
 
     def array(self, what: str, day: int) -> Any:
         """One of `DAY_FILES`, mapped into memory."""
-        return np.load(self.folder / f"{what}-{day}.npy", mmap_mode="r")
+        return arrays.mapped(self.folder / f"{what}-{day}.npy")
 
 
 def create(
@@ -252,7 +253,7 @@ def load_roster(kept: Kept) -> dict[str, Any]:
     """`ids` of all users who ever came, sorted; their `places`; and by place, whether `gone`, and `totals` of
     `Kept.summed`.
     """
-    return {what: np.load(kept.folder / f"{what}-{_last(kept)}.npy") for what in ROSTER}
+    return {what: np.array(arrays.mapped(kept.folder / f"{what}-{_last(kept)}.npy")) for what in ROSTER}
 
 
 def write_roster(kept: Kept, **arrays: Any) -> None:
@@ -313,7 +314,7 @@ def _verify(kept: Kept) -> None:
     for name in names:
         path = kept.folder / f"{name}.npy"
         try:
-            np.load(path, mmap_mode="r")
+            arrays.mapped(path)
         except (OSError, ValueError, EOFError) as error:
             why = "is missing" if not path.exists() else "is damaged"
             raise StateError(f"{path} {why}; begin another folder.") from error

@@ -4,6 +4,7 @@ A secret is a `SecretStr`: its text is not in a `repr`, a log, a dump or an erro
 file that holds it, under the same name with `_file` after it.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from pydantic import SecretStr
 IN_KAFKA = ("sasl_plain_password", "ssl_password")  # of what the client takes under `kafka.security`
 FILE = "_file"
 LARGEST = 1 << 16  # bytes
+_PLACE = re.compile(r"\$\{(\w+)\}")
+_IN_URL = re.compile(r"://[^/@?#]*?:([^/@]*)@|[?&;](?:password|passwd|pwd|token|secret)=([^&;]*)", re.IGNORECASE)
+_IN_REDIS = re.compile(r",\s*password=([^,]*)", re.IGNORECASE)
 
 
 def with_secrets(section: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -62,6 +66,47 @@ def read(name: str, path: Any) -> SecretStr:
     if not text:
         raise ValueError(f"{name}: {path} is empty")
     return SecretStr(text)
+
+
+def places(text: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What stands for each `${NAME}` of a text: the variable of that name, or what the file in NAME_FILE holds.
+
+    Raises:
+        ValueError: neither is set, both are, or the file cannot be used.
+
+    """
+    found = {}
+    for name in dict.fromkeys(_PLACE.findall(text)):
+        plain, path = environment.get(name), environment.get(f"{name}_FILE")
+        if plain and path:
+            raise ValueError(f"{name} and {name}_FILE of the environment both give the secret; leave one out")
+        if not plain and not path:
+            raise ValueError(f"neither {name} nor {name}_FILE is set in the environment")
+        found[name] = plain or read(f"{name}_FILE", path).get_secret_value()
+    return found
+
+
+def filled(text: str, environment: Mapping[str, str]) -> str:
+    """A text with what stands for each `${NAME}`; errors as of `places`.
+
+    >>> filled("postgres://me:${PW}@db/x", {"PW": "a:b"})
+    'postgres://me:a:b@db/x'
+    """
+    found = places(text, environment)
+    return _PLACE.sub(lambda match: found[match[1]], text)
+
+
+def holds_password(text: str) -> bool:
+    """Whether a URL or a connection string of Redis has a password itself, not as `${NAME}`.
+
+    >>> [holds_password(f"postgres://me{rest}") for rest in ("@db/x", ":pw@db/x", ":${PW}@db/x", "@db/x?password=pw")]
+    [False, True, False, True]
+    >>> holds_password("redis:6379,password=pw"), holds_password("redis:6379,db=1,password=${PW}")
+    (True, False)
+    """
+    values = [value for match in _IN_URL.finditer(text) for value in match.groups() if value]
+    values += [match[1] for match in _IN_REDIS.finditer(text)]
+    return any(value and not _PLACE.fullmatch(value.strip()) for value in values)
 
 
 def revealed(section: Mapping[str, Any]) -> dict[str, Any]:

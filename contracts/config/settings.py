@@ -6,6 +6,7 @@ Bad settings raise `SettingsError` with one sentence that names the setting and 
 import os
 from collections import Counter
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -282,6 +283,7 @@ class ServingSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free port; the ready file says which
     tls: TlsSettings | None = None  # None: not encrypted
     token_file: Path | None = None  # clients must send its content as a bearer token; None: anybody may ask
+    unprotected: bool = False  # listen to other machines with neither TLS nor a token, as inside a private network
     max_k: Positive = 500
     max_batch_requests: Positive = 100  # of one RecallBatch
     max_message_bytes: Positive = 4 * 1024 * 1024
@@ -297,6 +299,30 @@ class ServingSettings(Section):
     exposure_buffer: Positive = 10_000  # exposures that wait for Kafka; what comes then is lost, and counted
     pointer_poll_ms: Positive = 100
     drain_s: Annotated[float, Field(ge=0)] = 5.0
+
+    @model_validator(mode="after")
+    def _is_meant_to_be_open(self) -> "ServingSettings":
+        if self.tls is None and self.token_file is None and not self.unprotected and not is_loopback(self.host):
+            raise ValueError(
+                f"host is {self.host}, which other machines reach, and there is neither tls nor a token_file; set one, "
+                "or unprotected: true if whoever reaches the port may ask"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "localhost", "[::1]", "::1", "127.8.0.1")]
+    [True, True, True, True, True]
+    >>> [is_loopback(host) for host in ("0.0.0.0", "", "::", "10.0.0.7", "recall.example.org", "localhost.example.org")]
+    [False, False, False, False, False, False]
+    """
+    name = host.strip("[]").lower().rstrip(".")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 class Settings(Section):
