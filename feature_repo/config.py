@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from google.protobuf.message import DecodeError
 
 from contracts.config import secret
 from contracts.config.settings import SettingsError
+from contracts.config.yaml_file import parse_yaml
 from contracts.wire.feast_value_pb2 import FeastFeatureViewSpec, FeastRegistry
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VIEW
 
@@ -94,13 +94,12 @@ def provide(repo: Path) -> None:
 
 def _read(file: Path, repo: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(os.path.expandvars(file.read_text()))
+        text = os.path.expandvars(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise _not_applied(repo) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # Not what the parser says: it quotes the line, which may hold a password.
-        at = getattr(error, "problem_mark", None)
-        raise SettingsError(f"{file} is not valid YAML{f', line {at.line + 1}' if at else ''}.") from None
+    except ValueError as error:
+        raise SettingsError(f"{file} is not valid YAML: it is not UTF-8.") from error
+    config = parse_yaml(text, file)
     if not isinstance(config, dict) or not isinstance(config.get("project"), str):
         raise SettingsError(f"{file} names no project.")
     return config

@@ -198,18 +198,14 @@ class Swapper:
         self._metrics.load_attempts.labels(load.model).inc()
         try:
             model = await loop.run_in_executor(self._thread, self._load, load)
-        # A damaged ONNX or Faiss file raises whatever those libraries raise; the old snapshot must serve on.
-        except Exception as error:
+        except Exception as error:  # the old snapshot must serve on
             failure = self._note_failure(load, error)
-            log.exception(
-                "snapshot not loaded",
-                model=load.model,
-                version=load.version,
-                kind=kind,
-                trial=load.trial,
-                attempts=failure.attempts,
-                again_in_s=round(failure.due_s - self._clock.elapsed_s(), 1),
-            )
+            facts = {"model": load.model, "version": load.version, "kind": kind, "trial": load.trial}
+            facts |= {"attempts": failure.attempts, "again_in_s": round(failure.due_s - self._clock.elapsed_s(), 1)}
+            if isinstance(error, SnapshotError):
+                log.warning("snapshot not loaded", why=failure.why, **facts)
+            else:
+                log.exception("snapshot not loaded", **facts)
             return
         self._failed.pop(load, None)
         if load.trial:
@@ -232,12 +228,22 @@ class Swapper:
         if load.deltas:
             missing = [delta.read_delta(root, load.model, name) for name in load.deltas]
             held = self.canaries[load.model].model if load.trial else self.models[load.model]
-            model = held.updated(missing)
-        else:
-            model = LoadedModel(delta.read(root, load.model, load.version), serving.cached_vectors)
-        if load.trial and not model.items:
-            raise SnapshotError(f"The catalogue of snapshot {load.model}/{load.version} is empty.")
-        model.warm_up(self._recorded(), serving.batch_requests)
+            return self._ready(load, lambda: held.updated(missing))
+        read = delta.read(root, load.model, load.version)
+        return self._ready(load, lambda: LoadedModel(read, serving.cached_vectors))
+
+    def _ready(self, load: Load, make: Callable[[], LoadedModel]) -> LoadedModel:
+        """A model that has answered already."""
+        try:
+            model = make()
+            if load.trial and not model.items:
+                raise SnapshotError(f"The catalogue of snapshot {load.model}/{load.version} is empty.")
+            model.warm_up(self._recorded(), self._settings.serving.batch_requests)
+        except SnapshotError:
+            raise
+        except Exception as error:  # a damaged graph or index raises whatever ONNX Runtime, Faiss or NumPy raise
+            why = " ".join(str(error).split())
+            raise SnapshotError(f"Snapshot {load.model}/{load.version} cannot be made to answer: {why}") from error
         return model
 
 

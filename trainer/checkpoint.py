@@ -21,7 +21,7 @@ import structlog
 import torch
 
 from contracts.config.settings import Settings, SettingsError
-from contracts.runtime.durable import LockedError, lock_file, place_directory, write_synced
+from contracts.runtime.durable import DAMAGED, LockedError, lock_file, place_directory, write_synced
 from trainer.distributed.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ class Checkpoints:
             SettingsError: another trainer has it.
 
         """
-        self._home = settings.state / "trainer"
+        self.home = settings.state / "trainer"
         self._fits = fingerprint(settings)
         self._arrived = arrived
         self._ranks = ranks
@@ -72,8 +72,9 @@ class Checkpoints:
         for number in sorted(self._numbers(), reverse=True):
             try:
                 return self._read(number)
-            except (OSError, ValueError, KeyError, RuntimeError):
-                log.exception("a checkpoint is damaged; the one before it is used", checkpoint=number)
+            except DAMAGED as error:
+                why = " ".join(str(error).split())
+                log.warning("a checkpoint is damaged; the one before it is used", checkpoint=number, why=why)
         return None
 
     def write(self, state: dict[str, Any]) -> None:
@@ -89,7 +90,7 @@ class Checkpoints:
 
     def _write(self, content: bytes) -> None:
         number = max(self._numbers(), default=0) + 1
-        target, hidden = self._home / f"{number:08d}", self._home / f".{number:08d}.tmp"
+        target, hidden = self.home / f"{number:08d}", self.home / f".{number:08d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
         manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
@@ -99,8 +100,8 @@ class Checkpoints:
         place_directory(hidden, target)
         self._arrived("renamed")
         for old in sorted(self._numbers())[:-KEPT]:
-            gone = self._home / f".{old:08d}.gone"
-            (self._home / f"{old:08d}").rename(gone)
+            gone = self.home / f".{old:08d}.gone"
+            (self.home / f"{old:08d}").rename(gone)
             shutil.rmtree(gone)
         self._arrived("pruned")
 
@@ -110,27 +111,27 @@ class Checkpoints:
             self._lock.close()
 
     def _take(self) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock = lock_file(self._home / "lock")
+            self._lock = lock_file(self.home / "lock")
         except LockedError as error:
-            raise SettingsError(f"Another trainer runs with the state in {self._home}.") from error
+            raise SettingsError(f"Another trainer runs with the state in {self.home}.") from error
 
     def _numbers(self) -> list[int]:
-        return [int(entry.name) for entry in self._home.iterdir() if entry.name.isdigit()]
+        return [int(entry.name) for entry in self.home.iterdir() if entry.name.isdecimal()]
 
     def _read(self, number: int) -> dict[str, Any]:
-        home = self._home / f"{number:08d}"
+        home = self.home / f"{number:08d}"
         manifest = json.loads((home / "manifest.json").read_text())
         if manifest["format"] not in READ:
             raise SettingsError(
                 f"{home} has format {manifest['format']}, and this build reads {' and '.join(map(str, READ))}; go back "
-                f"to the build that wrote it, or move {self._home} away to learn anew from the first record on."
+                f"to the build that wrote it, or move {self.home} away to learn anew from the first record on."
             )
         if manifest["settings"] != self._fits:
             changed = sorted(key for key in self._fits if manifest["settings"].get(key) != self._fits[key])
             raise SettingsError(
-                f"{home} was made with other settings ({', '.join(changed)}); put them back, or move {self._home} away "
+                f"{home} was made with other settings ({', '.join(changed)}); put them back, or move {self.home} away "
                 "to learn anew from the first record on."
             )
         content = (home / "state.pt").read_bytes()

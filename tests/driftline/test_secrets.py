@@ -114,7 +114,7 @@ def test_redis_has_its_password_from_a_file_for_us_and_for_feast(tmp_path: Path,
 
 def test_a_feature_store_yaml_that_is_none_is_not_quoted(tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").write_text(f"online_store: {{connection_string: 'r:1,password={SECRET}")
-    with pytest.raises(SettingsError, match=r"feature_store\.yaml is not valid YAML, line 1") as caught:
+    with pytest.raises(SettingsError, match=r"feature_store\.yaml is not valid YAML: .*, in line 1") as caught:
         online_store(tmp_path)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -199,7 +199,7 @@ def test_a_port_that_other_machines_reach_is_protected_or_meant_to_be_open(tmp_p
             serving(host=host)
         assert "\n" not in str(caught.value)
         assert serving(host=host, unprotected=True)
-        assert not serving(host=host, **{"token_file": "f"})
+        assert not serving(host=host, token_file="f")  # noqa: S106
         assert not serving(host=host, tls={"certificate": "c.pem", "key": "k.pem"})
     for host in ("127.0.0.1", "localhost", "::1", "[::1]"):
         assert not serving(host=host)
