@@ -64,6 +64,10 @@ def load(path: Path, experiment: Experiment) -> Counted:
     values, facts = read_archive(path, experiment)
     if "aggregate" not in values:
         raise _no_aggregate(path)
+    counts = facts.get("counts")
+    numbers = counts.values() if isinstance(counts, dict) else [counts]
+    if not isinstance(values["aggregate"], Aggregate) or not all(type(number) is int for number in numbers):
+        raise StateError(f"{path} is damaged: what is in it is no aggregate.")
     return Counted(values["aggregate"], facts["counts"])
 
 
@@ -92,7 +96,9 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
             file.seek(0)
             stored = arrays.unzip(file.read())
         header = json.loads(stored["header"].tobytes()) if "header" in stored else {}
-        if "told" not in header:  # an archive of something else, such as a collector's state
+        if (
+            not isinstance(header, dict) or "told" not in header
+        ):  # an archive of something else, such as a collector's state
             raise _no_aggregate(path)
         if header["format"] != FORMAT:
             raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
@@ -100,13 +106,16 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
             raise StateError(
                 f"{path} was made of another experiment than '{experiment.name}', or of other arms or days."
             )
-        return _put_together(header["values"], stored), header["told"]
+        values, told = _put_together(header["values"], stored), header["told"]
+        if not isinstance(values, dict):
+            raise ValueError("its values have no names")  # noqa: TRY004  what is on the disk is no argument
     except FileNotFoundError as error:
         raise StateError(f"There is no saved aggregate at {path}.") from error
     except IsADirectoryError as error:
         raise _no_aggregate(path) from error
     except DAMAGED as error:
         raise StateError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
+    return values, told
 
 
 def _no_aggregate(path: Path) -> StateError:

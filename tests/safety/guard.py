@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MEGABYTE = 1 << 20
+ROOT = Path(__file__).parents[2]
 RUNS = {
     "compile", "exec", "import", "marshal.loads", "marshal.load", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn",
     "os.spawn", "os.startfile", "os.system", "pickle.find_class", "pty.spawn", "subprocess.Popen", "ctypes.dlopen",
@@ -42,7 +43,8 @@ sys.addaudithook(_WATCH)
 @contextmanager
 def watched(*allowed: Path) -> Iterator[list[str]]:
     """What was run and opened meanwhile but files below `allowed`; Python's own are fine."""
-    _WATCH.seen, _WATCH.allowed = [], (*map(str, allowed), sys.prefix, sys.base_prefix, "/proc/", "/sys/", "/dev/null")
+    python = (sys.prefix, sys.base_prefix, str(ROOT), "/proc/", "/sys/", "/dev/null")  # a warning shows its source
+    _WATCH.seen, _WATCH.allowed = [], (*map(str, allowed), *python)
     _WATCH.on = True
     try:
         yield _WATCH.seen

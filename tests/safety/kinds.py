@@ -60,7 +60,7 @@ class Kind(ABC):
 
     refuses: tuple[type[Exception], ...] = (Refused,)
     bare = False  # whether the files have no checksum, as people write them: what is accepted may differ then
-    links = True
+    names_files = False  # whether what is read says which other files are
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -87,6 +87,10 @@ class Kind(ABC):
         """Whether what was accepted is what the sound files hold."""
         return value == sound
 
+    def close(self) -> None:
+        """Let go of what is held; by default nothing is."""
+        return
+
     def crafted(self, random: Random) -> Files:
         """Files with other values in a form that is right, as somebody would write who can; none where not done."""
         return {}
@@ -105,7 +109,9 @@ class Kind(ABC):
         names = list(self.sound)
         name = names[random.integers(len(names))]
         path, others = self.home / name, [self.sound[each] for each in names if each != name]
-        choice = random.random() if self.links else 1.0
+        choice = random.random()
+        if path.is_dir():
+            return
         if choice < 0.02:
             path.unlink(missing_ok=True)
         elif choice < 0.03:
@@ -120,9 +126,9 @@ class Kind(ABC):
     def repair(self) -> None:
         """Put the sound files back."""
         for path in sorted(self.home.rglob("*"), reverse=True):
-            if str(path.relative_to(self.home)) not in self.sound and (path.is_symlink() or path.is_file()):
-                if self.counts(path):
-                    path.unlink()
+            is_file = path.is_symlink() or path.is_file()
+            if is_file and self.counts(path) and str(path.relative_to(self.home)) not in self.sound:
+                path.unlink()
         for name, content in self.sound.items():
             path = self.home / name
             if path.is_symlink():
@@ -259,6 +265,10 @@ class CheckpointKind(Kind):
         self.rig.worker.resume()
         return checkpoint.digest(state)
 
+    def close(self) -> None:
+        """Let go of the directory."""
+        self.rig.close()
+
     def crafted(self, random: Random) -> Files:
         """Another state under a checksum that is right."""
         content = checkpoint.dumps(changed_value(random, self.state))
@@ -292,6 +302,10 @@ class CollectorKind(Kind):
         """The state with its place in the log."""
         saved = store.load(self.home / "abtest.npz", rules())
         return repr((saved.offsets, saved.newest_ms, sorted(vars(saved.state).items(), key=lambda each: each[0])))
+
+    def as_before(self, value: str, sound: str) -> bool:
+        """Where there is no file, nothing was collected yet."""
+        return value == sound or not (self.home / "abtest.npz").exists()
 
     def crafted(self, random: Random) -> Files:
         """Other tables, or another header, in an archive that is whole."""
@@ -392,6 +406,7 @@ class StreamKind(Kind):
 class SettingsKind(Kind):
     """A deployment's settings, with the experiment in a file of its own."""
 
+    names_files = True
     refuses = (checkpoint.SettingsError,)
     bare = True
 
