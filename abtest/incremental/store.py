@@ -241,6 +241,7 @@ def load(folder: Path, experiment: Experiment) -> Kept:
         )
     try:
         kept = _put_together(folder, experiment, values, facts)
+        _ = kept.aggregate, kept.places  # what does not fit together is found here and not in the middle of a day
     except DAMAGED as error:
         raise StateError(f"{folder / MANIFEST} is damaged: {' '.join(str(error).split())}.") from error
     _verify(kept)

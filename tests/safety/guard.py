@@ -1,5 +1,6 @@
 """Sees what a piece of code does that reading a file must not do: run something, or open what is not its own."""
 
+import codecs
 import resource
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,11 @@ RUNS = {
     "os.spawn", "os.startfile", "os.system", "pickle.find_class", "pty.spawn", "subprocess.Popen", "ctypes.dlopen",
     "socket.connect", "shutil.rmtree",
 }  # fmt: skip
+
+
+# What `json.loads` may take bytes for; Python imports a codec when it is first used.
+for codec in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"):
+    codecs.lookup(codec)
 
 
 class Watch:
