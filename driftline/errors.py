@@ -1,6 +1,7 @@
 """Errors that end the command with one sentence and no traceback."""
 
 from contracts.config.settings import SettingsError
+from contracts.runtime.durable import StateError
 
 
 class UsageError(Exception):
@@ -11,4 +12,4 @@ class RunError(Exception):
     """Something failed while it ran; the message says what and where to look. Exit code 1."""
 
 
-USER_ERRORS = (UsageError, SettingsError)
+USER_ERRORS = (UsageError, SettingsError, StateError)

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from google.protobuf.message import DecodeError
 
+from contracts.config import secret
 from contracts.config.settings import SettingsError
+from contracts.config.yaml_file import parse_yaml
 from contracts.wire.feast_value_pb2 import FeastFeatureViewSpec, FeastRegistry
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VIEW
 
@@ -21,6 +22,7 @@ ENTITY = {"user_id": INT64}
 # Where feature_store.yaml leaves a setting out.
 SQLITE_PATH = "data/online.db"
 REDIS_ADDRESS = "localhost:6379"
+_PROVIDED: set[str] = set()  # names that `provide` has set in this process
 
 
 class NotKnown(SettingsError):
@@ -45,7 +47,8 @@ def online_store(repo: Path) -> OnlineStore:
         NotKnown: only Feast's own client can read its rows.
 
     """
-    config = _read(Path(os.environ.get("FEAST_FS_YAML_FILE_PATH", repo / CONFIG)), repo)
+    provide(repo)
+    config = _read(config_file(repo), repo)
     registry = config.get("registry")
     registry = registry if isinstance(registry, dict) else {"path": registry}
     store = _store(config, repo)
@@ -57,13 +60,46 @@ def online_store(repo: Path) -> OnlineStore:
     return store
 
 
-def _read(file: Path, repo: Path) -> dict[str, Any]:
+def config_file(repo: Path) -> Path:
+    """The feature_store.yaml of a repository, as Feast finds it."""
+    return Path(os.environ.get("FEAST_FS_YAML_FILE_PATH", repo / CONFIG))
+
+
+def provide(repo: Path) -> None:
+    """Let `${NAME}` in a feature_store.yaml stand for what the file in NAME_FILE holds, too: Feast knows NAME alone.
+
+    NAME is set in the environment of this process, and so of its children.
+
+    Raises:
+        SettingsError: neither is set, both are, or the file cannot be used; or there is no feature_store.yaml.
+
+    """
+    file = config_file(repo)
     try:
-        config = yaml.safe_load(os.path.expandvars(file.read_text()))
+        text = file.read_text()
     except OSError as error:
         raise _not_applied(repo) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise SettingsError(f"{file} is not valid YAML.") from error
+    environment = {name: value for name, value in os.environ.items() if name not in _PROVIDED}
+    try:
+        found = secret.places(text, environment)
+    except ValueError as error:
+        raise SettingsError(f"{file}: {error}.") from error
+    for name, value in found.items():
+        if name not in environment:
+            os.environ[name] = value
+            _PROVIDED.add(name)
+
+
+def _read(file: Path, repo: Path) -> dict[str, Any]:
+    try:
+        text = os.path.expandvars(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _not_applied(repo) from error
+    except ValueError as error:
+        raise SettingsError(f"{file} is not valid YAML: it is not UTF-8.") from error
+    config = parse_yaml(text, file)
     if not isinstance(config, dict) or not isinstance(config.get("project"), str):
         raise SettingsError(f"{file} names no project.")
     return config

@@ -25,7 +25,9 @@ from feast.protos.feast.types.Value_pb2 import Value
 from redis import RedisError
 
 from contracts.config.settings import SettingsError
+from contracts.runtime.durable import write_private
 from feature_repo import offline
+from feature_repo.config import provide
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VERSION, VIEW, UserRow
 from feature_repo.sqlite import Versions, allow_readers, close_store, feast_closed
 
@@ -55,13 +57,15 @@ def apply(target: Path, redis: str | None = None) -> None:
         shutil.copyfile(source / name, target / name)
     config = target / CONFIG
     if not config.exists():
-        shutil.copyfile(source / CONFIG, config)
-    before = config.read_text()
+        write_private(config, (source / CONFIG).read_bytes())
+    before = config.read_bytes()
     if redis is not None:
         if not REDIS_ADDRESS.match(redis):
-            raise SettingsError(f"'{redis}' is no address of a Redis: HOST:PORT is wanted.")
+            address = redis.partition(",")[0]
+            raise SettingsError(f"'{address}' is no address of a Redis: HOST:PORT is wanted.")
         online = {"online_store": {"type": "redis", "connection_string": redis}}
-        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | online, sort_keys=False))
+        write_private(config, yaml.safe_dump(yaml.safe_load(before) | online, sort_keys=False).encode())
+    provide(target)
     offline.prepare(target)
     # The copy's own definitions: they name the directory that they lie in.
     definitions = runpy.run_path(str(target / "definitions.py"))
@@ -73,7 +77,7 @@ def apply(target: Path, redis: str | None = None) -> None:
     try:
         UserSequences(target).close()
     except SettingsError:
-        config.write_text(before)  # a store that does not answer is not chosen
+        write_private(config, before)  # a store that does not answer is not chosen
         raise
 
 
@@ -204,6 +208,7 @@ def _close(versions: Versions | None, store: Any) -> None:
 
 
 def _open(repo: Path) -> tuple[FeatureStore, Any, Any]:
+    provide(repo)
     try:
         store = FeatureStore(repo_path=str(repo))
         view, service = store.get_feature_view(VIEW), store.get_feature_service(SERVICE)

@@ -24,9 +24,12 @@ class ServingMetrics:
         self.swaps = Counter(
             "serving_swaps", "Snapshots that have begun to serve as what is live", ["model"], registry=self.registry
         )
+        self.load_attempts = Counter(
+            "serving_load_attempts", "Loads of snapshots that were begun", ["model"], registry=self.registry
+        )
         self.failed_loads = Counter(
             "serving_failed_loads",
-            "Snapshots that could not be loaded, and pointers that could not be read",
+            "Loads of snapshots that have failed, each attempt, and pointers that could not be read",
             ["model"],
             registry=self.registry,
         )

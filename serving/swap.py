@@ -3,7 +3,7 @@
 absent ──whole──► loaded ──LIVE names a later delta of the same base──► + missing deltas
                   │   └──── LIVE names anything else ──whole──► loaded
                   └──────── the deltas cannot be applied ──whole──► loaded
-└───────────── a load that has failed is not tried again while LIVE names its version; the old one serves on
+└───────────── a load that has failed is tried again while LIVE names its version, after `wait_s`; the old one serves on
 
 What is on trial is loaded beside it by the same rules, with CANARY in LIVE's place. Its trial ends
 
@@ -16,6 +16,8 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from contracts.snapshots.snapshot import Version
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 
 
 class Load(NamedTuple):
@@ -35,6 +37,32 @@ class Plan(NamedTuple):
     load: list[Load]  # what is live before what is on trial
 
 
+class Failure(NamedTuple):
+    """A load that could not be done, and when it is tried again."""
+
+    why: str
+    attempts: int
+    due_s: float  # by the clock that measures durations
+
+
+def wait_s(attempts: int, throw: float) -> float:
+    """How long after a load has failed so many times it is tried again: twice as long each time, up to a minute.
+
+    What is damaged for good costs little so, and what is repaired serves within a minute.
+
+    >>> [wait_s(attempts, 1.0) for attempts in (1, 2, 3, 7, 1000)], wait_s(1, 0.0)
+    ([1.0, 2.0, 4.0, 60.0, 60.0], 0.5)
+
+    Args:
+        attempts: up to now, > 0.
+        throw: from 0 to 1, of each replica its own: the wait is shortened by up to a half of it, lest all replicas read
+            a large snapshot in the same moment.
+
+    """
+    longest = min(FIRST_WAIT_S * 2.0 ** min(attempts - 1, 10), LONGEST_WAIT_S)
+    return longest * (0.5 + throw / 2)
+
+
 def plan(
     live: Mapping[str, str | None],
     trials: Mapping[str, str],
@@ -49,7 +77,7 @@ def plan(
         trials: what its CANARY names, of models with something on trial.
         loaded: the version of each model that serves now.
         tried: the version of each model that is loaded beside it for its trial.
-        failed: loads that could not be done.
+        failed: loads that could not be done and are not to be tried again yet.
 
     >>> plan({"a": "v000001"}, {"a": "v000002"}, {"a": "v000001"}, {}, set()).load
     [Load(model='a', version='v000002', deltas=(), trial=True)]
@@ -81,7 +109,7 @@ def to_load(
     Args:
         named: what each model's pointer names; None before its first snapshot.
         loaded: the version of each model that is loaded for that pointer.
-        failed: loads that could not be done.
+        failed: loads that could not be done and are not to be tried again yet.
         trial: whether the pointer is CANARY.
 
     >>> to_load({"a": "v000002", "b": None, "c": "v000001"}, {"a": "v000001", "c": "v000001"}, set())

@@ -2,13 +2,15 @@
 
 A swap: (1) find that LIVE moved, (2) read and verify the snapshot, or the deltas that are missing, (3) load it and warm
 it up, all in a thread beside the loop that answers, (4) assign one reference. What fails in (2) or (3) never serves;
-the old one stays. The old one goes when the last batch that it answers has ended. What is on trial is loaded beside it
-in the same way; when it goes live, its reference is assigned and nothing is loaded.
+the old one stays, and the load is tried again as long as the pointer names it (`swap.wait_s`). The old one goes when
+the last batch that it answers has ended. What is on trial is loaded beside it in the same way; when it goes live, its
+reference is assigned and nothing is loaded.
 """
 
 import asyncio
 import contextlib
 import os
+import random
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ from contracts.snapshots.snapshot import SnapshotError, Version
 from contracts.wire.recall_pb2 import ModelStatus
 from serving.metrics import ServingMetrics
 from serving.model import LoadedModel, OnTrial, Want
-from serving.swap import Load, plan
+from serving.swap import Failure, Load, plan, wait_s
 
 log = structlog.get_logger()
 
@@ -37,7 +39,12 @@ class Swapper:
     """Swaps snapshots into `models`, and those on trial into `canaries`."""
 
     def __init__(
-        self, settings: Settings, recorded: Callable[[], Sequence[Want]], metrics: ServingMetrics, clock: Clock
+        self,
+        settings: Settings,
+        recorded: Callable[[], Sequence[Want]],
+        metrics: ServingMetrics,
+        clock: Clock,
+        throw: Callable[[], float] = random.random,
     ) -> None:
         self.models: dict[str, LoadedModel] = {}
         self.canaries: dict[str, OnTrial] = {}
@@ -48,7 +55,8 @@ class Swapper:
         self._clock = clock
         self._live: dict[str, str | None] = {}
         self._trials: dict[str, Canary] = {}
-        self._failed: dict[Load, str] = {}
+        self._throw = throw  # from 0 to 1, for `wait_s`
+        self._failed: dict[Load, Failure] = {}
         self._unreadable: dict[str, str] = {}
         self._no_trial: dict[str, str] = {}  # why a CANARY says nothing
         self._thread = ThreadPoolExecutor(1, "loads", initializer=_step_back)
@@ -57,11 +65,13 @@ class Swapper:
     async def check(self) -> None:
         """Bring in whatever is live or on trial and not loaded; let go what is on trial no more."""
         self._look()
+        now_s = self._clock.elapsed_s()  # of the whole check: what fails in it is tried again in a later one
         while True:
             loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
             tried: dict[str, str] = {name: each.model.manifest.version for name, each in self.canaries.items()}
             trials = {name: each.version for name, each in self._trials.items()}
-            todo = plan(self._live, trials, loaded, tried, self._failed.keys())
+            waiting = {load for load, failure in self._failed.items() if failure.due_s > now_s}
+            todo = plan(self._live, trials, loaded, tried, waiting)
             for name in todo.promote:
                 self._serve(name, self.canaries.pop(name).model)
                 log.info("snapshot on trial went live", model=name, version=tried[name])
@@ -135,8 +145,8 @@ class Swapper:
         return f"{wanted.version} is not on trial here: {why}" if why else ""
 
     def _why_not(self, name: str, *, trial: bool) -> str:
-        why = [why for load, why in self._failed.items() if (load.model, load.trial) == (name, trial)]
-        return why[-1] if why else ""
+        found = [failure for load, failure in self._failed.items() if (load.model, load.trial) == (name, trial)]
+        return found[-1].why if found else ""
 
     def _look(self) -> None:
         """Read the pointers. Trials come first: one that ends well is gone only once LIVE has moved."""
@@ -147,7 +157,7 @@ class Swapper:
             with contextlib.suppress(OSError):  # there is none yet, or the disk is away
                 moved_s = (self._settings.snapshots / name / snapshot.LIVE).stat().st_mtime
                 self._metrics.published.labels(name).set(moved_s)
-        self._failed = {load: why for load, why in self._failed.items() if self._named(load) == load.version}
+        self._failed = {load: each for load, each in self._failed.items() if self._named(load) == load.version}
 
     def _named(self, load: Load) -> str | None:
         """What the pointer says for which something was loaded."""
@@ -201,14 +211,19 @@ class Swapper:
         began = self._clock.elapsed_s()
         kind = "delta" if load.deltas else "full"
         loop = asyncio.get_running_loop()
+        self._metrics.load_attempts.labels(load.model).inc()
         try:
             model = await loop.run_in_executor(self._thread, self._load, load)
-        # A damaged ONNX or Faiss file raises whatever those libraries raise; the old snapshot must serve on.
-        except Exception as error:
-            self._failed[load] = " ".join(str(error).split())
-            self._metrics.failed_loads.labels(load.model).inc()
-            log.exception("snapshot not loaded", model=load.model, version=load.version, kind=kind, trial=load.trial)
+        except Exception as error:  # the old snapshot must serve on
+            failure = self._note_failure(load, error)
+            facts = {"model": load.model, "version": load.version, "kind": kind, "trial": load.trial}
+            facts |= {"attempts": failure.attempts, "again_in_s": round(failure.due_s - self._clock.elapsed_s(), 1)}
+            if isinstance(error, SnapshotError):
+                log.warning("snapshot not loaded", why=failure.why, **facts)
+            else:
+                log.exception("snapshot not loaded", **facts)
             return
+        self._failed.pop(load, None)
         if load.trial:
             self._try_out(load.model, model)
         else:
@@ -216,17 +231,35 @@ class Swapper:
         self._metrics.swap_seconds.labels(kind).observe(self._clock.elapsed_s() - began)
         log.info("snapshot swapped in", model=load.model, version=load.version, kind=kind, trial=load.trial)
 
+    def _note_failure(self, load: Load, error: Exception) -> Failure:
+        before = self._failed.pop(load, None)  # so that the last to fail is the last of all
+        attempts = before.attempts + 1 if before else 1
+        due_s = self._clock.elapsed_s() + wait_s(attempts, self._throw())
+        self._failed[load] = Failure(" ".join(str(error).split()), attempts, due_s)
+        self._metrics.failed_loads.labels(load.model).inc()
+        return self._failed[load]
+
     def _load(self, load: Load) -> LoadedModel:
         root, serving = self._settings.snapshots, self._settings.serving
         if load.deltas:
             missing = [delta.read_delta(root, load.model, name) for name in load.deltas]
             held = self.canaries[load.model].model if load.trial else self.models[load.model]
-            model = held.updated(missing)
-        else:
-            model = LoadedModel(delta.read(root, load.model, load.version), serving.cached_vectors)
-        if load.trial and not model.items:
-            raise SnapshotError(f"The catalogue of snapshot {load.model}/{load.version} is empty.")
-        model.warm_up(self._recorded(), serving.batch_requests)
+            return self._ready(load, lambda: held.updated(missing))
+        read = delta.read(root, load.model, load.version)
+        return self._ready(load, lambda: LoadedModel(read, serving.cached_vectors))
+
+    def _ready(self, load: Load, make: Callable[[], LoadedModel]) -> LoadedModel:
+        """A model that has answered already."""
+        try:
+            model = make()
+            if load.trial and not model.items:
+                raise SnapshotError(f"The catalogue of snapshot {load.model}/{load.version} is empty.")
+            model.warm_up(self._recorded(), self._settings.serving.batch_requests)
+        except SnapshotError:
+            raise
+        except Exception as error:  # a damaged graph or index raises whatever ONNX Runtime, Faiss or NumPy raise
+            why = " ".join(str(error).split())
+            raise SnapshotError(f"Snapshot {load.model}/{load.version} cannot be made to answer: {why}") from error
         return model
 
 

@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar, cast
 
+from google.protobuf.message import DecodeError, Message
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from contracts.config.settings import StreamSettings
 from contracts.messages.attribution import ExposureSummary, Outcome
 from contracts.messages.events import fill_numbers
-from contracts.runtime.durable import LockedError, lock_file
+from contracts.runtime.durable import LockedError, StateError, lock_file
 from contracts.wire.events_pb2 import Feedback
 from contracts.wire.stream_state_pb2 import (
     HeldFeedback,
@@ -37,6 +38,7 @@ BLOCK_CACHE_BYTES = 16 << 20
 
 K = TypeVar("K", str, int)
 V = TypeVar("V")
+M = TypeVar("M", bound=Message)
 
 
 class PartitionBusy(Exception):
@@ -51,14 +53,20 @@ class PartitionStore:
 
         Raises:
             PartitionBusy: another process has it open.
+            StateError: it is damaged.
 
         """
         self.partition = partition
         self._topic = feedback_topic
         directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
         self._lock = _claimed(directory)
-        self._db = _open(directory)
-        self.position = PartitionPosition.FromString(self._db.get(POSITION) or b"")
+        try:
+            self._db = _open(directory)
+            self.position = self._parsed(PartitionPosition, self._get(POSITION) or b"")
+        except StateError:
+            self._lock.close()
+            raise
         self.newest_exposure_ms = self.position.newest_exposure_ms
         self.newest_feedback_ms = self.position.newest_feedback_ms
         self._requests: _Cached[str, OpenRequest] = _Cached(settings.cached_requests)
@@ -76,7 +84,7 @@ class PartitionStore:
     @property
     def is_new(self) -> bool:
         """Whether nothing has been committed yet."""
-        return self._db.get(POSITION) is None
+        return self._get(POSITION) is None
 
     @property
     def timers_changed(self) -> bool:
@@ -86,7 +94,7 @@ class PartitionStore:
     @property
     def outbox(self) -> Outbox:
         """What the last committed batch put out."""
-        return Outbox.FromString(self._db.get(OUTBOX) or b"")
+        return self._parsed(Outbox, self._get(OUTBOX) or b"")
 
     def commit(self, outbox: Outbox) -> None:
         """Write what the batch changed, `position` and the outbox, all or nothing, and wait until the disk has it."""
@@ -116,7 +124,7 @@ class PartitionStore:
     def request(self, request_id: str) -> OpenRequest | None:
         if request_id in self._requests:
             return self._requests[request_id]
-        stored = self._db.get(REQUEST + request_id.encode())
+        stored = self._get(REQUEST + request_id.encode())
         request = None if stored is None else self._decode_request(stored)
         self._requests.learn(request_id, request)
         return request
@@ -137,8 +145,8 @@ class PartitionStore:
     def user(self, user_id: int) -> UserSessions | None:
         if user_id in self._users:
             return self._users[user_id]
-        stored = self._db.get(USER + _sortable(user_id))
-        user = None if stored is None else _decode_user(stored)
+        stored = self._get(USER + _sortable(user_id))
+        user = None if stored is None else _user(self._parsed(UserState, stored))
         self._users.learn(user_id, user)
         return user
 
@@ -159,6 +167,24 @@ class PartitionStore:
         for name in self._due(USER_TIMER, before_ms):
             yield _number(name)
 
+    def _get(self, key: bytes) -> bytes | None:
+        try:
+            return cast(bytes | None, self._db.get(key))
+        except Exception as error:  # RocksDB has no type of its own
+            raise self._damaged(error) from error
+
+    def _parsed(self, kind: type[M], stored: bytes) -> M:
+        try:
+            return kind.FromString(stored)
+        except DecodeError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> StateError:
+        why = " ".join(str(error).split())
+        return StateError(
+            f"The state in {self._directory} is damaged: {why}. Move it away, and begin anew with --rebuild."
+        )
+
     def _wake(self, kind: bytes, at_ms: int, name: bytes) -> None:
         self._batch.put(kind + _sortable(at_ms) + name, b"")
         self._set_since[kind] = min(self._set_since.get(kind, at_ms), at_ms)
@@ -175,7 +201,7 @@ class PartitionStore:
             yield key[9:]
 
     def _decode_request(self, stored: bytes) -> OpenRequest:
-        state = RequestState.FromString(stored)
+        state = self._parsed(RequestState, stored)
         shown = (
             ExposureSummary(
                 state.user_id,
@@ -277,7 +303,13 @@ def _open(directory: Path) -> Rdict:
     blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
     blocks.set_bloom_filter(10, block_based=False)
     options.set_block_based_table_factory(blocks)
-    return Rdict(str(directory), options)
+    try:
+        return Rdict(str(directory), options)
+    except Exception as error:  # RocksDB has no type of its own
+        why = " ".join(str(error).split())
+        raise StateError(
+            f"The state in {directory} cannot be opened: {why}. Move it away, and begin anew with --rebuild."
+        ) from error
 
 
 def _held(value: bytes) -> Feedback:
@@ -304,8 +336,7 @@ def _encode_user(user: UserSessions) -> bytes:
     return encoded
 
 
-def _decode_user(stored: bytes) -> UserSessions:
-    state = UserState.FromString(stored)
+def _user(state: UserState) -> UserSessions:
     return UserSessions(state.history, state.dropped, state.next_offset, state.row_us, state.open)
 
 

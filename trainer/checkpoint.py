@@ -11,6 +11,7 @@ before it, and the trainer learns again what lies between.
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, TextIO
@@ -20,11 +21,12 @@ import structlog
 import torch
 
 from contracts.config.settings import Settings, SettingsError
-from contracts.runtime.durable import LockedError, lock_file, place_directory, write_synced
+from contracts.runtime.durable import DAMAGED, LockedError, lock_file, place_directory, write_synced
 from trainer.distributed.ranks import ALONE, Ranks
 
 log = structlog.get_logger()
-FORMAT = 6
+FORMAT = 7
+READ = (6, FORMAT)  # of 6 all but the drift detectors' windows, which were pickled
 KEPT = 2
 _ARRAY, _BYTES = "__array__", "__bytes__"  # tags of what `torch.load` would not take as plain
 
@@ -50,7 +52,7 @@ class Checkpoints:
             SettingsError: another trainer has it.
 
         """
-        self._home = settings.state / "trainer"
+        self.home = settings.state / "trainer"
         self._fits = fingerprint(settings)
         self._arrived = arrived
         self._ranks = ranks
@@ -70,8 +72,9 @@ class Checkpoints:
         for number in sorted(self._numbers(), reverse=True):
             try:
                 return self._read(number)
-            except (OSError, ValueError, KeyError, RuntimeError):
-                log.exception("a checkpoint is damaged; the one before it is used", checkpoint=number)
+            except DAMAGED as error:
+                why = " ".join(str(error).split())
+                log.warning("a checkpoint is damaged; the one before it is used", checkpoint=number, why=why)
         return None
 
     def write(self, state: dict[str, Any]) -> None:
@@ -87,7 +90,7 @@ class Checkpoints:
 
     def _write(self, content: bytes) -> None:
         number = max(self._numbers(), default=0) + 1
-        target, hidden = self._home / f"{number:08d}", self._home / f".{number:08d}.tmp"
+        target, hidden = self.home / f"{number:08d}", self.home / f".{number:08d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
         manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
@@ -97,8 +100,8 @@ class Checkpoints:
         place_directory(hidden, target)
         self._arrived("renamed")
         for old in sorted(self._numbers())[:-KEPT]:
-            gone = self._home / f".{old:08d}.gone"
-            (self._home / f"{old:08d}").rename(gone)
+            gone = self.home / f".{old:08d}.gone"
+            (self.home / f"{old:08d}").rename(gone)
             shutil.rmtree(gone)
         self._arrived("pruned")
 
@@ -108,27 +111,27 @@ class Checkpoints:
             self._lock.close()
 
     def _take(self) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock = lock_file(self._home / "lock")
+            self._lock = lock_file(self.home / "lock")
         except LockedError as error:
-            raise SettingsError(f"Another trainer runs with the state in {self._home}.") from error
+            raise SettingsError(f"Another trainer runs with the state in {self.home}.") from error
 
     def _numbers(self) -> list[int]:
-        return [int(entry.name) for entry in self._home.iterdir() if entry.name.isdigit()]
+        return [int(entry.name) for entry in self.home.iterdir() if entry.name.isdecimal()]
 
     def _read(self, number: int) -> dict[str, Any]:
-        home = self._home / f"{number:08d}"
+        home = self.home / f"{number:08d}"
         manifest = json.loads((home / "manifest.json").read_text())
-        if manifest["format"] != FORMAT:
+        if manifest["format"] not in READ:
             raise SettingsError(
-                f"{home} has format {manifest['format']}, and this build reads {FORMAT}; go back to the build that "
-                f"wrote it, or move {self._home} away to learn anew from the first record on."
+                f"{home} has format {manifest['format']}, and this build reads {' and '.join(map(str, READ))}; go back "
+                f"to the build that wrote it, or move {self.home} away to learn anew from the first record on."
             )
         changed = sorted(key for key in self._fits if manifest["settings"].get(key) != self._fits[key])
         if changed:
             raise SettingsError(
-                f"{home} was made with other settings ({', '.join(changed)}); put them back, or move {self._home} away "
+                f"{home} was made with other settings ({', '.join(changed)}); put them back, or move {self.home} away "
                 "to learn anew from the first record on."
             )
         content = (home / "state.pt").read_bytes()
@@ -163,8 +166,21 @@ def loads(content: bytes) -> dict[str, Any]:
 
     >>> loads(dumps({"a": np.arange(2), "b": [b"x", (1, None)]}))
     {'a': array([0, 1]), 'b': [b'x', (1, None)]}
+
+    Raises:
+        ValueError: it is something else.
+
     """
-    state: dict[str, Any] = _back(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            # `torch.save` compresses nothing; torch would unpack what is, of whatever size.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("state.pt is compressed")
+        state = _back(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
+    except Exception as error:  # torch's reader and unpickler raise whatever they meet
+        raise ValueError(f"state.pt cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(state, dict):
+        raise ValueError("state.pt holds no state")  # noqa: TRY004  what is on the disk is no argument
     return state
 
 

@@ -23,7 +23,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
-from contracts.config.settings import Settings
+from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
 from contracts.kafka.consumers import LogReader
 from contracts.messages.events import BadEvent
@@ -83,13 +83,20 @@ class TrainerWorker:
         """Go on from the newest checkpoint; False where there is none.
 
         Raises:
-            SettingsError: it was made with other settings.
+            SettingsError: it was made with other settings, or is none of this build's.
 
         """
         state = self._checkpoints.newest()
         if state is None:
             return False
-        self._engine.restore(state)
+        try:
+            self._engine.restore(state)
+        except Exception as error:  # each part restores itself, and raises what it meets
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            raise SettingsError(
+                f"The newest checkpoint in {self._checkpoints.home} is none that this build can go on from ({what}); "
+                "move it away to go on from the one before."
+            ) from error
         self._kept = self._engine.tested
         names = {f"{tp.topic}:{tp.partition}": tp for tp in self._intake.logs}
         offsets = {names[name]: offset for name, offset in self._engine.offsets.items() if name in names}

@@ -6,7 +6,6 @@ only the upper triangle is kept.
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from abtest.stats.largest import Largest
 from abtest.stats.moments import Moments
 from abtest.stats.winsorize import Cap
 from contracts.config.experiment import Experiment
-from contracts.runtime.durable import StateError, replace_file
+from contracts.runtime import arrays
+from contracts.runtime.durable import DAMAGED, StateError, replace_file
 
 FORMAT = 4
 ZIP = b"PK\x03\x04"  # how every archive begins, a damaged one too unless it was the beginning that was hit
@@ -63,15 +63,19 @@ def load(path: Path, experiment: Experiment) -> Counted:
     values, facts = read_archive(path, experiment)
     if "aggregate" not in values:
         raise _no_aggregate(path)
+    counts = facts.get("counts")
+    numbers = counts.values() if isinstance(counts, dict) else [counts]
+    if not isinstance(values["aggregate"], Aggregate) or not all(type(number) is int for number in numbers):
+        raise StateError(f"{path} is damaged: what is in it is no aggregate.")
     return Counted(values["aggregate"], facts["counts"])
 
 
 def write_archive(values: Mapping[str, Any], facts: Mapping[str, Any], path: Path) -> None:
     """`values`, made of `KINDS`, dictionaries, tuples and numbers, and `facts`, plain JSON; written atomically."""
-    arrays: list[npt.NDArray[Any]] = []
-    header = {"format": FORMAT, "told": facts, "values": _taken_apart(values, arrays)}
+    kept: list[npt.NDArray[Any]] = []
+    header = {"format": FORMAT, "told": facts, "values": _taken_apart(values, kept)}
     buffer = io.BytesIO()
-    named: dict[str, Any] = {str(place): array for place, array in enumerate(arrays)}
+    named: dict[str, Any] = {str(place): array for place, array in enumerate(kept)}
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **named)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, buffer.getbuffer())
@@ -89,10 +93,11 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
             if file.read(len(ZIP)) != ZIP:
                 raise _no_aggregate(path)
             file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(arrays["header"].tobytes()) if "header" in arrays else {}
-        if "told" not in header:  # an archive of something else, such as a collector's state
+            stored = arrays.unzip(file.read())
+        header = json.loads(stored["header"].tobytes()) if "header" in stored else {}
+        if (
+            not isinstance(header, dict) or "told" not in header
+        ):  # an archive of something else, such as a collector's state
             raise _no_aggregate(path)
         if header["format"] != FORMAT:
             raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
@@ -100,55 +105,60 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
             raise StateError(
                 f"{path} was made of another experiment than '{experiment.name}', or of other arms or days."
             )
-        return _put_together(header["values"], arrays), header["told"]
+        values, told = _put_together(header["values"], stored), header["told"]
+        if not isinstance(values, dict):
+            raise ValueError("its values have no names")  # noqa: TRY004  what is on the disk is no argument
     except FileNotFoundError as error:
         raise StateError(f"There is no saved aggregate at {path}.") from error
     except IsADirectoryError as error:
         raise _no_aggregate(path) from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise StateError(f"{path} is damaged: {error}.") from error
+    except DAMAGED as error:
+        raise StateError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
+    return values, told
 
 
 def _no_aggregate(path: Path) -> StateError:
     return StateError(f"{path} is not an aggregate; `driftline experiment report --save-state` writes one.")
 
 
-def _taken_apart(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
-    """`value` as JSON; its arrays go into `arrays`."""
+def _taken_apart(value: Any, stored: list[npt.NDArray[Any]]) -> Any:
+    """`value` as JSON; its arrays go into `stored`."""
     if isinstance(value, Moments):
         upper = value.products[np.triu_indices(len(value.columns))]
-        return {"Moments": [value.columns, value.n, _kept(value.means, arrays), _kept(upper, arrays)]}
+        return {"Moments": [value.columns, value.n, _kept(value.means, stored), _kept(upper, stored)]}
     if is_dataclass(value):
-        return {type(value).__name__: [_taken_apart(getattr(value, each.name), arrays) for each in fields(value)]}
+        return {type(value).__name__: [_taken_apart(getattr(value, each.name), stored) for each in fields(value)]}
     if isinstance(value, np.ndarray):
-        return {"array": _kept(value, arrays)}
+        return {"array": _kept(value, stored)}
     if isinstance(value, Mapping):
-        return {"dict": [[key, _taken_apart(each, arrays)] for key, each in value.items()]}
+        return {"dict": [[key, _taken_apart(each, stored)] for key, each in value.items()]}
     return list(value) if isinstance(value, tuple) else value
 
 
-def _put_together(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+def _put_together(value: Any, stored: Mapping[str, npt.NDArray[Any]]) -> Any:
     if isinstance(value, list):
         return tuple(value)
     if not isinstance(value, dict):
         return value
     ((kind, parts),) = value.items()
     if kind == "array":
-        return arrays[str(parts)]
+        return stored[str(parts)]
     if kind == "dict":
-        return {key: _put_together(each, arrays) for key, each in parts}
+        return {key: _put_together(each, stored) for key, each in parts}
     if kind == "Moments":
         columns, n, means, upper = parts
+        if stored[str(upper)].shape != (len(columns) * (len(columns) + 1) // 2,):
+            raise ValueError("sums of products do not fit their columns")
         products = np.zeros((len(columns), len(columns)))
-        products[np.triu_indices(len(columns))] = arrays[str(upper)]
-        return Moments(tuple(map(_column, columns)), n, arrays[str(means)], products + np.triu(products, 1).T)
-    return KINDS[kind](*(_put_together(part, arrays) for part in parts))
+        products[np.triu_indices(len(columns))] = stored[str(upper)]
+        return Moments(tuple(map(_column, columns)), n, stored[str(means)], products + np.triu(products, 1).T)
+    return KINDS[kind](*(_put_together(part, stored) for part in parts))
 
 
 def _column(saved: str | list[Any]) -> AnyColumn:
     return saved if isinstance(saved, str) else Column(*saved)
 
 
-def _kept(array: npt.NDArray[Any], arrays: list[npt.NDArray[Any]]) -> int:
-    arrays.append(array)
-    return len(arrays) - 1
+def _kept(array: npt.NDArray[Any], stored: list[npt.NDArray[Any]]) -> int:
+    stored.append(array)
+    return len(stored) - 1

@@ -6,7 +6,6 @@ counted twice.
 
 import io
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from abtest.collect.records import EventSums, ExposureRecord, Response
 from abtest.collect.state import CollectorState, OpenRequest, Rules, UserRecord
 from contracts.config.changes import Change
 from contracts.config.settings import Settings
-from contracts.runtime.durable import StateError, replace_file
+from contracts.runtime import arrays
+from contracts.runtime.durable import DAMAGED, StateError, replace_file
 
 FORMAT = 5
 BEFORE_SERVED = 4  # an earlier format: what was served was what was shown
@@ -110,18 +110,21 @@ def load(path: Path, rules: Rules) -> Saved:
     if not path.exists():
         return Saved(CollectorState(rules))
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            tables = {name: archive[name] for name in archive.files}
+        tables = arrays.unzip(path.read_bytes())
         header = json.loads(tables["header"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise StateError(f"{path} is damaged: {error}.") from error
-    if header["format"] not in (BEFORE_SERVED, FORMAT):
-        raise StateError(f"{path} has format {header['format']}; this build reads {BEFORE_SERVED} and {FORMAT}.")
-    if header["rules"] != _fingerprint(rules):
-        raise StateError(
-            f"{path} was written for another experiment or other settings (arms, weights, salt, period, windows); "
-            "read it with those. To collect anew, move it away."
-        )
+        if header["format"] not in (BEFORE_SERVED, FORMAT):
+            raise StateError(f"{path} has format {header['format']}; this build reads {BEFORE_SERVED} and {FORMAT}.")
+        if header["rules"] != _fingerprint(rules):
+            raise StateError(
+                f"{path} was written for another experiment or other settings (arms, weights, salt, period, windows); "
+                "read it with those. To collect anew, move it away."
+            )
+        return _saved(tables, header, rules)
+    except DAMAGED as error:
+        raise StateError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
+
+
+def _saved(tables: Mapping[str, npt.NDArray[np.int64]], header: Mapping[str, Any], rules: Rules) -> Saved:
     state = CollectorState(
         rules.after([Change(*change) for change in header.get("changes", ())]),
         requests={request_id: _request(*pair) for request_id, pair in header["requests"].items()},

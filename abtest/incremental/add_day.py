@@ -22,7 +22,7 @@ from abtest.aggregate.aggregate import SEGMENTS, aggregate, bucket_of, bucketed
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table, arranged, did_something_before
 from abtest.format import counted
 from abtest.incremental.cross_day_moments import DayRows, moments_with, summarised
-from abtest.incremental.store import COVARIATES, Kept, RunKey, commit, load_roster, write_day, write_roster
+from abtest.incremental.store import COVARIATES, PRE_IDS, Kept, RunKey, commit, load_roster, write_day, write_roster
 from abtest.read.checks import CHANGING
 from abtest.read.engines import DataError
 from abtest.stats.histogram import Histogram
@@ -136,8 +136,7 @@ def _add_day(kept: Kept, table: Table, day: int, counts: Counter[str]) -> Kept:
         gone=np.concatenate([roster["gone"], np.zeros(len(new.users), bool)]),
         totals=_totals(kept, roster["totals"], rows),
     )
-    commit(kept)
-    return kept
+    return commit(kept)
 
 
 def _without_left_out(kept: Kept, left_out: Ints, roster: dict[str, Any], counts: Counter[str]) -> Kept:
@@ -149,9 +148,9 @@ def _without_left_out(kept: Kept, left_out: Ints, roster: dict[str, Any], counts
         kept = _without_users(kept, left_out[old], place[old])
         roster["gone"][place[old]] = True
     if kept.has_covariates_of_their_own and len(new):
-        ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
+        ids = kept.checked(PRE_IDS)
         at = places_of(ids, np.arange(len(ids)), new)
-        known = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
+        known = kept.checked(COVARIATES)[at[at >= 0]]
         counts["users_without_pre"] += len(new) - len(known) + _unknown(kept, known)
         counts["pre_users_without_rows"] -= len(known)
     ids = np.concatenate([roster["ids"], new])
@@ -201,10 +200,10 @@ def _rows_of_runs(runs: Mapping[RunKey, slice], places: Ints) -> dict[RunKey, sl
 def _newcomers(kept: Kept, table: Table, day: int, users: Ints) -> _Newcomers:
     pre, without_row = table.pre[users], 0
     if kept.has_covariates_of_their_own:
-        ids = np.load(kept.folder / "pre-ids.npy", mmap_mode="r")
+        ids = kept.checked(PRE_IDS)
         at = places_of(ids, np.arange(len(ids)), table.user_id[users])
         pre = np.zeros((len(users), len(kept.covariates)))
-        pre[at >= 0] = np.load(kept.folder / COVARIATES, mmap_mode="r")[at[at >= 0]]
+        pre[at >= 0] = kept.checked(COVARIATES)[at[at >= 0]]
         without_row = int((at < 0).sum())
         if UNKNOWN in kept.covariates:
             pre[at < 0, kept.covariates.index(UNKNOWN)] = 1.0

@@ -13,8 +13,9 @@ A file counts only once the manifest names its day. Every file, and then the fol
 replaced, so a crash or a power cut leaves the days before.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +30,13 @@ from abtest.stats.jackknife import Buckets
 from abtest.stats.moments import Floats, Moments
 from abtest.stats.winsorize import Cap
 from contracts.config.experiment import Experiment
-from contracts.runtime.durable import StateError, sync_directory, sync_file
+from contracts.runtime import arrays
+from contracts.runtime.durable import DAMAGED, StateError, sync_directory, sync_file
 
 MANIFEST = "kept.npz"
 COVARIATES = "pre.npy"  # where they are given once for all users
+PRE_IDS = "pre-ids.npy"
+PIECE = 1 << 20  # bytes that are read at once
 ROSTER = ("ids", "places", "gone", "totals")
 DAY_FILES = ("rows", "values", "pre")
 
@@ -98,6 +102,7 @@ class Kept:
     counts: dict[str, int] = field(default_factory=dict)
     buckets_through: dict[int, dict[str, Buckets]] = field(default_factory=dict)
     caps: Mapping[str, Cap] = field(default_factory=dict)
+    checksums: Mapping[str, int] = field(default_factory=dict)  # of the files beside the manifest
 
     @property
     def own_columns(self) -> tuple[str, ...]:
@@ -158,7 +163,22 @@ class Kept:
 
     def array(self, what: str, day: int) -> Any:
         """One of `DAY_FILES`, mapped into memory."""
-        return np.load(self.folder / f"{what}-{day}.npy", mmap_mode="r")
+        return self.checked(f"{what}-{day}.npy")
+
+    def checked(self, name: str) -> Any:
+        """An array of the folder, mapped into memory, that is as it was written.
+
+        Raises:
+            StateError: it is not.
+
+        """
+        path = self.folder / name
+        try:
+            if _checksum(path) == self.checksums.get(name):
+                return arrays.mapped(path)
+        except (OSError, ValueError) as error:
+            raise StateError(f"{path} cannot be read: {' '.join(str(error).split())}; begin another folder.") from error
+        raise StateError(f"{path} is damaged; begin another folder.")
 
 
 def create(
@@ -186,7 +206,7 @@ def create(
     (folder / COVARIATES).unlink(missing_ok=True)  # of a beginning that did not get far
     if pre is not None:
         order = np.argsort(pre[0])
-        _save(folder / "pre-ids.npy", pre[0][order])
+        _save(folder / PRE_IDS, pre[0][order])
         _save(folder / COVARIATES, pre[1][order])
     arms, wide, k = tuple(experiment.arms), layout(columns, covariates, 1), len(columns)
     nobody = Moments.of(wide, np.zeros((0, len(wide))))
@@ -204,8 +224,7 @@ def create(
     )
     empty = np.zeros(0, np.int64)
     write_roster(kept, ids=empty, places=empty, gone=np.zeros(0, bool), totals=np.zeros((0, len(kept.summed))))
-    commit(kept)
-    return kept
+    return commit(kept)
 
 
 def load(folder: Path, experiment: Experiment) -> Kept:
@@ -216,6 +235,20 @@ def load(folder: Path, experiment: Experiment) -> Kept:
 
     """
     values, facts = read_archive(folder / MANIFEST, experiment)
+    if "checksums" not in facts and "groups" in facts:
+        raise StateError(
+            f"{folder} was kept by an earlier build, without checksums of its files; begin another folder."
+        )
+    try:
+        kept = _put_together(folder, experiment, values, facts)
+        _ = kept.aggregate, kept.places  # what does not fit together is found here and not in the middle of a day
+    except DAMAGED as error:
+        raise StateError(f"{folder / MANIFEST} is damaged: {' '.join(str(error).split())}.") from error
+    _verify(kept)
+    return kept
+
+
+def _put_together(folder: Path, experiment: Experiment, values: Mapping[str, Any], facts: Mapping[str, Any]) -> Kept:
     groups = [Group(*names) for names in facts["groups"]]
     days = tuple(
         KeptDay(
@@ -228,7 +261,7 @@ def load(folder: Path, experiment: Experiment) -> Kept:
         )
         for day in facts["days"]
     )
-    kept = Kept(
+    return Kept(
         folder,
         experiment,
         tuple(facts["columns"]),
@@ -243,16 +276,15 @@ def load(folder: Path, experiment: Experiment) -> Kept:
         facts["counts"],
         values["buckets_through"],
         {name: Cap(**cap) for name, cap in facts.get("caps", {}).items()},
+        facts["checksums"],
     )
-    _verify(kept)
-    return kept
 
 
 def load_roster(kept: Kept) -> dict[str, Any]:
     """`ids` of all users who ever came, sorted; their `places`; and by place, whether `gone`, and `totals` of
     `Kept.summed`.
     """
-    return {what: np.load(kept.folder / f"{what}-{_last(kept)}.npy") for what in ROSTER}
+    return {what: np.array(kept.checked(f"{what}-{_last(kept)}.npy")) for what in ROSTER}
 
 
 def write_roster(kept: Kept, **arrays: Any) -> None:
@@ -267,8 +299,16 @@ def write_day(folder: Path, day: int, **arrays: Any) -> None:
         _save(folder / f"{what}-{day}.npy", array)
 
 
-def commit(kept: Kept) -> None:
-    """From here on the folder holds `kept`, whose files are written; the roster before is removed."""
+def commit(kept: Kept) -> Kept:
+    """From here on the folder holds `kept`, whose files are written; the roster before is removed.
+
+    Returns it with the checksums of its files.
+    """
+    names = [path.name for path in kept.folder.glob("pre*.npy") if path.name in (COVARIATES, PRE_IDS)]
+    names += [f"{what}-{_last(kept)}.npy" for what in (*ROSTER, *(DAY_FILES if kept.days else ()))]
+    days = [f"{what}-{day.day}.npy" for day in kept.days[:-1] for what in DAY_FILES]
+    before = {name: kept.checksums[name] for name in days}
+    kept = replace(kept, checksums=before | {name: _checksum(kept.folder / name) for name in names})
     sync_directory(kept.folder)  # the names of files that the manifest speaks of have to last before it does
     groups = kept.groups
     values = {
@@ -298,12 +338,23 @@ def commit(kept: Kept) -> None:
         "in_two_arms": kept.in_two_arms,
         "counts": kept.counts,
         "caps": {name: asdict(cap) for name, cap in kept.caps.items()},
+        "checksums": kept.checksums,
     }
     write_archive(values, facts, kept.folder / MANIFEST)
     for what in ROSTER:
         for path in kept.folder.glob(f"{what}-*.npy"):
             if path.name != f"{what}-{_last(kept)}.npy":
                 path.unlink()
+    return kept
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32: it tells what a disk has done to a file."""
+    checksum = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def _verify(kept: Kept) -> None:
@@ -313,7 +364,7 @@ def _verify(kept: Kept) -> None:
     for name in names:
         path = kept.folder / f"{name}.npy"
         try:
-            np.load(path, mmap_mode="r")
+            arrays.mapped(path)
         except (OSError, ValueError, EOFError) as error:
             why = "is missing" if not path.exists() else "is damaged"
             raise StateError(f"{path} {why}; begin another folder.") from error

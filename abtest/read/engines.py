@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
@@ -42,7 +43,7 @@ def opened(data: str | Path, table: str | None = None) -> "ir.Table":
     try:
         return _duckdb(path, table) if scheme == "duckdb" else _engine(text, table)
     except Exception as error:  # each engine's driver has exceptions of its own
-        raise DataError(f"Cannot open '{table}' at {_shown(text)}: {line(error)}.") from error
+        raise DataError(f"Cannot open '{table}' at {_shown(text)}: {_without_password(line(error), text)}.") from error
 
 
 def as_table(rows: Any) -> "ir.Table":
@@ -117,6 +118,12 @@ def _duckdb(path: str, table: str) -> "ir.Table":
 
 def _is_query(table: str) -> bool:
     return len(table.split()) > 1
+
+
+def _without_password(said: str, url: str) -> str:
+    """What a driver says, which may quote the URL."""
+    password = urlsplit(url).password
+    return said.replace(password, "***").replace(unquote(password), "***") if password else said
 
 
 def _shown(url: str) -> str:

@@ -168,7 +168,7 @@ def drifted(items: int, steps: int, further: list[int]) -> Iterator[dict[str, An
 
 def with_visits_of(base: bytes, content: bytes) -> bytes:
     """An index that visits as many lists as its base did."""
-    with np.load(BytesIO(base)) as old, np.load(BytesIO(content)) as new:
+    with np.load(BytesIO(base), allow_pickle=False) as old, np.load(BytesIO(content), allow_pickle=False) as new:
         buffer = BytesIO()
         np.savez(buffer, **{**new, "nprobes": old["nprobes"]})
     return buffer.getvalue()

@@ -114,7 +114,7 @@ def generator() -> Iterator[Generator]:
 
 def requests_of(shot: Shot) -> Requests:
     """What came of each request of a shot that had an `out`."""
-    with np.load(Path(shot.out) / "requests.npz") as columns:
+    with np.load(Path(shot.out) / "requests.npz", allow_pickle=False) as columns:
         return Requests(**columns)
 
 

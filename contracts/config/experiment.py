@@ -383,7 +383,7 @@ def validated(model: type[Validated], data: Any, where: str) -> Validated:
         name = ".".join(str(part) for part in first["loc"]) or at_top
         what = {"extra_forbidden": "there is no such setting", "model_type": "this is not a mapping of settings"}
         problem = what.get(first["type"], first["msg"].removeprefix("Value error, "))
-        if first["type"] == "string_type" and first["input"] is not None:
+        if first["type"] == "string_type" and first["input"] is not None and "security" not in first["loc"]:
             problem = f"this is read as {_shown(first['input'])}, not as text; put it in quotes"
         stop = "" if problem.endswith("?") else "."
         raise SettingsError(f"{where}: {name}{name and ': '}{problem}{stop}") from error

@@ -3,13 +3,17 @@
 Bad settings raise `SettingsError` with one sentence that names the setting and what is wrong with it.
 """
 
+import os
 from collections import Counter
+from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
+from contracts.config import environment, secret
 from contracts.config.experiment import (
     Arm,
     Experiment,
@@ -27,6 +31,7 @@ from contracts.config.section import Section
 from contracts.config.tracing import TracingSettings
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
+from contracts.runtime.durable import write_private
 
 __all__ = [
     "Arm",
@@ -81,9 +86,19 @@ class KafkaSettings(Section):
     topic_config: dict[str, str] = Field(default={})  # of topics that are created here; empty: the broker's defaults
     session_timeout_ms: Annotated[int, Field(ge=1000)] = 10_000  # silent for so long, a worker loses its partitions
     gapless: bool = False  # on for the embedded broker: its fetches may skip a batch that is still being written
-    security: dict[str, str | int | bool | None] = Field(
+    security: dict[str, str | int | bool | SecretStr | None] = Field(
         default={}
-    )  # as is to the client: security_protocol, sasl_…, ssl_…
+    )  # as is to the client: security_protocol, sasl_…, ssl_…; passwords also as `…_file` (contracts/config/secret.py)
+
+    @field_validator("security", mode="before")
+    @classmethod
+    def _with_secrets(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        checks_name = value.get("ssl_check_hostname")
+        if isinstance(checks_name, str) and checks_name.lower() in ("true", "false"):  # from the environment
+            value = {**value, "ssl_check_hostname": checks_name.lower() == "true"}
+        return secret.with_secrets(value, secret.IN_KAFKA)
 
     def topic(self, name: str) -> str:
         """The topic's full name.
@@ -274,6 +289,7 @@ class ServingSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free port; the ready file says which
     tls: TlsSettings | None = None  # None: not encrypted
     token_file: Path | None = None  # clients must send its content as a bearer token; None: anybody may ask
+    unprotected: bool = False  # listen to other machines with neither TLS nor a token, as inside a private network
     max_k: Positive = 500
     max_batch_requests: Positive = 100  # of one RecallBatch
     max_message_bytes: Positive = 4 * 1024 * 1024
@@ -289,6 +305,30 @@ class ServingSettings(Section):
     exposure_buffer: Positive = 10_000  # exposures that wait for Kafka; what comes then is lost, and counted
     pointer_poll_ms: Positive = 100
     drain_s: Annotated[float, Field(ge=0)] = 5.0
+
+    @model_validator(mode="after")
+    def _is_meant_to_be_open(self) -> "ServingSettings":
+        if self.tls is None and self.token_file is None and not self.unprotected and not is_loopback(self.host):
+            raise ValueError(
+                f"host is {self.host}, which other machines reach, and there is neither tls nor a token_file; set one, "
+                "or unprotected: true if whoever reaches the port may ask"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "localhost", "[::1]", "::1", "127.8.0.1")]
+    [True, True, True, True, True]
+    >>> [is_loopback(host) for host in ("0.0.0.0", "", "::", "10.0.0.7", "recall.example.org", "localhost.example.org")]
+    [False, False, False, False, False, False]
+    """
+    name = host.strip("[]").lower().rstrip(".")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 class Settings(Section):
@@ -333,20 +373,44 @@ class ExperimentAlone(SettingsError):
     """The file of an experiment was given where a deployment's settings are wanted."""
 
 
-def load(path: Path) -> Settings:
-    """Read settings from a YAML file. `experiment` may be the path of the experiment's own file.
+def load(path: Path, variables: Mapping[str, str] | None = None) -> Settings:
+    """Read settings from a YAML file, with those of the environment over them (`contracts.config.environment`).
+
+    `experiment` may be the path of the experiment's own file.
+
+    Args:
+        path: of the file.
+        variables: the environment; None: that of this process.
 
     Raises:
         ExperimentAlone: the file is that of an experiment.
-        SettingsError: a file is absent, is not YAML, or a setting is wrong.
+        SettingsError: a file is absent, is not YAML, or a setting is wrong, also one of the environment.
 
     """
     data = read_yaml(path)
     if isinstance(data, dict) and "arms" in data and not {"kafka", "experiment"} & data.keys():
         raise ExperimentAlone(f"{path} is the file of an experiment; the settings of a deployment are wanted here.")
+    variables = os.environ if variables is None else variables
+    nested = environment.values(Settings, variables)
     if isinstance(data, dict) and isinstance(data.get("experiment"), str):
-        data = {**data, "experiment": load_experiment(Path(data["experiment"]))}
-    return parse(data, str(path))
+        file = Path(data["experiment"])
+        changed = "experiment" in nested
+        data = {**data, "experiment": read_yaml(file, "experiment") if changed else load_experiment(file)}
+    try:
+        return parse(environment.over(data, nested), str(path))
+    except SettingsError as error:
+        by = _blamed(error, environment.given(Settings, variables))
+        if not by:
+            raise
+        raise SettingsError(f"With {by} of the environment: {error}") from error.__cause__
+
+
+def _blamed(error: SettingsError, given: Mapping[environment.Path, str]) -> str:
+    """The variables of the environment that may be what is wrong, for they are at its place or within it."""
+    if not isinstance(error.__cause__, ValidationError):
+        return ""
+    place = tuple(map(str, error.__cause__.errors()[0]["loc"]))
+    return ", ".join(name for path, name in given.items() if all(a == b for a, b in zip(place, path, strict=False)))
 
 
 def load_experimenting(path: Path) -> Settings:
@@ -395,6 +459,15 @@ def parse(data: Any, where: str = "settings") -> Settings:
 
 
 def dump(settings: Settings, path: Path) -> None:
-    """Write settings so that `load` gives them back; the experiment stands inline."""
-    left_out = set() if settings.experiment.exists else {"experiment"}
-    path.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude=left_out), sort_keys=False))
+    """Write settings so that `load` gives them back; the experiment stands inline.
+
+    Whoever runs this alone can read the file, and each secret stands in a file of its own beside it.
+    """
+    data = settings.model_dump(mode="json", exclude=set() if settings.experiment.exists else {"experiment"})
+    for name, value in settings.kafka.security.items():
+        if isinstance(value, SecretStr):
+            file = path.with_name(f"{path.stem}.{name}")
+            write_private(file, value.get_secret_value().encode())
+            del data["kafka"]["security"][name]
+            data["kafka"]["security"][name + secret.FILE] = str(file.absolute())
+    write_private(path, yaml.safe_dump(data, sort_keys=False).encode())

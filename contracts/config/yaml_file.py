@@ -9,6 +9,10 @@ import yaml
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
+LARGEST = 1 << 20  # characters of a file
+MOST_VALUES = 100_000
+
+
 class SettingsError(Exception):
     """Settings that cannot be used; one sentence says why."""
 
@@ -28,6 +32,7 @@ class _Loader(yaml.SafeLoader):
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
+        _require_bounded(node, (), {})
         _require_text_keys(node, "", set())
         return node
 
@@ -56,18 +61,70 @@ def _require_text_keys(node: yaml.Node | None, path: str, met: set[int]) -> None
             _require_text_keys(value, f"{path}.{name}" if path else name, met)
 
 
+def _require_bounded(node: yaml.Node | None, within: tuple[int, ...], sizes: dict[int, int]) -> int:
+    """How many values a node stands for, its aliases written out."""
+    if node is None:
+        return 0
+    if id(node) in within:
+        raise _KeyError("an alias stands within what it stands for")
+    if id(node) not in sizes:
+        below = (*within, id(node))
+        if isinstance(node, yaml.SequenceNode):
+            parts = list(node.value)
+        else:
+            parts = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else []
+        sizes[id(node)] = 1 + sum(_require_bounded(part, below, sizes) for part in parts)
+        if sizes[id(node)] > MOST_VALUES:
+            raise _KeyError(f"its aliases stand for more than {MOST_VALUES:,} values")
+    return sizes[id(node)]
+
+
+def _require_plain_characters(text: str) -> None:
+    if len(text) > LARGEST:
+        raise _KeyError(f"it is larger than {LARGEST:,} characters")
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong and in which line. Not the line itself, which PyYAML shows: it may hold a secret."""
+    if isinstance(error, yaml.composer.ComposerError):
+        what = "an alias that nothing was named for; a value that begins with * takes quotes"
+    else:
+        what = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read")
+    mark = getattr(error, "problem_mark", None)
+    return f"{' '.join(what.split())}{f', in line {mark.line + 1}' if mark else ''}"
+
+
+def parse_yaml(text: str, where: Path) -> Any:
+    """What the text of a YAML file holds.
+
+    Raises:
+        SettingsError: it is not YAML, has a name that YAML does not read as text, or is far too large.
+
+    """
+    try:
+        _require_plain_characters(text)
+        return yaml.load(text, _Loader)  # noqa: S506 a safe loader
+    except _KeyError as error:
+        raise SettingsError(f"{where}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is not valid YAML: {_problem(error)}.") from None
+    except RecursionError as error:
+        raise SettingsError(f"{where}: its values stand too deep within each other.") from error
+    except (ValueError, OverflowError) as error:  # a date or a number that there is none of
+        raise SettingsError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
 def read_yaml(path: Path, what: str = "settings") -> Any:
     """What a YAML file holds.
 
     Raises:
-        SettingsError: the file is absent, is not YAML, or has a name that YAML does not read as text.
+        SettingsError: the file is absent, or as of `parse_yaml`.
 
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 a safe loader
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"Cannot read the {what} file {path}: {error.strerror}.") from error
-    except _KeyError as error:
-        raise SettingsError(f"{path}: {error}.") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise SettingsError(f"{path} is not valid YAML: it is not UTF-8.") from error
+    return parse_yaml(text, path)

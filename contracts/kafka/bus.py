@@ -11,6 +11,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from contracts.config.secret import revealed
 from contracts.config.settings import KafkaSettings, SettingsError
 from contracts.kafka.security import check, refusal
 from contracts.messages.events import BadEvent, Received, fitting_letter
@@ -204,7 +205,7 @@ def connected(kind: Callable[..., C], settings: KafkaSettings, **options: Any) -
             bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
             reconnect_backoff_max_ms=RECONNECT_BACKOFF_MAX_MS,
             client_id="driftline",
-            **settings.security,
+            **revealed(settings.security),
             **options,
         )
     except (KafkaError, ValueError) as error:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kafka import KafkaConsumer
+from pydantic import SecretStr
 
 from contracts.config.settings import KafkaSettings, SettingsError
 
-Security = Mapping[str, str | int | bool | None]
+Security = Mapping[str, SecretStr | str | int | bool | None]
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 WITH_PASSWORD = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -126,4 +127,6 @@ def _protocol(security: Security) -> str:
 
 def _text(security: Security, name: str) -> str | None:
     value = security.get(name)
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return None if value is None else str(value)

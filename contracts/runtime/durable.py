@@ -14,6 +14,10 @@ class StateError(Exception):
     """A file of state cannot be used: it is damaged, or belongs to another experiment or build."""
 
 
+# What reading a file of JSON and arrays raises where these are not as they were written.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
 class LockedError(Exception):
     """Another process holds the lock."""
 
@@ -44,6 +48,18 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Replace a file atomically and durably: a reader, or a crash, meets the old file or the new one, whole."""
     hidden = path.with_name(f".{path.name}.tmp")
     write_synced(hidden, content)
+    hidden.replace(path)
+    sync_directory(path.parent)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file by one that its owner alone can read, from its first byte on: it may hold a secret."""
+    hidden = path.with_name(f".{path.name}.tmp")
+    hidden.unlink(missing_ok=True)  # a file that is there would keep its mode
+    descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        sync_file(file)
     hidden.replace(path)
     sync_directory(path.parent)
 

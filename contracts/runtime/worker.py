@@ -20,7 +20,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Histogram
 
 from contracts.runtime.crashes import log_crashes
-from contracts.runtime.durable import replace_file
+from contracts.runtime.durable import write_private
 
 # Edges of every latency and freshness histogram, in seconds: 1 ms to 10 min, each 1.25 times the one before, so that
 # a quantile read off the buckets is right to about 12 %.
@@ -111,4 +111,4 @@ def seconds_histogram(name: str, what: str, registry: CollectorRegistry, labels:
 def announce(ready_file: Path | None, facts: Mapping[str, object]) -> None:
     """Tell whoever started this process that it is ready, and on which ports."""
     if ready_file is not None:
-        replace_file(ready_file, json.dumps({"pid": os.getpid(), **facts}).encode())
+        write_private(ready_file, json.dumps({"pid": os.getpid(), **facts}).encode())

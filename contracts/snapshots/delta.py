@@ -104,6 +104,7 @@ def apply(base: Snapshot, *deltas: Delta) -> Snapshot:
 
     Raises:
         GapError: a delta does not follow, or is based on another snapshot.
+        SnapshotError: the snapshot's index is damaged.
 
     """
     if not deltas:
@@ -115,7 +116,12 @@ def apply(base: Snapshot, *deltas: Delta) -> Snapshot:
         manifest = delta.manifest
     touched = np.unique(np.concatenate([delta.changes.item_ids for delta in deltas]))
     ids, vectors, _ = arrays
-    return Snapshot(manifest, base.tower, *arrays, index.updated(base.index, base.item_ids, ids, vectors, touched))
+    try:
+        searched = index.updated(base.index, base.item_ids, ids, vectors, touched)
+    except (ValueError, RuntimeError) as error:  # it cannot be read, or Faiss cannot take what is in it
+        why = " ".join(str(error).split())
+        raise SnapshotError(f"Snapshot {base.manifest.model}/{base.manifest.version}: {why}.") from error
+    return Snapshot(manifest, base.tower, *arrays, searched)
 
 
 def write(root: Path, delta: Delta) -> Path:
@@ -148,7 +154,9 @@ def read_delta(root: Path, model: str, version: str) -> Delta:
         )
     except (KeyError, ValueError) as error:
         raise SnapshotError(f"Snapshot {model}/{version} is no delta: {error}.") from error
-    rows = changes.item_ids.shape[0]
+    rows = changes.item_ids.size
+    if not snapshot.ascending(changes.item_ids) or not snapshot.ascending(changes.removed_ids):
+        raise SnapshotError(f"Snapshot {model}/{version}: its ids are not sorted.")
     if changes.item_vectors.shape != (rows, manifest.dim) or changes.item_counts.shape != (rows,):
         raise SnapshotError(f"Snapshot {model}/{version}: its arrays do not fit each other.")
     return Delta(manifest, changes)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from contracts.features import Floats, Ints, rows_of
+from contracts.runtime import arrays
 
 EXACT = b""
 EXACT_BELOW = 100_000  # items; half as many are searched in 0.2 ms (measured, as are the next three)
@@ -36,6 +37,9 @@ LISTS = 3.0  # by √N; with more of them a search is no faster, and making them
 SAMPLE, ROUNDS = 39, 5  # of k-means: items a list, iterations; six times the work finds no better lists
 SCORES_AT_ONCE = 1 << 21  # of an exact search: what is reused from batch to batch costs no fresh pages
 GPU_DEPTH = 2048  # Faiss searches no deeper there
+
+
+KINDS = {"centroids": "<f4", "lists": "<i4", "queries": "<f4", "recall": "<f8", "nprobes": "<i4"}
 
 
 class _Lists(NamedTuple):
@@ -283,5 +287,19 @@ def _written(lists: _Lists) -> bytes:
 
 
 def _read(index: bytes) -> _Lists:
-    with np.load(BytesIO(index), allow_pickle=False) as arrays:
-        return _Lists(**arrays)
+    stored = arrays.unzip(index)
+    if stored.keys() != set(_Lists._fields):
+        raise ValueError("the index has other arrays than this build reads")
+    lists = _Lists(**stored)
+    count = len(lists.centroids) if lists.centroids.ndim == 2 else 0
+    if (
+        any(stored[name].dtype != kind for name, kind in KINDS.items())
+        or (lists.lists.ndim, lists.queries.ndim, lists.recall.shape) != (1, 2, ())
+        or lists.nprobes.shape != (len(DEPTHS),)
+        or lists.queries.shape[1:] != lists.centroids.shape[1:]
+        or not count
+        or (lists.lists.size and not 0 <= lists.lists.min() <= lists.lists.max() < count)
+        or not 0 <= lists.nprobes.min() <= lists.nprobes.max() <= count
+    ):
+        raise ValueError("the arrays of the index do not fit each other")
+    return lists

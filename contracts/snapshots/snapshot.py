@@ -29,8 +29,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from contracts.features import Floats, Ints
+from contracts.runtime import arrays
 from contracts.runtime.durable import lock_file, place_directory, replace_file, write_synced
 from contracts.snapshots.index import EXACT
 
@@ -38,8 +40,8 @@ FORMAT = 3
 LIVE = "LIVE"
 HELD = "HELD"
 MANIFEST = "manifest.json"
+LARGEST_INPUT = 1 << 20  # numbers of one user that a tower may take
 PIECE = 1 << 18  # bytes that are read at once
-HEADER = 1 << 12  # bytes that the description of an array may take
 _NAME = re.compile(r"v(\d{6,})(?:\+(\d{3,}))?")
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -111,6 +113,9 @@ class Manifest:
     def rejected(self) -> bool:
         """Whether the gate has refused it."""
         return self.gate.get("passed") is False
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,12 @@ def read(root: Path, model: str, version: str) -> Snapshot:
         )
     except (KeyError, ValueError) as error:
         raise SnapshotError(f"Snapshot {model}/{version} is no full snapshot: {error}.") from error
-    rows = snapshot.item_ids.shape[0]
-    if snapshot.item_vectors.shape != (rows, manifest.dim) or snapshot.item_counts.shape != (rows,):
+    rows = snapshot.item_ids.size
+    if (
+        not ascending(snapshot.item_ids)
+        or snapshot.item_vectors.shape != (rows, manifest.dim)
+        or snapshot.item_counts.shape != (rows,)
+    ):
         raise SnapshotError(f"Snapshot {model}/{version}: its arrays do not fit each other.")
     return snapshot
 
@@ -240,7 +249,7 @@ def read_manifest(root: Path, model: str, version: str) -> Manifest:
         data = json.loads(path.read_bytes())
     except OSError as error:
         raise SnapshotError(f"Snapshot {model}/{version} has no readable {MANIFEST}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SnapshotError(f"Snapshot {model}/{version}: {MANIFEST} is not JSON.") from error
     written = data.get("format") if isinstance(data, dict) else None
     if written != FORMAT:
@@ -251,7 +260,26 @@ def read_manifest(root: Path, model: str, version: str) -> Manifest:
         raise SnapshotError(f"Snapshot {model}/{version}: {MANIFEST} has other fields than this build reads.")
     if (data["model"], data["version"]) != (model, version):
         raise SnapshotError(f"Snapshot {model}/{version} says that it is {data['model']}/{data['version']}.")
-    return Manifest(**data | {name: tuple(data[name]) for name in ("noise_shape", "sent_at_ms")})
+    try:
+        manifest = _MANIFEST.validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise SnapshotError(
+            f"Snapshot {model}/{version}: {'.'.join(map(str, first['loc']))} in {MANIFEST} is none: {first['msg']}."
+        ) from error
+    _require_usable(manifest)
+    return manifest
+
+
+def _require_usable(manifest: Manifest) -> None:
+    """Refuse what is of the right kind and yet cannot be: it would take any memory, or leave the directory."""
+    name = f"Snapshot {manifest.model}/{manifest.version}"
+    sides = (manifest.dim, manifest.window, *manifest.noise_shape)
+    if min(sides) < 1 or max(manifest.dim * manifest.window, math.prod(manifest.noise_shape)) > LARGEST_INPUT:
+        raise SnapshotError(f"{name}: its tower takes {sides} numbers of a user, which it cannot.")
+    for file in manifest.checksums:
+        if Path(file).name != file or "\0" in file:
+            raise SnapshotError(f"{name}: {MANIFEST} names {file!a}, which is no file of a snapshot.")
 
 
 def seal(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
@@ -321,15 +349,15 @@ def array(content: memoryview, kind: type[_Number]) -> npt.NDArray[_Number]:
         ValueError: it cannot be read, or holds another kind of number.
 
     """
-    header = BytesIO(content[:HEADER])
-    version = np.lib.format.read_magic(header)
-    if version != (1, 0):
-        raise ValueError(f"an array of format {version}")
-    shape, by_column, dtype = np.lib.format.read_array_header_1_0(header)
-    if dtype != kind:
-        raise ValueError(f"an array of {dtype} stands where {np.dtype(kind)} should")
-    values = np.frombuffer(content, kind, math.prod(shape), header.tell())
-    return values.reshape(shape, order="F" if by_column else "C")
+    values = arrays.view(content)
+    if values.dtype != kind:
+        raise ValueError(f"an array of {values.dtype} stands where {np.dtype(kind)} should")
+    return values
+
+
+def ascending(ids: Ints) -> bool:
+    """Whether these are ids (N,), sorted, none twice."""
+    return ids.ndim == 1 and bool((ids[1:] > ids[:-1]).all())
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

@@ -147,8 +147,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise UsageError(f"Cannot read {path}: it is not UTF-8 at byte {error.start:,}.") from error
     except csv.Error as error:
         raise UsageError(f"Cannot read {path} as CSV: {error}.") from error
-    except ValueError as error:
-        if type(error).__module__.partition(".")[0] != "pyarrow":
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "pyarrow":  # which has a type of its own for each base
             raise
         raise UsageError(f"Cannot read {path} as Parquet: {_line(error).rstrip('.')}.") from error
 

@@ -22,7 +22,7 @@ from driftline.cli import (
     trainer,
 )
 from driftline.cli.extras import OURS, sentence
-from driftline.cli.options import ReadyFile, SettingsOption
+from driftline.cli.options import ReadyFile, SettingsOption, no_password
 from driftline.cli.workers import MetricsHost, MetricsPort, complain, worker_settings
 from driftline.errors import USER_ERRORS, RunError
 from driftline.inspect.build import release
@@ -121,11 +121,13 @@ def init(
         str | None,
         typer.Option(
             help="HOST:PORT of Redis for Feast's online store; what Feast takes after it may follow, as in "
-            "HOST:PORT,db=1,password=… Without it: as the repository has it, SQLite at first."
+            "'HOST:PORT,db=1,password=${REDIS_PASSWORD}'; each worker takes that from its environment, or from the "
+            "file in REDIS_PASSWORD_FILE. Without it: as the repository has it, SQLite at first."
         ),
     ] = None,
 ) -> None:
     """Prepare what the workers stand on: create missing Kafka topics, and apply the Feast repository."""
+    no_password("--redis", redis)
     loaded = load(settings)
     from driftline.processes import broker
     from feature_repo.store import apply

@@ -13,7 +13,7 @@ from abtest.format import counted, share
 from contracts.config.experiment import Experiment, load_experiment
 from contracts.config.settings import Settings, load_experimenting
 from contracts.config.yaml_file import read_yaml
-from driftline.cli.options import SettingsOption
+from driftline.cli.options import SettingsOption, no_password
 from driftline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def plan(
     """
     from abtest.plan.power import MOST_USERS
 
+    no_password("--data", data)
     if users_per_day is not None and not 1 <= users_per_day <= MOST_USERS:
         raise UsageError(f"--users-per-day is {users_per_day:g}; it must be a number from 1 to {MOST_USERS:,}.")
     experiment, own = _planned_file(file)

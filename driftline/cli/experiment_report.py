@@ -10,7 +10,7 @@ import typer
 
 from contracts.config.settings import ExperimentAlone, Settings, experiment_of, load_experimenting
 from contracts.runtime.clock import SystemClock
-from driftline.cli.options import ReadyFile, SettingsOption
+from driftline.cli.options import ReadyFile, SettingsOption, no_password
 from driftline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def report(
     from abtest.report.wording import sentence, warnings_summary
     from driftline.experiment.data import public, report_on
 
+    no_password("--data", data)
+    no_password("--pre", pre)
     if data or table or pre or pre_table or state or save_state or keep:
         from driftline.inspect.build import commit
 

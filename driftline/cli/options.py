@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from contracts.config.secret import holds_password
 from contracts.config.settings import KafkaSettings
 from driftline.errors import RunError, UsageError
 
@@ -31,6 +32,15 @@ def kafka_errors(kafka: KafkaSettings) -> Iterator[None]:
         yield
     except KafkaError as error:
         raise RunError(f"Kafka at {kafka.bootstrap_servers} says no: {error}.") from error
+
+
+def no_password(option: str, value: str | None) -> None:
+    """Refuse a password on the command line, which everybody on the machine and the shell's history can read."""
+    if value is not None and holds_password(value):
+        raise UsageError(
+            f"{option} has a password in it, and others can read a command line; write '${{NAME}}' in its place, and "
+            "set NAME in the environment, or NAME_FILE to the file that holds it."
+        )
 
 
 def number_of(text: str) -> int:

@@ -1,5 +1,6 @@
 """A report on data that did not come through Kafka: rows of users and days, or an aggregate saved before."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from abtest.incremental import read as kept_days
 from abtest.read.engines import opened
 from abtest.read.rows import read
 from contracts.config.experiment import Experiment
+from contracts.config.secret import filled
+from contracts.config.settings import SettingsError
 from contracts.runtime.durable import StateError
 from driftline.errors import UsageError
 
@@ -65,11 +68,11 @@ def _read(
 ) -> Counted:
     before = None
     if pre is not None or pre_table is not None:
-        before = opened(pre if pre is not None else data, pre_table)
+        before = _opened(pre if pre is not None else data, pre_table)
     if keep is None:
         return counted(data, table, experiment, before)
     try:
-        return _some(kept_days.read(keep, opened(data, table), experiment, before), data)
+        return _some(kept_days.read(keep, _opened(data, table), experiment, before), data)
     except OSError as error:
         raise UsageError(f"Cannot keep days in {keep}: {error.strerror}.") from error
 
@@ -82,7 +85,7 @@ def counted(data: str, table: str | None, experiment: Experiment, before: "ir.Ta
         UsageError: there is not one row.
 
     """
-    return _some(read(opened(data, table), experiment, before), data)
+    return _some(read(_opened(data, table), experiment, before), data)
 
 
 def _some(rows: Counted, data: str) -> Counted:
@@ -98,3 +101,17 @@ def public(place: str) -> str:
     ('postgres://me:***@db/x', 'rows.parquet', 'postgres://me@db/x')
     """
     return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)
+
+
+def _opened(data: str, table: str | None) -> "ir.Table":
+    """A table of data whose URL may have `${NAME}` for a password.
+
+    Raises:
+        SettingsError: data that cannot be used, or a name that stands for nothing.
+
+    """
+    try:
+        url = filled(data, os.environ) if "://" in data else data
+    except ValueError as error:
+        raise SettingsError(f"{public(data)}: {error}.") from error
+    return opened(url, table)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from contracts.runtime.durable import write_private
 from driftline.errors import RunError, UsageError
 from driftline.processes import server as servers
 from driftline.processes.server import HOST, Launch, Server
@@ -227,7 +228,5 @@ def _properties(data_dir: Path, address: str) -> dict[str, str]:
 
 def _write(path: Path, properties: Mapping[str, str]) -> None:
     """Write a file of Java properties that its owner alone can read: there may be passwords in it."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
     escaped = {key: value.replace("\\", "\\\\").replace("\n", "\\n") for key, value in properties.items()}
-    path.write_text("".join(f"{key}={value}\n" for key, value in escaped.items()))
+    write_private(path, "".join(f"{key}={value}\n" for key, value in escaped.items()).encode())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import redis
 
+from contracts.runtime.durable import write_private
 from driftline.errors import RunError, UsageError
 from driftline.processes import server as servers
 from driftline.processes.server import HOST, Launch, Server
@@ -94,11 +95,12 @@ def start(
     # It would write another command line over its own, by which it is found.
     options = {"bind": HOST, "port": str(port), "dir": str(data_dir), "set-proc-title": "no"}
     options |= {"save": "", "appendonly": "no"} | dict(extra or {})
-    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    configuration = data_dir / "redis.conf"
+    _write(configuration, options)
     server = Server(
         Launch(
             NAME,
-            (str(program), *arguments),
+            (str(program), str(configuration)),
             data_dir,
             f"{HOST}:{port}",
             lambda _: _answers(port),
@@ -108,6 +110,12 @@ def start(
     )
     server.start()
     return server
+
+
+def _write(path: Path, options: Mapping[str, str]) -> None:
+    """Write a configuration that its owner alone can read: a password on the command line could be read by all."""
+    quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in options.items()}
+    write_private(path, "".join(f'{name} "{value}"\n' for name, value in quoted.items()).encode())
 
 
 def _unpacked(home: Path) -> Path:

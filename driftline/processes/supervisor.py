@@ -101,7 +101,7 @@ class Supervisor:
             path = self._ready_file(child.name)
             left_s = READY_TIMEOUT_S - (self._clock.elapsed_s() - begun_s)
             process.wait_until(path.exists, self.check, partial(_not_ready, child), timeout_s=left_s, clock=self._clock)
-            child.facts = json.loads(path.read_text())
+            child.facts = read_facts(path)
 
     def check(self) -> None:
         """See that every child still runs.
@@ -134,6 +134,22 @@ def _environment() -> dict[str, str]:
     # One thread each for BLAS and OpenMP: the processes share few cores, and more threads only wait.
     added = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return {name: value for name, value in os.environ.items() if name not in FEAST_VARIABLES} | added
+
+
+def read_facts(ready_file: Path) -> dict[str, Any]:
+    """What a worker announced.
+
+    Raises:
+        ChildFailed: the file holds something else.
+
+    """
+    try:
+        facts = json.loads(ready_file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ChildFailed(f"{ready_file} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(facts, dict):
+        raise ChildFailed(f"{ready_file} is no JSON object.")
+    return facts
 
 
 def interrupt_on_stop_signals() -> None:

@@ -133,7 +133,7 @@ def on_database(repo: Path, statement: str, *values: bytes) -> None:
         (no_redis, "No Redis answers at 127.0.0.1:1: "),
         (no_redis_setting, "The connection_string of the Redis at 127.0.0.1:1 "),
         (no_redis_port, "The connection_string of the Redis at 127.0.0.1 "),
-        (no_yaml, ".*feature_store.yaml is not valid YAML: "),
+        (no_yaml, ".*feature_store.yaml is not valid YAML"),
         (no_project, ".*feature_store.yaml names no project"),
     ],
 )

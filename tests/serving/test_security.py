@@ -258,7 +258,7 @@ def test_a_host_that_is_not_this_machine_s(host: str, said: str) -> None:
     async def bind() -> None:
         server = grpc.aio.server()
         with pytest.raises(SettingsError) as caught:
-            security.bind(server, ServingSettings(host=host))
+            security.bind(server, ServingSettings(host=host, unprotected=True))
         assert str(caught.value) == said
         await server.stop(0)
 
@@ -271,10 +271,10 @@ def test_a_port_has_one_owner(host: str) -> None:
         port = int(address.rpartition(":")[2])
         second = grpc.aio.server(options=security.options(ServingSettings()))
         with pytest.raises(SettingsError, match=f"port {port} of {host} is taken"):
-            security.bind(second, ServingSettings(host=host, port=port))
+            security.bind(second, ServingSettings(host=host, port=port, unprotected=True))
         await second.stop(0)
 
-    asyncio.run(_served(ServingSettings(host=host), ask))
+    asyncio.run(_served(ServingSettings(host=host, unprotected=True), ask))
 
 
 def test_of_more_calls_than_may_wait_at_the_door_the_rest_are_cut_off_while_the_replica_is_busy() -> None:

@@ -38,7 +38,8 @@ class Rig:
         )
         self.root = root
         self.metrics = ServingMetrics()
-        self.swapper = Swapper(settings, list, self.metrics, ManualClock())
+        self.clock = ManualClock()
+        self.swapper = Swapper(settings, list, self.metrics, self.clock, throw=lambda: 1.0)
         self.sessions = 0
         real = tower.onnxruntime.InferenceSession
 
@@ -135,7 +136,7 @@ def test_a_gap_leaves_what_is_held(rig: Rig, missing: str) -> None:
     path.rename(path.with_name(".away"))
     assert rig.serve("v000001+003") is before
     path.with_name(".away").rename(path)
-    assert rig.serve("v000001+003") is before, "it is not tried again while LIVE names it"
+    assert rig.serve("v000001+003") is before, "it is not tried again at once"
     rig.serve("v000001+001")
     assert rig.serve("v000001+003").items == 9, "but once LIVE has moved and come back"
 
@@ -336,8 +337,99 @@ def test_what_failed_on_trial_is_tried_once_more_when_it_goes_live(rig: Rig) -> 
     rig.try_out("v000002")
     path.with_name("away").rename(path)
     rig.look()
-    assert rig.swapper.canaries == {}, "once while CANARY names it"
+    assert rig.swapper.canaries == {}, "not again at once"
     assert canary.promote(rig.root, "two_tower", "v000002")
     rig.look()
     assert rig.swapper.models["two_tower"].manifest.version == "v000002"
     assert rig.swapper.status()[0].error == ""
+
+
+def test_a_load_that_failed_is_tried_again_ever_less_often_and_serves_once_it_is_repaired(rig: Rig) -> None:
+    before = rig.serve("v000001")
+    rig.write(0, number=2)
+    path = rig.root / "two_tower" / "v000002" / "tower.onnx"
+    whole = path.read_bytes()
+    rig.damage("v000002/tower.onnx")
+    assert rig.serve("v000002") is before
+    failed_at_s = []
+    for second in range(1, 200):
+        rig.clock.advance(1000)
+        failures = rig.value("serving_failed_loads_total")
+        rig.look()
+        if rig.value("serving_failed_loads_total") != failures:
+            failed_at_s.append(second)
+    assert failed_at_s == [1, 3, 7, 15, 31, 63, 123, 183], "waits double up to a minute"
+    assert rig.swapper.models["two_tower"] is before
+    assert not rig.swapper.serves_live("two_tower")
+    path.write_bytes(whole)
+    rig.look()
+    assert rig.swapper.models["two_tower"] is before, "its time has not come"
+    rig.clock.advance(60_000)
+    rig.look()
+    assert rig.swapper.models["two_tower"].manifest.version == "v000002"
+    assert (rig.swapper.serves_live("two_tower"), rig.swapper.status()[0].error) == (True, "")
+    attempts = rig.value("serving_load_attempts_total")
+    assert (attempts, rig.value("serving_failed_loads_total")) == (11, 9)
+    rig.clock.advance(3600_000)
+    rig.look()
+    assert rig.value("serving_load_attempts_total") == attempts, "what serves is not loaded again"
+
+
+def test_where_deltas_failed_these_are_tried_again_first_then_the_whole_chain(rig: Rig) -> None:
+    rig.serve("v000001+001")
+    path = rig.root / "two_tower" / "v000001+002" / "item_ids.npy"
+    whole = path.read_bytes()
+    rig.damage("v000001+002/item_ids.npy")
+    rig.serve("v000001+003")
+    rig.clock.advance(1000)
+    rig.look()
+    assert rig.value("serving_failed_loads_total") == 4, "both ways, twice"
+    path.write_bytes(whole)
+    rig.clock.advance(2000)
+    sessions = rig.sessions
+    rig.look()
+    assert rig.swapper.models["two_tower"].manifest.version == "v000001+003"
+    assert rig.sessions == sessions, "the deltas alone were read"
+
+
+def test_it_is_tried_no_more_once_another_is_live(rig: Rig) -> None:
+    rig.serve("v000001")
+    rig.serve("v000009")
+    rig.write(0, number=2)
+    rig.serve("v000002")
+    attempts = rig.value("serving_load_attempts_total")
+    rig.clock.advance(3600_000)
+    rig.look()
+    assert rig.value("serving_load_attempts_total") == attempts
+    rig.serve("v000009")
+    rig.clock.advance(999)
+    rig.look()
+    assert rig.value("serving_failed_loads_total") == 2, "it comes back as if for the first time"
+    rig.clock.advance(1)
+    rig.look()
+    assert rig.value("serving_failed_loads_total") == 3
+
+
+def test_what_failed_on_trial_is_tried_again_while_it_is_on_trial(rig: Rig) -> None:
+    live = rig.serve("v000001")
+    rig.write(0, number=2)
+    path = rig.root / "two_tower" / "v000002" / "tower.onnx"
+    path.rename(path.with_name("away"))
+    rig.try_out("v000002")
+    path.with_name("away").rename(path)
+    rig.look()
+    assert rig.swapper.canaries == {}
+    rig.clock.advance(1000)
+    rig.look()
+    assert rig.swapper.canaries["two_tower"].model.manifest.version == "v000002"
+    assert rig.swapper.models["two_tower"] is live
+    assert rig.swapper.status()[0].error == ""
+
+
+def test_what_was_withdrawn_from_its_trial_is_tried_no_more(rig: Rig) -> None:
+    rig.serve("v000001")
+    rig.try_out("v000009")
+    canary.withdraw(rig.root, "two_tower")
+    rig.clock.advance(3600_000)
+    rig.look()
+    assert rig.value("serving_load_attempts_total") == 2

@@ -1,13 +1,15 @@
 """Whether a model's hits have changed for good: an alarm for people, which decides nothing by itself."""
 
-import pickle
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from river.drift import ADWIN
+import structlog
 
-CONFIDENCE = 0.002  # δ of ADWIN; its authors' and its library's default
+from trainer.evaluation.adwin import Adwin
+
+log = structlog.get_logger()
+CONFIDENCE = 0.002  # δ of ADWIN; its authors' and River's default
 
 
 class Drifts(NamedTuple):
@@ -31,28 +33,37 @@ class DriftDetector:
     """
 
     def __init__(self) -> None:
-        self._adwin = ADWIN(delta=CONFIDENCE)
+        self._window = Adwin(CONFIDENCE)
 
     @property
     def mean(self) -> float:
         """Share of hits since the last change."""
-        return float(self._adwin.estimation)
+        return self._window.mean
 
     def add(self, hits: npt.NDArray[np.bool_]) -> Drifts:
         """Take hits (B,) in order; the changes that became certain with them."""
         better = worse = 0
         for hit in hits.tolist():
-            before = self._adwin.estimation
-            self._adwin.update(float(hit))
-            if self._adwin.drift_detected:
-                better += self._adwin.estimation > before
-                worse += self._adwin.estimation <= before
+            before = self._window.mean
+            if self._window.update(float(hit)):
+                better += self._window.mean > before
+                worse += self._window.mean <= before
         return Drifts(better, worse)
 
     def state(self) -> dict[str, Any]:
-        """The window, as its library writes it down."""
-        return {"adwin": pickle.dumps(self._adwin)}
+        """The window, in numbers."""
+        return {"window": self._window.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self._adwin = pickle.loads(state["adwin"])  # noqa: S301  a checkpoint is the trainer's own, and checksummed
+        """Go on from a state. That of a checkpoint of format 6 was pickled: it is not read, and a new window begins.
+
+        Raises:
+            ValueError: it is no state of a detector.
+
+        """
+        if "window" in state:
+            self._window.restore(state["window"])
+        elif "adwin" in state:
+            log.warning("the drift detector's window was saved in a form that is read no more; it begins anew")
+        else:
+            raise ValueError("the state of a drift detector lacks its window")

@@ -186,3 +186,20 @@ def test_regimes_may_differ_in_where_they_learn() -> None:
     assert [(each.model.learn_at, each.model.learn_at_last) for each in regimes.values()] == [
         ("last", None), ("last-k", 4), ("every", None)
     ]  # fmt: skip
+
+
+def test_a_port_that_other_machines_reach_is_protected_or_meant_to_be_open(tmp_path: Path) -> None:
+    def serving(**settings: Any) -> bool:
+        return parse(sound() | {"serving": settings}).serving.unprotected
+
+    for host in ("0.0.0.0", "::", "[::]", "10.1.2.3", "recall.example.org"):  # noqa: S104
+        with pytest.raises(
+            SettingsError, match="neither tls nor a token_file; set one, or unprotected: true"
+        ) as caught:
+            serving(host=host)
+        assert "\n" not in str(caught.value)
+        assert serving(host=host, unprotected=True)
+        assert not serving(host=host, token_file="f")  # noqa: S106
+        assert not serving(host=host, tls={"certificate": "c.pem", "key": "k.pem"})
+    for host in ("127.0.0.1", "localhost", "::1", "[::1]"):
+        assert not serving(host=host)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from trainer.evaluation.drift import DriftDetector, Drifts
 
@@ -21,3 +22,11 @@ def test_a_detector_goes_on_from_its_state_as_if_undisturbed() -> None:
     assert found[0] == found[1]
     assert Drifts(better=0, worse=1) in found[0]
     assert undisturbed.mean == restored.mean
+
+
+def test_a_window_that_was_pickled_is_never_unpickled() -> None:
+    detector = DriftDetector()
+    detector.restore({"adwin": b"cos\nsystem\n(S'exit 1'\ntR."})
+    assert detector.mean == 0
+    with pytest.raises(ValueError, match="lacks its window"):
+        detector.restore({})
