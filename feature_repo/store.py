@@ -25,7 +25,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from redis import RedisError
 
 from contracts.config.settings import SettingsError
-from feature_repo import offline
+from feature_repo import forget, offline
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VERSION, VIEW, UserRow
 from feature_repo.sqlite import Versions, allow_readers, close_store, feast_closed
 
@@ -121,6 +121,17 @@ class UserSequences:
             return len(batch) - len(fresh)
         # Feast's Redis store reports each row that it leaves out, and then once what it has written.
         return len(reports) - 1
+
+    def forget(self, user_ids: Sequence[int], *, erase: bool) -> None:
+        """Remove users' rows from the store; one that is not there is no error.
+
+        `erase`: from the files of a SQLite store too, which are written anew.
+
+        Raises:
+            SettingsError: the online store is of another kind than SQLite and Redis.
+
+        """
+        forget.forget_online(Path(self._store.repo_path), user_ids, erase=erase)
 
     def read(self, user_ids: Sequence[int]) -> list[UserRow | None]:
         """Read users' rows, in the order asked for; None for a user without one."""

@@ -122,6 +122,9 @@ class Meters:
         self.dead_letters = Counter(
             "trainer_dead_letters_total", "Records sent to the dead-letter topic", ["reason"], registry=self.registry
         )
+        self.forgotten = Counter(
+            "trainer_forgotten_users_total", "Requests to forget a user that were followed", registry=self.registry
+        )
         self.lost = Counter(
             "trainer_lost_examples_total",
             "Records after the checkpoint that the log held no more",

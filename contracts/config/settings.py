@@ -22,6 +22,7 @@ from contracts.config.experiment import (
 from contracts.config.model import DiffusionSchedule, LearnAt, ModelSettings, Part, Positive
 from contracts.config.objective import ObjectiveSettings
 from contracts.config.regimes import DEFAULT, SHARED, Regime, RegimesSettings, learning_at_chosen_places
+from contracts.config.retention import RetentionSettings
 from contracts.config.section import Section
 from contracts.config.yaml_file import read_yaml
 from contracts.runtime.clock import HOUR_MS, MINUTE_MS
@@ -41,6 +42,7 @@ __all__ = [
     "ObjectiveSettings",
     "Part",
     "RegimesSettings",
+    "RetentionSettings",
     "ServingSettings",
     "Settings",
     "SettingsError",
@@ -297,7 +299,18 @@ class Settings(Section):
     stream: StreamSettings = StreamSettings()
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
+    retention: RetentionSettings = RetentionSettings()
     experiment: Experiment
+
+    @model_validator(mode="after")
+    def _keeps_users_long_enough(self) -> "Settings":
+        users_ms, least_ms = self.retention.users_ms, self.stream.session_gap_ms + self.stream.attribution_window_ms
+        if users_ms is not None and users_ms < least_ms:
+            raise ValueError(
+                f"retention.users_ms is {users_ms}, and feedback on what a user was shown may come for {least_ms} ms "
+                "(stream.session_gap_ms + stream.attribution_window_ms)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_weigh(self) -> "Settings":
