@@ -70,6 +70,22 @@ def forget_offline(repo: Path, user_ids: Collection[int]) -> int:
     return changed
 
 
+def expire_offline(repo: Path, before_ms: int) -> int:
+    """Empty the files whose newest example was logged before a time (Unix ms); returns how many there were.
+
+    They stay, without rows, because their names say how far the archive has come.
+    """
+    emptied = 0
+    rows, examples = OfflineFiles(directory(repo)), OfflineFiles(examples_directory(repo), schema=EXAMPLES)
+    for path in sorted(examples_directory(repo).glob("*.parquet")):
+        newest_ms = pc.max(pq.read_table(path, columns=["logged_ms"])["logged_ms"]).as_py()
+        if newest_ms is not None and newest_ms < before_ms:
+            examples.write(path.name, [])
+            rows.write(path.name, [])
+            emptied += 1
+    return emptied
+
+
 def archived(repo: Path, user_id: int) -> list[Path]:
     """The files of the archive that a user is in."""
     homes = [home for home in (examples_directory(repo), directory(repo)) if home.exists()]

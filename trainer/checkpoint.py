@@ -101,6 +101,7 @@ class Checkpoints:
         place_directory(hidden, target)
         self._arrived("renamed")
         self._remove(sorted(self._numbers())[: -1 if alone else -KEPT])
+        self._arrived("pruned")
 
     def _remove(self, numbers: Sequence[int]) -> None:
         for old in numbers:
@@ -117,8 +118,6 @@ class Checkpoints:
             with contextlib.suppress(OSError, ValueError):
                 if json.loads((self._home / f"{number:08d}" / "manifest.json").read_text()).get("alone"):
                     self._remove([each for each in numbers[:place] if each in self._numbers()])
-
-        self._arrived("pruned")
 
     def close(self) -> None:
         """Let go of the directory."""

@@ -16,6 +16,7 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from abtest.collect.forget import forget_user, make_anonymous, over_since_ms
 from abtest.collect.records import EventSums
 from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
 from abtest.collect.store import Saved, load, path_of, save
@@ -31,6 +32,7 @@ from contracts.kafka.bus import EXPOSURES, FEEDBACK, check_topics, partitions_of
 from contracts.kafka.consumers import consumer
 from contracts.messages.attribution import is_late, watermark_ms
 from contracts.messages.events import BadEvent
+from contracts.messages.forget import is_forget
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
@@ -48,6 +50,7 @@ class Meters:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter("abtest_events_in", "Events read", ["kind"], registry=registry)
         self.bad = Counter("abtest_bad_events", "Events that could not be read", ["reason"], registry=registry)
+        self.forgotten = Counter("abtest_forgotten_users", "Requests to forget a user followed", registry=registry)
         self.evr = Gauge("abtest_evr", "Effective views over items shown", ["arm"], registry=registry)
         self.users = Gauge("abtest_users", "Users seen", ["arm"], registry=registry)
         self.views = Gauge("abtest_views", "Items shown", ["arm"], registry=registry)
@@ -111,10 +114,12 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
             now_ms = clock.now_ms()
             if now_ms - shown_ms >= SHOW_EVERY_MS:
                 close_settled(saved, keys)
+                let_go_of_ids(saved, settings.retention.experiment_users_ms)
                 warn_of_positives(positives, meters.show(saved), clock.elapsed_s(), log)
                 shown_ms = now_ms
-            if now_ms - stored_ms >= SAVE_EVERY_MS:
+            if saved.forgot or now_ms - stored_ms >= SAVE_EVERY_MS:
                 save(saved, path)
+                saved.forgot = False
                 stored_ms = clock.now_ms()
             if batch:
                 client.commit({p: OffsetAndMetadata(saved.offsets[_key(p)], "", -1) for p in batch})
@@ -159,6 +164,11 @@ def step(
                 newest_ms = max(newest_ms, exposure.time_ms)
             else:
                 feedback = feedback_of(record, stream, partitions)
+                if is_forget(feedback):
+                    forget_user(saved.state, feedback)
+                    saved.forgot = True
+                    meters.forgotten.inc()
+                    continue
                 late = is_late(feedback.time_ms, newest_ms, stream.allowed_lateness_ms)
                 observe_feedback(saved.state, feedback, record.offset, late=late)
                 newest_ms = max(newest_ms, feedback.time_ms)
@@ -179,6 +189,14 @@ def close_settled(saved: Saved, keys: Sequence[str]) -> None:
     through_ms = settled_ms(saved.newest_ms, keys, saved.state.rules)
     if through_ms is not None and through_ms > saved.state.closed_ms:
         close(saved.state, through_ms)
+
+
+def let_go_of_ids(saved: Saved, keep_ms: int | None) -> None:
+    """Make users anonymous, so long after the experiment's end; None: never."""
+    since_ms = over_since_ms(saved.state)
+    if keep_ms is not None and since_ms is not None and since_ms >= keep_ms and not saved.state.anonymous:
+        make_anonymous(saved.state)
+        saved.forgot = True
 
 
 def warn_of_positives(

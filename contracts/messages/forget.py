@@ -58,6 +58,14 @@ class Marks:
             del self.by_hash[name]
         return bool(gone)
 
+    def union(self, other: "Marks") -> "Marks":
+        """Those of both. Of other hashes than this one's, where both have any, those of the other are left out."""
+        both = Marks(self.salt or other.salt)
+        for each in (self, other):
+            if each.salt == both.salt:
+                both.by_hash.update(each.by_hash)
+        return both
+
     def entries(self) -> Iterator[tuple[bytes, Mark]]:
         """Hash and mark of each."""
         yield from self.by_hash.items()

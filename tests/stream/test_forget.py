@@ -15,7 +15,17 @@ from stream.ownership import set_expiry
 from stream.partition import PartitionStore
 from stream.state import JoinState
 from stream.step import Closed, Dropped, Expired, Forgotten, Learned, on_time, watermark
-from tests.stream.step_cases import SETTINGS, examples, exposure, feedback, kinds, look_at_the_time, origin_of, run, step
+from tests.stream.step_cases import (
+    SETTINGS,
+    examples,
+    exposure,
+    feedback,
+    kinds,
+    look_at_the_time,
+    origin_of,
+    run,
+    step,
+)
 from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settings_for
 
 USER = 6_149_554_607_595_376_846  # that of "anna": eight bytes that come by no accident
