@@ -117,7 +117,7 @@ def test_a_report_says_how_many_and_computes_as_if_they_had_never_come():
     (check,) = (check for check in report.checks if check.name == USERS_FORGOTTEN)
     assert check.numbers["users_forgotten"] == 10
     assert check.level == "warning"
-    assert check.said == "10 of 200 users (5.0%) were forgotten on request, and in no figure over users."
+    assert check.said == "10 of 200 users (5.00 %) were forgotten on request, and in no figure over users."
     assert not [check for check in expected.checks if check.name == USERS_FORGOTTEN]
 
 
@@ -136,7 +136,7 @@ def test_after_the_experiment_sums_are_nobodys_and_the_report_stays():
     assert not set(state.users) & set(range(1, 201))
     after = analyse(state)
     assert after.split == before.split
-    assert [metric.name for metric in after.metrics] == [metric.name for metric in before.metrics]
+    assert [metric.metric for metric in after.metrics] == [metric.metric for metric in before.metrics]
     for arm, again in zip(before.metrics[0].arms, after.metrics[0].arms, strict=True):
         assert again.value == pytest.approx(arm.value, rel=1e-12)
     numbers = set(state.users)
