@@ -14,7 +14,7 @@ from feature_repo.store import UserSequences, apply
 from stream.ownership import set_expiry
 from stream.partition import PartitionStore
 from stream.state import JoinState
-from stream.step import Closed, Dropped, Expired, Forgotten, Learned, on_time, watermark
+from stream.step import Closed, Expired, Forgotten, Learned, on_time
 from tests.stream.step_cases import (
     SETTINGS,
     examples,
@@ -22,7 +22,6 @@ from tests.stream.step_cases import (
     feedback,
     kinds,
     look_at_the_time,
-    origin_of,
     run,
     step,
 )
