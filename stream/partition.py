@@ -6,7 +6,7 @@ the partition: a lock keeps every other worker out until the owner has closed it
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar, cast
@@ -178,14 +178,18 @@ class PartitionStore:
     def put_user(self, user_id: int, user: UserSessions) -> None:
         self._users.change(user_id, user)
 
-    def drop_user(self, user_id: int) -> None:
-        name = _sortable(user_id)
+    def drop_user(self, user_id: int, requests: Sequence[str] = ()) -> None:
         self._users.change(user_id, None)
+        self._drop_timers(USER_TIMER, {_sortable(user_id)})
+        if requests:
+            self._drop_timers(REQUEST_TIMER, {name.encode() for name in requests})
+
+    def _drop_timers(self, kind: bytes, names: Container[bytes]) -> None:
         limits = ReadOptions()
-        limits.set_iterate_upper_bound(USER_TIMER + b"\xff" * 17)
-        stored = (cast(bytes, key) for key in self._db.keys(from_key=USER_TIMER, read_opt=limits))
+        limits.set_iterate_upper_bound(bytes([kind[0] + 1]))
+        stored = (cast(bytes, key) for key in self._db.keys(from_key=kind, read_opt=limits))
         for key in [*stored, *self._woken]:
-            if key[:1] == USER_TIMER and key[9:] == name:
+            if key[:1] == kind and key[9:] in names:
                 self._batch.delete(key)
 
     def requests_of(self, user_id: int) -> list[tuple[str, OpenRequest]]:

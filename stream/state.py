@@ -1,7 +1,7 @@
 """What the steps remember, as they see it, and the plain form of it. The durable form is `partition.PartitionStore`."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from contracts.messages.forget import Marks
@@ -30,8 +30,8 @@ class JoinState(Protocol):
     def wake_user(self, user_id: int, at_ms: int) -> None: ...
     def users_due(self, before_ms: int) -> Iterator[int]: ...
 
-    def drop_user(self, user_id: int) -> None:
-        """Forget a user's behaviours and timers."""
+    def drop_user(self, user_id: int, requests: Sequence[str] = ()) -> None:
+        """Forget a user's behaviours and timers, and the timers of requests that are gone: ids may name the user."""
 
     def requests_of(self, user_id: int) -> list[tuple[str, OpenRequest]]:
         """The requests that a user was answered, and those that a user's feedback waits in."""
@@ -97,10 +97,12 @@ class MemoryState:
         while self._user_timers and self._user_timers[0][0] < before_ms:
             yield heapq.heappop(self._user_timers)[1]
 
-    def drop_user(self, user_id: int) -> None:
+    def drop_user(self, user_id: int, requests: Sequence[str] = ()) -> None:
         self.users.pop(user_id, None)
         self._user_timers = [timer for timer in self._user_timers if timer[1] != user_id]
+        self._request_timers = [timer for timer in self._request_timers if timer[1] not in requests]
         heapq.heapify(self._user_timers)
+        heapq.heapify(self._request_timers)
 
     def requests_of(self, user_id: int) -> list[tuple[str, OpenRequest]]:
         return [(name, request) for name, request in self.requests.items() if is_of(user_id, request)]

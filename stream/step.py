@@ -253,6 +253,7 @@ def _forget(state: JoinState, feedback: Feedback, origin: Origin, settings: Stre
     """Drop all that is known of a user, and for as long as more of it may come mark who it was."""
     user_id, forget = feedback.user_id, feedback.forget
     outputs: list[Output] = []
+    gone: list[str] = []
     for request_id, request in state.requests_of(user_id):
         outputs += [Dropped(waiting) for held, waiting in request.held if held.user_id == user_id]
         request.held = [entry for entry in request.held if entry[0].user_id != user_id]
@@ -261,7 +262,8 @@ def _forget(state: JoinState, feedback: Feedback, origin: Origin, settings: Stre
             state.put_request(request_id, request)
         else:
             state.drop_request(request_id)
-    state.drop_user(user_id)
+            gone.append(request_id)
+    state.drop_user(user_id, gone)
     now_ms = max(state.newest_exposure_ms, state.newest_feedback_ms)
     until_ms = now_ms + settings.attribution_window_ms + settings.allowed_lateness_ms
     state.marks.add(user_id, Mark(forget.exposures_end, until_ms), forget.salt)

@@ -17,3 +17,8 @@ class RetentionSettings(Section):
     archive_ms: Age | None = None  # archived examples and their rows, by the time at which the log received them
     experiment_users_ms: Age | None = None  # after the experiment's end: whose sums are whose
     topics_ms: dict[Topic, Age] = Field(default={})  # since a record was written: `retention.ms` of each
+
+    @property
+    def of_topics(self) -> dict[str, int]:
+        """`topics_ms`, by short name."""
+        return dict(self.topics_ms.items())

@@ -132,7 +132,7 @@ def init(
     from driftline.processes import broker
     from feature_repo.store import apply
 
-    broker.prepare(loaded.kafka, {**loaded.retention.topics_ms})
+    broker.prepare(loaded.kafka, loaded.retention.of_topics)
     apply(loaded.feature_repo, redis)
     typer.echo(f"Topics {loaded.kafka.topic_prefix}* are there; the Feast repository is in {loaded.feature_repo}.")
 
