@@ -51,10 +51,8 @@ def in_stream(settings: Settings, user: User) -> Iterator[Found]:
 
 def in_trainer(settings: Settings, user: User) -> Iterator[Found]:
     """In checkpoints: examples to learn from again, the gate's, trials."""
-    for path in sorted((settings.state / "trainer").glob("[0-9]*/state.pt")):
-        count = _retried(_in_checkpoint, path, user)
-        if count:
-            yield Found("trainer checkpoint", str(path), f"{count} values")
+    for path, count in _retried(_in_checkpoints, settings.state / "trainer", user).items():
+        yield Found("trainer checkpoint", str(path), f"{count} values")
 
 
 def in_collector(settings: Settings, user: User) -> Iterator[Found]:
@@ -151,10 +149,16 @@ def _user_of(kind: Any, content: bytes, user: User) -> bool:
     return False
 
 
-def _in_checkpoint(path: Path, user: User) -> int:
+def _in_checkpoints(home: Path, user: User) -> dict[Path, int]:
+    """By those that have the user; of all or, where one is dropped meanwhile, an error."""
     from trainer.checkpoint import loads
 
-    return sum(_in_line(line, user) for line in loads(path.read_bytes())["pupils"].values())
+    found = {}
+    for path in sorted(home.glob("[0-9]*/state.pt")):
+        count = sum(_in_line(line, user) for line in loads(path.read_bytes())["pupils"].values())
+        if count:
+            found[path] = count
+    return found
 
 
 def _in_line(line: dict[str, Any], user: User) -> int:
