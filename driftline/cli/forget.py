@@ -58,15 +58,16 @@ def forget(
     loaded = load(settings)
     users = _users(user_ids or [], user_key or [])
     with kafka_errors(loaded.kafka):
-        _require_topics(loaded)
+        _require_stores(loaded)
+        asked = [] if dry_run else _ask(loaded, users, quiet=as_json)
         if not dry_run:
-            _ask(loaded, users, quiet=as_json)
             _empty_kept(keep or [], users, quiet=as_json)
         left = _settle(loaded, users, timeout if wait and not dry_run else 0.0, dry_run=dry_run, quiet=as_json)
         if trim_topics and not dry_run:
             _trim(loaded, left, quiet=as_json)
             left = _settle(loaded, users, 0.0, dry_run=True, quiet=as_json)
         _tell(loaded, left, as_json=as_json)
+    _note_end(loaded, [name for name, each in zip(asked, left, strict=False) if each.settled])
     raise typer.Exit(0 if all(each.settled for each in left) else 1)
 
 
@@ -85,17 +86,28 @@ def _users(numbers: Sequence[int], texts: Sequence[str]) -> "list[User]":
     return list(dict.fromkeys(users))
 
 
-def _require_topics(settings: Settings) -> None:
+def _require_stores(settings: Settings) -> None:
+    """See that all can be searched, and rows removed, before anything is asked."""
     from contracts.kafka import bus
+    from feature_repo.config import online_store
 
+    online_store(settings.feature_repo)
     bus.check_topics(settings.kafka)
 
 
-def _ask(settings: Settings, users: "Sequence[User]", *, quiet: bool) -> None:
+def _ask(settings: Settings, users: "Sequence[User]", *, quiet: bool) -> list[str]:
     from driftline.forget.request import ask
 
-    ask(settings, users, SystemClock())
+    requests = ask(settings, users, SystemClock())
     _say(f"Asked to forget {', '.join(map(str, users))}.", quiet=quiet)
+    return requests
+
+
+def _note_end(settings: Settings, requests: Sequence[str]) -> None:
+    from driftline.forget.request import note
+
+    for name in requests:
+        note(settings, {"request": name, "settled_ms": SystemClock().now_ms()})
 
 
 def _empty_kept(folders: Sequence[Path], users: "Sequence[User]", *, quiet: bool) -> None:
