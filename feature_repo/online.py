@@ -144,6 +144,11 @@ class FeastSequences:
         self._features.close()
 
 
+def entity_key(user_id: int) -> bytes:
+    """A user as Feast writes the keys of rows; on Redis the project's name follows."""
+    return _KEY + _ID.pack(user_id)
+
+
 def decode(user_id: int, stored: _Stored) -> UserRow | None:
     """The row of a user's stored features; None where there is none, which Feast's client tells by the same feature."""
     if not stored.get("last_event_ms"):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import structlog
 import yaml
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
@@ -26,13 +27,14 @@ from redis import RedisError
 
 from contracts.config.settings import SettingsError
 from contracts.runtime.durable import write_private
-from feature_repo import offline
-from feature_repo.config import provide
+from feature_repo import forget, offline
+from feature_repo.config import NotKnown, provide
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VERSION, VIEW, UserRow
 from feature_repo.sqlite import Versions, allow_readers, close_store, feast_closed
 
 __all__ = ["SERVICE", "VIEW", "HistoricalSequences", "UserRow", "UserSequences", "apply", "to_feast"]
 
+log = structlog.get_logger()
 SERVICE = "recall_features"
 REDIS_ADDRESS = re.compile(r"[^:,=]+:\d+(,|$)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -125,6 +127,18 @@ class UserSequences:
             return len(batch) - len(fresh)
         # Feast's Redis store reports each row that it leaves out, and then once what it has written.
         return len(reports) - 1
+
+    def forget(self, user_ids: Sequence[int], *, erase: bool) -> None:
+        """Remove users' rows from the store; one that is not there is no error.
+
+        Feast has no call for it, so on another store than SQLite and Redis the rows stay, and the log says so.
+
+        `erase`: from the files of a SQLite store too, which are written anew.
+        """
+        try:
+            forget.forget_online(Path(self._store.repo_path), user_ids, erase=erase)
+        except NotKnown as error:
+            log.warning("rows of forgotten users are to be removed by hand", rows=len(user_ids), error=str(error))
 
     def read(self, user_ids: Sequence[int]) -> list[UserRow | None]:
         """Read users' rows, in the order asked for; None for a user without one."""

@@ -44,6 +44,8 @@ class Features:
             if row is not None:
                 self._last[user_id] = row
                 self._last.move_to_end(user_id)
+            else:
+                self._last.pop(user_id, None)  # forgotten: not what was known last either
         while len(self._last) > self._limit:
             self._last.popitem(last=False)
         return [Known(row, late=False) for row in rows]

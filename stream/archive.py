@@ -44,10 +44,12 @@ from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
 from contracts.kafka.consumers import Consumer
 from contracts.messages.events import BadEvent, Reason, decode_example
-from contracts.runtime.clock import MINUTE_MS, Clock, SystemClock
+from contracts.messages.forget import is_forget
+from contracts.runtime.clock import HOUR_MS, MINUTE_MS, Clock, SystemClock
 from contracts.runtime.endpoint import opened
 from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 from contracts.wire.events_pb2 import Example
+from feature_repo.forget import expire_offline, forget_offline
 from feature_repo.offline import EXAMPLES, SCHEMA, SEQUENCES, OfflineFiles, Piece, examples_directory, prepare
 
 log = structlog.get_logger()
@@ -183,6 +185,12 @@ class ArchiveMetrics:
         )
         for reason in Reason:  # from 0 on: an alert on the increase would miss a series that begins at 1
             self.dead_letters.labels(str(reason))
+        self.forgotten = Counter(
+            "archive_forgotten_users", "Requests to forget a user that were followed", registry=self.registry
+        )
+        self.expired_files = Counter(
+            "archive_expired_files", "Files that were older than the archive is kept", registry=self.registry
+        )
         self.lag = Gauge("archive_lag", "Examples that are in no file yet", registry=self.registry)
 
 
@@ -210,6 +218,7 @@ class Archive:
         self._clock = clock
         self._file_examples = file_examples
         self._largest_letter_bytes = bus.largest_letter_bytes(settings.kafka)
+        self._expire_ms = 0  # when files are next looked at for their age
         self._written: dict[TopicPartition, OffsetAndMetadata] = {}
         self.metrics = ArchiveMetrics()
         consumer.reads.register(self.metrics.registry)
@@ -239,8 +248,20 @@ class Archive:
         for waiting in due(self._waiting.values(), self._clock.now_ms()):
             self._write(TopicPartition(self._settings.kafka.topic(bus.EXAMPLES), waiting.partition))
         self._commit()
+        self._expire()
         self._observe()
         return sum(map(len, polled.values()))
+
+    def _expire(self) -> None:
+        """Empty what is older than the archive is kept; looked at once an hour.
+
+        A file keeps its name without its rows, as names say how far the archive has come.
+        """
+        keep_ms, now_ms = self._settings.retention.archive_ms, self._clock.now_ms()
+        if keep_ms is None or now_ms < self._expire_ms:
+            return
+        self._expire_ms = now_ms + HOUR_MS
+        self.metrics.expired_files.inc(expire_offline(self._settings.feature_repo, now_ms - keep_ms))
 
     def finish(self) -> None:
         """Write what still waits."""
@@ -266,11 +287,33 @@ class Archive:
             waiting.since_ms = self._clock.now_ms()
         waiting.end = record.offset + 1
         try:
-            waiting.examples.append((self._example(record), record.timestamp))
+            example = self._example(record)
+            if is_forget(example):
+                self._forget(example.user_id)
+                return
+            waiting.examples.append((example, record.timestamp))
             waiting.offsets.append(record.offset)
         except BadEvent as error:
             bus.send_dead_letter(self._producer, self._settings.kafka, error, record, self._largest_letter_bytes)
             self.metrics.dead_letters.labels(str(error.reason)).inc()
+
+    def _forget(self, user_id: int) -> None:
+        """Drop a user's examples that wait, and write the files that have any without them.
+
+        A user's examples are all of one partition, so those before the request have all been read. Until a file holds
+        the request's offset a restarted archive reads it again, and then finds nothing any more.
+        """
+        for waiting in self._waiting.values():
+            kept = [
+                (example, offset)
+                for example, offset in zip(waiting.examples, waiting.offsets, strict=True)
+                if example[0].user_id != user_id
+            ]
+            waiting.examples = [example for example, _ in kept]
+            waiting.offsets = [offset for _, offset in kept]
+        files = forget_offline(self._settings.feature_repo, [user_id])
+        self.metrics.forgotten.inc()
+        log.info("a user was forgotten", files=files)
 
     def _example(self, record: ConsumerRecord) -> Example:
         example = decode_example(record.value, max_bytes=self._settings.stream.max_event_bytes)

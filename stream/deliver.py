@@ -4,7 +4,7 @@ A batch takes these steps, in this order:
   (1) consume: records are fetched and stepped through; nothing outside memory changes;
   (2) commit: state, offsets and outbox go to disk in one atomic write (`PartitionStore.commit`);
   (3) send: examples and dead letters are handed to the Kafka client;
-  (4) write: the changed users' rows go to Feast;
+  (4) write: the rows of forgotten users leave Feast, and the changed users' rows go there;
   (5) acknowledge: wait until the broker has what (3) sent;
   (6) report: commit the group's offsets, which tells whoever watches the lag that all this is done.
 State is never behind what it has put out. So a row in Feast is never replaced by an older one, and a worker that dies
@@ -107,6 +107,12 @@ class Delivery:
             for store, outbox in outboxes
         ]
         self._at("sent")
+        for erase in (True, False):
+            gone = [
+                user_id for _, outbox in outboxes for user_id in (outbox.forgotten_ids if erase else outbox.expired_ids)
+            ]
+            if gone:
+                self._features.forget(gone, erase=erase)
         rows = [
             row_of(user_id, user)
             for store, outbox in outboxes

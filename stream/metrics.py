@@ -49,7 +49,8 @@ class StreamMetrics:
         )
         self.outcomes = Counter(
             "stream_outcomes",
-            "What became of each record: example, non_positive, folded, impression, duplicate, dead_letter",
+            "What became of each record: example, non_positive, folded, impression, duplicate, dead_letter, "
+            "forget, forgotten",
             ["topic", "outcome"],
             registry=self.registry,
         )
@@ -61,6 +62,12 @@ class StreamMetrics:
         self.sessions = Gauge("stream_sessions", "Sessions cut since the worker started", registry=self.registry)
         self.closed = Counter(
             "stream_sessions_closed", "Sessions that a timer closed because their user was idle", registry=self.registry
+        )
+        self.expired_users = Counter(
+            "stream_users_expired", "Users who were away for longer than users are kept", registry=self.registry
+        )
+        self.erased = Counter(
+            "stream_erasures", "Times that a state was rewritten without what was deleted", registry=self.registry
         )
         self.dropped = Counter(
             "stream_behaviours_dropped", "Behaviours that the history limit cut off", registry=self.registry

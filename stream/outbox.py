@@ -5,11 +5,31 @@ from collections.abc import Iterable, Sequence
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
-from contracts.messages.events import BadEvent, fitting_letter
+from contracts.messages.events import SCHEMA_VERSION, BadEvent, fitting_letter
+from contracts.wire.events_pb2 import Example
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from stream.join import Origin
 from stream.metrics import StreamMetrics
-from stream.step import Closed, Duplicate, Impressed, Learned, Output, Rejected, Remembered
+from stream.step import (
+    Closed,
+    Dropped,
+    Duplicate,
+    Expired,
+    Forgotten,
+    Impressed,
+    Learned,
+    Output,
+    Rejected,
+    Remembered,
+)
+
+OUTCOMES: dict[type[Output], str] = {
+    Remembered: "non_positive",
+    Duplicate: "duplicate",
+    Rejected: "dead_letter",
+    Dropped: "forgotten",
+    Forgotten: "forget",
+}  # as metrics name them
 
 
 def collect(
@@ -29,6 +49,9 @@ def collect(
     counted: Counter[tuple[str, str]] = Counter()
     taken: list[Learned | Impressed] = []
     closed = 0
+    # Whose rows go; of those who have come back since, new ones are written.
+    forgotten: dict[int, None] = {}
+    expired: dict[int, None] = {}
     for output in outputs:
         match output:
             case Learned() | Impressed():
@@ -38,19 +61,24 @@ def collect(
                 if isinstance(output, Learned) or output.changed:
                     users[output.user_id] = None
                     learned.append(output.origin)
-            case Remembered():
-                counted[bus.EXPOSURES, "non_positive"] += 1
-            case Duplicate():
-                counted[_name(output.origin, kafka), "duplicate"] += 1
             case Closed():
                 users[output.user_id] = None
                 closed += 1
-            case Rejected():
-                counted[_name(output.origin, kafka), "dead_letter"] += 1
-                metrics.dead_letters.labels(str(output.error.reason)).inc()
-                outbox.dead_letters.append(_letter(output.origin, output.error, largest_letter_bytes))
+            case Expired():
+                expired[output.user_id] = None
+            case _:
+                counted[_name(output.origin, kafka), OUTCOMES[type(output)]] += 1
+                if isinstance(output, Rejected):
+                    metrics.dead_letters.labels(str(output.error.reason)).inc()
+                    outbox.dead_letters.append(_letter(output.origin, output.error, largest_letter_bytes))
+                elif isinstance(output, Forgotten):
+                    forgotten[output.user_id] = None
+                    _add_forget(outbox, output)
     outbox.user_ids.extend(users)
+    outbox.forgotten_ids.extend(forgotten)
+    outbox.expired_ids.extend(expired)
     metrics.closed.inc(closed)
+    metrics.expired_users.inc(len(expired))
     _count(taken, metrics)
     for (topic, outcome), count in counted.items():
         metrics.outcomes.labels(topic, outcome).inc(count)
@@ -66,6 +94,23 @@ def _add_example(outbox: Outbox, output: Learned | Impressed) -> None:
             value=output.example.SerializeToString(),
             timestamp_ms=output.origin.timestamp,
         )
+
+
+def _add_forget(outbox: Outbox, output: Forgotten) -> None:
+    """The request to forget, for those who read examples: at the event time that the partition has come to."""
+    request = Example(
+        schema_version=SCHEMA_VERSION,
+        event_id=output.event_id,
+        user_id=output.user_id,
+        time_ms=max(output.time_ms, 1),
+        forget=output.forget,
+    )
+    outbox.examples.add(
+        event_id=output.event_id,
+        key=bus.key_of(output.user_id),
+        value=request.SerializeToString(),
+        timestamp_ms=output.origin.timestamp,
+    )
 
 
 def _count(taken: Sequence[Learned | Impressed], metrics: StreamMetrics) -> None:

@@ -6,6 +6,7 @@ last owner has let go of it or died; and it is read from the offsets in that sta
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,7 @@ from stream.partition import PartitionBusy, PartitionStore
 
 log = structlog.get_logger()
 LOGS = (bus.EXPOSURES, bus.FEEDBACK)
+USERS_AT_ONCE = 1000
 
 
 @dataclass(slots=True)
@@ -234,3 +236,22 @@ def _set_position(owned: Owned, exposures: bool, offset: int) -> None:
         position.exposures = owned.exposures.end = offset
     else:
         position.feedback = owned.feedback.end = offset
+
+
+def set_expiry(store: PartitionStore, keep_users_ms: int | None) -> None:
+    """Give every user a timer by which the state lets go of those who stay away, where the setting is new.
+
+    A user whose session is open has one by it.
+    """
+    if store.position.keep_users_ms == (keep_users_ms or 0):
+        return
+    outbox = store.outbox
+    everyone = store.user_ids() if keep_users_ms is not None else iter(())
+    while user_ids := list(islice(everyone, USERS_AT_ONCE)):
+        for user_id in user_ids:
+            user = store.user(user_id)
+            if user is not None and not user.open:
+                store.wake_user(user_id, user.last_ms + (keep_users_ms or 0))
+        store.commit(outbox)
+    store.position.keep_users_ms = keep_users_ms or 0
+    store.commit(outbox)

@@ -6,20 +6,33 @@ the partition: a lock keeps every other worker out until the owner has closed it
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import (
+    BlockBasedOptions,
+    BottommostLevelCompaction,
+    Cache,
+    CompactOptions,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
 
 from contracts.config.settings import StreamSettings
 from contracts.messages.attribution import ExposureSummary, Outcome
 from contracts.messages.events import fill_numbers
+from contracts.messages.forget import Mark, Marks
 from contracts.runtime.durable import LockedError, StateError, lock_file
 from contracts.wire.events_pb2 import Feedback
 from contracts.wire.stream_state_pb2 import (
+    ForgottenUser,
+    ForgottenUsers,
     HeldFeedback,
     Outbox,
     OutcomeState,
@@ -29,8 +42,9 @@ from contracts.wire.stream_state_pb2 import (
 )
 from stream.join import OpenRequest, Origin
 from stream.sessions import UserSessions
+from stream.state import is_of
 
-POSITION, OUTBOX = b"p", b"o"
+POSITION, OUTBOX, FORGOTTEN = b"p", b"o", b"f"
 REQUEST, USER, REQUEST_TIMER, USER_TIMER = b"r", b"u", b"R", b"U"
 TIMERS_AT_ONCE = 2000  # those left fire with the next batch
 MEMTABLE_BYTES = 16 << 20
@@ -57,6 +71,7 @@ class PartitionStore:
 
         """
         self.partition = partition
+        self._directory = directory
         self._topic = feedback_topic
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -75,6 +90,8 @@ class PartitionStore:
         # Before which time no timer is left, committed or set since: it spares a scan the timers that were deleted.
         self._scan_from = {REQUEST_TIMER: 0, USER_TIMER: 0}
         self._set_since: dict[bytes, int] = {}
+        self._woken: list[bytes] = []  # keys of the timers in the batch
+        self.marks = _decode_marks(self._parsed(ForgottenUsers, self._get(FORGOTTEN) or b""))
 
     def close(self) -> None:
         """Let another worker have the partition."""
@@ -105,7 +122,9 @@ class PartitionStore:
             else:
                 self._batch.put(key, _encode_request(request))
         for user_id, user in self._users.changes():
-            if user is not None:
+            if user is None:
+                self._batch.delete(USER + _sortable(user_id))
+            else:
                 self._batch.put(USER + _sortable(user_id), _encode_user(user))
         self.position.newest_exposure_ms = self.newest_exposure_ms
         self.position.newest_feedback_ms = self.newest_feedback_ms
@@ -115,17 +134,31 @@ class PartitionStore:
         synced.sync = True
         self._db.write(self._batch, synced)
         self._batch = WriteBatch(raw_mode=True)
+        self._woken.clear()
         self._requests.settle()
         self._users.settle()
         for kind, at_ms in self._set_since.items():
             self._scan_from[kind] = min(self._scan_from[kind], at_ms)
         self._set_since.clear()
 
+    def erase(self) -> None:
+        """Rewrite the files, so that nothing is in them any more that was deleted or replaced.
+
+        What RocksDB deletes stays in older tables until they are compacted, in its log until that is dropped, and in
+        its manifest, which names the first and the last key of each table, until the store is opened again. Nothing may
+        have changed since the last commit.
+        """
+        forced = CompactOptions()
+        forced.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        self._db.flush(wait=True)
+        self._db.compact_range(None, None, forced)
+        self._db.close()
+        self._db = _open(self._directory)
+
     def request(self, request_id: str) -> OpenRequest | None:
         if request_id in self._requests:
             return self._requests[request_id]
-        stored = self._get(REQUEST + request_id.encode())
-        request = None if stored is None else self._decode_request(stored)
+        request = self._stored_request(request_id)
         self._requests.learn(request_id, request)
         return request
 
@@ -152,6 +185,42 @@ class PartitionStore:
 
     def put_user(self, user_id: int, user: UserSessions) -> None:
         self._users.change(user_id, user)
+
+    def drop_user(self, user_id: int, requests: Sequence[str] = ()) -> None:
+        self._users.change(user_id, None)
+        self._drop_timers(USER_TIMER, {_sortable(user_id)})
+        if requests:
+            self._drop_timers(REQUEST_TIMER, {name.encode() for name in requests})
+
+    def _drop_timers(self, kind: bytes, names: Container[bytes]) -> None:
+        limits = ReadOptions()
+        limits.set_iterate_upper_bound(bytes([kind[0] + 1]))
+        stored = (cast(bytes, key) for key in self._db.keys(from_key=kind, read_opt=limits))
+        for key in [*stored, *self._woken]:
+            if key[:1] == kind and key[9:] in names:
+                self._batch.delete(key)
+
+    def requests_of(self, user_id: int) -> list[tuple[str, OpenRequest]]:
+        """Looks at every request that is open: some microseconds for each."""
+        limits = ReadOptions()
+        limits.set_iterate_upper_bound(bytes([REQUEST[0] + 1]))
+        keys = self._db.keys(from_key=REQUEST, read_opt=limits)
+        names = dict.fromkeys(cast(bytes, key)[1:].decode() for key in keys)
+        names.update(dict.fromkeys(self._requests.names()))
+        found = []
+        for name in names:
+            request = self._requests[name] if name in self._requests else self._stored_request(name)
+            if request is not None and is_of(user_id, request):
+                found.append((name, request))
+        return found
+
+    def put_marks(self) -> None:
+        users = [
+            ForgottenUser(hash=name, exposures_end=mark.exposures_end, until_ms=mark.until_ms)
+            for name, mark in self.marks.entries()
+        ]
+        marks = ForgottenUsers(salt=self.marks.salt, users=users)
+        self._batch.put(FORGOTTEN, marks.SerializeToString(deterministic=True))
 
     def user_ids(self) -> Iterator[int]:
         """Everyone who has been committed, in ascending order."""
@@ -186,7 +255,8 @@ class PartitionStore:
         )
 
     def _wake(self, kind: bytes, at_ms: int, name: bytes) -> None:
-        self._batch.put(kind + _sortable(at_ms) + name, b"")
+        self._woken.append(kind + _sortable(at_ms) + name)
+        self._batch.put(self._woken[-1], b"")
         self._set_since[kind] = min(self._set_since.get(kind, at_ms), at_ms)
 
     def _due(self, kind: bytes, before_ms: int) -> Iterator[bytes]:
@@ -199,6 +269,10 @@ class PartitionStore:
         for key in due:
             self._batch.delete(key)
             yield key[9:]
+
+    def _stored_request(self, request_id: str) -> OpenRequest | None:
+        stored = self._get(REQUEST + request_id.encode())
+        return None if stored is None else self._decode_request(stored)
 
     def _decode_request(self, stored: bytes) -> OpenRequest:
         state = self._parsed(RequestState, stored)
@@ -258,6 +332,10 @@ class _Cached(Generic[K, V]):
     def __getitem__(self, key: K) -> V | None:
         self._known.move_to_end(key)
         return self._known[key]
+
+    def names(self) -> list[K]:
+        """Keys of the values that are known."""
+        return list(self._known)
 
     def learn(self, key: K, value: V | None) -> None:
         self._known[key] = value
@@ -326,6 +404,10 @@ def _sortable(number: int) -> bytes:
 
 def _number(sortable: bytes) -> int:
     return int.from_bytes(sortable, "big") - (1 << 63)
+
+
+def _decode_marks(state: ForgottenUsers) -> Marks:
+    return Marks(state.salt, {user.hash: Mark(user.exposures_end, user.until_ms) for user in state.users})
 
 
 def _encode_user(user: UserSessions) -> bytes:

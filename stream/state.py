@@ -1,9 +1,10 @@
 """What the steps remember, as they see it, and the plain form of it. The durable form is `partition.PartitionStore`."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from contracts.messages.forget import Marks
 from stream.join import OpenRequest
 from stream.sessions import UserSessions
 
@@ -29,6 +30,25 @@ class JoinState(Protocol):
     def wake_user(self, user_id: int, at_ms: int) -> None: ...
     def users_due(self, before_ms: int) -> Iterator[int]: ...
 
+    def drop_user(self, user_id: int, requests: Sequence[str] = ()) -> None:
+        """Forget a user's behaviours and timers, and the timers of requests that are gone: ids may name the user."""
+
+    def requests_of(self, user_id: int) -> list[tuple[str, OpenRequest]]:
+        """The requests that a user was answered, and those that a user's feedback waits in."""
+
+    @property
+    def marks(self) -> Marks:
+        """Who was forgotten of late. Whoever changes them calls `put_marks`."""
+
+    def put_marks(self) -> None: ...
+
+
+def is_of(user_id: int, request: OpenRequest) -> bool:
+    """Whether a request was this user's, or has feedback of this user waiting."""
+    return (request.shown is not None and request.shown.user_id == user_id) or any(
+        feedback.user_id == user_id for feedback, _ in request.held
+    )
+
 
 class MemoryState:
     """A state in memory, without bounds and without durability.
@@ -46,6 +66,7 @@ class MemoryState:
         self.users: dict[int, UserSessions] = {}
         self._request_timers: list[tuple[int, str]] = []
         self._user_timers: list[tuple[int, int]] = []
+        self.marks = Marks()
 
     def request(self, request_id: str) -> OpenRequest | None:
         return self.requests.get(request_id)
@@ -75,3 +96,16 @@ class MemoryState:
     def users_due(self, before_ms: int) -> Iterator[int]:
         while self._user_timers and self._user_timers[0][0] < before_ms:
             yield heapq.heappop(self._user_timers)[1]
+
+    def drop_user(self, user_id: int, requests: Sequence[str] = ()) -> None:
+        self.users.pop(user_id, None)
+        self._user_timers = [timer for timer in self._user_timers if timer[1] != user_id]
+        self._request_timers = [timer for timer in self._request_timers if timer[1] not in requests]
+        heapq.heapify(self._user_timers)
+        heapq.heapify(self._request_timers)
+
+    def requests_of(self, user_id: int) -> list[tuple[str, OpenRequest]]:
+        return [(name, request) for name, request in self.requests.items() if is_of(user_id, request)]
+
+    def put_marks(self) -> None:
+        """They are where they belong."""

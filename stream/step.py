@@ -13,6 +13,9 @@ that behaviour's place. So a user's row has what the user was shown, as far as f
 
 What has expired counts as gone from that moment on, whenever `on_time` clears it away: outputs are a function of the
 order of events, not of when the clearing runs.
+
+A request to forget a user (`contracts.messages.forget`) drops what came before it in that order, and is itself nothing
+that anybody waits for: it moves no watermark.
 """
 
 from collections.abc import Container, Iterator
@@ -31,7 +34,8 @@ from contracts.messages.attribution import (
     watermark_ms,
 )
 from contracts.messages.events import SCHEMA_VERSION, BadEvent, Reason
-from contracts.wire.events_pb2 import Example, Exposure, Feedback, Page
+from contracts.messages.forget import Mark, is_forget
+from contracts.wire.events_pb2 import Example, Exposure, Feedback, Forget, Page
 from stream.join import OpenRequest, Origin
 from stream.sessions import COLUMNS, Behaviour, UserSessions, close, insert, remove, replace
 from stream.state import JoinState
@@ -81,18 +85,44 @@ class Rejected(NamedTuple):
     error: BadEvent
 
 
+class Dropped(NamedTuple):
+    """An event of a user who has been forgotten since; it has no effect and is kept nowhere."""
+
+    origin: Origin
+
+
+class Forgotten(NamedTuple):
+    """A user was forgotten."""
+
+    origin: Origin
+    event_id: str
+    user_id: int
+    time_ms: int  # event time that the partition has come to
+    forget: Forget
+
+
 class Closed(NamedTuple):
     """A user has been idle for so long that nothing can join the last session any more."""
 
     user_id: int
 
 
-Output: TypeAlias = Learned | Impressed | Remembered | Duplicate | Rejected | Closed
+class Expired(NamedTuple):
+    """A user has been away for longer than users are kept."""
+
+    user_id: int
+
+
+Output: TypeAlias = Learned | Impressed | Remembered | Duplicate | Rejected | Dropped | Forgotten | Closed | Expired
 
 
 def on_exposure(state: JoinState, exposure: Exposure, origin: Origin, settings: StreamSettings) -> list[Output]:
     """An exposure arrived: remember it, and use the feedback that was held for it."""
     request_id = exposure.request_id
+    mark = state.marks.get(exposure.user_id)
+    if mark is not None and origin.offset < mark.exposures_end:
+        state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
+        return [Dropped(origin)]
     request, outputs = _current(state, request_id, settings)
     late = is_late(exposure.time_ms, state.newest_exposure_ms, settings.allowed_lateness_ms)
     state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
@@ -115,7 +145,9 @@ def on_exposure(state: JoinState, exposure: Exposure, origin: Origin, settings: 
 def on_feedback(
     state: JoinState, feedback: Feedback, origin: Origin, settings: StreamSettings, known_items: Container[int]
 ) -> list[Output]:
-    """A feedback event arrived: join it, or hold it until its exposure comes."""
+    """A feedback event arrived: join it, or hold it until its exposure comes. One that asks to forget forgets."""
+    if is_forget(feedback):
+        return _forget(state, feedback, origin, settings)
     request_id, time_ms = feedback.request_id, feedback.time_ms
     late = is_late(time_ms, state.newest_feedback_ms, settings.allowed_lateness_ms)
     if not is_impression(feedback) and feedback.item_id not in known_items:
@@ -140,24 +172,50 @@ def on_feedback(
     return outputs
 
 
-def on_time(state: JoinState, watermark_ms: int, settings: StreamSettings) -> Iterator[Output]:
-    """Event time has come to `watermark_ms`: forget what has expired, and close the sessions of idle users."""
+def on_time(
+    state: JoinState, watermark_ms: int, settings: StreamSettings, keep_users_ms: int | None = None
+) -> Iterator[Output]:
+    """Event time has come to `watermark_ms`: forget what has expired, and close the sessions of idle users.
+
+    `keep_users_ms`: how long after the last behaviour a user is kept; None: for good.
+    """
     for request_id in state.requests_due(watermark_ms):
         request = state.request(request_id)
         if request is not None and request.expires_ms(settings.attribution_window_ms) < watermark_ms:
-            yield from _given_up(request_id, request)
+            yield from _given_up(state, request_id, request)
             state.drop_request(request_id)
     for user_id in state.users_due(watermark_ms):
         user = state.user(user_id)
-        if user is None or not user.open:
-            continue
+        if user is not None:
+            yield from _user_due(state, user_id, user, watermark_ms, settings, keep_users_ms)
+    if state.marks.expire(watermark_ms):
+        state.put_marks()
+
+
+def _user_due(
+    state: JoinState,
+    user_id: int,
+    user: UserSessions,
+    watermark_ms: int,
+    settings: StreamSettings,
+    keep_users_ms: int | None,
+) -> Iterator[Output]:
+    """A user's timer has fired: the last session ends, or the user has been away for too long."""
+    if user.open:
         ends_ms = user.last_ms + settings.session_gap_ms
-        if ends_ms < watermark_ms:
-            close(user)
-            state.put_user(user_id, user)
-            yield Closed(user_id)
-        else:
+        if ends_ms >= watermark_ms:
             state.wake_user(user_id, ends_ms)
+            return
+        close(user)
+        state.put_user(user_id, user)
+        yield Closed(user_id)
+        if keep_users_ms is not None:
+            state.wake_user(user_id, user.last_ms + keep_users_ms)
+    elif keep_users_ms is not None and user.last_ms + keep_users_ms < watermark_ms:
+        state.drop_user(user_id)
+        yield Expired(user_id)
+    elif keep_users_ms is not None:
+        state.wake_user(user_id, user.last_ms + keep_users_ms)
 
 
 def watermark(state: JoinState, settings: StreamSettings, *, exposures_ms: int = 0, feedback_ms: int = 0) -> int:
@@ -177,13 +235,41 @@ def _current(state: JoinState, request_id: str, settings: StreamSettings) -> tup
     if request.expires_ms(settings.attribution_window_ms) >= watermark(state, settings):
         return request, []
     state.drop_request(request_id)
-    return OpenRequest(), _given_up(request_id, request)
+    return OpenRequest(), _given_up(state, request_id, request)
 
 
-def _given_up(request_id: str, request: OpenRequest) -> list[Output]:
-    """The feedback that waited for an exposure in vain."""
+def _given_up(state: JoinState, request_id: str, request: OpenRequest) -> list[Output]:
+    """The feedback that waited for an exposure in vain; that of a forgotten user goes nowhere."""
     detail = f"no exposure of request {request_id} came in time"
-    return [Rejected(origin, BadEvent(Reason.NO_EXPOSURE, detail)) for _, origin in request.held]
+    return [
+        Rejected(origin, BadEvent(Reason.NO_EXPOSURE, detail))
+        if state.marks.get(feedback.user_id) is None
+        else Dropped(origin)
+        for feedback, origin in request.held
+    ]
+
+
+def _forget(state: JoinState, feedback: Feedback, origin: Origin, settings: StreamSettings) -> list[Output]:
+    """Drop all that is known of a user, and for as long as more of it may come mark who it was."""
+    user_id, forget = feedback.user_id, feedback.forget
+    outputs: list[Output] = []
+    gone: list[str] = []
+    for request_id, request in state.requests_of(user_id):
+        outputs += [Dropped(waiting) for held, waiting in request.held if held.user_id == user_id]
+        request.held = [entry for entry in request.held if entry[0].user_id != user_id]
+        if request.held:
+            request.event_ids = {held.event_id for held, _ in request.held}
+            state.put_request(request_id, request)
+        else:
+            state.drop_request(request_id)
+            gone.append(request_id)
+    state.drop_user(user_id, gone)
+    now_ms = max(state.newest_exposure_ms, state.newest_feedback_ms)
+    until_ms = now_ms + settings.attribution_window_ms + settings.allowed_lateness_ms
+    state.marks.add(user_id, Mark(forget.exposures_end, until_ms), forget.salt)
+    state.put_marks()
+    outputs.append(Forgotten(origin, feedback.event_id, user_id, now_ms, forget))
+    return outputs
 
 
 def _join(

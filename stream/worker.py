@@ -35,9 +35,20 @@ from stream.intake import Record, merged
 from stream.join import Origin
 from stream.metrics import StreamMetrics
 from stream.outbox import collect
-from stream.ownership import LOGS, Assignment, Owned, Ownership
+from stream.ownership import LOGS, Assignment, Owned, Ownership, set_expiry
 from stream.partition import PartitionStore
-from stream.step import Closed, Impressed, Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from stream.step import (
+    Closed,
+    Expired,
+    Impressed,
+    Learned,
+    Output,
+    Rejected,
+    on_exposure,
+    on_feedback,
+    on_time,
+    watermark,
+)
 
 log = structlog.get_logger()
 GROUP = "stream"
@@ -46,6 +57,7 @@ FETCH_WAIT_MS = 20  # features must be fresh
 WAITING_BYTES = 16 << 20  # of one log, fetched ahead
 REPORT_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_S = 5.0
+ERASE_EVERY_S = 10.0  # a state is rewritten at most so often, however many users ask to be forgotten
 SILENT_AFTER_S = 5.0  # while a log that was read to its end is silent for longer, its event time goes on by the clock
 
 
@@ -83,6 +95,7 @@ class StreamWorker:
         self._held = HeldFeedback()
         self._positives = PositivesWatch()
         self._views = self._effective_views = 0  # of exposures that were served only, since the start
+        self._erased_s: dict[int, float] = {}  # when each partition's state was rewritten
         self._took = False  # whether the last step took any records
         self._lags: set[int] = set()  # partitions whose lag has been shown
         self._largest_letter_bytes = bus.largest_letter_bytes(settings.kafka)
@@ -101,6 +114,8 @@ class StreamWorker:
         if opened:
             self._delivery.deliver([(store, store.outbox) for store in opened], again=True)
             self._report(opened)  # what the last owner may not have been able to
+            for store in opened:
+                set_expiry(store, self._settings.retention.users_ms)
         batches: list[tuple[PartitionStore, Outbox]] = []
         learned: list[Origin] = []
         records = 0
@@ -111,6 +126,7 @@ class StreamWorker:
             # A timer that only sets another puts nothing out, but the other cannot fire before it is committed.
             if batch or outputs or owned.store.timers_changed:
                 outbox, origins = collect(outputs, self._settings.kafka, self.metrics, self._largest_letter_bytes)
+                owned.store.position.erase |= bool(outbox.forgotten_ids)
                 self._at("commit")
                 owned.store.commit(outbox)
                 self._at("committed")
@@ -122,6 +138,7 @@ class StreamWorker:
             self._report([store for store, _ in batches])
             now_ms = self._clock.now_ms()
             self.metrics.event_to_feature.observe([max(now_ms - origin.sent_at_ms, 0) / 1000 for origin in learned])
+        self._erase()
         self._took = records > 0
         self._observe()
         return records
@@ -129,6 +146,22 @@ class StreamWorker:
     def missing(self) -> list[str]:
         """What it lacks for its work; nothing where it does it."""
         return self._ownership.missing(self._delivery.failing)
+
+    def _erase(self) -> None:
+        """(7) Where users were forgotten: rewrite the state once all that its outbox named has been delivered."""
+        now_s = self._clock.elapsed_s()
+        for partition, owned in self._ownership.owned.items():
+            store = owned.store
+            if not store.position.erase or now_s - self._erased_s.get(partition, -ERASE_EVERY_S) < ERASE_EVERY_S:
+                continue
+            store.commit(Outbox())
+            self._at("erase")
+            store.erase()
+            store.position.erase = False
+            store.commit(Outbox())
+            self._at("erased")
+            self._erased_s[partition] = now_s
+            self.metrics.erased.inc()
 
     def close(self) -> None:
         """Leave the group, let others have the partitions, and close the clients."""
@@ -239,7 +272,7 @@ class StreamWorker:
         owned.timers_s = now_s
         limits = self._settings.stream
         until_ms = watermark(owned.store, limits, exposures_ms=exposures_ms, feedback_ms=feedback_ms)
-        outputs = list(on_time(owned.store, until_ms, limits))
+        outputs = list(on_time(owned.store, until_ms, limits, self._settings.retention.users_ms))
         owned.store.position.held -= self._settled(outputs)
         return outputs
 
@@ -253,7 +286,7 @@ class StreamWorker:
     def _settled(self, outputs: list[Output]) -> int:
         """How many feedback records these outputs are the last word on."""
         topic = self._settings.kafka.topic(bus.FEEDBACK)
-        return sum(not isinstance(output, Closed) and output.origin.topic == topic for output in outputs)
+        return sum(not isinstance(output, Closed | Expired) and output.origin.topic == topic for output in outputs)
 
     def _report(self, stores: list[PartitionStore]) -> None:
         """(6) Commit the group's offsets: progress for whoever watches; this worker goes by its state."""

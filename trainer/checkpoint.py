@@ -8,11 +8,12 @@ one before. A crash before (3) leaves a hidden directory that nobody reads; a da
 before it, and the trainer learns again what lies between.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any, TextIO
 
@@ -77,8 +78,10 @@ class Checkpoints:
                 log.warning("a checkpoint is damaged; the one before it is used", checkpoint=number, why=why)
         return None
 
-    def write(self, state: dict[str, Any]) -> None:
+    def write(self, state: dict[str, Any], *, alone: bool = False) -> None:
         """Make a checkpoint, in the order given at the top.
+
+        `alone`: none from before it is kept, as they have what has to be forgotten.
 
         Raises:
             DivergedError: the ranks' states differ, so there is none to keep.
@@ -86,24 +89,38 @@ class Checkpoints:
         """
         if self._ranks.size > 1 and len(set(self._ranks.gather(digest(state)))) > 1:
             raise DivergedError("The trainer's processes have come to different states; the last checkpoint is whole.")
-        self._ranks.lead(lambda: self._write(dumps(state)))
+        self._ranks.lead(lambda: self._write(dumps(state), alone=alone))
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: bytes, *, alone: bool) -> None:
         number = max(self._numbers(), default=0) + 1
         target, hidden = self.home / f"{number:08d}", self.home / f".{number:08d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
         manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
+        manifest |= {"alone": True} if alone else {}
         write_synced(hidden / "state.pt", content)
         write_synced(hidden / "manifest.json", json.dumps(manifest, indent=1).encode())
         self._arrived("written")
         place_directory(hidden, target)
         self._arrived("renamed")
-        for old in sorted(self._numbers())[:-KEPT]:
+        self._remove(sorted(self._numbers())[: -1 if alone else -KEPT])
+        self._arrived("pruned")
+
+    def _remove(self, numbers: Sequence[int]) -> None:
+        for old in numbers:
             gone = self.home / f".{old:08d}.gone"
             (self.home / f"{old:08d}").rename(gone)
             shutil.rmtree(gone)
-        self._arrived("pruned")
+
+    def _clear(self) -> None:
+        """Finish what a crash has interrupted: remove what nobody reads, and what a checkpoint alone does without."""
+        for leftover in self.home.glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        numbers = sorted(self._numbers())
+        for place, number in enumerate(numbers):
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads((self.home / f"{number:08d}" / "manifest.json").read_text()).get("alone"):
+                    self._remove([each for each in numbers[:place] if each in self._numbers()])
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -116,6 +133,7 @@ class Checkpoints:
             self._lock = lock_file(self.home / "lock")
         except LockedError as error:
             raise SettingsError(f"Another trainer runs with the state in {self.home}.") from error
+        self._clear()
 
     def _numbers(self) -> list[int]:
         return [int(entry.name) for entry in self.home.iterdir() if entry.name.isdecimal()]

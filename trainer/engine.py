@@ -227,6 +227,22 @@ class Engine:
             moves += self._due_by_count()
         return moves
 
+    def forget(self, user_id: int, partition: str, offset: int) -> None:
+        """Let go of all that is a user's, the examples that wait for a batch among it.
+
+        Args:
+            user_id: whose.
+            partition: "topic:number" where the request lies.
+            offset: its place there.
+
+        """
+        self._batch = [example for example in self._batch if example.user_id != user_id]
+        for line in self.lines:
+            line.forget(user_id)
+        self._offsets[partition] = offset + 1
+        if not self._batch:
+            self._learned_offsets = dict(self._offsets)
+
     def snapshots(self, model: str | None = None) -> list[Move]:
         """What has been learned up to now: a snapshot of each model, or of one, that has learned since its last.
 

@@ -130,6 +130,9 @@ class Meters:
         )
         for reason in Reason:  # from 0 on: an alert on the increase would miss a series that begins at 1
             self.dead_letters.labels(str(reason))
+        self.forgotten = Counter(
+            "trainer_forgotten_users_total", "Requests to forget a user that were followed", registry=self.registry
+        )
         self.lost = Counter(
             "trainer_lost_examples_total",
             "Records after the checkpoint that the log held no more",

@@ -156,6 +156,13 @@ class ModelLine:
         """Take an effective view, whoever showed it."""
         self._trials.view(example)
 
+    def forget(self, user_id: int) -> None:
+        """Let go of all that is a user's; what was learned and counted stays in the sums and weights."""
+        self._regimes.forget(user_id)
+        self._gate.forget(user_id)
+        self._trials.forget(user_id)
+        self._index_queries.forget(user_id)
+
     def trial_ended(self, *, next_is_due: bool = False) -> Ended | None:
         """How the trial has ended that was under way; None while it lasts, or where there is none."""
         outcome = self._trials.outcome(next_is_due=next_is_due)

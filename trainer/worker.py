@@ -4,6 +4,7 @@ Order within one step:
   (1) hand the records that are certain to be next to the engine (`trainer.input.intake`);
   (2) write the snapshots that fall due on the way, and publish those that passed the gate;
   (3) where enough was learned since the last checkpoint, write one: all state and its offsets, in one atomic rename;
+      After a user was forgotten it takes the place of the older ones, too;
   (4) commit the offsets up to which the engine has taken the examples, which is how others see progress.
 Before (3) and (4) the broker must have the dead letters.
 A restarted trainer goes on from its newest checkpoint and reads again what came after it. So it writes some snapshots a
@@ -27,6 +28,7 @@ from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus, consumers
 from contracts.kafka.consumers import LogReader
 from contracts.messages.events import BadEvent
+from contracts.messages.forget import is_forget
 from contracts.runtime.clock import Clock, SystemClock
 from contracts.runtime.endpoint import opened
 from contracts.runtime.worker import announce, configure_logs, stop_on_signal
@@ -76,6 +78,7 @@ class TrainerWorker:
         self._letters: list[tuple[ConsumerRecord, BadEvent, Any]] = []  # that the broker may not have yet
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._kept = 0  # examples in the newest checkpoint
+        self._forgot = False  # whether a user was forgotten since the last checkpoint
         self.snapshots_due, self.deltas_due = threading.Event(), threading.Event()  # set by the clock
         self._snapshots_due, self._deltas_due = ranks.heard(self.snapshots_due), ranks.heard(self.deltas_due)
 
@@ -118,6 +121,10 @@ class TrainerWorker:
                 self._engine.take_item(entry.value, entry.time_ms, source, entry.offset)
             elif isinstance(entry.value, Exposure):
                 self._engine.take_exposure(entry.value, source, entry.offset)
+            elif is_forget(entry.value):
+                self._engine.forget(entry.value.user_id, source, entry.offset)
+                self._forgot = True
+                self._meters.forgotten.inc()
             else:
                 self._publisher.publish(self._engine.take(entry.value, source, entry.offset))
                 self._keep_up()
@@ -130,6 +137,8 @@ class TrainerWorker:
             self._deltas_due.clear()
             self._publisher.publish(self._engine.deltas())
         if self._settled():
+            if self._forgot:
+                self._write()
             self._commit()
 
     def _keep_up(self) -> None:
@@ -153,12 +162,15 @@ class TrainerWorker:
 
     def keep(self) -> None:
         """Write a checkpoint, where anything was learned since the last one."""
-        if self._engine.tested > self._kept:
+        if self._forgot or self._engine.tested > self._kept:
             self._write()
 
     def _write(self) -> None:
-        with self._meters.checkpoint_seconds.time():
-            self._checkpoints.write(self._engine.state())
+        # Where a user was forgotten, none is left from before, and again there are two of which one may be damaged.
+        for alone in (True, False) if self._forgot else (False,):
+            with self._meters.checkpoint_seconds.time():
+                self._checkpoints.write(self._engine.state(), alone=alone)
+        self._forgot = False
         self._kept = self._engine.tested
 
     def _see_lost(self, offsets: dict[TopicPartition, int]) -> None:

@@ -11,7 +11,7 @@ from abtest.analyse.day_checks import changed, date_of, day_of, days_over, endin
 from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.analyse.shown import shown_of
 from abtest.collect.observed import Observed
-from abtest.collect.records import NOT_OURS_YET, NOTHING, Unused
+from abtest.collect.records import NOT_OURS_YET, NOTHING, USERS_FORGOTTEN, Unused
 from abtest.format import counted, listed, number, part, share, words
 from abtest.format import least as asked
 from abtest.stats.columns import Column
@@ -49,6 +49,7 @@ def quality_of(
         *ending(experiment, days_over(experiment, observed.newest_ms, aggregate.days)),
         *events(observed.counts),
         *shown_of({arm: observed.arms.get(arm, NOTHING) for arm in experiment.arms}, observed.counts),
+        *forgotten(observed.counts, sum(aggregate.users.values())),
         *rows(observed.counts, sum(aggregate.users.values())),
         *(check for checks in (estimable(metrics), power(metrics)) for check in checks),
     )
@@ -162,6 +163,19 @@ def events(counts: Mapping[str, int]) -> Iterator[Check]:
         (late[Unused.LATE_EXPOSURE] / exposures if exposures else 0.0) / LOST,
     )
     yield Check("late", "Late events", "ok" if worst <= 1 else "warning", f"{text}.", late)
+
+
+def forgotten(counts: Mapping[str, int], users: int) -> Iterator[Check]:
+    """How many users asked to be forgotten, who were in the experiment; said where any has.
+
+    Arms may have lost different users by it, where the arms themselves made them ask.
+    """
+    gone = counts.get(USERS_FORGOTTEN, 0)
+    if gone:
+        are = ("was", "were")
+        text = f"{part(gone, gone + users, 'user', are)} forgotten on request, and in no figure over users"
+        numbers = {USERS_FORGOTTEN: gone}
+        yield _graded(USERS_FORGOTTEN, "Forgotten users", gone, gone + users, text, LOST, numbers=numbers)
 
 
 def rows(counts: Mapping[str, int], users: int) -> Iterator[Check]:

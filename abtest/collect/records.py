@@ -14,6 +14,8 @@ VERSIONS = 20  # snapshots of an arm that are tracked by user; the others are in
 NOTHING_SHOWN = "exposures_of_nothing_shown"  # served, and nothing has told that any of it was shown
 NOT_SERVED = "impressed_items_not_served"  # that an impression names beside those of its exposure
 IMPRESSIONS = "impressions"  # that count
+USERS_FORGOTTEN = "users_forgotten"  # who were in the experiment
+OF_FORGOTTEN = "events_of_forgotten_users"  # that came after their users were forgotten, of what was shown before
 NOT_OURS_YET = "labelled_outside_period"  # exposures that name the experiment, before its start or after its end
 
 

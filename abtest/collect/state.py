@@ -37,6 +37,7 @@ from abtest.collect.records import (
     NOT_SERVED,
     NOTHING,
     NOTHING_SHOWN,
+    OF_FORGOTTEN,
     EventSums,
     ExposureRecord,
     Response,
@@ -48,6 +49,7 @@ from abtest.collect.records import (
 from contracts.config.changes import Change
 from contracts.config.settings import Experiment, Settings
 from contracts.messages.attribution import is_impression
+from contracts.messages.forget import Marks
 from contracts.runtime.clock import DAY_MS
 from contracts.wire.events_pb2 import Exposure, Feedback
 
@@ -133,6 +135,8 @@ class CollectorState:
     closed_ms: int = 0  # what was shown at or before this time has been folded
     newest_ms: int = 0  # newest event time read, of whatever event
     plan: dict[str, Any] = field(default_factory=dict)
+    forgotten: Marks = field(default_factory=Marks)  # of late
+    anonymous: bool = False  # whether users' numbers are nobody's ids any more
 
     def __post_init__(self) -> None:
         self.plan = self.plan or plan_of(self.rules.experiment)
@@ -147,6 +151,10 @@ def observe_exposure(state: CollectorState, exposure: Exposure, offset: int = 0,
     """Take an exposure in that lies at `offset` of its log; `late`: it is too far behind what its log had before."""
     state.counts["exposures"] += 1
     state.newest_ms = max(state.newest_ms, exposure.time_ms)
+    mark = state.forgotten.get(exposure.user_id)
+    if mark is not None and offset < mark.exposures_end:
+        state.counts[OF_FORGOTTEN] += 1
+        return
     known = state.requests.get(exposure.request_id)
     if late and known is not None and known.shown is not None:
         state.counts[Unused.DUPLICATE_EXPOSURE] += 1
@@ -241,11 +249,13 @@ def close(state: CollectorState, through_ms: int) -> None:
             continue
         for response in list(request.responses):
             if response.time_ms <= through_ms:  # its exposure came before it, and would have been folded by now
-                state.counts[Unused.NO_EXPOSURE] += 1
+                is_marked = state.forgotten.get(response.user_id) is not None
+                state.counts[OF_FORGOTTEN if is_marked else Unused.NO_EXPOSURE] += 1
                 del request.responses[response]
         if not request.responses:
             del state.requests[request_id]
     state.closed_ms = max(state.closed_ms, through_ms)
+    state.forgotten.expire(state.closed_ms)
 
 
 def merge(a: CollectorState, b: CollectorState) -> CollectorState:
@@ -258,6 +268,7 @@ def merge(a: CollectorState, b: CollectorState) -> CollectorState:
         raise ValueError("states of different experiments or settings do not merge")
     closed_ms, newest_ms = max(a.closed_ms, b.closed_ms), max(a.newest_ms, b.newest_ms)
     merged = CollectorState(a.rules, plan=a.plan, closed_ms=closed_ms, newest_ms=newest_ms)
+    merged.forgotten, merged.anonymous = a.forgotten.union(b.forgotten), a.anonymous or b.anonymous
     for state in (a, b):
         merged.counts.update(state.counts)
         merged.recalls.update(state.recalls)

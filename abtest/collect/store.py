@@ -7,7 +7,7 @@ counted twice.
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from abtest.collect.records import EventSums, ExposureRecord, Response
 from abtest.collect.state import CollectorState, OpenRequest, Rules, UserRecord
 from contracts.config.changes import Change
 from contracts.config.settings import Settings
+from contracts.messages.forget import Mark, Marks
 from contracts.runtime import arrays
 from contracts.runtime.durable import DAMAGED, StateError, replace_file
 
@@ -34,6 +35,7 @@ class Saved:
     state: CollectorState
     offsets: dict[str, int] = field(default_factory=dict)  # of the next record to read
     newest_ms: dict[str, int] = field(default_factory=dict)  # newest event time read
+    forgot: bool = False  # whether a user was let go of since the state was saved: it is saved at once
 
 
 def path_of(settings: Settings) -> Path:
@@ -76,6 +78,11 @@ def save(saved: Saved, path: Path) -> None:
         "read_ms": state.newest_ms,
         "offsets": saved.offsets,
         "newest_ms": saved.newest_ms,
+        "anonymous": state.anonymous,
+        "forgotten": [
+            state.forgotten.salt.hex(),
+            [[name.hex(), *mark] for name, mark in state.forgotten.entries()],
+        ],
         "requests": {
             request_id: [request.shown, [[*response, offset] for response, offset in request.responses.items()]]
             for request_id, request in state.requests.items()
@@ -136,6 +143,8 @@ def _saved(tables: Mapping[str, npt.NDArray[np.int64]], header: Mapping[str, Any
         plan=header.get("plan", {}),
         newest_ms=header["read_ms"],
         spans={(arm, version): (first, last) for arm, version, first, last in header["spans"]},
+        forgotten=_marks(*header.get("forgotten", ("", ()))),
+        anonymous=header.get("anonymous", False),
     )
     return Saved(state, header["offsets"], header["newest_ms"])
 
@@ -161,6 +170,10 @@ def _users(
     for user_id, start, end in tables["sessions"].tolist():
         users[user_id].sessions.append((start, end))
     return users
+
+
+def _marks(salt: str, marks: Sequence[list[Any]]) -> Marks:
+    return Marks(bytes.fromhex(salt), {bytes.fromhex(name): Mark(*mark) for name, *mark in marks})
 
 
 def _sums(sums: list[int]) -> EventSums:

@@ -8,7 +8,7 @@ Order of every round, so that a crash at any point neither loses nor doubles an 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,6 +16,8 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from abtest.collect.course import begun_course, follow
+from abtest.collect.forget import forget_user, make_anonymous, over_since_ms
 from abtest.collect.records import EventSums
 from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
 from abtest.collect.store import Saved, load, path_of, save
@@ -27,11 +29,11 @@ from abtest.stats.metrics import (
     with_capped,
 )
 from contracts.config.settings import Experiment, Settings, SettingsError, StreamSettings
-from contracts.kafka.bus import EXPERIMENTS, EXPOSURES, FEEDBACK, check_topics, partitions_of, producer
-from contracts.kafka.consumers import LogEnd, consumer, read_to_end
+from contracts.kafka.bus import EXPERIMENTS, EXPOSURES, FEEDBACK, check_topics, partitions_of
+from contracts.kafka.consumers import LogEnd, consumer
 from contracts.messages.attribution import is_late, watermark_ms
 from contracts.messages.events import BadEvent
-from contracts.messages.experiments import Course, Told, definition_record
+from contracts.messages.forget import is_forget
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
@@ -42,7 +44,6 @@ from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 POLL_MS = 200
 SHOW_EVERY_MS = 1_000
 SAVE_EVERY_MS = 5_000
-DEFINED_WITHIN_S = 30.0  # so long a broker may take to keep the experiment's definition
 
 
 class Meters:
@@ -51,6 +52,7 @@ class Meters:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter("abtest_events_in", "Events read", ["kind"], registry=registry)
         self.bad = Counter("abtest_bad_events", "Events that could not be read", ["reason"], registry=registry)
+        self.forgotten = Counter("abtest_forgotten_users", "Requests to forget a user followed", registry=registry)
         self.evr = Gauge("abtest_evr", "Effective views over items shown", ["arm"], registry=registry)
         self.users = Gauge("abtest_users", "Users seen", ["arm"], registry=registry)
         self.views = Gauge("abtest_views", "Items shown", ["arm"], registry=registry)
@@ -90,10 +92,7 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     meters = Meters(registry)
     path = path_of(settings)
     require_columns(settings.experiment)
-    try:
-        saved = load(path, Rules.of(settings))
-    except StateError as error:
-        raise SettingsError(str(error)) from error
+    saved = continued(path, settings)
     kafka = settings.kafka
     check_topics(kafka)
     course = begun_course(settings, clock, log)
@@ -111,23 +110,23 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         announce(ready_file, {"metrics_port": endpoint.port})
         log.info("ready", resumed=bool(saved.offsets), metrics_port=endpoint.port)
         keys = [_key(partition) for partition in partitions_of(kafka, [EXPOSURES, FEEDBACK])]
-        exposures, experiments = kafka.topic(EXPOSURES), kafka.topic(EXPERIMENTS)
-        follow(saved, course, [], log)
+        exposures, (told,) = kafka.topic(EXPOSURES), partitions_of(kafka, [EXPERIMENTS])
         shown_ms = stored_ms = clock.now_ms()
         positives: dict[str, PositivesWatch] = defaultdict(PositivesWatch)  # by arm
         while not stop.is_set():
             batch = client.poll(timeout_ms=POLL_MS)
-            for partition in [each for each in batch if each.topic == experiments]:
-                follow(saved, course, batch.pop(partition), log)
+            follow(saved, course, batch.pop(told, ()), log)
             for partition, records in batch.items():
                 step(saved, partition, records, partition.topic == exposures, settings.stream, kafka.partitions, meters)
             now_ms = clock.now_ms()
             if now_ms - shown_ms >= SHOW_EVERY_MS:
                 close_settled(saved, keys)
+                let_go_of_ids(saved, settings.retention.experiment_users_ms)
                 warn_of_positives(positives, meters.show(saved), clock.elapsed_s(), log)
                 shown_ms = now_ms
-            if now_ms - stored_ms >= SAVE_EVERY_MS:
+            if saved.forgot or now_ms - stored_ms >= SAVE_EVERY_MS:
                 save(saved, path)
+                saved.forgot = False
                 stored_ms = clock.now_ms()
             meters.lag.set(lag_of(saved, client, keys))
             endpoint.pulse.beat(client.missing())
@@ -139,40 +138,17 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         client.close()
 
 
-def begun_course(settings: Settings, clock: Clock, log: structlog.stdlib.BoundLogger) -> Course:
-    """What the topic says of the experiment, this collector's definition being the newest: it is the authority."""
-    course = Course(settings.experiment)
-    read_course(settings, course)
-    if not course.defined:
-        log.info("experiment defined", experiment=settings.experiment.name, hash=course.hash, other=course.other)
-        sender = producer(settings.kafka)
-        try:
-            value = definition_record(settings.experiment, clock.now_ms())
-            topic = settings.kafka.topic(EXPERIMENTS)
-            sender.send(topic, key=settings.experiment.name.encode(), value=value).get(timeout=DEFINED_WITHIN_S)
-        finally:
-            sender.close()
-        read_course(settings, course)
-    return course
+def continued(path: Path, settings: Settings) -> Saved:
+    """The saved state.
 
+    Raises:
+        SettingsError: it cannot be continued under these settings.
 
-def read_course(settings: Settings, course: Course) -> None:
-    """Take what the topic has of it by now."""
-    for record in read_to_end(settings.kafka, EXPERIMENTS, 0, 0):
-        course.take(record)
-
-
-def follow(saved: Saved, course: Course, records: Iterable[Told], log: structlog.stdlib.BoundLogger) -> None:
-    """Take what operators did into the state, for the report; it decides nothing of what counts."""
-    before = course.experiment.changes
-    for record in records:
-        course.take(record)
-    for change in course.experiment.changes[len(before) :]:
-        log.info("experiment changed", **change._asdict())
-    if course.experiment.changes != saved.state.rules.experiment.changes:
-        saved.state.rules = saved.state.rules.after(course.experiment.changes)
-    if course.other:
-        log.error("another collector runs this experiment with another definition", other=course.other)
+    """
+    try:
+        return load(path, Rules.of(settings))
+    except StateError as error:
+        raise SettingsError(str(error)) from error
 
 
 class Record:
@@ -210,6 +186,11 @@ def step(
                 newest_ms = max(newest_ms, exposure.time_ms)
             else:
                 feedback = feedback_of(record, stream, partitions)
+                if is_forget(feedback):
+                    forget_user(saved.state, feedback)
+                    saved.forgot = True
+                    meters.forgotten.inc()
+                    continue
                 late = is_late(feedback.time_ms, newest_ms, stream.allowed_lateness_ms)
                 observe_feedback(saved.state, feedback, record.offset, late=late)
                 newest_ms = max(newest_ms, feedback.time_ms)
@@ -235,6 +216,14 @@ def close_settled(saved: Saved, keys: Sequence[str]) -> None:
     through_ms = settled_ms(saved.newest_ms, keys, saved.state.rules)
     if through_ms is not None and through_ms > saved.state.closed_ms:
         close(saved.state, through_ms)
+
+
+def let_go_of_ids(saved: Saved, keep_ms: int | None) -> None:
+    """Make users anonymous, so long after the experiment's end; None: never."""
+    since_ms = over_since_ms(saved.state)
+    if keep_ms is not None and since_ms is not None and since_ms >= keep_ms and not saved.state.anonymous:
+        make_anonymous(saved.state)
+        saved.forgot = True
 
 
 def warn_of_positives(

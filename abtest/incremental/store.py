@@ -280,6 +280,22 @@ def _put_together(folder: Path, experiment: Experiment, values: Mapping[str, Any
     )
 
 
+def forget_users(folder: Path, user_ids: Sequence[int]) -> bool:
+    """Empty a folder that has any of these users; whether it had.
+
+    What it keeps was read from a table elsewhere, and the next report reads it from there again. The manifest goes
+    first: without it the other files count for nothing.
+    """
+    rosters = [*folder.glob("ids-*.npy"), *folder.glob("pre-ids.npy")]
+    if not any(np.isin(np.load(path, allow_pickle=False), user_ids).any() for path in rosters):
+        return False
+    (folder / MANIFEST).unlink(missing_ok=True)
+    sync_directory(folder)
+    for path in folder.glob("*.npy"):
+        path.unlink()
+    return True
+
+
 def load_roster(kept: Kept) -> dict[str, Any]:
     """`ids` of all users who ever came, sorted; their `places`; and by place, whether `gone`, and `totals` of
     `Kept.summed`.

@@ -4,7 +4,7 @@ What is sent and when offsets are committed is decided in the rooms.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kafka import KafkaProducer, TopicPartition
@@ -32,6 +32,7 @@ __all__ = [
     "check_topics",
     "connected",
     "ensure_topics",
+    "keep_for",
     "key_of",
     "largest_letter_bytes",
     "partition_of",
@@ -98,6 +99,23 @@ def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
             )
             with contextlib.suppress(TopicAlreadyExistsError):
                 client.create_topics([new])
+
+
+def keep_for(settings: KafkaSettings, ages_ms: Mapping[str, int], client: KafkaAdminClient) -> None:
+    """Have topics (short names) keep records for so long; those that are not named are left as they are.
+
+    A log is deleted by whole segments, so a segment is closed after a quarter of that time.
+    """
+    resources = [
+        ConfigResource(
+            ConfigResourceType.TOPIC,
+            settings.topic(name),
+            {"retention.ms": str(age_ms), "segment.ms": str(max(age_ms // 4, 1))},
+        )
+        for name, age_ms in ages_ms.items()
+    ]
+    if resources:
+        client.alter_configs(resources)
 
 
 def check_topics(settings: KafkaSettings) -> None:

@@ -5,15 +5,43 @@ never against a clock, so that the same log gives the same verdict whenever it i
 """
 
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from typing import Protocol, Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from contracts.config.calendar import MAX_TIME_MS, SECONDS_BEGIN, SECONDS_END, unit_hint
+from contracts.messages.bad_event import BadEvent, Reason
+from contracts.messages.forget import is_forget, require_forget
 from contracts.messages.hints import encoding_hint, type_hint
 from contracts.messages.ids import BadTextId, ItemKeys, OtherId, id_of, id_of_text
 from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback, Item
+
+__all__ = [
+    "DECADES_MS",
+    "FEEDBACK_FIELDS",
+    "IMPRESSION_FIELDS",
+    "ITEM",
+    "MAX_ITEMS_PER_EXPOSURE",
+    "MAX_KEY_BYTES",
+    "MAX_PLAY_TIME_MS",
+    "NAMED",
+    "OUTCOME_FIELDS",
+    "SCHEMA_VERSION",
+    "USER",
+    "BadEvent",
+    "Reason",
+    "Received",
+    "UnreadableBatch",
+    "dead_letter",
+    "decode_catalogue",
+    "decode_example",
+    "decode_exposure",
+    "decode_feedback",
+    "decode_item",
+    "fill_numbers",
+    "fitting_letter",
+    "require_own_number",
+]
 
 SCHEMA_VERSION = 1
 MAX_PLAY_TIME_MS = 24 * 3600 * 1000
@@ -27,36 +55,6 @@ USER, ITEM = ("user_id", "user_key"), ("item_id", "item_key")  # fields of a num
 NAMED: dict[type[Message], tuple[tuple[str, str], ...]] = {Item: (ITEM,), Exposure: (USER,), Feedback: (USER, ITEM)}
 
 M = TypeVar("M", Item, Exposure, Feedback, Example)
-
-
-class Reason(StrEnum):
-    """Why a record is in the dead-letter topic."""
-
-    UNREADABLE_BATCH = "unreadable_batch"
-    WRONG_PARTITION = "wrong_partition"
-    WRONG_KEY = "wrong_key"
-    ID_CONFLICT = "id_conflict"
-    ID_COLLISION = "id_collision"
-    UNDECODABLE = "undecodable"
-    UNKNOWN_VERSION = "unknown_version"
-    OVERSIZED = "oversized"
-    MISSING_FIELD = "missing_field"
-    OUT_OF_RANGE = "out_of_range"
-    FUTURE_TIMESTAMP = "future_timestamp"
-    UNKNOWN_ITEM = "unknown_item"
-    TOO_LATE = "too_late"
-    NO_EXPOSURE = "no_exposure"
-    BEFORE_EXPOSURE = "before_exposure"
-    MIXED = "mixed"
-
-
-class BadEvent(Exception):
-    """A record that cannot be used. `reason` is counted, `detail` is for a person."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 class UnreadableBatch(bytes):
@@ -196,7 +194,7 @@ def decode_feedback(
     future_tolerance_ms: int,
     max_bytes: int,
 ) -> Feedback:
-    """Decode one feedback event, an outcome or an impression, that the log received at `received_ms`.
+    """Decode one feedback event that the log received at `received_ms`: an outcome, an impression, a request to forget.
 
     Raises:
         BadEvent: it cannot be used; the reason says why.
@@ -204,12 +202,15 @@ def decode_feedback(
     """
     feedback = _parse(Feedback, value, max_bytes)
     fill_numbers(feedback)
-    is_impression = bool(feedback.shown_item_ids)
-    _require(feedback, IMPRESSION_FIELDS if is_impression else FEEDBACK_FIELDS)
+    is_impression, forgets = bool(feedback.shown_item_ids), is_forget(feedback)
+    _require(feedback, IMPRESSION_FIELDS if is_impression or forgets else FEEDBACK_FIELDS)
     _require_text(feedback, "event_id")
-    _require_text(feedback, "request_id")
+    if not forgets:
+        _require_text(feedback, "request_id")
     _require_positive(feedback, "user_id")
-    if is_impression:
+    if forgets:
+        require_forget(feedback)
+    elif is_impression:
         _require_impression(feedback)
     else:
         _require_positive(feedback, "item_id")
@@ -219,7 +220,7 @@ def decode_feedback(
 
 
 def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
-    """Decode one training example.
+    """Decode one training example, or a request to forget a user.
 
     Raises:
         BadEvent: it cannot be used; the reason says why.
@@ -227,6 +228,8 @@ def decode_example(value: bytes | None, *, max_bytes: int) -> Example:
     """
     example = _parse(Example, value, max_bytes)
     _require_positive(example, "user_id")
+    if is_forget(example):
+        return example
     _require_positive(example, "item_id")
     _require_play_time(example.play_time_ms)
     history = example.history

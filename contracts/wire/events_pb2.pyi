@@ -86,7 +86,7 @@ class ExposedItem(_message.Message):
     def __init__(self, item_id: _Optional[int] = ..., source: _Optional[str] = ..., score: _Optional[float] = ..., propensity: _Optional[float] = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated", "shown_item_ids", "user_key", "item_key", "shown_item_keys")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "play_time_ms", "effective_view", "follow", "simulated", "shown_item_ids", "user_key", "item_key", "shown_item_keys", "forget")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class Feedback(_message.Message):
     USER_KEY_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     SHOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -115,7 +116,16 @@ class Feedback(_message.Message):
     user_key: str
     item_key: str
     shown_item_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ..., simulated: bool = ..., shown_item_ids: _Optional[_Iterable[int]] = ..., user_key: _Optional[str] = ..., item_key: _Optional[str] = ..., shown_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    forget: Forget
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., effective_view: bool = ..., follow: bool = ..., simulated: bool = ..., shown_item_ids: _Optional[_Iterable[int]] = ..., user_key: _Optional[str] = ..., item_key: _Optional[str] = ..., shown_item_keys: _Optional[_Iterable[str]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ...) -> None: ...
+
+class Forget(_message.Message):
+    __slots__ = ("exposures_end", "salt")
+    EXPOSURES_END_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    exposures_end: int
+    salt: bytes
+    def __init__(self, exposures_end: _Optional[int] = ..., salt: _Optional[bytes] = ...) -> None: ...
 
 class History(_message.Message):
     __slots__ = ("item_ids", "times_ms", "play_times_ms", "effective_views", "follows", "sessions")
@@ -134,7 +144,7 @@ class History(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., times_ms: _Optional[_Iterable[int]] = ..., play_times_ms: _Optional[_Iterable[int]] = ..., effective_views: _Optional[_Iterable[bool]] = ..., follows: _Optional[_Iterable[bool]] = ..., sessions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms", "play_time_ms", "follow", "session", "page", "model", "snapshot_version")
+    __slots__ = ("schema_version", "event_id", "request_id", "user_id", "item_id", "time_ms", "arm", "history", "sent_at_ms", "play_time_ms", "follow", "session", "page", "model", "snapshot_version", "forget")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +160,7 @@ class Example(_message.Message):
     PAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     event_id: str
     request_id: str
@@ -165,7 +176,8 @@ class Example(_message.Message):
     page: Page
     model: str
     snapshot_version: str
-    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: bool = ..., session: _Optional[int] = ..., page: _Optional[_Union[Page, _Mapping]] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ...) -> None: ...
+    forget: Forget
+    def __init__(self, schema_version: _Optional[int] = ..., event_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., time_ms: _Optional[int] = ..., arm: _Optional[str] = ..., history: _Optional[_Union[History, _Mapping]] = ..., sent_at_ms: _Optional[int] = ..., play_time_ms: _Optional[int] = ..., follow: bool = ..., session: _Optional[int] = ..., page: _Optional[_Union[Page, _Mapping]] = ..., model: _Optional[str] = ..., snapshot_version: _Optional[str] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ...) -> None: ...
 
 class Page(_message.Message):
     __slots__ = ("item_ids", "effective_views", "propensities")

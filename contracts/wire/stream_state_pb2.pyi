@@ -93,7 +93,7 @@ class UserState(_message.Message):
     def __init__(self, history: _Optional[_Union[_events_pb2.History, _Mapping]] = ..., dropped: _Optional[int] = ..., next_offset: _Optional[int] = ..., row_us: _Optional[int] = ..., open: bool = ...) -> None: ...
 
 class PartitionPosition(_message.Message):
-    __slots__ = ("exposures", "feedback", "newest_exposure_ms", "newest_feedback_ms", "examples_end", "dead_letters_end", "items", "held", "imported")
+    __slots__ = ("exposures", "feedback", "newest_exposure_ms", "newest_feedback_ms", "examples_end", "dead_letters_end", "items", "held", "imported", "erase", "keep_users_ms")
     EXPOSURES_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     NEWEST_EXPOSURE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,8 @@ class PartitionPosition(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     IMPORTED_FIELD_NUMBER: _ClassVar[int]
+    ERASE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_USERS_MS_FIELD_NUMBER: _ClassVar[int]
     exposures: int
     feedback: int
     newest_exposure_ms: int
@@ -112,7 +114,9 @@ class PartitionPosition(_message.Message):
     items: int
     held: int
     imported: ImportPosition
-    def __init__(self, exposures: _Optional[int] = ..., feedback: _Optional[int] = ..., newest_exposure_ms: _Optional[int] = ..., newest_feedback_ms: _Optional[int] = ..., examples_end: _Optional[int] = ..., dead_letters_end: _Optional[int] = ..., items: _Optional[int] = ..., held: _Optional[int] = ..., imported: _Optional[_Union[ImportPosition, _Mapping]] = ...) -> None: ...
+    erase: bool
+    keep_users_ms: int
+    def __init__(self, exposures: _Optional[int] = ..., feedback: _Optional[int] = ..., newest_exposure_ms: _Optional[int] = ..., newest_feedback_ms: _Optional[int] = ..., examples_end: _Optional[int] = ..., dead_letters_end: _Optional[int] = ..., items: _Optional[int] = ..., held: _Optional[int] = ..., imported: _Optional[_Union[ImportPosition, _Mapping]] = ..., erase: bool = ..., keep_users_ms: _Optional[int] = ...) -> None: ...
 
 class ImportPosition(_message.Message):
     __slots__ = ("digest", "events", "begun_ms", "done")
@@ -127,14 +131,36 @@ class ImportPosition(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., events: _Optional[int] = ..., begun_ms: _Optional[int] = ..., done: bool = ...) -> None: ...
 
 class Outbox(_message.Message):
-    __slots__ = ("examples", "dead_letters", "user_ids")
+    __slots__ = ("examples", "dead_letters", "user_ids", "forgotten_ids", "expired_ids")
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
     USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_IDS_FIELD_NUMBER: _ClassVar[int]
     examples: _containers.RepeatedCompositeFieldContainer[OutgoingExample]
     dead_letters: _containers.RepeatedCompositeFieldContainer[OutgoingLetter]
     user_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, examples: _Optional[_Iterable[_Union[OutgoingExample, _Mapping]]] = ..., dead_letters: _Optional[_Iterable[_Union[OutgoingLetter, _Mapping]]] = ..., user_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    forgotten_ids: _containers.RepeatedScalarFieldContainer[int]
+    expired_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, examples: _Optional[_Iterable[_Union[OutgoingExample, _Mapping]]] = ..., dead_letters: _Optional[_Iterable[_Union[OutgoingLetter, _Mapping]]] = ..., user_ids: _Optional[_Iterable[int]] = ..., forgotten_ids: _Optional[_Iterable[int]] = ..., expired_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ForgottenUsers(_message.Message):
+    __slots__ = ("salt", "users")
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    salt: bytes
+    users: _containers.RepeatedCompositeFieldContainer[ForgottenUser]
+    def __init__(self, salt: _Optional[bytes] = ..., users: _Optional[_Iterable[_Union[ForgottenUser, _Mapping]]] = ...) -> None: ...
+
+class ForgottenUser(_message.Message):
+    __slots__ = ("hash", "exposures_end", "until_ms")
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    EXPOSURES_END_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    hash: bytes
+    exposures_end: int
+    until_ms: int
+    def __init__(self, hash: _Optional[bytes] = ..., exposures_end: _Optional[int] = ..., until_ms: _Optional[int] = ...) -> None: ...
 
 class OutgoingExample(_message.Message):
     __slots__ = ("event_id", "key", "value", "timestamp_ms")

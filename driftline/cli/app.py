@@ -14,6 +14,7 @@ from driftline.cli import (
     evaluate,
     events,
     experiment,
+    forget,
     imports,
     lab,
     servers,
@@ -47,6 +48,7 @@ app.command()(serving.recall)
 app.command()(serving.status)
 app.command()(events.check_event)
 app.command("id")(events.ids)
+app.command(epilog=forget.CODES)(forget.forget)
 
 
 def _version(wanted: bool) -> None:
@@ -126,13 +128,15 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Prepare what the workers stand on: create missing Kafka topics, and apply the Feast repository."""
+    """Prepare what the workers stand on: create missing Kafka topics, set for how long topics keep their records
+    (`retention.topics_ms`), and apply the Feast repository.
+    """
     no_password("--redis", redis)
     loaded = load(settings)
     from driftline.processes import broker
     from feature_repo.store import apply
 
-    broker.prepare(loaded.kafka)
+    broker.prepare(loaded.kafka, loaded.retention.of_topics)
     apply(loaded.feature_repo, redis)
     typer.echo(f"Topics {loaded.kafka.topic_prefix}* are there; the Feast repository is in {loaded.feature_repo}.")
 

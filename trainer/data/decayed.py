@@ -2,6 +2,7 @@
 
 import heapq
 import math
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -58,6 +59,13 @@ class DecayedSample(Generic[Value]):
         for entry in other._heap:  # noqa: SLF001
             self._push(entry)
         other.clear()
+
+    def remove(self, is_gone: Callable[[Value], bool]) -> set[int]:
+        """Let go of the values that are gone, and have room for others; their serial numbers."""
+        gone = {entry.serial for entry in self._heap if is_gone(entry.value)}
+        self._heap = [entry for entry in self._heap if entry.serial not in gone]
+        heapq.heapify(self._heap)
+        return gone
 
     def clear(self) -> None:
         """Forget everything."""

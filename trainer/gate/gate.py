@@ -124,6 +124,18 @@ class Gatekeeper:
             self._waiting.offer(self._offered, example.time_ms, example.SerializeToString())
             self._offered += 1
 
+    def forget(self, user_id: int) -> None:
+        """Judge by a user's examples no more."""
+
+        def is_theirs(content: bytes) -> bool:
+            return Example.FromString(content).user_id == user_id
+
+        self._waiting.remove(is_theirs)
+        gone = self._anchor.remove(is_theirs)
+        self._hits = {serial: hit for serial, hit in self._hits.items() if serial not in gone}
+        self._fresh = deque((pair for pair in self._fresh if pair[0] != user_id), maxlen=self._settings.window)
+        self._users = deque((user for user in self._users if user != user_id), maxlen=self._settings.window)
+
     def judge(self, candidate: Snapshot, learner: Learner, catalogue: Catalogue) -> Verdict:
         """Whether the snapshot that was just made of the learner goes live; one that does may be the next incumbent."""
         if not self._settings.enabled:

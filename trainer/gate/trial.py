@@ -189,6 +189,12 @@ class Trials:
         if self._trial and user_id == example.user_id:
             self._trial.sums[user_id][2 * tried + 1] += 1
 
+    def forget(self, user_id: int) -> None:
+        """Let go of what a user was shown and viewed."""
+        trial = self._trial
+        if trial is not None and trial.sums.pop(user_id, None) is not None:
+            trial.requests = {name: entry for name, entry in trial.requests.items() if entry[0] != user_id}
+
     def admit(self, version: str) -> tuple[Canary | None, str]:
         """A snapshot without a flaw is there: whether it goes on trial, None: it goes live; and why."""
         answered, self._answered = self._answered, 0

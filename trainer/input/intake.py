@@ -18,6 +18,7 @@ from contracts.config.settings import Settings, SettingsError
 from contracts.kafka import bus
 from contracts.kafka.consumers import LogReader
 from contracts.messages.events import BadEvent, decode_catalogue, decode_example
+from contracts.messages.forget import is_forget
 from contracts.messages.received import exposure_of
 from contracts.runtime.clock import Clock
 from contracts.wire.events_pb2 import Example, Exposure
@@ -87,7 +88,7 @@ class Intake:
         self._poll()
         for entry in self._merge.release(self._silent()):
             logged_ms, record = entry.value
-            if isinstance(record, Example):
+            if isinstance(record, Example) and not is_forget(record):
                 for item in self._items_before(logged_ms, record.item_id, knows):
                     yield self._item_log, item
                 if self._stop.is_set():

@@ -51,6 +51,10 @@ class Replay:
             self._draws += 1
         return batches
 
+    def forget(self, user_id: int) -> None:
+        """Let go of a user's examples."""
+        self._sample.remove(lambda content: Example.FromString(content).user_id == user_id)
+
     def _times(self, weight: float) -> int:
         """A whole number whose mean is the weight, by the seed and what was offered before."""
         if weight == 1:

@@ -28,6 +28,11 @@ class IndexQueries:
         """Take the next examples."""
         self._newest.extend(example.SerializeToString() for example in examples[-QUERIES:])
 
+    def forget(self, user_id: int) -> None:
+        """Let go of a user's examples."""
+        kept = [content for content in self._newest if Example.FromString(content).user_id != user_id]
+        self._newest = deque(kept, maxlen=QUERIES)
+
     def vectors(self, snapshot: Snapshot, catalogue: Catalogue) -> Floats:
         """The user vectors (Q, d), as a replica with this snapshot makes them, of the examples whose items are there.
 

@@ -46,6 +46,10 @@ class Regime:
         self._replay.offer(examples, batch.weights)
         return Taught(taken=True, refused=refused)
 
+    def forget(self, user_id: int) -> None:
+        """Learn from a user's examples no more; the weights stay as they are."""
+        self._replay.forget(user_id)
+
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         return {

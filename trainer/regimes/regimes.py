@@ -121,6 +121,11 @@ class Regimes:
                         log.error("a regime has diverged and learns no more", model=self._model, regime=name)
         return taught
 
+    def forget(self, user_id: int) -> None:
+        """Learn from a user's examples no more; weights and evidence, which are sums, stay as they are."""
+        for regime in self._all():
+            regime.forget(user_id)
+
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         return {

@@ -8,14 +8,13 @@ from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from abtest.collect.course import begun_course, follow
 from abtest.collect.records import EventSums, Unused
 from abtest.collect.state import CollectorState, Rules, folded
 from abtest.collect.store import Saved, load, save
 from abtest.collect.worker import (
     Meters,
-    begun_course,
     close_settled,
-    follow,
     require_columns,
     settled_ms,
     step,
@@ -217,7 +216,7 @@ def test_the_collectors_definition_is_written_once_and_changes_come_into_its_sta
     saved = Saved(CollectorState(Rules.of(settings)))
     pause = Change("pause", START + HOUR_MS, by="ann", why="a fire")
     make(settings, pause, clock.now_ms())
-    follow(saved, course, consumers.read_to_end(embedded, bus.EXPERIMENTS, 0, 0), log)
+    follow(saved, course, [*consumers.read_to_end(embedded, bus.EXPERIMENTS, 0, 0)], log)
     save(saved, tmp_path / "abtest.npz")
     assert load(tmp_path / "abtest.npz", Rules.of(settings)).state.rules.experiment.changes == (pause,)
 

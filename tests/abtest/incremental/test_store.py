@@ -93,3 +93,14 @@ def test_another_experiment_is_not_added_to(kept):
 def test_what_is_committed_last_counts(kept):
     commit(replace(kept, counts={"rows": 5}))
     assert load(kept.folder, WEEK).counts == {"rows": 5}
+
+
+def test_a_folder_that_has_a_forgotten_user_is_emptied_and_filled_anew(kept):
+    someone = int(store.load_roster(kept)["ids"][3])
+    assert not store.forget_users(kept.folder, [someone + 10**10])
+    assert load(kept.folder, WEEK).days
+    assert store.forget_users(kept.folder, [someone])
+    assert not [*kept.folder.glob("*.np*")]
+    assert not store.forget_users(kept.folder, [someone])
+    again = create(kept.folder, WEEK, COLUMNS, COVARIATES)
+    assert add_day(again, Crowd(80).table([0])).aggregate.users

@@ -203,3 +203,13 @@ def test_a_port_that_other_machines_reach_is_protected_or_meant_to_be_open(tmp_p
         assert not serving(host=host, tls={"certificate": "c.pem", "key": "k.pem"})
     for host in ("127.0.0.1", "localhost", "::1", "[::1]"):
         assert not serving(host=host)
+
+
+def test_users_are_kept_for_as_long_as_feedback_on_what_they_saw_may_come() -> None:
+    kept = parse(sound() | {"retention": {"users_ms": 86_400_000, "topics_ms": {"feedback": 3_600_000}}}).retention
+    assert (kept.users_ms, kept.of_topics) == (86_400_000, {"feedback": 3_600_000})
+    assert parse(sound()).retention.users_ms is None
+    with pytest.raises(SettingsError, match=r"retention\.users_ms is 3600000, and feedback on what a user was shown"):
+        parse(sound() | {"retention": {"users_ms": 3_600_000}})
+    with pytest.raises(SettingsError, match="items"):
+        parse(sound() | {"retention": {"topics_ms": {"items": 3_600_000}}})
