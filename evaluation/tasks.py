@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from pydantic import ValidationError
 
-from contracts.config.settings import ONE_VECTOR, ModelSettings
+from contracts.config.settings import ModelSettings
+from contracts.config.trainer import ONE_VECTOR
 from evaluation.fit import Plan
 from evaluation.movielens import Order
 from trainer.models import REGISTRY

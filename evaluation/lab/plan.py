@@ -21,11 +21,11 @@ from contracts.config.settings import (
     ModelSettings,
     ObjectiveSettings,
     RegimesSettings,
-    ReplaySettings,
     Source,
     StreamSettings,
     TrainerSettings,
 )
+from contracts.config.trainer import ReplaySettings
 from evaluation.lab.policy import LabError, Learned, Logging, Omniscient, Policy, Popularity, settings_of
 from evaluation.lab.results import Outcome
 from evaluation.lab.week import Retell, Tally, Tap, run_week

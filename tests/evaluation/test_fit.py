@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.config.settings import ONE_VECTOR, ModelSettings
+from contracts.config.settings import ModelSettings
+from contracts.config.trainer import ONE_VECTOR
 from evaluation import fit as fit_module
 from evaluation.data import Examples, ItemTable, Query, Sequence, encode
 from evaluation.fit import DivergedError, Fitted, Plan, fit, ranks, validate

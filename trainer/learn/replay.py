@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contracts.config.settings import ReplaySettings
+from contracts.config.trainer import ReplaySettings
 from contracts.features import Floats
 from contracts.wire.events_pb2 import Example
 from trainer.data.decayed import DecayedSample

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from contracts.config.settings import ONE_VECTOR, ModelSettings
+from contracts.config.settings import ModelSettings
+from contracts.config.trainer import ONE_VECTOR
 from trainer.models.base import UserEncoder
 from trainer.models.bert4rec import BERT4Rec
 from trainer.models.caser import Caser

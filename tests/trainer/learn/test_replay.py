@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from contracts.config.settings import ReplaySettings
+from contracts.config.trainer import ReplaySettings
 from contracts.features import Ints
 from contracts.wire.events_pb2 import Example
 from tests.trainer.trainer_cases import make_catalogue, make_example, markov_examples

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from contracts.config.settings import NOT_BY_EXAMPLE, ONE_VECTOR, LearnAt, ModelSettings
+from contracts.config.settings import LearnAt, ModelSettings
+from contracts.config.trainer import NOT_BY_EXAMPLE, ONE_VECTOR
 from tests.trainer.trainer_cases import make_catalogue
 from trainer.learn.full_softmax import catalogue_loss
 from trainer.learn.model import Model

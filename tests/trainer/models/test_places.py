@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contracts.config.settings import ONE_VECTOR, LearnAt, ModelSettings
+from contracts.config.settings import LearnAt, ModelSettings
+from contracts.config.trainer import ONE_VECTOR
 from tests.trainer.trainer_cases import make_catalogue
 from trainer.learn.full_softmax import catalogue_loss
 from trainer.learn.model import Model
