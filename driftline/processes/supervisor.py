@@ -163,4 +163,21 @@ def _not_ready(child: Child) -> ChildFailed:
 
 
 def _tail(log: Path) -> str:
-    return process.tail(log.read_text(errors="replace"), TAIL_LINES)
+    return "\n".join(map(readable, process.tail(log.read_text(errors="replace"), TAIL_LINES).splitlines()))
+
+
+def readable(line: str) -> str:
+    """A line of a worker's log for a person: of one that says why the process ends, only that.
+
+    >>> readable('{"event": "The port is taken.", "level": "critical"}'), readable("no JSON")
+    ('The port is taken.', 'no JSON')
+    >>> readable('{"event": "crashed", "error": "ValueError()", "level": "critical", "exception": "…"}')
+    'crashed: ValueError()'
+    """
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(said, dict) or said.get("level") != "critical":
+        return line
+    return ": ".join(str(said[key]) for key in ("event", "error") if key in said)

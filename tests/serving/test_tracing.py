@@ -3,16 +3,25 @@
 import asyncio
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 
-from contracts.config.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings, Settings, SettingsError, dump, parse
 from contracts.config.tracing import TracingSettings
 from contracts.kafka import bus, consumers
 from contracts.runtime.clock import SystemClock
@@ -21,22 +30,30 @@ from contracts.snapshots import snapshot
 from contracts.wire.events_pb2 import Exposure
 from contracts.wire.recall_pb2 import Context, RecallReply, RecallRequest
 from contracts.wire.recall_pb2_grpc import RecallServiceStub
+from driftline.processes.supervisor import Supervisor
 from serving.parts import PLAIN, Parts
 from serving.replica import Replica
 from serving.tracing import provider_of, traced
+from tests.contracts.runtime.endpoint_cases import wait_for
 from tests.serving.replica_cases import KNOWN_USER, prepared
 from tests.serving.serving_cases import make_snapshot
+from tests.stream.stream_cases import settings_for
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 STAGES = ["wait", "features", "answers", "replies"]
 
 
-def recall(directory: Path, kafka: KafkaSettings, parts: Parts, traceparent: str) -> RecallReply:
-    """Ask a replica once, and stop it."""
-    settings = prepared(directory, kafka)
+def publish(settings: Settings) -> None:
+    """Let a snapshot be live."""
     made = make_snapshot()
     snapshot.write(settings.snapshots, made)
     snapshot.publish(settings.snapshots, "two_tower", made.manifest.version)
+
+
+def recall(directory: Path, kafka: KafkaSettings, parts: Parts, traceparent: str) -> RecallReply:
+    """Ask a replica once, and stop it."""
+    settings = prepared(directory, kafka)
+    publish(settings)
 
     async def ask() -> RecallReply:
         server, clock = grpc.aio.server(), SystemClock()
@@ -124,3 +141,46 @@ def test_without_traces_nothing_that_makes_or_sends_spans_is_imported() -> None:
 def test_of_requests_without_a_trace_a_share_is_sampled(share: float, *, sampled: bool) -> None:
     provider = provider_of(TracingSettings(endpoint="http://127.0.0.1:1", share=share), "replica")
     assert provider.get_tracer("t").start_span("s").is_recording() is sampled
+
+
+class Receiver(TraceServiceServicer):
+    """What a collector of traces is sent."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.services: set[str] = set()
+
+    def Export(  # noqa: N802
+        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
+        for each in request.resource_spans:
+            self.services |= {a.value.string_value for a in each.resource.attributes if a.key == "service.name"}
+            self.names |= {span.name for scope in each.scope_spans for span in scope.spans}
+        return ExportTraceServiceResponse()
+
+
+def test_a_replica_that_ends_has_sent_its_spans(tmp_path: Path, embedded: KafkaSettings) -> None:
+    receiver, collector = Receiver(), grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(receiver, collector)
+    endpoint = f"http://127.0.0.1:{collector.add_insecure_port('127.0.0.1:0')}"
+    collector.start()
+    tracing = TracingSettings(endpoint=endpoint, share=1)
+    settings = prepared(tmp_path, embedded).model_copy(update={"tracing": tracing})
+    dump(settings, tmp_path / "settings.yaml")
+    publish(settings)
+    with Supervisor(tmp_path / "logs", SystemClock()) as supervisor:
+        child = supervisor.start_worker("replica", ["serve"], tmp_path / "settings.yaml")
+        supervisor.wait_ready([child])
+        wait_for(int(child.facts["metrics_port"]), 200, [])
+        with grpc.insecure_channel(f"127.0.0.1:{child.facts['port']}") as channel:
+            RecallServiceStub(channel).Recall(RecallRequest(user_id=KNOWN_USER, k=2), timeout=30)
+    collector.stop(0).wait()
+    assert receiver.names == {"driftline.v1.RecallService/Recall", *STAGES, "exposures send"}
+    assert receiver.services == {"driftline-replica"}
+
+
+@pytest.mark.parametrize(("tracing", "said"), [({"endpoint": "127.0.0.1:4317"}, "endpoint"), ({}, "endpoint")])
+def test_bad_settings_are_refused(tmp_path: Path, tracing: dict[str, str], said: str) -> None:
+    settings = settings_for(KafkaSettings(bootstrap_servers="h:1"), tmp_path).model_dump(mode="json")
+    with pytest.raises(SettingsError, match=said):
+        parse(settings | {"tracing": tracing})
