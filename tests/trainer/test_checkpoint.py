@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there."""
 
+import zipfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from contracts.config.settings import Settings, SettingsError
+from tests.safety.mutations import zipped
 from tests.trainer.trainer_cases import small_settings
 from trainer.checkpoint import Checkpoints, dumps, loads
 
@@ -117,3 +120,36 @@ def test_two_trainers_never_share_a_state(settings: Settings, opened: Open) -> N
     opened(settings)
     with pytest.raises(SettingsError, match="Another trainer runs"):
         opened(settings)
+
+
+def test_the_format_before_is_read_and_older_ones_are_refused(
+    settings: Settings, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = opened(settings)
+    for number, found in ((6, 1), (5, None)):
+        monkeypatch.setattr("trainer.checkpoint.FORMAT", number)
+        checkpoints.write({"n": 1})
+        monkeypatch.undo()
+        if found:
+            assert checkpoints.newest() == {"n": found}
+        else:
+            with pytest.raises(SettingsError, match=f"has format {number}, and this build reads 6 and 7; go back"):
+                checkpoints.newest()
+
+
+def test_what_is_unpacked_or_run_while_it_is_read_is_no_checkpoint(tmp_path: Path) -> None:
+    written = dumps({"n": 1})
+    entries = {entry.filename: zipfile.ZipFile(BytesIO(written)).read(entry) for entry in _entries(written)}
+    packed = zipped(entries, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"state\.pt is compressed"):
+        loads(packed)
+    ran = tmp_path / "ran"
+    name = next(name for name in entries if name.endswith("data.pkl"))
+    for payload in (f"cos\nsystem\n(S'touch {ran}'\ntR.".encode(), b"cbuiltins\nbytearray\n(L100000000000L\ntR."):
+        with pytest.raises(ValueError, match=r"state\.pt cannot be read"):
+            loads(zipped(entries | {name: payload}))
+    assert not ran.exists()
+
+
+def _entries(content: bytes) -> list[zipfile.ZipInfo]:
+    return zipfile.ZipFile(BytesIO(content)).infolist()
