@@ -14,13 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.config.settings import StreamSettings
+from contracts.messages.attribution import ExposureSummary
 from contracts.wire.events_pb2 import History
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo.store import UserSequences, apply
 from stream.deliver import row_of
+from stream.join import OpenRequest
 from stream.partition import PartitionStore
 from stream.sessions import UserSessions
 
+SMALL_CACHE = StreamSettings(cached_requests=1)  # all requests are read from the files
 AT_ONCE, BEHAVIOURS, TIMES = 1000, 200, 3
 
 
@@ -36,7 +39,7 @@ def main() -> None:
 def measure(home: Path, users: int) -> None:
     """Print what each costs."""
     apply(home / "features")
-    store, features = PartitionStore(home / "state", "feedback", 0, StreamSettings()), UserSequences(home / "features")
+    store, features = PartitionStore(home / "state", "feedback", 0, SMALL_CACHE), UserSequences(home / "features")
     chance = random.Random(0)
     for begin in range(1, users + 1, AT_ONCE):
         everyone = {number: UserSessions(history(chance)) for number in range(begin, begin + AT_ONCE)}
@@ -44,6 +47,12 @@ def measure(home: Path, users: int) -> None:
             store.put_user(number, user)
         store.commit(Outbox())
         features.write([row_of(number, user) for number, user in everyone.items()])
+    for place in range(users):
+        items = frozenset(range(place, place + 10))
+        store.put_request(f"{place:032x}", OpenRequest(shown=ExposureSummary(place, 1, "a", items)))
+    store.commit(Outbox())
+    look_s = _timed(lambda: store.requests_of(1))
+    sys.stdout.write(f"{users:,} open requests are looked through in {look_s:.2f} s\n")
     state_mb, database_mb = (_megabytes(home / name) for name in ("state", "features"))
     sys.stdout.write(f"{users:,} users: state {state_mb:.0f} MB, SQLite {database_mb:.0f} MB\n")
     for number in range(1, TIMES + 1):
@@ -68,7 +77,7 @@ def history(chance: random.Random) -> History:
     )
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     begun_s = time.perf_counter()
     work()
     return time.perf_counter() - begun_s
