@@ -12,6 +12,7 @@ from abtest.assignment.assign import ramp_share, state_of
 from contracts.config.experiment import Experiment
 from contracts.messages.experiments import Course, Told
 from contracts.wire.recall_pb2 import ExperimentStatus
+from serving.metrics import ServingMetrics
 
 log = structlog.get_logger()
 
@@ -26,11 +27,12 @@ class Definition(NamedTuple):
 class RunningExperiment:
     """See the module. `now` is replaced as a whole, so a batch has one definition from its beginning to its end."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, metrics: ServingMetrics) -> None:
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._records: list[Told] = []  # of the topic: few, and a new definition asks for those of its hash
         self._course = Course(experiment)
-        self.now = Definition(self._course.experiment, self._course.hash)
+        self._show()
 
     @property
     def other(self) -> str:
@@ -79,6 +81,7 @@ class RunningExperiment:
 
     def _show(self) -> None:
         self.now = Definition(self._course.experiment, self._course.hash)
+        self._metrics.other_definition.set(bool(self._course.other))
 
 
 def difference(other: str) -> str:

@@ -56,11 +56,10 @@ class Replica:
         self._clock = clock
         self.settings = serving
         self.metrics = ServingMetrics()
-        self.running = RunningExperiment(settings.experiment)
+        self.running = RunningExperiment(settings.experiment, self.metrics)
         self.catalogue = CatalogueReader(settings.kafka, settings.stream.max_event_bytes, serving.max_k, self.running)
         self.missing: tuple[str, ...] = (BEGINS,)  # for there to be anything to answer from
         self.catalogue.reads.register(self.metrics.registry)
-        self.metrics.other_definition.set_function(lambda: float(bool(self.running.other)))
         self.metrics.withdrawn.set_function(lambda: len(self.catalogue.withdrawn))
         self.swapper = Swapper(settings, lambda: list(self._answerer.recorded), self.metrics, clock)
         read_by = reader(settings.feature_repo, serving.feature_timeout_ms / 1000)

@@ -6,6 +6,7 @@ Nothing of the metrics is made up: they come from the workers' own registries. W
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import grpc
@@ -22,6 +23,7 @@ from contracts.config.metrics import MetricsSettings, Process
 from contracts.config.settings import KafkaSettings, ServingSettings
 from contracts.kafka import bus, consumers
 from contracts.kafka.batches import Batches, ReadCounts, Reading
+from contracts.messages.experiments import definition_record
 from contracts.runtime.clock import HOUR_MS, ManualClock, SystemClock
 from contracts.runtime.endpoint import Endpoint
 from contracts.snapshots import canary, snapshot
@@ -35,6 +37,7 @@ from feature_repo.store import apply
 from serving.answerer import Answerer, Asked
 from serving.batcher import Batcher, BatchSize
 from serving.catalogue import Withdrawn
+from serving.experiment import RunningExperiment
 from serving.exposures import AnsweredRequest, ExposureLog
 from serving.features import Features
 from serving.handlers import handlers
@@ -44,7 +47,7 @@ from serving.replica import DESCRIPTOR
 from serving.service import Recall
 from serving.swapper import Swapper
 from stream.archive import Archive
-from tests.abtest.abtest_cases import rules
+from tests.abtest.abtest_cases import experiment, rules
 from tests.contracts.kafka.batch_cases import batch
 from tests.contracts.runtime.endpoint_cases import get
 from tests.deploy.promtool import Scraped
@@ -166,7 +169,15 @@ def _answers(store: Away, models: tuple[str, ...]) -> Cause:
     definition = settings_for(KafkaSettings(bootstrap_servers="nowhere:1"), Path()).experiment
     loaded = {name: LoadedModel(make_snapshot(name)) for name in models}
     answerer = Answerer(
-        definition, loaded, {}, Features(store, 10, clock), Withdrawn().at, lambda: None, {}, clock, metrics
+        RunningExperiment(definition, metrics),
+        loaded,
+        {},
+        Features(store, 10, clock),
+        Withdrawn().at,
+        lambda: None,
+        {},
+        clock,
+        metrics,
     )  # type: ignore[arg-type]
 
     def ask() -> None:
@@ -184,6 +195,16 @@ def features_late() -> Cause:
 
 def source_without_snapshot() -> Cause:
     return _answers(Empty(), ("two_tower",))
+
+
+def experiment_differs() -> Cause:
+    """The collector's record says another salt than the replica's settings."""
+    metrics = ServingMetrics()
+    running = RunningExperiment(experiment(), metrics)
+    before = at(0, "replica", metrics.registry)
+    theirs = definition_record(experiment(salt="another"), 1)
+    running.take(SimpleNamespace(offset=0, value=theirs))
+    return Cause([before, at(1, "replica", metrics.registry)], 15)
 
 
 def exposures_lost() -> Cause:
@@ -206,7 +227,9 @@ def requests_turned_away() -> Cause:
         batcher: Any = Batcher(lambda _batch: [], BatchSize(1, 1.0), 1, 0.0, clock)
         exposures: Any = None  # nothing is answered, so nothing is exposed
         server = grpc.aio.server()
-        recall = Recall(ServingSettings(), batcher, exposures, list, clock, metrics)
+        recall = Recall(
+            ServingSettings(), batcher, exposures, list, RunningExperiment(experiment(), metrics), clock, metrics
+        )
         server.add_generic_rpc_handlers((handlers(DESCRIPTOR, recall),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -32,6 +32,7 @@ PLAIN: dict[str, Callable[[], Cause]] = {
     "FeaturesLate": causes.features_late,
     "SourceWithoutSnapshot": causes.source_without_snapshot,
     "ExposuresLost": causes.exposures_lost,
+    "ExperimentDiffers": causes.experiment_differs,
     "RequestsTurnedAway": causes.requests_turned_away,
     "RecallDrifts": causes.recall_drifts,
     "BrokerCannotGiveRecords": causes.broker_cannot_give_records,

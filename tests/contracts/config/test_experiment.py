@@ -57,7 +57,10 @@ def test_the_manual_s_example_is_sound(tmp_path: Path) -> None:
     manual = Path(__file__).parents[3] / "docs" / "experiments.md"
     (tmp_path / "e.yaml").write_text(manual.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0])
     found = load_experiment(tmp_path / "e.yaml")
-    assert set(found.model_fields_set) >= Experiment.model_fields.keys() - {"zone"}  # it is instead of day_offset
+    assert set(found.model_fields_set) >= Experiment.model_fields.keys() - {
+        "zone",
+        "changes",
+    }  # instead of day_offset; and in no file
 
 
 def test_what_is_left_out_is_the_whole_layer_for_everyone_by_the_usual_metrics() -> None:
