@@ -235,7 +235,8 @@ class Swapper:
         before = self._failed.pop(load, None)  # so that the last to fail is the last of all
         attempts = before.attempts + 1 if before else 1
         due_s = self._clock.elapsed_s() + wait_s(attempts, self._throw())
-        self._failed[load] = Failure(" ".join(str(error).split()), attempts, due_s)
+        why = " ".join(str(error).split()) or type(error).__name__
+        self._failed[load] = Failure(why, attempts, due_s)
         self._metrics.failed_loads.labels(load.model).inc()
         return self._failed[load]
 
@@ -258,7 +259,7 @@ class Swapper:
         except SnapshotError:
             raise
         except Exception as error:  # a damaged graph or index raises whatever ONNX Runtime, Faiss or NumPy raise
-            why = " ".join(str(error).split())
+            why = " ".join(str(error).split()) or type(error).__name__
             raise SnapshotError(f"Snapshot {load.model}/{load.version} cannot be made to answer: {why}") from error
         return model
 

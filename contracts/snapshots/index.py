@@ -92,10 +92,13 @@ def updated(index: bytes, before: Ints, ids: Ints, vectors: Floats, touched: Int
         vectors: (N, d)
         touched: (T,) items whose vectors may be others than before; they may be gone.
 
+    Raises:
+        ValueError: it is that of other items, or cannot be read.
+
     """
     if not index:
         return EXACT
-    stored = _read(index)
+    stored = _read_for(index, len(before), vectors)
     lists = np.full(len(ids), -1, np.int32)
     rows = rows_of(ids, before)
     lists[rows >= 0] = stored.lists[rows[rows >= 0]]
@@ -155,9 +158,7 @@ class Index:
             ValueError: it is that of other items.
 
         """
-        lists = _read(index) if index else None
-        if lists and (len(lists.lists) != len(item_ids) or lists.centroids.shape[1:] != item_vectors.shape[1:]):
-            raise ValueError("the index does not fit the item vectors")
+        lists = _read_for(index, len(item_ids), item_vectors) if index else None
         return cls(item_ids, item_vectors, lists)
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, Ints]:
@@ -284,6 +285,14 @@ def _written(lists: _Lists) -> bytes:
     buffer = BytesIO()
     np.savez(buffer, **lists._asdict())
     return buffer.getvalue()
+
+
+def _read_for(index: bytes, items: int, vectors: Floats) -> _Lists:
+    """The index of so many items, whose vectors have the width of these."""
+    lists = _read(index)
+    if len(lists.lists) != items or lists.centroids.shape[1:] != vectors.shape[1:]:
+        raise ValueError("the index does not fit the item vectors")
+    return lists
 
 
 def _read(index: bytes) -> _Lists:

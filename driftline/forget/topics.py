@@ -5,7 +5,7 @@ log's beginning up to the user's last record, which is everybody's beginning. Th
 state, so those of others are written again behind and all up to there is let go of (`rewrite_letters`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -70,28 +70,34 @@ def search(kafka: KafkaSettings, users: Sequence[User]) -> dict[User, list[InTop
 
 def waiting(kafka: KafkaSettings, found: Sequence[InTopic]) -> list[Waiting]:
     """Who has yet to read the newest requests that were found."""
-    behind = []
-    for each in found:
-        if each.requests and each.topic in READERS:
-            groups = READERS[each.topic]
-            where, last = TopicPartition(kafka.topic(each.topic), each.partition), each.requests[-1]
-            progress = {group: committed(kafka, group, where) for group in groups}
-            behind += [
-                Waiting(group, each.topic, each.partition, offset, last)
-                for group, offset in progress.items()
-                if offset is not None and offset <= last
-            ]
-    return behind
+    asked = [each for each in found if each.requests and each.topic in READERS]
+    offsets = progress(kafka) if asked else {}
+    return [behind for each in asked for behind in _behind(kafka, each, each.requests[-1], offsets)]
 
 
-def committed(kafka: KafkaSettings, group: str, where: TopicPartition) -> int | None:
-    """How far a group has come; None where it has never told."""
-    client = consumers.consumer(kafka, [], kafka.topic_prefix + group)
-    try:
-        offset: int | None = client.committed(where)
-    finally:
-        client.close()
-    return offset
+def progress(kafka: KafkaSettings) -> dict[tuple[str, TopicPartition], int]:
+    """How far each group has come in each partition, as far as it has ever told."""
+    groups = sorted({group for readers in READERS.values() for group in readers})
+    with admin(kafka) as client:
+        told = client.list_group_offsets([kafka.topic_prefix + group for group in groups])
+    return {
+        (group, where): known.offset
+        for group in groups
+        for where, known in told.get(kafka.topic_prefix + group, {}).items()
+        if known.offset >= 0
+    }
+
+
+def _behind(
+    kafka: KafkaSettings, found: InTopic, offset: int, offsets: Mapping[tuple[str, TopicPartition], int]
+) -> list[Waiting]:
+    """Who reads the partition and has not come past an offset of it."""
+    where = TopicPartition(kafka.topic(found.topic), found.partition)
+    return [
+        Waiting(group, found.topic, found.partition, offsets[group, where], offset)
+        for group in READERS[found.topic]
+        if offsets.get((group, where), offset + 1) <= offset
+    ]
 
 
 def gone_by_ms(kafka: KafkaSettings, found: InTopic) -> int | None:
@@ -117,16 +123,10 @@ def can_delete(kafka: KafkaSettings) -> bool:
 
 def trim(kafka: KafkaSettings, found: InTopic) -> list[Waiting]:
     """Let go of a partition up to a user's last record, where all who read it have come past; those who have not."""
-    where = TopicPartition(kafka.topic(found.topic), found.partition)
-    progress = {group: committed(kafka, group, where) for group in READERS[found.topic]}
-    behind = [
-        Waiting(group, found.topic, found.partition, offset, found.last_offset)
-        for group, offset in progress.items()
-        if offset is not None and offset <= found.last_offset
-    ]
+    behind = _behind(kafka, found, found.last_offset, progress(kafka))
     if not behind:
         with admin(kafka) as client:
-            client.delete_records({where: found.last_offset + 1})
+            client.delete_records({TopicPartition(kafka.topic(found.topic), found.partition): found.last_offset + 1})
     return behind
 
 

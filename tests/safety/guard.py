@@ -17,8 +17,8 @@ RUNS = {
 }  # fmt: skip
 
 
-# What `json.loads` may take bytes for; Python imports a codec when it is first used.
-for codec in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"):
+# What `json.loads` may take bytes for, and names in archives; Python imports a codec when it is first used.
+for codec in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "cp437"):
     codecs.lookup(codec)
 
 
