@@ -9,7 +9,7 @@ from contracts.kafka.batches import ReadCounts
 from contracts.messages.events import BadEvent, decode_catalogue, require_own_number
 from contracts.messages.ids import ItemKeys
 from stream.join import Origin
-from stream.step import Rejected
+from stream.outputs import Rejected
 
 POLL_MS = 50
 

@@ -26,9 +26,10 @@ from stream.import_file import HistoryFile
 from stream.join import Origin
 from stream.metrics import StreamMetrics
 from stream.outbox import collect
+from stream.outputs import Learned, Output, Rejected
 from stream.ownership import LOGS
 from stream.partition import PartitionBusy, PartitionStore
-from stream.step import Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from stream.step import on_exposure, on_feedback, on_time, watermark
 
 EVENTS_AT_ONCE = 5_000  # of one commit
 ROWS_AT_ONCE = 1_000  # of users

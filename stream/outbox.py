@@ -10,7 +10,7 @@ from contracts.wire.events_pb2 import Example
 from contracts.wire.stream_state_pb2 import Outbox, OutgoingLetter
 from stream.join import Origin
 from stream.metrics import StreamMetrics
-from stream.step import (
+from stream.outputs import (
     Closed,
     Dropped,
     Duplicate,

@@ -25,22 +25,17 @@ from rocksdict import (
 )
 
 from contracts.config.settings import StreamSettings
-from contracts.messages.attribution import ExposureSummary, Outcome
-from contracts.messages.events import fill_numbers
-from contracts.messages.forget import Mark, Marks
 from contracts.runtime.durable import LockedError, StateError, lock_file
-from contracts.wire.events_pb2 import Feedback
 from contracts.wire.stream_state_pb2 import (
     ForgottenUser,
     ForgottenUsers,
-    HeldFeedback,
     Outbox,
-    OutcomeState,
     PartitionPosition,
     RequestState,
     UserState,
 )
-from stream.join import OpenRequest, Origin
+from stream.join import OpenRequest
+from stream.kept import marks_of, request_bytes, request_of, user_bytes, user_of
 from stream.sessions import UserSessions
 from stream.state import is_of
 
@@ -91,7 +86,7 @@ class PartitionStore:
         self._scan_from = {REQUEST_TIMER: 0, USER_TIMER: 0}
         self._set_since: dict[bytes, int] = {}
         self._woken: list[bytes] = []  # keys of the timers in the batch
-        self.marks = _decode_marks(self._parsed(ForgottenUsers, self._get(FORGOTTEN) or b""))
+        self.marks = marks_of(self._parsed(ForgottenUsers, self._get(FORGOTTEN) or b""))
 
     def close(self) -> None:
         """Let another worker have the partition."""
@@ -120,12 +115,12 @@ class PartitionStore:
             if request is None:
                 self._batch.delete(key)
             else:
-                self._batch.put(key, _encode_request(request))
+                self._batch.put(key, request_bytes(request))
         for user_id, user in self._users.changes():
             if user is None:
                 self._batch.delete(USER + _sortable(user_id))
             else:
-                self._batch.put(USER + _sortable(user_id), _encode_user(user))
+                self._batch.put(USER + _sortable(user_id), user_bytes(user))
         self.position.newest_exposure_ms = self.newest_exposure_ms
         self.position.newest_feedback_ms = self.newest_feedback_ms
         self._batch.put(POSITION, self.position.SerializeToString())
@@ -179,7 +174,7 @@ class PartitionStore:
         if user_id in self._users:
             return self._users[user_id]
         stored = self._get(USER + _sortable(user_id))
-        user = None if stored is None else _user(self._parsed(UserState, stored))
+        user = None if stored is None else user_of(self._parsed(UserState, stored))
         self._users.learn(user_id, user)
         return user
 
@@ -272,50 +267,7 @@ class PartitionStore:
 
     def _stored_request(self, request_id: str) -> OpenRequest | None:
         stored = self._get(REQUEST + request_id.encode())
-        return None if stored is None else self._decode_request(stored)
-
-    def _decode_request(self, stored: bytes) -> OpenRequest:
-        state = self._parsed(RequestState, stored)
-        shown = (
-            ExposureSummary(
-                state.user_id,
-                state.time_ms,
-                state.arm,
-                frozenset(state.item_ids),
-                state.model,
-                state.snapshot_version,
-                tuple(sorted(state.propensities.items())),
-                state.served_only,
-            )
-            if state.exposed
-            else None
-        )
-        held = [
-            (
-                _held(stored_event.value),
-                Origin(
-                    self._topic,
-                    self.partition,
-                    stored_event.offset,
-                    stored_event.key if stored_event.HasField("key") else None,
-                    stored_event.value,
-                    stored_event.timestamp_ms,
-                    stored_event.sent_at_ms,
-                ),
-            )
-            for stored_event in state.held
-        ]
-        outcomes = {
-            stored_event.item_id: Outcome(
-                stored_event.time_ms,
-                stored_event.item_id,
-                stored_event.play_time_ms,
-                stored_event.effective_view,
-                stored_event.follow,
-            )
-            for stored_event in state.outcomes
-        }
-        return OpenRequest(outcomes, dict(state.impressions), set(state.event_ids), shown, held)
+        return None if stored is None else request_of(self._parsed(RequestState, stored), self._topic, self.partition)
 
 
 class _Cached(Generic[K, V]):
@@ -390,13 +342,6 @@ def _open(directory: Path) -> Rdict:
         ) from error
 
 
-def _held(value: bytes) -> Feedback:
-    """Feedback as it was decoded when it came."""
-    feedback = Feedback.FromString(value)
-    fill_numbers(feedback)
-    return feedback
-
-
 def _sortable(number: int) -> bytes:
     """Eight bytes that sort as the signed number does."""
     return (number + (1 << 63)).to_bytes(8, "big")
@@ -404,56 +349,3 @@ def _sortable(number: int) -> bytes:
 
 def _number(sortable: bytes) -> int:
     return int.from_bytes(sortable, "big") - (1 << 63)
-
-
-def _decode_marks(state: ForgottenUsers) -> Marks:
-    return Marks(state.salt, {user.hash: Mark(user.exposures_end, user.until_ms) for user in state.users})
-
-
-def _encode_user(user: UserSessions) -> bytes:
-    state = UserState(
-        history=user.history, dropped=user.dropped, next_offset=user.next_offset, row_us=user.row_us, open=user.open
-    )
-    encoded: bytes = state.SerializeToString()
-    return encoded
-
-
-def _user(state: UserState) -> UserSessions:
-    return UserSessions(state.history, state.dropped, state.next_offset, state.row_us, state.open)
-
-
-def _encode_request(request: OpenRequest) -> bytes:
-    shown = request.shown
-    state = RequestState(
-        exposed=shown is not None,
-        outcomes=[
-            OutcomeState(
-                item_id=outcome.item_id,
-                time_ms=outcome.time_ms,
-                play_time_ms=outcome.play_time_ms,
-                effective_view=outcome.effective_view,
-                follow=outcome.follow,
-            )
-            for outcome in request.outcomes.values()
-        ],
-        impressions=request.impressions,
-        event_ids=sorted(request.event_ids),
-        held=[
-            HeldFeedback(
-                offset=origin.offset,
-                key=origin.key,
-                value=origin.value,
-                timestamp_ms=origin.timestamp,
-                sent_at_ms=origin.sent_at_ms,
-            )
-            for _, origin in request.held
-        ],
-    )
-    if shown is not None:
-        state.user_id, state.time_ms, state.arm = shown.user_id, shown.time_ms, shown.arm
-        state.item_ids.extend(sorted(shown.item_ids))
-        state.model, state.snapshot_version = shown.model, shown.snapshot_version
-        state.propensities.update(shown.propensities)
-        state.served_only = shown.served_only
-    encoded: bytes = state.SerializeToString(deterministic=True)
-    return encoded

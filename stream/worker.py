@@ -35,20 +35,10 @@ from stream.intake import Record, merged
 from stream.join import Origin
 from stream.metrics import StreamMetrics
 from stream.outbox import collect
+from stream.outputs import Closed, Expired, Impressed, Learned, Output, Rejected
 from stream.ownership import LOGS, Assignment, Owned, Ownership, set_expiry
 from stream.partition import PartitionStore
-from stream.step import (
-    Closed,
-    Expired,
-    Impressed,
-    Learned,
-    Output,
-    Rejected,
-    on_exposure,
-    on_feedback,
-    on_time,
-    watermark,
-)
+from stream.step import on_exposure, on_feedback, on_time, watermark
 
 log = structlog.get_logger()
 GROUP = "stream"

@@ -13,7 +13,8 @@ from kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from abtest.collect.records import IMPRESSIONS, NOT_SERVED, NOTHING_SHOWN, EventSums, Unused
-from abtest.collect.state import CollectorState, Rules, folded, live, merge
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState, folded, live, merge
 from abtest.collect.store import Saved
 from abtest.collect.worker import Meters, close_settled, step
 from contracts.config.settings import StreamSettings
@@ -22,8 +23,9 @@ from contracts.messages.ids import id_of_text
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import DAY_MS
 from stream.join import Origin
+from stream.outputs import Learned, Output, Rejected
 from stream.state import MemoryState
-from stream.step import Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from stream.step import on_exposure, on_feedback, on_time, watermark
 from tests.abtest.abtest_cases import START, experiment, exposure, feedback, impression
 
 WINDOW_MS, LATENESS_MS = 1000, 500

@@ -14,7 +14,8 @@ import pytest
 
 from abtest.analyse.analysis import analyse
 from abtest.assignment.assign import assign
-from abtest.collect.state import CollectorState, Rules, folded
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import load as load_state
 from abtest.collect.store import path_of
 from contracts.config.experiment import Arm, Experiment

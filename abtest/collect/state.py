@@ -26,7 +26,7 @@ No clock and no I/O in here. Events change the state in place: to copy a hundred
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from abtest.assignment.assign import active
 from abtest.collect.activity import Interval, join
@@ -46,51 +46,13 @@ from abtest.collect.records import (
     full_version,
     tracked_versions,
 )
-from contracts.config.changes import Change
-from contracts.config.settings import Experiment, Settings
+from abtest.collect.rules import Rules
+from contracts.config.settings import Experiment
 from contracts.messages.attribution import is_impression
 from contracts.messages.forget import Marks
-from contracts.runtime.clock import DAY_MS
 from contracts.wire.events_pb2 import Exposure, Feedback
 
 _Key = TypeVar("_Key", bound=Hashable)
-
-PRE_DAYS = 7  # how long before the experiment's start users are watched, for covariates and the check for bias
-
-
-class Rules(NamedTuple):
-    """What decides whether and where an event counts."""
-
-    experiment: Experiment
-    session_gap_ms: int
-    attribution_window_ms: int
-    allowed_lateness_ms: int
-    hash: str = ""  # of the experiment's definition; empty: as "not known"
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Rules":
-        """The rules that the settings state."""
-        stream, experiment = settings.stream, settings.experiment
-        return cls(
-            experiment,
-            stream.session_gap_ms,
-            stream.attribution_window_ms,
-            stream.allowed_lateness_ms,
-            experiment.hash,
-        )
-
-    def after(self, changes: Sequence[Change]) -> "Rules":
-        """The same for the experiment with these changes, which decide nothing here: an exposure says its arm."""
-        return self._replace(experiment=self.experiment.model_copy(update={"changes": tuple(changes)}))
-
-    @property
-    def begin_ms(self) -> int:
-        """Where the pre-period begins."""
-        return self.experiment.start_ms - PRE_DAYS * DAY_MS
-
-    def day(self, time_ms: int) -> int:
-        """Day of the experiment, 0 being the one that `start_ms` falls on."""
-        return self.experiment.day_of(time_ms)
 
 
 @dataclass

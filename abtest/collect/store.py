@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from abtest.collect.records import EventSums, ExposureRecord, Response
-from abtest.collect.state import CollectorState, OpenRequest, Rules, UserRecord
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState, OpenRequest, UserRecord
 from contracts.config.changes import Change
 from contracts.config.settings import Settings
 from contracts.messages.forget import Mark, Marks

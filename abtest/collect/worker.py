@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from abtest.collect.course import begun_course, follow
 from abtest.collect.forget import forget_user, make_anonymous, over_since_ms
 from abtest.collect.records import EventSums
-from abtest.collect.state import Rules, close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
+from abtest.collect.rules import Rules
+from abtest.collect.state import close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
 from abtest.collect.store import Saved, load, path_of, save
 from abtest.stats.metrics import (
     STREAMED,

@@ -14,7 +14,8 @@ import numpy as np
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
 from abtest.aggregate.user_days import Ints, earlier
 from abtest.aggregate.winsorize import capped_sums
-from abtest.collect.state import PRE_DAYS, CollectorState
+from abtest.collect.rules import PRE_DAYS
+from abtest.collect.state import CollectorState
 from abtest.plan.power import Baseline, measured, steady
 from abtest.stats.cuped import adjust
 from abtest.stats.estimates import SMALLEST, Estimate

@@ -33,7 +33,8 @@ from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
 from abtest.analyse.results import Check, Report
 from abtest.assignment.assign import assign
-from abtest.collect.state import PRE_DAYS, CollectorState, Rules, observe_exposure, observe_feedback
+from abtest.collect.rules import PRE_DAYS, Rules
+from abtest.collect.state import CollectorState, observe_exposure, observe_feedback
 from abtest.stats.cuped import adjust
 from abtest.stats.effects import compare
 from abtest.stats.metrics import COLUMNS, DEFAULTS

@@ -38,8 +38,9 @@ from stream.deliver import row_of
 from stream.join import Origin
 from stream.metrics import StreamMetrics
 from stream.outbox import collect
+from stream.outputs import Output
 from stream.state import MemoryState
-from stream.step import Output, on_exposure, on_feedback, on_time, watermark
+from stream.step import on_exposure, on_feedback, on_time, watermark
 from stream.worker import open_worker
 
 LIMITS = StreamSettings()

@@ -13,8 +13,8 @@ import typer
 from abtest.format import counted
 from contracts.config.settings import Settings, load
 from driftline import tables
-from driftline.catalogue.files import Format, columns_of, format_of, require, rows
-from driftline.cli.options import columns_of_options, kafka_errors, number_of
+from driftline.catalogue.files import columns_of, format_of, require, rows
+from driftline.cli.options import FileFormat, columns_of_options, kafka_errors, number_of, refuse_bad, tell_faults
 from driftline.errors import RunError, UsageError
 from driftline.tables import utc
 
@@ -48,9 +48,7 @@ def load_file(
             "category_ids, duration_ms, expires_ms, blocked.",
         ),
     ] = None,
-    file_format: Annotated[
-        Format | None, typer.Option("--format", help="What the file is. \\[default: by its name]")
-    ] = None,
+    file_format: FileFormat = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Send the good rows although others are bad, which are counted.")
     ] = False,
@@ -78,12 +76,9 @@ def load_file(
         tally = Tally()
         for _ in judged(rows(file, kind), columns, max_bytes, tally, progress, "judged"):
             pass
-        _tell_faults(tally)
-        if tally.bad and not skip_bad:
-            of = counted(tally.rows, "row")
-            raise RunError(
-                f"{tally.bad:,} of {of} {_are(tally.bad)} bad, so nothing was sent; --skip-bad sends the others."
-            )
+        tell_faults(tally.faults, tally.bad)
+        if not skip_bad:
+            refuse_bad(tally.bad, tally.rows, "sent", "sends")
         if dry_run:
             typer.echo(f"{tally.rows - tally.bad:,} of {counted(tally.rows, 'row')} would be sent.{_unused(tally)}")
             return
@@ -94,7 +89,7 @@ def load_file(
     with kafka_errors(loaded.kafka):
         sent = topic.send(loaded, judged(rows(file, kind), columns, max_bytes, tally, progress, "sent"))
     if skip_bad:
-        _tell_faults(tally)
+        tell_faults(tally.faults, tally.bad)
     left_out = f" {counted(tally.bad, 'bad row')} left out." if tally.bad else ""
     typer.echo(f"{counted(sent, 'item')} sent to {loaded.kafka.topic('items')}.{left_out}{_unused(tally)}")
     if not sent:
@@ -187,19 +182,8 @@ def list_items(
     typer.echo(f"{counted(len(everything), 'item')}, {withheld:,} blocked, {expired:,} expired.")
 
 
-def _tell_faults(tally: "Tally") -> None:
-    for fault in tally.faults:
-        typer.echo(fault, err=True)
-    if more := tally.bad - len(tally.faults):
-        typer.echo(f"… and {counted(more, 'bad row')} more.", err=True)
-
-
 def _unused(tally: "Tally") -> str:
     return f" Columns that items do not have were left out: {', '.join(tally.unused)}." if tally.unused else ""
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def _named(numbers: Sequence[int] | None, texts: Sequence[str] | None) -> dict[int, int | str]:

@@ -258,7 +258,8 @@ def _from_state(
     """What a collector's state says of the metrics; and a few words on what that is."""
     from abtest.aggregate.aggregate import aggregate
     from abtest.aggregate.winsorize import table_of
-    from abtest.collect.state import PRE_DAYS, folded
+    from abtest.collect.rules import PRE_DAYS
+    from abtest.collect.state import folded
     from abtest.plan.baseline import before, during, share_of
     from abtest.stats.metrics import STREAMED, capped_columns, with_capped
 

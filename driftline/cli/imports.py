@@ -13,11 +13,10 @@ import typer
 from abtest.format import counted
 from contracts.config.settings import Settings, load
 from driftline.catalogue.files import Format, format_of
-from driftline.cli.options import SettingsOption, columns_of_options, kafka_errors
+from driftline.cli.options import FileFormat, SettingsOption, columns_of_options, kafka_errors, refuse_bad, tell_faults
 from driftline.errors import RunError
 
 if TYPE_CHECKING:
-    from stream.import_file import HistoryFile
     from stream.importer import Imported
 
 
@@ -32,9 +31,7 @@ def import_history(
             "item_id or item_key, time_ms, request_id, effective_view, play_time_ms, follow.",
         ),
     ] = None,
-    file_format: Annotated[
-        Format | None, typer.Option("--format", help="What the file is. \\[default: by its name]")
-    ] = None,
+    file_format: FileFormat = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Import the good rows although others are bad, which are counted.")
     ] = False,
@@ -71,10 +68,9 @@ def import_history(
         except HistoryError as error:
             raise RunError(str(error)) from error
         bad, of = history.bad, counted(history.rows, "row")
-        _tell_faults(history, bad)
-        if bad and not skip_bad:
-            are = "is" if bad == 1 else "are"
-            raise RunError(f"{bad:,} of {of} {are} bad, so nothing was imported; --skip-bad imports the others.")
+        tell_faults(history.faults(), bad)
+        if not skip_bad:
+            refuse_bad(bad, history.rows, "imported", "imports")
         if dry_run:
             typer.echo(f"{history.rows - bad:,} of {of} would be imported.")
             return
@@ -138,14 +134,6 @@ def _digest(file: Path, kind: Format, columns: dict[str, str]) -> str:
         digest = hashlib.file_digest(content, "sha256")
     digest.update(repr((kind, sorted(columns.items()))).encode())
     return digest.hexdigest()
-
-
-def _tell_faults(history: "HistoryFile", bad: int) -> None:
-    faults = history.faults()
-    for fault in faults:
-        typer.echo(str(fault), err=True)
-    if more := bad - len(faults):
-        typer.echo(f"… and {counted(more, 'bad row')} more.", err=True)
 
 
 def _tell(rows: str, found: "Imported") -> None:

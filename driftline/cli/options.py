@@ -8,8 +8,10 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from abtest.format import counted
 from contracts.config.secret import holds_password
 from contracts.config.settings import KafkaSettings
+from driftline.catalogue.files import Format
 from driftline.errors import RunError, UsageError
 
 SettingsOption: TypeAlias = Annotated[
@@ -17,6 +19,9 @@ SettingsOption: TypeAlias = Annotated[
 ]
 ReadyFile: TypeAlias = Annotated[
     Path | None, typer.Option(help="Written when ready: a JSON object with the process id and the ports.")
+]
+FileFormat: TypeAlias = Annotated[
+    Format | None, typer.Option("--format", help="What the file is. \\[default: by its name]")
 ]
 DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
@@ -70,6 +75,28 @@ def columns_of_options(options: Sequence[str], fields: Collection[str]) -> dict[
         if other := next((each for each in columns if each != name and columns[each] == column), None):
             raise UsageError(f"--column names column {column} for two fields: {name} and {other}.")
     return columns
+
+
+def tell_faults(faults: Sequence[object], bad: int) -> None:
+    """Show the first bad rows of a file, and how many more there are of the `bad`."""
+    for fault in faults:
+        typer.echo(str(fault), err=True)
+    if more := bad - len(faults):
+        typer.echo(f"… and {counted(more, 'bad row')} more.", err=True)
+
+
+def refuse_bad(bad: int, rows: int, done: str, does: str) -> None:
+    """Stop where any of a file's rows is bad. `done`, `does`: what is done with rows, "sent" and "sends".
+
+    Raises:
+        RunError: one is.
+
+    """
+    if bad:
+        are = "is" if bad == 1 else "are"
+        raise RunError(
+            f"{bad:,} of {counted(rows, 'row')} {are} bad, so nothing was {done}; --skip-bad {does} the others."
+        )
 
 
 def takes(kind: Callable[..., T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:

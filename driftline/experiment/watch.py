@@ -18,7 +18,7 @@ from abtest import format as fmt
 from abtest.analyse.context import ReportContext
 from abtest.analyse.interim import decided_elsewhere, ended, live_report
 from abtest.analyse.results import Report
-from abtest.collect.state import Rules
+from abtest.collect.rules import Rules
 from abtest.collect.store import load, path_of
 from abtest.report.html import Live, html
 from abtest.report.wording import ENDED, LEVELS, SIDES, by_plan, checks_summary, headed, line, side, to_do

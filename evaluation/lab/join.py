@@ -12,8 +12,9 @@ from contracts.wire.events_pb2 import Example, Exposure, Feedback
 from feature_repo.row import SEQUENCES, UserRow
 from stream.deliver import row_of
 from stream.join import Origin
+from stream.outputs import Learned, Output, Rejected
 from stream.state import MemoryState
-from stream.step import Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from stream.step import on_exposure, on_feedback, on_time, watermark
 from world.records import Record
 
 

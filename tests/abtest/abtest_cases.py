@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from abtest.collect.state import CollectorState, Rules, observe_exposure, observe_feedback
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState, observe_exposure, observe_feedback
 from contracts.config.settings import Arm, Experiment
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback

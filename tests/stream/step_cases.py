@@ -6,9 +6,10 @@ from contracts.config.settings import StreamSettings
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 from contracts.wire.stream_state_pb2 import Outbox
 from stream.join import Origin
+from stream.outputs import Learned, Output, Rejected
 from stream.partition import PartitionStore
 from stream.state import JoinState
-from stream.step import Learned, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from stream.step import on_exposure, on_feedback, on_time, watermark
 
 SETTINGS = StreamSettings(session_gap_ms=100, attribution_window_ms=1000, allowed_lateness_ms=500, history_limit=50)
 ITEMS = range(1, 100)

@@ -11,10 +11,11 @@ from contracts.wire.events_pb2 import DeadLetter, Example, Feedback, Forget
 from contracts.wire.stream_state_pb2 import Outbox
 from feature_repo import forget as stores
 from feature_repo.store import UserSequences, apply
+from stream.outputs import Closed, Expired, Forgotten, Learned
 from stream.ownership import set_expiry
 from stream.partition import PartitionStore
 from stream.state import JoinState
-from stream.step import Closed, Expired, Forgotten, Learned, on_time
+from stream.step import on_time
 from tests.stream.step_cases import (
     SETTINGS,
     examples,

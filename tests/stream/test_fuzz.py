@@ -27,8 +27,9 @@ from contracts.wire.events_pb2 import DeadLetter, Example, Exposure, Feedback
 from driftline.processes import broker
 from feature_repo.store import UserSequences, apply
 from stream.join import Origin
+from stream.outputs import Closed, Output, Rejected
 from stream.state import MemoryState
-from stream.step import Closed, Output, Rejected, on_exposure, on_feedback, on_time, watermark
+from stream.step import on_exposure, on_feedback, on_time, watermark
 from tests.stream.log_cases import BEGIN_MS, ITEMS, LIMITS, SPAN_MS, Sent, make_log
 from tests.stream.step_cases import exposure, feedback
 from tests.stream.stream_cases import SENT_MS, Running, Sender, read_all, settings_for

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages.events import Reason
+from stream.outputs import Closed, Duplicate, Impressed, Learned, Rejected, Remembered
 from stream.state import JoinState, MemoryState
-from stream.step import Closed, Duplicate, Impressed, Learned, Rejected, Remembered
 from tests.stream.step_cases import Event, examples, exposure, feedback, impression, kinds, look_at_the_time, run, step
 
 

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from abtest.aggregate.user_days import table
 from abtest.collect.records import VERSIONS, EventSums, Unused, full_version
+from abtest.collect.rules import PRE_DAYS
 from abtest.collect.state import (
-    PRE_DAYS,
     CollectorState,
     close,
     folded,

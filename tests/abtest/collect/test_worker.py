@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from abtest.collect.course import begun_course, follow
 from abtest.collect.records import EventSums, Unused
-from abtest.collect.state import CollectorState, Rules, folded
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import Saved, load, save
 from abtest.collect.worker import (
     Meters,

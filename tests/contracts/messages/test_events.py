@@ -22,7 +22,7 @@ from contracts.messages.events import (
 from contracts.messages.ids import id_of_text
 from contracts.wire.events_pb2 import DeadLetter, Example, ExposedItem, Exposure, Feedback, History, Item, Page
 from driftline.deadletters.letters import LEFT_OUT
-from stream.step import Origin
+from stream.join import Origin
 
 NOW_MS = 1_000_000
 LIMITS = {"received_ms": NOW_MS, "future_tolerance_ms": 1000, "max_bytes": 10_000}

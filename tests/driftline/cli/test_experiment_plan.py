@@ -11,7 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from abtest.analyse.one_look import users_of, verdicts_on
-from abtest.collect.state import CollectorState, Rules
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState
 from abtest.collect.store import Saved, path_of, save
 from abtest.plan import power
 from abtest.stats.metrics import Mean

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from abtest.collect.state import CollectorState, Rules
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState
 from abtest.collect.store import Saved, path_of, save
 from contracts.config.experiment import METRICS, Winsorize
 from contracts.config.settings import Settings, dump

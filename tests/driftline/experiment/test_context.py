@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from abtest.collect.state import CollectorState, Rules
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState
 from contracts.config.settings import Settings
 from contracts.snapshots import snapshot
 from contracts.snapshots.snapshot import Manifest

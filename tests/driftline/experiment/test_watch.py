@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from abtest.collect.state import CollectorState, Rules
+from abtest.collect.rules import Rules
+from abtest.collect.state import CollectorState
 from abtest.collect.store import Saved, path_of, save
 from contracts.config.settings import Settings, dump
 from contracts.runtime.clock import ManualClock

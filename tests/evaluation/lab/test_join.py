@@ -13,8 +13,9 @@ from contracts.wire.stream_state_pb2 import Outbox
 from evaluation.lab.plan import STREAM, WorldPlan
 from stream.intake import Waiting, merged
 from stream.join import Origin
+from stream.outputs import Learned
 from stream.partition import PartitionStore
-from stream.step import Learned, on_exposure, on_feedback, on_time, watermark
+from stream.step import on_exposure, on_feedback, on_time, watermark
 from tests.evaluation.lab.lab_cases import week
 from world.records import Announcement, Record
 
