@@ -276,7 +276,7 @@ def _put_together(folder: Path, experiment: Experiment, values: Mapping[str, Any
         facts["counts"],
         values["buckets_through"],
         {name: Cap(**cap) for name, cap in facts.get("caps", {}).items()},
-        facts["checksums"],
+        {name: int(checksum) for name, checksum in facts["checksums"].items()},
     )
 
 

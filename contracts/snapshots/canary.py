@@ -68,7 +68,7 @@ def on_trial(root: Path, model: str) -> Canary | None:
         canary = Canary(str(data["version"]), float(data["share"]), str(data["group"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SnapshotError(f"{model}/{CANARY} cannot be read.") from error
     if Version.parse(canary.version) is None or not 0 < canary.share < 1:
         raise SnapshotError(f"{model}/{CANARY} names {canary.version!r} with a share of {canary.share:g}.")
@@ -138,7 +138,7 @@ def noted(root: Path, model: str, version: str) -> Trial | None:
         return Trial(data["promoted"] is True, str(data["reason"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Trial(promoted=False, reason=f"{TRIAL} cannot be read")
 
 

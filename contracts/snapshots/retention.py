@@ -71,7 +71,7 @@ def held(root: Path, model: str) -> Hold | None:
         return Hold(str(data["version"]), str(data["reason"]))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Hold("", f"{HELD} cannot be read")  # it is there, so it holds
 
 
