@@ -170,6 +170,7 @@ def test_two_processes_of_which_one_is_killed_learn_from_each_example_once(
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(1000)
 def test_two_processes_of_which_one_is_killed_come_to_what_undisturbed_ones_come_to(
     tmp_path: Path, kafka: KafkaSettings
 ) -> None:
@@ -186,6 +187,7 @@ def test_two_processes_of_which_one_is_killed_come_to_what_undisturbed_ones_come
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(3000)
 def test_killed_again_and_again_it_comes_to_the_same_weights(tmp_path: Path, apache: KafkaSettings) -> None:
     deaths = 0
     for seed in range(8):
