@@ -28,8 +28,8 @@ async def main(replicas: list[str]) -> None:
         async def show(user_id: int) -> None:
             async with at_once:
                 try:
-                    # `simulated`, because nobody looks at these items; a service that shows them leaves it out, and
-                    # sends found.request_id with the feedback on them.
+                    # `simulated`, because nobody looks at these items: they count, and the report says how many did. A
+                    # service that shows them leaves it out, and sends found.request_id with the feedback on them.
                     found = await client.recall(user_id, k=20, simulated=True)
                 except DeadlineError:
                     came["nothing in time"] += 1  # show what you have at hand

@@ -35,19 +35,19 @@ class RunningExperiment:
         self._show()
 
     @property
-    def other(self) -> str:
-        """How the collector's definition differs; empty where it does not."""
-        return self._course.other
+    def problem(self) -> str:
+        """How a collector goes by something else, in a sentence; empty where none does."""
+        return problem_of(self._course)
 
     def take(self, record: Told) -> None:
         """Take the next record of the topic."""
         with self._lock:
             self._records.append(record)
-            before = self._course.other
-            if self._course.take(record):
-                self._show()
-            if self._course.other and self._course.other != before:
-                log.error(difference(self._course.other))
+            before = self.problem
+            self._course.take(record)
+            self._show()
+            if self.problem and self.problem != before:
+                log.error(self.problem)
 
     def redefined(self, experiment: Experiment) -> Course:
         """What the topic says of another definition; nothing goes by it before `follow`."""
@@ -76,19 +76,22 @@ class RunningExperiment:
             experiment_hash=number,
             state=state_of(experiment, now_ms),
             share=ramp_share(experiment, now_ms),
-            error=difference(self.other),
+            error=self.problem,
         )
 
     def _show(self) -> None:
         self.now = Definition(self._course.experiment, self._course.hash)
-        self._metrics.other_definition.set(bool(self._course.other))
+        self._metrics.other_definition.set(bool(self.problem))
 
 
-def difference(other: str) -> str:
-    """The sentence that says how a definition differs from the collector's; empty where `other` is.
-
-    >>> difference("arms, salt")
-    "The experiment's collector has another definition of it: arms, salt differ from these settings."
+def problem_of(course: Course) -> str:
+    """How a collector goes by something else than a replica, in a sentence; empty where none does, or where none has
+    run yet.
     """
-    verb = "differ" if "," in other else "differs"
-    return f"The experiment's collector has another definition of it: {other} {verb} from these settings." * bool(other)
+    if course.other:
+        verb = "differ" if "," in course.other else "differs"
+        return f"The experiment's collector has another definition of it: {course.other} {verb} from these settings."
+    ours = course.experiment
+    if ours.exists and course.collected and not course.defined and course.collected != ours.name:
+        return f"No collector has run {ours.name}; the one that came last runs {course.collected}."
+    return ""

@@ -40,7 +40,7 @@ async def reload(
     """
     try:
         fresh = await asyncio.to_thread(read)
-        if fresh.experiment != settings.experiment:
+        if fresh.experiment != settings.experiment or fresh.experiment.hash != settings.experiment.hash:
             await redefine(fresh.experiment)
     except SettingsError as error:
         log.warning("settings not reloaded; those from before are in force", why=str(error))

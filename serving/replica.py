@@ -29,7 +29,7 @@ from feature_repo.online import reader
 from serving import security
 from serving.batcher import BatchSize
 from serving.catalogue import CatalogueReader
-from serving.experiment import RunningExperiment, difference
+from serving.experiment import RunningExperiment, problem_of
 from serving.features import Features
 from serving.handlers import handlers
 from serving.metrics import ServingMetrics
@@ -155,8 +155,9 @@ class Replica:
             SettingsError: the experiment's collector has another one.
 
         """
-        if other := self.running.redefined(experiment).other:
-            raise SettingsError(difference(other))
+        course = self.running.redefined(experiment)
+        if course.other:
+            raise SettingsError(problem_of(course))
         wanted = models_of(experiment)
         self.swapper.keep([*{*self.swapper.names, *wanted}])
         await self.swapper.check()

@@ -214,7 +214,9 @@ class Outcome:
 def change(system: System) -> None:
     """What operators do, while there is time until it holds."""
     for words, at in CHANGES:
-        done = driftline("experiment", *words.split(), "-s", str(system.path("collector")), "--at", str(at))
+        done = driftline(
+            "experiment", *words.split(), "-s", str(system.path("collector")), "--at", str(at), "--simulated"
+        )
         assert done.returncode == 0, done.stderr
 
 

@@ -61,21 +61,27 @@ class Checkpoints:
         ranks.lead(self._take)
 
     def newest(self) -> dict[str, Any] | None:
-        """The state in the newest checkpoint that is whole; None where there is none.
+        """The state in the newest checkpoint that is whole; None where there is no checkpoint.
 
         Raises:
-            SettingsError: it was made with other settings.
+            SettingsError: it was made with other settings, or none is whole.
 
         """
         return self._ranks.lead(self._newest)
 
     def _newest(self) -> dict[str, Any] | None:
-        for number in sorted(self._numbers(), reverse=True):
+        numbers = sorted(self._numbers(), reverse=True)
+        for number in numbers:
             try:
                 return self._read(number)
             except DAMAGED as error:
                 why = " ".join(str(error).split())
-                log.warning("a checkpoint is damaged; the one before it is used", checkpoint=number, why=why)
+                log.warning("a checkpoint is damaged; one before it is looked for", checkpoint=number, why=why)
+        if numbers:
+            raise SettingsError(
+                f"No checkpoint in {self.home} is whole; bring one back, or move {self.home} away to learn anew from the "
+                "first record on."
+            )
         return None
 
     def write(self, state: dict[str, Any], *, alone: bool = False) -> None:

@@ -210,12 +210,12 @@ class TrainerWorker:
         return bus.send_dead_letter(self._producer, self._settings.kafka, error, record, self._largest_letter_bytes)
 
     def _commit(self) -> None:
-        waiting = self._intake.waiting_from()
-        self._meters.lag.set(sum(self._consumer.lag(partition, offset) for partition, offset in waiting.items()))
-        taken = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in waiting.items()}
-        if taken == self._committed:
-            return
         try:
+            waiting = self._intake.waiting_from()
+            self._meters.lag.set(sum(self._consumer.lag(partition, offset) for partition, offset in waiting.items()))
+            taken = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in waiting.items()}
+            if taken == self._committed:
+                return
             self._consumer.commit(taken, timeout_ms=BROKER_MS)
             self._committed = taken
         except KafkaError as error:

@@ -101,7 +101,7 @@ def read_archive(path: Path, experiment: Experiment) -> tuple[dict[str, Any], di
             raise _no_aggregate(path)
         if header["format"] != FORMAT:
             raise StateError(f"{path} has format {header['format']}; this build reads {FORMAT}.")
-        if header["told"]["experiment"] != experiment.definition:
+        if not experiment.is_defined_by(header["told"]["experiment"]):
             raise StateError(
                 f"{path} was made of another experiment than '{experiment.name}', or of other arms or days."
             )

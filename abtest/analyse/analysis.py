@@ -12,7 +12,7 @@ from abtest.aggregate.user_parts import MET
 from abtest.aggregate.winsorize import table_of
 from abtest.analyse.capping import checks_of_caps, require_in_advance, winsorized
 from abtest.analyse.checks import ModelFacts, checks_of
-from abtest.analyse.day_checks import date_of, days_over
+from abtest.analyse.day_checks import date_of, days_over, has_ended, stopped
 from abtest.analyse.deciding import decided, told_apart, with_deciding
 from abtest.analyse.looks import History, decided_at_looks
 from abtest.analyse.model_age import by_age, by_version, comparable, unlike
@@ -117,11 +117,11 @@ def report(
     )
     interference = any(model.interferes for model in models)
     treatments = [arm for arm in aggregate.arms if arm != control]
-    ended = over >= experiment.days
+    ended = has_ended(experiment, observed.newest_ms, aggregate.days)
     verdicts = [
         decide(
             arm, results, checks, plan,
-            ended=ended, interference=interference, stale=unlike(arm, control, checks),
+            ended=ended, stopped=stopped(experiment), interference=interference, stale=unlike(arm, control, checks),
             one_sided=one_sided(arm, control, observed.arms),
         )
         for arm in treatments

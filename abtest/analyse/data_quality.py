@@ -7,7 +7,7 @@ that could move a figure by as much as people read from it.
 from collections.abc import Iterator, Mapping, Sequence
 
 from abtest.aggregate.aggregate import EXPOSED, Aggregate
-from abtest.analyse.day_checks import changed, date_of, day_of, days_over, ending, idle_days, last_day, part_days
+from abtest.analyse.day_checks import changed, date_of, day_of, ending, idle_days, last_day, part_days
 from abtest.analyse.results import ArmEffect, Check, Level, MetricResult
 from abtest.analyse.shown import shown_of
 from abtest.collect.observed import Observed
@@ -46,7 +46,7 @@ def quality_of(
         *part_days(experiment),
         *last_day(experiment, observed.newest_ms),
         *changed(experiment),
-        *ending(experiment, days_over(experiment, observed.newest_ms, aggregate.days)),
+        *ending(experiment, observed.newest_ms, aggregate.days),
         *events(observed.counts),
         *shown_of({arm: observed.arms.get(arm, NOTHING) for arm in experiment.arms}, observed.counts),
         *forgotten(observed.counts, sum(aggregate.users.values())),

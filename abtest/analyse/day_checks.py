@@ -44,8 +44,7 @@ def changed(experiment: Experiment) -> Iterator[Check]:
     lost_ms = sum(end - begin for begin, end in pauses(changes, experiment.end_ms))
     text = "; ".join(map(told, in_force_order(changes)))
     text = f"The experiment was {text}. Nobody was assigned for {_span(lost_ms)} of its period; nobody changed arm"
-    stopped = any(change.kind == "stop" for change in changes)
-    if stopped and experiment.analysis.kind == "fixed":
+    if stopped(experiment) and experiment.analysis.kind == "fixed":
         text += ". Its plan decides at its end, which is not to come: nothing is decided by what there is"
     numbers = {"changes": len(changes), "unassigned_hours": lost_ms / HOUR_MS}
     yield Check("changes", "What was done to it while it ran", "warning", f"{text}.", numbers)
@@ -96,12 +95,28 @@ def days_over(experiment: Experiment, newest_ms: int, seen: int) -> int:
     return sum(_end_ms(experiment, day) - newest_ms <= WHOLE_DAY_MS for day in range(seen))
 
 
-def ending(experiment: Experiment, over: int) -> Iterator[Check]:
-    """What an experiment that has not ended waits for, `over` of its days being over; nothing where it has ended.
+def stopped(experiment: Experiment) -> bool:
+    """Whether an operator has stopped it before its end."""
+    return any(change.kind == "stop" for change in experiment.changes)
+
+
+def has_ended(experiment: Experiment, newest_ms: int, seen: int) -> bool:
+    """Whether it has come to its end, by the newest event, or where that is not known by the `seen` days; on the last
+    day there need not have been anybody. One that was stopped has not, and will not.
+    """
+    if stopped(experiment):
+        return False
+    past = bool(newest_ms) and experiment.end_ms - newest_ms <= WHOLE_DAY_MS
+    return past or days_over(experiment, newest_ms, seen) >= experiment.days
+
+
+def ending(experiment: Experiment, newest_ms: int, seen: int) -> Iterator[Check]:
+    """What an experiment that has not ended waits for; nothing where it has ended, or was stopped.
 
     A last day of a sliver is none that anybody planned: a fixed offset cuts days an hour off where clocks changed.
     """
-    if over >= experiment.days:
+    over = days_over(experiment, newest_ms, seen)
+    if has_ended(experiment, newest_ms, seen) or stopped(experiment):
         return
     name, title = "end", "The end"
     last = experiment.days - 1

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
-from abtest.analyse.day_checks import days_over
+from abtest.analyse.day_checks import has_ended
 from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, Planned, Report, Verdict
 from abtest.collect.state import CollectorState, plan_of
 from abtest.format import instant
@@ -34,7 +34,7 @@ def live_report(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Rep
 
 def ended(state: CollectorState, report: Report) -> bool:
     """Whether all days are in, as the report counts them: by the newest event, not by the clock."""
-    return days_over(state.rules.experiment, state.newest_ms, len(report.days)) >= report.days_planned
+    return has_ended(state.rules.experiment, state.newest_ms, len(report.days))
 
 
 def decided_elsewhere(plan: AnalysisPlan) -> bool:

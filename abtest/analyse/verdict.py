@@ -29,6 +29,7 @@ def decide(
     plan: AnalysisPlan,
     *,
     ended: bool,
+    stopped: bool = False,
     interference: bool = False,
     stale: str = "",
     one_sided: str = "",
@@ -41,6 +42,7 @@ def decide(
         checks: the trust panel.
         plan: how the experiment is analysed.
         ended: whether all days that the plan has are in.
+        stopped: whether it was stopped, so that they are not to come.
         interference: whether an arm's model learned from another arm's users more than is tolerated.
         stale: what `abtest.analyse.model_age.unlike` says; empty where the arms' models were of like freshness.
         one_sided: what `abtest.analyse.shown.one_sided` says; empty where more than positives is known of both arms.
@@ -61,6 +63,8 @@ def decide(
     )
     if plan.kind == "fixed" and not ended:
         text = "The experiment has not ended; its plan has one look, after the last day."
+        if stopped:
+            text = "The experiment was stopped before its end, where its plan has its one look."
         return Verdict(arm, "inconclusive", f"{text} {worsened}, so far." if broken else text, broken, open_labels)
     if broken:
         return Verdict(arm, "hold", f"{worsened}.", broken, open_labels)

@@ -191,10 +191,11 @@ def observe_feedback(state: CollectorState, feedback: Feedback, offset: int = 0,
 def observe_bad(state: CollectorState, reason: str, log_ms: int, received_ms: int) -> None:
     """Count an event that could not be read, unless it is of another time than the experiment's.
 
-    Its own time is not known. `log_ms`: the newest event time before it in its log, 0 where there is none;
-    `received_ms`: when the log received it. Where a producer sends nothing else any more the first stands still.
+    Its own time is not known. It is of an earlier one where the log received it before the days that are looked at
+    (`received_ms`), and of a later one where its log has come past the end (`log_ms`, the newest event time before it).
     """
-    if not log_ms or any(_may_have_feedback(state.rules, time_ms) for time_ms in (log_ms, received_ms)):
+    end_ms = state.rules.experiment.end_ms + state.rules.attribution_window_ms
+    if received_ms >= state.rules.begin_ms and log_ms < end_ms:
         state.counts[f"bad_{reason}"] += 1
 
 

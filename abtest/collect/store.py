@@ -122,7 +122,7 @@ def load(path: Path, rules: Rules) -> Saved:
         header = json.loads(tables["header"].tobytes())
         if header["format"] not in (BEFORE_SERVED, FORMAT):
             raise StateError(f"{path} has format {header['format']}; this build reads {BEFORE_SERVED} and {FORMAT}.")
-        if header["rules"] != _fingerprint(rules):
+        if not _fits(header["rules"], rules):
             raise StateError(
                 f"{path} was written for another experiment or other settings (arms, weights, salt, period, windows); "
                 "read it with those. To collect anew, move it away."
@@ -197,8 +197,13 @@ def _response(fields: list[Any]) -> Response:
 
 
 def _fingerprint(rules: Rules) -> list[Any]:
-    fingerprint: list[Any] = json.loads(json.dumps([rules.experiment.definition, *rules[1:4]]))
-    return fingerprint
+    return [rules.experiment.definition, *rules[1:4]]
+
+
+def _fits(told: list[Any], rules: Rules) -> bool:
+    """Whether the rules that a file was written by are these."""
+    definition, *windows = told
+    return rules.experiment.is_defined_by(definition) and windows == list(rules[1:4])
 
 
 def _table(rows: list[tuple[int, ...]], width: int) -> npt.NDArray[np.int64]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from contracts.runtime.clock import SECOND_MS
+
 Kind = Literal["pause", "resume", "ramp", "stop"]
 
 
@@ -30,6 +32,7 @@ class Standing(NamedTuple):
 
 
 AS_PLANNED = Standing()
+LEAD_MS = 5_000  # before a change holds: by then every replica that runs has heard of it, so all go by it at one moment
 
 
 def standing(changes: Sequence[Change], time_ms: int) -> Standing:
@@ -72,32 +75,35 @@ def pauses(changes: Sequence[Change], end_ms: int) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for begin, end in pairwise(edges):
         at = standing(changes, begin)
-        if at.paused or at.stopped:
+        if at.paused or at.stopped or at.share == 0:
             goes_on = bool(found) and found[-1][1] == begin
             found.append((found.pop()[0] if goes_on else begin, end))
     return found
 
 
-def refusal(changes: Sequence[Change], change: Change, period_ms: tuple[int, int], now_ms: int) -> str:
+def refusal(changes: Sequence[Change], change: Change, period_ms: tuple[int, int], now_ms: int | None) -> str:
     """Why an operator's change cannot be made; the empty string where it can.
 
     Args:
         changes: those made before.
         change: the one that is asked for.
         period_ms: the experiment's start and end.
-        now_ms: the present moment; what has been answered before it cannot be undone.
+        now_ms: the present moment; what has been answered by then cannot be undone. None: the experiment's time is not
+            the clock's, as in a simulation.
 
-    >>> refusal([], Change("resume", 5), (0, 9), 5)
+    >>> refusal([], Change("resume", 5), (0, 9), None)
     'the experiment is not paused then'
-    >>> refusal([Change("stop", 3)], Change("pause", 5), (0, 9), 5)
+    >>> refusal([Change("stop", 3)], Change("pause", 5), (0, 9), None)
     'the experiment has been stopped'
 
     """
     start_ms, end_ms = period_ms
     if not start_ms <= change.from_ms < end_ms:
         return "that is outside the experiment's period"
-    if start_ms <= now_ms < end_ms and change.from_ms < now_ms:
-        return "that is past, and what was answered then cannot be undone"
+    if now_ms is not None and end_ms <= now_ms:
+        return "the experiment is over"
+    if now_ms is not None and change.from_ms < now_ms + LEAD_MS:
+        return f"that is less than {LEAD_MS // SECOND_MS} s ahead, and replicas would not go by it at one moment"
     at = standing(changes, change.from_ms)
     if at.stopped:
         return "the experiment has been stopped"

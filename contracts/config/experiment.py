@@ -266,9 +266,23 @@ class Experiment(Section):
     def definition(self) -> dict[str, Any]:
         """What its arms, and who is in which, are decided by: what nobody may have otherwise while it runs.
 
-        How it is analysed is no part of it, nor is its ramp: each exposure says whether it was in.
+        How it is analysed is no part of it, nor is its ramp: each exposure says whether it was in. The order of the
+        arms is, as it decides who is in which. Testers are there as a hash: what is kept for good names no user.
         """
-        return self.model_dump(mode="json", exclude={"hypothesis", "owner", "ramp", "metrics", "analysis"})
+        left_out = {"hypothesis", "owner", "ramp", "metrics", "analysis", "overrides"}
+        testers = json.dumps({arm: sorted(users) for arm, users in sorted(self.overrides.items()) if users})
+        return self.model_dump(mode="json", exclude=left_out) | {
+            "order": list(self.arms),
+            "overrides": hashlib.sha256(testers.encode()).hexdigest()[:HASH_DIGITS],
+        }
+
+    def is_defined_by(self, told: Any) -> bool:
+        """Whether a definition that was kept is this one's. Files from before have no order, and testers by number."""
+        ours = self.definition
+        if isinstance(told, dict) and "order" not in told:
+            testers = {arm: list(users) for arm, users in self.overrides.items()}
+            ours = {name: value for name, value in ours.items() if name != "order"} | {"overrides": testers}
+        return bool(told == ours)
 
     @property
     def hash(self) -> str:

@@ -157,6 +157,17 @@ class Consumer(KafkaConsumer, LogEnd):  # type: ignore[misc]  # kafka-python has
         end: int | None = self.highwater(partition)
         return end
 
+    def position(self, partition: TopicPartition, timeout_ms: float | None = None) -> int:
+        """The next offset.
+
+        kafka-python 3.0.12 validates it with the broker at each call, and raises while that is away; `poll` does so
+        anyway, and what it has read up to does not change by it.
+        """
+        held = self._subscription.assignment.get(partition)
+        if held is not None and held.position is not None:
+            return int(held.position.offset)
+        return int(KafkaConsumer.position(self, partition, timeout_ms))
+
     @property
     def connected(self) -> bool:
         """Whether there is a connection to any broker now."""

@@ -37,7 +37,8 @@ class Course:
 
     `experiment`: its definition, as the settings have it, with the changes that were made. `other`: what the newest
     definition that a collector wrote says differently; empty where nothing does or none was written. `defined`: the
-    newest definition of the experiment's name is of its hash.
+    newest definition of the experiment's name is of its hash. `collected`: the name of the experiment that a collector
+    defined last; empty where none has.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -45,6 +46,7 @@ class Course:
         self.hash = experiment.hash
         self.other = ""
         self.defined = False
+        self.collected = ""
         self._next = 0  # offset of the next record
 
     def take(self, record: Told) -> bool:
@@ -55,13 +57,15 @@ class Course:
             return False
         self._next = record.offset + 1
         told = _decoded(record.value)
+        if told is not None and told.WhichOneof("what") == "definition":
+            self.collected = told.experiment
         if told is None or told.experiment != self.experiment.name:
             return False
         if told.WhichOneof("what") == "definition":
             self.defined = told.experiment_hash == self.hash
             self.other = "" if self.defined else self._differences(told.definition.json)
             return True
-        change = _change(told.change)
+        change = _change(told.change, self.experiment)
         if change is None or told.experiment_hash != self.hash:
             return False
         self.experiment = self.experiment.model_copy(update={"changes": (*self.experiment.changes, change)})
@@ -119,10 +123,12 @@ def _decoded(value: bytes | None) -> ExperimentRecord | None:
     return told if told.schema_version == SCHEMA_VERSION and told.WhichOneof("what") else None
 
 
-def _change(told: ExperimentChange) -> Change | None:
+def _change(told: ExperimentChange, experiment: Experiment) -> Change | None:
     """None: it is of a later build, or no change that a command would have sent."""
     kind = KINDS.get(told.kind)
     share = told.share if told.HasField("share") else None
     if kind is None or (share is not None and not 0 <= share <= 1):
+        return None
+    if not experiment.start_ms <= told.from_ms < experiment.end_ms:
         return None
     return Change(kind, told.from_ms, share if kind == "ramp" else None, told.by, told.why)

@@ -41,6 +41,10 @@ def stop_on_signal(within_s: float) -> threading.Event:
             end_within(within_s)
         stop.set()
 
+    def ignore(_signum: int, _frame: object) -> None:
+        structlog.get_logger().warning("SIGHUP is ignored: settings are read at the start alone")
+
+    signal.signal(signal.SIGHUP, ignore)
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return stop

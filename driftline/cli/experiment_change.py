@@ -23,20 +23,23 @@ At = Annotated[
         "\\[default: in 5 s, so that all replicas have heard of it]",
     ),
 ]
+Simulated = Annotated[
+    bool, typer.Option("--simulated", help="The experiment's time is not the clock's, as in a replay; with --at.")
+]
 PLANNED = "plan"
 
 
-def pause(settings: SettingsOption, why: Why = "", at: At = None) -> None:
+def pause(settings: SettingsOption, why: Why = "", at: At = None, simulated: Simulated = False) -> None:
     """Assign nobody to an arm: everybody gets what the control's model recalls, outside the experiment.
 
     Who was in it is in the same arm again after `resume`.
     """
-    _make(load_experimenting(settings), "pause", None, at, why)
+    _make(load_experimenting(settings), "pause", None, at, why, simulated=simulated)
 
 
-def resume(settings: SettingsOption, why: Why = "", at: At = None) -> None:
+def resume(settings: SettingsOption, why: Why = "", at: At = None, simulated: Simulated = False) -> None:
     """End a pause."""
-    _make(load_experimenting(settings), "resume", None, at, why)
+    _make(load_experimenting(settings), "resume", None, at, why, simulated=simulated)
 
 
 def ramp(
@@ -49,9 +52,10 @@ def ramp(
     ],
     why: Why = "",
     at: At = None,
+    simulated: Simulated = False,
 ) -> None:
     """Let another share of the users in. Nobody changes arm: who is in at 10 % is in at 50 %, in the same one."""
-    _make(load_experimenting(settings), "ramp", _share(share), at, why)
+    _make(load_experimenting(settings), "ramp", _share(share), at, why, simulated=simulated)
 
 
 def stop(
@@ -59,12 +63,13 @@ def stop(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     why: Why = "",
     at: At = None,
+    simulated: Simulated = False,
 ) -> None:
     """Assign nobody any more, for good. A plan that decides at the end decides nothing then."""
     loaded = load_experimenting(settings)
     if not yes:
         typer.confirm(f"Stop {loaded.experiment.name}? It cannot be resumed.", abort=True)
-    _make(loaded, "stop", None, at, why)
+    _make(loaded, "stop", None, at, why, simulated=simulated)
 
 
 def status(settings: SettingsOption) -> None:
@@ -81,7 +86,9 @@ def status(settings: SettingsOption) -> None:
     collected = "" if course.defined else "; no collector has run it yet"
     state = state_of(experiment, now_ms)
     share = f", {ramp_share(experiment, now_ms):.0%} of its slots' users" if state == "running" else ""
-    typer.echo(f"{experiment.name} ({course.hash}): {state}{share}{collected}.")
+    coming = [change for change in in_force_order(experiment.changes) if change.from_ms > now_ms]
+    then = "".join(f"; {change.kind} from {utc(change.from_ms)} on" for change in coming)
+    typer.echo(f"{experiment.name} ({course.hash}): {state}{share}{then}{collected}.")
     typer.echo(f"From {utc(experiment.start_ms)} to {utc(experiment.end_ms)} (UTC).")
     if not experiment.changes:
         return
@@ -92,15 +99,17 @@ def status(settings: SettingsOption) -> None:
     show(shown)
 
 
-def _make(settings: Settings, kind: "Kind", share: float | None, at: str | None, why: str) -> None:
+def _make(settings: Settings, kind: "Kind", share: float | None, at: str | None, why: str, *, simulated: bool) -> None:
     from contracts.config.changes import Change
-    from driftline.experiment.changes import LEAD_MS, make
+    from driftline.experiment.changes import make
     from driftline.tables import utc
 
-    now_ms = SystemClock().now_ms()
-    from_ms = now_ms + LEAD_MS if at is None else moment_ms(at)
+    from_ms = 0 if at is None else moment_ms(at)
+    if simulated and at is None:
+        raise UsageError("--simulated goes with --at: the clock does not tell the experiment's time.")
     with kafka_errors(settings.kafka):
-        make(settings, Change(kind, from_ms, share, getpass.getuser(), why), now_ms)
+        wanted = Change(kind, from_ms, share, getpass.getuser(), why)
+        from_ms = make(settings, wanted, SystemClock(), simulated=simulated).from_ms
     done = {"pause": "is paused", "resume": "goes on", "stop": "is stopped"}
     of_plan = "lets in as many as its file says" if share is None else f"lets {share:.2%} of its slots' users in"
     typer.echo(f"{settings.experiment.name} {done.get(kind, of_plan)} from {utc(from_ms)} (UTC) on.")

@@ -4,6 +4,7 @@ Logs are JSON before the settings are read. What a user can mend is one sentence
 where standard error is a terminal, else a line of the log, so that whatever collects it need not know two formats.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -40,6 +41,7 @@ def worker_settings(process: Process, path: Path, host: str | None, port: int | 
     """
     from contracts.runtime.worker import configure_logs
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the process has a handler of its own
     configure_logs()
     settings = load(path)
     return settings.model_copy(update={"metrics": settings.metrics.overridden(process, host, port)})

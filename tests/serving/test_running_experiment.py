@@ -57,12 +57,12 @@ def test_paused_ramped_and_stopped_by_command_nobody_changes_arm(made: Cluster, 
     with RecallClient([address_of(child)], deadline_s=LONG_S) as client:
         before = arms(client, 4999)
         assert set(before.values()) == {"a", "b"}
-        assert "e is paused from 1970-01-01" in command(path, "pause", "--at", "5000", "--why", "a fire")
-        assert "the experiment is paused then already" in refused(path, "pause", "--at", "5500")
-        command(path, "resume", "--at", "6000")
-        command(path, "ramp", "0.3", "--at", "7000")
-        command(path, "stop", "--yes", "--at", "8000")
-        assert "the experiment has been stopped" in refused(path, "resume", "--at", "9000")
+        assert "e is paused from 1970-01-01" in command(path, "pause", "--at", "5000", "--simulated", "--why", "a fire")
+        assert "the experiment is paused then already" in refused(path, "pause", "--at", "5500", "--simulated")
+        command(path, "resume", "--at", "6000", "--simulated")
+        command(path, "ramp", "0.3", "--at", "7000", "--simulated")
+        command(path, "stop", "--yes", "--at", "8000", "--simulated")
+        assert "the experiment has been stopped" in refused(path, "resume", "--at", "9000", "--simulated")
         until(lambda: not client.recall(1, 3, time_ms=8000).arm)
         assert arms(client, 4999) == before
         assert set(arms(client, 5000).values()) == {""}

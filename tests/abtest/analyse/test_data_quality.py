@@ -272,7 +272,7 @@ def parts(start, end, newest=None, **changes):
         **changes,
     )
     newest_ms = 0 if newest is None else instant_ms(newest, "newest")
-    found = [*part_days(spec), *last_day(spec, newest_ms), *ending(spec, 7)]
+    found = [*part_days(spec), *last_day(spec, newest_ms), *ending(spec, 0, 7)]
     return {check.name: (check.level, check.said) for check in found}
 
 
@@ -337,6 +337,21 @@ def test_what_operators_did_stands_in_the_report_and_a_day_that_was_paused_is_no
 
 def test_a_stop_says_that_a_plan_with_one_end_decides_nothing():
     stopped = CollectorState(rules().after([Change("ramp", START, 0.25), Change("stop", START + 6 * DAY_MS)]))
-    said = check(analyse(observe(stopped, *WEEK)), "changes").said
+    report = analyse(observe(stopped, *WEEK))
+    (verdict,) = report.verdicts
+    assert (verdict.decision, verdict.because[:35]) == ("inconclusive", "The experiment was stopped before i")
+    assert "end" not in [each.name for each in report.checks]
+    said = check(report, "changes").said
     assert "ramped to 25.0 %" in said
     assert said.endswith("Its plan decides at its end, which is not to come: nothing is decided by what there is.")
+
+
+def test_a_week_whose_last_day_nobody_came_on_has_ended_all_the_same():
+    last = START + 6 * DAY_MS
+    events = [event for event in WEEK if event.time_ms < last]
+    state = observe(CollectorState(rules()), *events)
+    assert "end" in [each.name for each in analyse(state).checks]
+    state.newest_ms = START + 8 * DAY_MS  # of other traffic
+    report = analyse(state)
+    assert "end" not in [each.name for each in report.checks]
+    assert "has not ended" not in report.verdicts[0].because

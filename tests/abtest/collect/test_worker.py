@@ -216,7 +216,7 @@ def test_the_collectors_definition_is_written_once_and_changes_come_into_its_sta
 
     saved = Saved(CollectorState(Rules.of(settings)))
     pause = Change("pause", START + HOUR_MS, by="ann", why="a fire")
-    make(settings, pause, clock.now_ms())
+    assert make(settings, pause, clock, simulated=True) == pause
     follow(saved, course, [*consumers.read_to_end(embedded, bus.EXPERIMENTS, 0, 0)], log)
     save(saved, tmp_path / "abtest.npz")
     assert load(tmp_path / "abtest.npz", Rules.of(settings)).state.rules.experiment.changes == (pause,)

@@ -1,5 +1,6 @@
 """What operators do to a running experiment: which moment has which standing, and what is refused."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -8,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abtest.assignment.assign import assign, assign_many, ramp_share, state_of
-from contracts.config.changes import Change, Kind, pauses, refusal, standing
+from contracts.config.changes import LEAD_MS, Change, Kind, pauses, refusal, standing
 from contracts.config.experiment import Arm, Experiment, RampStep, SettingsError, validated
 
 ARMS = {"a": Arm(weight=1, model="two_tower"), "b": Arm(weight=1, model="t2diff")}
-PERIOD = (0, 100)
+PERIOD = (0, 2 * LEAD_MS)
+TOO_SOON = "that is less than 5 s ahead, and replicas would not go by it at one moment"
 USERS = np.arange(1, 400)
 KINDS: tuple[Kind, ...] = ("pause", "resume", "ramp", "stop")
 
@@ -67,26 +69,37 @@ def test_pauses_are_just_the_moments_at_which_nobody_is_assigned(made: list[tupl
     assert all(begin < end for begin, end in stretches)
     assert all(end < begin for (_, end), (begin, _) in pairwise(stretches)), "apart, and in order"
     idle = {time_ms for begin, end in stretches for time_ms in range(begin, end)}
-    assert idle == {time_ms for time_ms in range(100) if any(standing(changes, time_ms)[:2])}
+    at = {time_ms: standing(changes, time_ms) for time_ms in range(100)}
+    assert idle == {time_ms for time_ms, each in at.items() if each.paused or each.stopped or each.share == 0}
 
 
 @pytest.mark.parametrize(
     ("made", "wanted", "why"),
     [
-        ([], Change("resume", 50), "the experiment is not paused then"),
-        ([Change("pause", 40)], Change("pause", 50), "the experiment is paused then already"),
-        ([Change("stop", 40)], Change("resume", 50), "the experiment has been stopped"),
-        ([Change("stop", 40)], Change("stop", 50), "the experiment has been stopped"),
-        ([Change("ramp", 40, 0.1)], Change("ramp", 50, 0.1), "its share is 0.1 then already"),
-        ([], Change("ramp", 50), "its share is as its file has it then already"),
-        ([], Change("pause", 100), "that is outside the experiment's period"),
-        ([], Change("pause", 20), "that is past, and what was answered then cannot be undone"),
-        ([], Change("pause", 50), ""),
-        ([Change("stop", 80)], Change("stop", 50), ""),
+        ([], Change("resume", LEAD_MS + 50), "the experiment is not paused then"),
+        ([Change("pause", LEAD_MS + 40)], Change("pause", LEAD_MS + 50), "the experiment is paused then already"),
+        ([Change("stop", LEAD_MS + 40)], Change("resume", LEAD_MS + 50), "the experiment has been stopped"),
+        ([Change("stop", LEAD_MS + 40)], Change("stop", LEAD_MS + 50), "the experiment has been stopped"),
+        ([Change("ramp", LEAD_MS + 40, 0.1)], Change("ramp", LEAD_MS + 50, 0.1), "its share is 0.1 then already"),
+        ([], Change("ramp", LEAD_MS + 50), "its share is as its file has it then already"),
+        ([], Change("pause", 2 * LEAD_MS), "that is outside the experiment's period"),
+        ([], Change("pause", 20), TOO_SOON),
+        ([], Change("pause", 30 + LEAD_MS - 1), TOO_SOON),
+        ([], Change("pause", LEAD_MS + 50), ""),
+        ([Change("stop", LEAD_MS + 80)], Change("stop", LEAD_MS + 50), ""),
     ],
 )
 def test_what_makes_no_sense_is_refused(made: list[Change], wanted: Change, why: str) -> None:
     assert refusal(made, wanted, PERIOD, now_ms=30) == why
+
+
+def test_nothing_is_done_to_an_experiment_that_is_over_unless_time_is_simulated() -> None:
+    assert refusal([], Change("stop", 50), (0, 100), now_ms=100) == "the experiment is over"
+    assert refusal([], Change("stop", 50), (0, 100), now_ms=None) == ""
+
+
+def test_a_share_of_nobody_is_a_pause() -> None:
+    assert pauses([Change("ramp", 10, 0.0), Change("ramp", 20, 0.5)], 100) == [(10, 20)]
 
 
 def test_changes_stand_in_no_file_and_are_no_part_of_the_definition() -> None:
@@ -102,3 +115,15 @@ def test_the_hash_is_of_what_decides_the_arms_alone() -> None:
     assert same.hash == experiment().hash
     for other in ({"salt": "t"}, {"slots": (0, 0.5)}, {"overrides": {"a": (1,)}}, {"end_ms": 99}):
         assert Experiment.model_validate(experiment().model_dump() | other).hash != experiment().hash
+
+
+def test_the_order_of_the_arms_is_part_of_the_definition_and_testers_are_no_text_in_it() -> None:
+    turned = Experiment.model_validate(experiment().model_dump() | {"arms": dict(reversed(ARMS.items()))})
+    assert arms(turned, 0) != arms(experiment(), 0)
+    assert turned.hash != experiment().hash
+    assert not turned.is_defined_by(json.loads(json.dumps(experiment().definition)))
+    tested = Experiment.model_validate(experiment().model_dump() | {"overrides": {"b": (7234567890123456789,)}})
+    assert "7234567890123456789" not in json.dumps(tested.definition)
+    before = {name: value for name, value in tested.definition.items() if name != "order"}
+    assert tested.is_defined_by(before | {"overrides": {"b": [7234567890123456789]}})
+    assert not tested.is_defined_by(before | {"overrides": {}})

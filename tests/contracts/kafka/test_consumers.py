@@ -1,5 +1,6 @@
 """Reading to a log's end on both brokers; without gaps on the embedded one, where a fetch may have them."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,10 @@ from kafka import KafkaConsumer, TopicPartition
 
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus, consumers
+from contracts.runtime.clock import SystemClock
+from driftline.processes import broker
+from driftline.processes.supervisor import Supervisor
+from tests.serving.replicas import until
 
 
 def send(settings: KafkaSettings, count: int) -> None:
@@ -103,3 +108,25 @@ def test_a_log_that_ends_or_is_read_before_what_was_read_of_it_is_another_one() 
     assert not log.is_another_log(WHERE, 7)
     assert log.is_another_log(WHERE, 5, [SimpleNamespace(offset=0)])
     assert not log.is_another_log(WHERE, 5, [SimpleNamespace(offset=5)])
+
+
+def test_where_a_consumer_is_does_not_depend_on_the_broker(tmp_path: Path) -> None:
+    """Whoever asks for its position or for the log's end while the broker is away gets what was last known."""
+    where = TopicPartition("driftline.feedback", 0)
+    with Supervisor(tmp_path, SystemClock()) as supervisor:
+        settings = broker.start_embedded(supervisor, SystemClock())
+        broker.prepare(settings)
+        sender = bus.producer(settings)
+        sender.send(where.topic, value=b"v", partition=0).get(20)
+        client = consumers.consumer(settings, [bus.FEEDBACK], None)
+        try:
+            until(lambda: bool(client.poll(200).get(where)))
+            sender.close()
+            (running,) = supervisor.children
+            supervisor.stop(running)
+            until(lambda: client.poll(50) == {} and not client.connected)
+            for _ in range(5):
+                client.poll(50)
+                assert (client.position(where), client.at_end(where), client.lag(where, 0)) == (1, True, 1)
+        finally:
+            client.close()
