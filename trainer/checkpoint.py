@@ -79,8 +79,8 @@ class Checkpoints:
                 log.warning("a checkpoint is damaged; one before it is looked for", checkpoint=number, why=why)
         if numbers:
             raise SettingsError(
-                f"No checkpoint in {self.home} is whole; bring one back, or move {self.home} away to learn anew from the "
-                "first record on."
+                f"No checkpoint in {self.home} is whole; bring one back, or move {self.home} away to learn anew from "
+                "the first record on."
             )
         return None
 

@@ -181,6 +181,4 @@ def test_without_an_experiment_one_model_answers_everybody(made: Cluster, tmp_pa
         assert not reply.HasField("experiment")
     made.end(child)
     for words in (("collect",), ("report",), ("pause",), ("assign", "7")):
-        assert refused(path, *words) == (
-            f"driftline: {path}: experiment: there is none; it serves one model to everybody.\n"
-        )
+        assert f"{path}: experiment: there is none; it serves one model to everybody." in refused(path, *words)

@@ -119,7 +119,7 @@ def test_the_hash_is_of_what_decides_the_arms_alone() -> None:
 
 def test_the_order_of_the_arms_is_part_of_the_definition_and_testers_are_no_text_in_it() -> None:
     turned = Experiment.model_validate(experiment().model_dump() | {"arms": dict(reversed(ARMS.items()))})
-    assert arms(turned, 0) != arms(experiment(), 0)
+    assert [assign(turned, user, 0) for user in range(99)] != [assign(experiment(), user, 0) for user in range(99)]
     assert turned.hash != experiment().hash
     assert not turned.is_defined_by(json.loads(json.dumps(experiment().definition)))
     tested = Experiment.model_validate(experiment().model_dump() | {"overrides": {"b": (7234567890123456789,)}})
