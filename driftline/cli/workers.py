@@ -6,6 +6,7 @@ where standard error is a terminal, else a line of the log, so that whatever col
 
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -16,6 +17,8 @@ from contracts.config.settings import Settings, load
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+_runs_a_worker = threading.Event()
 
 MetricsHost: TypeAlias = Annotated[
     str | None,
@@ -43,20 +46,26 @@ def worker_settings(process: Process, path: Path, host: str | None, port: int | 
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the process has a handler of its own
     configure_logs()
+    _runs_a_worker.set()
     settings = load(path)
     return settings.model_copy(update={"metrics": settings.metrics.overridden(process, host, port)})
 
 
 def complain(sentence: str) -> None:
     """Tell a user what can be mended."""
-    log = _log()
-    if log is None or sys.stderr.isatty():
+    if not _runs_a_worker.is_set() or sys.stderr.isatty():
         typer.echo(f"driftline: {sentence}", err=True)
     else:
-        log.critical(sentence)
+        _log().critical(sentence)
 
 
-def _log() -> "FilteringBoundLogger | None":
-    """The log of a process that has one; a client's machine need not even have structlog."""
-    structlog = sys.modules.get("structlog")
-    return structlog.get_logger() if structlog is not None and structlog.is_configured() else None
+def begin() -> None:
+    """A command begins; it is no worker's until it asks for a worker's settings."""
+    _runs_a_worker.clear()
+
+
+def _log() -> "FilteringBoundLogger":
+    import structlog
+
+    log: FilteringBoundLogger = structlog.get_logger()
+    return log

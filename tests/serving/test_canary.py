@@ -136,7 +136,7 @@ def test_a_share_of_the_users_tries_it_and_a_good_end_gives_it_to_all_without_a_
     assert metrics.total("serving_snapshot_version") == 1
     assert (metrics.total("serving_canary_version"), metrics.total("serving_canary_share")) == (2, 0.5)
     assert metrics.total("serving_event_to_answer_seconds_count") == 2, "each version once, however they alternate"
-    row = driftline("status", f"127.0.0.1:{replica.child.facts['port']}").stdout.splitlines()[-2]
+    row = driftline("status", f"127.0.0.1:{replica.child.facts['port']}").stdout.splitlines()[-3]
     assert row.split()[4:9] == ["v000001", "v000001", "v000002", "for", "50%"]
 
     assert loads(replica) == 2
