@@ -125,6 +125,10 @@ def test_topics_are_trimmed_once_all_have_read_them(settings: Settings, sender: 
         ended = command(USER, "--no-wait", "--trim-topics")
         assert "lets go of no record" in str(ended.error)
         return
+    wrong = 1 - bus.partition_of(USER, kafka.partitions)
+    stray = exposure("stray", 1000, user=USER).SerializeToString()
+    sender._producer.send(kafka.topic(bus.EXPOSURES), value=stray, partition=wrong, timestamp_ms=1000)
+    sender.flush()
     with Running(settings) as running, stepped(running):
         ended = command("--user-key", TEXT, "--trim-topics")
     assert ended.code == 0, ended.said
