@@ -35,11 +35,9 @@ class _Loader(yaml.SafeLoader):
             met.add(name)
         return super().construct_mapping(node, deep)
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
-        if (
-            node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER
-        ):  # to read it takes time by the square of its length
+        if node.tag in NUMBERS and len(value) > LONGEST_NUMBER:  # to read it takes time by the square of its length
             problem = f"a number has more than {LONGEST_NUMBER} characters"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return value
