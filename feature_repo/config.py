@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from contracts.config import secret
+from contracts.config.regular_file import read_regular
 from contracts.config.settings import SettingsError
-from contracts.config.yaml_file import parse_yaml
+from contracts.config.yaml_file import LARGEST_BYTES, parse_yaml
 from contracts.wire.feast_value_pb2 import FeastFeatureViewSpec, FeastRegistry
 from feature_repo.row import CONFIG, NUMBERS, SEQUENCES, VIEW
 
@@ -76,7 +77,7 @@ def provide(repo: Path) -> None:
     """
     file = config_file(repo)
     try:
-        text = file.read_text()
+        text = _content(file)
     except OSError as error:
         raise _not_applied(repo) from error
     except ValueError as error:
@@ -92,9 +93,13 @@ def provide(repo: Path) -> None:
             _PROVIDED.add(name)
 
 
+def _content(file: Path) -> str:
+    return read_regular(file, LARGEST_BYTES + 1).decode()  # of what is too large enough to be refused as that
+
+
 def _read(file: Path, repo: Path) -> dict[str, Any]:
     try:
-        text = os.path.expandvars(file.read_text(encoding="utf-8"))
+        text = os.path.expandvars(_content(file))
     except OSError as error:
         raise _not_applied(repo) from error
     except ValueError as error:

@@ -17,10 +17,12 @@ import grpc
 import structlog
 from grpc_health.v1 import health
 
+from contracts.config.regular_file import read_regular
 from contracts.config.settings import ServingSettings, SettingsError, TlsSettings
 
 HEADER = "authorization"
 SCHEME = "bearer "
+LARGEST = 1 << 20  # bytes of a file of certificates or tokens
 OPEN_TO_ALL = f"/{health.SERVICE_NAME}/"  # who balances load or restarts replicas has no token
 DENIED = "A bearer token that this replica accepts is needed in the metadata 'authorization'."
 
@@ -225,6 +227,9 @@ def _check(tls: TlsSettings) -> None:
 
 def _read(name: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content = read_regular(path, LARGEST + 1)
     except OSError as error:
         raise SettingsError(f"{name}: cannot read {path}: {error.strerror}.") from error
+    if len(content) > LARGEST:
+        raise SettingsError(f"{name}: {path} is larger than {LARGEST:,} bytes.")
+    return content

@@ -58,6 +58,9 @@ def on_exposure(state: JoinState, exposure: Exposure, origin: Origin, settings: 
     mark = state.marks.get(exposure.user_id)
     if mark is not None and origin.offset < mark.exposures_end:
         state.newest_exposure_ms = max(state.newest_exposure_ms, exposure.time_ms)
+        until_ms = exposure.time_ms + settings.attribution_window_ms + settings.allowed_lateness_ms
+        if state.marks.extend(exposure.user_id, until_ms):
+            state.put_marks()
         return [Dropped(origin)]
     request, outputs = _current(state, request_id, settings)
     late = is_late(exposure.time_ms, state.newest_exposure_ms, settings.allowed_lateness_ms)
@@ -109,11 +112,16 @@ def on_feedback(
 
 
 def on_time(
-    state: JoinState, watermark_ms: int, settings: StreamSettings, keep_users_ms: int | None = None
+    state: JoinState,
+    watermark_ms: int,
+    settings: StreamSettings,
+    keep_users_ms: int | None = None,
+    exposures_read: int | None = None,
 ) -> Iterator[Output]:
     """Event time has come to `watermark_ms`: forget what has expired, and close the sessions of idle users.
 
-    `keep_users_ms`: how long after the last behaviour a user is kept; None: for good.
+    `keep_users_ms`: how long after the last behaviour a user is kept; None: for good. `exposures_read`: the offset up
+    to which exposures have been read; None: all have.
     """
     for request_id in state.requests_due(watermark_ms):
         request = state.request(request_id)
@@ -124,7 +132,7 @@ def on_time(
         user = state.user(user_id)
         if user is not None:
             yield from _user_due(state, user_id, user, watermark_ms, settings, keep_users_ms)
-    if state.marks.expire(watermark_ms):
+    if state.marks.expire(watermark_ms, lambda mark: exposures_read is None or mark.exposures_end <= exposures_read):
         state.put_marks()
 
 

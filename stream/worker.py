@@ -262,7 +262,8 @@ class StreamWorker:
         owned.timers_s = now_s
         limits = self._settings.stream
         until_ms = watermark(owned.store, limits, exposures_ms=exposures_ms, feedback_ms=feedback_ms)
-        outputs = list(on_time(owned.store, until_ms, limits, self._settings.retention.users_ms))
+        keep_ms, read = self._settings.retention.users_ms, owned.store.position.exposures
+        outputs = list(on_time(owned.store, until_ms, limits, keep_ms, read))
         owned.store.position.held -= self._settled(outputs)
         return outputs
 

@@ -15,9 +15,10 @@ from contracts.wire.events_pb2 import Feedback
 ID_BITS = 62
 
 
-def forget_user(state: CollectorState, request: Feedback) -> None:
+def forget_user(state: CollectorState, request: Feedback, partition: int) -> None:
     """Follow a request to forget: drop all that is the user's, but what was shown after the request was made.
 
+    `partition`: where it lies, which is where the user's exposures do.
     It changes nothing a second time. Nothing that was shown after it can have been folded yet.
     """
     user_id, forget = request.user_id, request.forget
@@ -42,7 +43,7 @@ def forget_user(state: CollectorState, request: Feedback) -> None:
     state.counts[USERS_FORGOTTEN] += bool(arms)
     rules = state.rules
     until_ms = state.newest_ms + rules.attribution_window_ms + rules.allowed_lateness_ms
-    state.forgotten.add(user_id, Mark(forget.exposures_end, until_ms), forget.salt)
+    state.forgotten.add(user_id, Mark(forget.exposures_end, until_ms, partition), forget.salt)
 
 
 def over_since_ms(state: CollectorState) -> int | None:

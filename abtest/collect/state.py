@@ -26,6 +26,7 @@ No clock and no I/O in here. Events change the state in place: to copy a hundred
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from abtest.assignment.assign import active
@@ -116,6 +117,9 @@ def observe_exposure(state: CollectorState, exposure: Exposure, offset: int = 0,
     mark = state.forgotten.get(exposure.user_id)
     if mark is not None and offset < mark.exposures_end:
         state.counts[OF_FORGOTTEN] += 1
+        rules = state.rules
+        until_ms = exposure.time_ms + rules.attribution_window_ms + rules.allowed_lateness_ms
+        state.forgotten.extend(exposure.user_id, until_ms)
         return
     known = state.requests.get(exposure.request_id)
     if late and known is not None and known.shown is not None:
@@ -200,10 +204,11 @@ def observe_bad(state: CollectorState, reason: str, log_ms: int, received_ms: in
         state.counts[f"bad_{reason}"] += 1
 
 
-def close(state: CollectorState, through_ms: int) -> None:
+def close(state: CollectorState, through_ms: int, exposures_read: Mapping[int, int] = MappingProxyType({})) -> None:
     """Fold every request that was shown at or before `through_ms` (event time).
 
     Call it only when nothing more can come for those: `through_ms` = watermark − attribution window − lateness.
+    `exposures_read`: by partition, the offset up to which exposures have been read; one that is not in it: all have.
     """
     for request_id, request in list(state.requests.items()):
         if request.shown is not None:
@@ -219,7 +224,9 @@ def close(state: CollectorState, through_ms: int) -> None:
         if not request.responses:
             del state.requests[request_id]
     state.closed_ms = max(state.closed_ms, through_ms)
-    state.forgotten.expire(state.closed_ms)
+    state.forgotten.expire(
+        state.closed_ms, lambda mark: mark.exposures_end <= exposures_read.get(mark.partition, mark.exposures_end)
+    )
 
 
 def merge(a: CollectorState, b: CollectorState) -> CollectorState:

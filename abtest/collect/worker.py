@@ -188,7 +188,7 @@ def step(
             else:
                 feedback = feedback_of(record, stream, partitions)
                 if is_forget(feedback):
-                    forget_user(saved.state, feedback)
+                    forget_user(saved.state, feedback, record.partition)
                     saved.forgot = True
                     meters.forgotten.inc()
                     continue
@@ -216,7 +216,15 @@ def close_settled(saved: Saved, keys: Sequence[str]) -> None:
     """
     through_ms = settled_ms(saved.newest_ms, keys, saved.state.rules)
     if through_ms is not None and through_ms > saved.state.closed_ms:
-        close(saved.state, through_ms)
+        close(saved.state, through_ms, _exposures_read(saved, keys))
+
+
+def _exposures_read(saved: Saved, keys: Sequence[str]) -> dict[int, int]:
+    """By partition, the offset up to which exposures have been read."""
+    wheres = {key: _partition(key) for key in keys}
+    return {
+        where.partition: saved.offsets.get(key, 0) for key, where in wheres.items() if where.topic.endswith(EXPOSURES)
+    }
 
 
 def let_go_of_ids(saved: Saved, keep_ms: int | None) -> None:

@@ -1,10 +1,13 @@
 """Settings from the environment: `DRIFTLINE_SERVING__PORT=7000` stands over `serving: {port: …}` of the file.
 
 Names are those of the settings in capitals, sections divided by two underscores; of a mapping whose keys are free, such
-as `kafka.security`, the keys are in small letters. A number or a word is written as it is, a list or a section as JSON,
-`null` is nothing. A variable that is empty counts as not set. Only `contracts.config.settings.load` asks for them.
+as `kafka.security`, the keys are in small letters. A number or a word is written as it is, a list or a section as JSON;
+such a section adds to the file's. `null` is nothing: it takes away what may be absent, a section too. A password is
+taken as it stands, whatever it reads like. A variable that is empty counts as not set. Only
+`contracts.config.settings.load` asks for them.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any, TypeAlias, Union, get_args, get_origin
@@ -13,9 +16,12 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings import SettingsError as UnreadableValue
 
+from contracts.config import secret
 from contracts.config.yaml_file import SettingsError
 
 PREFIX, SECTIONS, NOTHING = "DRIFTLINE_", "__", "null"
+DEEPEST = 100  # levels of a JSON value
+SECRETS = {("kafka", "security", name) for name in secret.IN_KAFKA}
 # Read by other parts: where servers and data are.
 NO_SETTINGS = frozenset(
     PREFIX + name for name in ("DATA", "KAFKA_HOME", "MAVEN_REPOSITORY", "REDIS_HOME", "WITHOUT_SERVERS")
@@ -53,12 +59,56 @@ def values(model: type[BaseModel], environment: Mapping[str, str]) -> dict[str, 
 
     """
     variables = given(model, environment)
+    plain = {path: name for path, name in variables.items() if path not in SECRETS}
+    for name in plain.values():
+        _require_flat(name, environment[name])
     try:
-        nested: dict[str, Any] = _Source(model, {name: environment[name] for name in variables.values()})()
+        nested: dict[str, Any] = _Source(model, {name: environment[name] for name in plain.values()})()
     except UnreadableValue as error:
         field = str(error).partition('"')[2].partition('"')[0]  # the error that it comes of quotes the value
         raise SettingsError(f"{_first(variables, field)} in the environment is not written as JSON.") from None
+    for path, name in plain.items():
+        if len(path) == 1 and environment[name] == NOTHING:  # Pydantic would take it as not set
+            if path[0] in nested:
+                raise SettingsError(
+                    f"{name} in the environment takes away a section of which other variables set a part."
+                )
+            nested[path[0]] = None
+    for path in SECRETS & variables.keys():
+        _put(nested, path, environment[variables[path]])
     return nested
+
+
+def _put(nested: dict[str, Any], path: Path, value: str) -> None:
+    """Put a value at its place, unless something else than a section stands above it, which is refused later."""
+    *sections, last = path
+    section: Any = nested
+    for name in sections:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            return
+    section[last] = value
+
+
+def _require_flat(variable: str, text: str) -> None:
+    """See that a value that is JSON does not stand too deep within itself."""
+    try:
+        level = [json.loads(text)]
+        for _ in range(DEEPEST):
+            level = [
+                inner
+                for value in level
+                if isinstance(value, dict | list)
+                for inner in (value.values() if isinstance(value, dict) else value)
+            ]
+    except ValueError:
+        return
+    except RecursionError:
+        pass
+    else:
+        if not level:
+            return
+    raise SettingsError(f"{variable} in the environment: its values stand too deep within each other.")
 
 
 def over(data: Any, nested: Mapping[str, Any]) -> Any:

@@ -2,12 +2,30 @@
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from contracts.config.section import Name, Section
+from contracts.config.yaml_file import SettingsError
 
 Process = Literal["stream", "trainer", "replica", "collector", "archive"]
 PROCESSES: tuple[Process, ...] = get_args(Process)
+
+
+def host_of(host: str) -> str:
+    """A name or an address to listen at, as it was given.
+
+    Raises:
+        ValueError: it cannot be one; empty, which sockets take for all addresses, included.
+
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        host = ""
+    if not host or not host.isprintable():
+        raise ValueError("this is no name or address of a machine")
+    return host
+
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -38,7 +56,8 @@ class MetricsPorts(Section):
 class MetricsSettings(Section):
     """`/metrics`, `/healthz` and `/readyz` of every process."""
 
-    host: Name = "127.0.0.1"  # they have neither encryption nor a token: any other address is for a closed network
+    # They have neither encryption nor a token: any other address is for a closed network.
+    host: Annotated[Name, AfterValidator(host_of)] = "127.0.0.1"
     ports: MetricsPorts = MetricsPorts()
     stuck_after_s: Annotated[float, Field(gt=0)] = 120.0  # without a step of the main loop, /healthz answers 503
 
@@ -59,6 +78,14 @@ class MetricsSettings(Section):
         >>> settings = MetricsSettings(ports=MetricsPorts(trainer=9102, stream=9101))
         >>> settings.overridden("stream", None, 9102).port_of("stream"), settings.overridden("stream", None, None).host
         (9102, '127.0.0.1')
+
+        Raises:
+            SettingsError: `host` is none.
+
         """
+        try:
+            host = self.host if host is None else host_of(host)
+        except ValueError as error:
+            raise SettingsError(f"--metrics-host: {error}.") from None
         ports = MetricsPorts(**{process: self.port_of(process) if port is None else port})
-        return self.model_copy(update={"ports": ports, "host": self.host if host is None else host})
+        return self.model_copy(update={"ports": ports, "host": host})

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from contracts.config.regular_file import read_regular
+
 IN_KAFKA = ("sasl_plain_password", "ssl_password")  # of what the client takes under `kafka.security`
 FILE = "_file"
 LARGEST = 1 << 16  # bytes
@@ -52,8 +54,7 @@ def read(name: str, path: Any) -> SecretStr:
     if not isinstance(path, str | Path) or not str(path):
         raise ValueError(f"{name}: the path of a file is wanted")
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(LARGEST + 1)
+        content = read_regular(Path(path), LARGEST + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "this is no path"
         raise ValueError(f"{name}: cannot read {path}: {why}") from None

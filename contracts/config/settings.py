@@ -257,8 +257,11 @@ def load(path: Path, variables: Mapping[str, str] | None = None) -> Settings:
         file = Path(data["experiment"])
         changed = "experiment" in nested
         data = {**data, "experiment": read_yaml(file, "experiment") if changed else load_experiment(file)}
+    merged = environment.over(data, nested)
+    if isinstance(merged, dict) and nested.get("experiment", "") is None:
+        del merged["experiment"]  # none is said by leaving it out
     try:
-        return parse(environment.over(data, nested), str(path))
+        return parse(merged, str(path))
     except SettingsError as error:
         by = _blamed(error, environment.given(Settings, variables))
         if not by:

@@ -6,11 +6,14 @@ from typing import Any
 
 import yaml
 
+from contracts.config.regular_file import read_regular
+
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-
-
+NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 LARGEST = 1 << 20  # characters of a file
+LARGEST_BYTES = 4 * LARGEST  # UTF-8 takes at most four a character
 MOST_VALUES = 100_000
+LONGEST_NUMBER = 100  # characters
 
 
 class SettingsError(Exception):
@@ -21,14 +24,23 @@ class _Loader(yaml.SafeLoader):
     """YAML, but a key that stands twice in a mapping is an error: the second would silently replace the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        met = []
+        met: set[Hashable] = set()
         for key in (key for key, _ in node.value if key.tag != MERGE):  # `<<` may stand there, and no value is its own
             name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):  # the base class says so
+                break
             if name in met:
                 problem = f"'{name}' stands twice in one mapping"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            met.append(name)
+            met.add(name)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if node.tag in NUMBERS and len(value) > LONGEST_NUMBER:  # to read it takes time by the square of its length
+            problem = f"a number has more than {LONGEST_NUMBER} characters"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
@@ -122,7 +134,10 @@ def read_yaml(path: Path, what: str = "settings") -> Any:
 
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_regular(path, LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise SettingsError(f"{path}: it is larger than {LARGEST:,} characters.")
+        text = content.decode()
     except OSError as error:
         raise SettingsError(f"Cannot read the {what} file {path}: {error.strerror}.") from error
     except ValueError as error:

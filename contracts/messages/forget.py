@@ -6,7 +6,7 @@ ended when it was made; and feedback on a page that was shown before it may stil
 `Mark` tells such events from those of a user who has come back, and has no more of the user's id than a salted hash.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
@@ -22,7 +22,8 @@ class Mark(NamedTuple):
     """Of a forgotten user, without the id."""
 
     exposures_end: int  # exposures before this offset have no effect
-    until_ms: int  # event time from which on nothing more can come of what was shown before
+    until_ms: int  # event time from which on nothing more can come of what was shown before, as far as that was read
+    partition: int = -1  # of these exposures, where marks of several partitions lie together; below 0: not known
 
 
 @dataclass
@@ -32,9 +33,9 @@ class Marks:
     >>> marks = Marks()
     >>> marks.add(7, Mark(exposures_end=10, until_ms=500), b"salt")
     >>> marks.get(7), marks.get(8)
-    (Mark(exposures_end=10, until_ms=500), None)
-    >>> marks.expire(500), marks.expire(501), marks.get(7)
-    (False, True, None)
+    (Mark(exposures_end=10, until_ms=500, partition=-1), None)
+    >>> marks.expire(500), marks.expire(501, lambda mark: False), marks.expire(501), marks.get(7)
+    (False, False, True, None)
     """
 
     salt: bytes = b""  # of the first request that came
@@ -51,9 +52,23 @@ class Marks:
         """The mark of a user; None for one who was not forgotten, or so long ago that nothing more can come."""
         return self.by_hash.get(self._hash(user_id)) if self.by_hash else None
 
-    def expire(self, before_ms: int) -> bool:
-        """Drop the marks that event time has passed; whether there were any."""
-        gone = [name for name, mark in self.by_hash.items() if mark.until_ms < before_ms]
+    def extend(self, user_id: int, until_ms: int) -> bool:
+        """Keep a user's mark until then at least, as something shown before the request was read; whether it changed.
+
+        What was read when the request came may be far older: in a catch-up one log is read ahead of the other.
+        """
+        mark = self.get(user_id)
+        if mark is None or mark.until_ms >= until_ms:
+            return False
+        self.by_hash[self._hash(user_id)] = mark._replace(until_ms=until_ms)
+        return True
+
+    def expire(self, before_ms: int, is_read: Callable[[Mark], bool] = lambda _: True) -> bool:
+        """Drop the marks that event time has passed; whether there were any.
+
+        `is_read`: whether all exposures before a mark's `exposures_end` have been read; until then it stays.
+        """
+        gone = [name for name, mark in self.by_hash.items() if mark.until_ms < before_ms and is_read(mark)]
         for name in gone:
             del self.by_hash[name]
         return bool(gone)

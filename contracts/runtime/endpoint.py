@@ -154,6 +154,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A thread for each connection, which none can hold on to for long."""
 
     daemon_threads = True
+    request_queue_size = 128  # connections that wait to be taken; the base class's 5 are full when a few come at once
 
 
 class _ServerV6(_Server):

@@ -193,8 +193,11 @@ def _lines(settings: Settings, left: "Left") -> list[str]:
 
 
 def _until(settings: Settings, found: Any) -> str:
+    from contracts.kafka import bus
     from driftline.forget import topics
 
+    if found.topic == bus.EXPERIMENTS:
+        return "for good: an operator named the user in a change of an experiment, and these are all kept"
     if not topics.can_delete(settings.kafka):
         return "until the embedded broker ends"
     by_ms = topics.gone_by_ms(settings.kafka, found)

@@ -176,12 +176,14 @@ def _client(
     token_file: Path | None,
     tls: tuple[bool, Path | None, Path | None, Path | None, str | None],
 ) -> "Iterator[RecallClient]":
+    from contracts.config.regular_file import read_regular
+    from contracts.config.secret import LARGEST
     from serving.client import ClientTls, RecallClient
 
     wanted, ca, certificate, key, server_name = tls
     encrypted = wanted or ca or certificate or key
     try:
-        token = None if token_file is None else token_file.read_text().strip()
+        token = None if token_file is None else read_regular(token_file, LARGEST).decode().strip()
         client = RecallClient(
             addresses,
             deadline_s=deadline_s,

@@ -43,18 +43,18 @@ class Left:
     @property
     def events(self) -> tuple[InTopic, ...]:
         """In the topics of events, which go by age."""
-        return tuple(each for each in self.topics if each.topic != bus.DEAD_LETTERS)
+        return tuple(each for each in self.topics if each.topic in topics.EVENTS)
 
     @property
     def settled(self) -> bool:
         """Whether nothing is left but what goes by age."""
-        return not (self.stores or self.waiting or self.letters)
+        return not (self.stores or self.waiting) and len(self.events) == len(self.topics)
 
 
 def ask(settings: Settings, users: Sequence[User], clock: Clock) -> list[str]:
     """Send a request to forget each user, and return their ids once the broker has them."""
     kafka, asked = settings.kafka, {}
-    partition = {user: topics.partition_of(kafka, bus.FEEDBACK, user) for user in users}
+    partition = {user: bus.partition_of(user.number, kafka.partitions) for user in users}
     ends = topics.exposures_end(kafka, sorted(set(partition.values())))
     producer = bus.producer(kafka)
     try:

@@ -1,7 +1,8 @@
 """What topics hold of a user, until when, and what can be done about it.
 
 Kafka deletes no single record. The three topics of events lose what is older than their retention; `trim` lets go of a
-log's beginning up to the user's last record, which is everybody's beginning. The dead letters are few and nobody's
+log's beginning up to the user's last record, which is everybody's beginning. Changes of experiments are kept for good,
+and what an operator wrote there of a user is told. The dead letters are few and nobody's
 state, so those of others are written again behind and all up to there is let go of (`rewrite_letters`).
 """
 
@@ -47,20 +48,17 @@ class Waiting(NamedTuple):
     request: int  # offset of the request
 
 
-def partition_of(kafka: KafkaSettings, topic: str, user: User) -> int:
-    """Where a user's records lie."""
-    return 0 if topic == bus.DEAD_LETTERS else bus.partition_of(user.number, kafka.partitions)
-
-
 def search(kafka: KafkaSettings, users: Sequence[User]) -> dict[User, list[InTopic]]:
-    """What the topics hold of users; each partition is read once."""
+    """What the topics hold of users; each partition is read once.
+
+    All partitions: producers may have sent records of a user to another one than the user's own.
+    """
     found: dict[User, list[InTopic]] = {user: [] for user in users}
-    for name in (*EVENTS, bus.DEAD_LETTERS):
-        for partition in sorted({partition_of(kafka, name, user) for user in users}):
-            here = [user for user in users if partition_of(kafka, name, user) == partition]
+    for name in (*EVENTS, bus.DEAD_LETTERS, bus.EXPERIMENTS):
+        for where in bus.partitions_of(kafka, [name]):
             known: dict[User, InTopic] = {}
-            for record in consumers.read_to_end(kafka, name, partition, 0):
-                for user in here:
+            for record in consumers.read_to_end(kafka, name, where.partition, 0):
+                for user in users:
                     if is_theirs(user, name, record.key, record.value):
                         known[user] = _with(known.get(user), user, name, record)
             for user, in_topic in known.items():

@@ -94,6 +94,18 @@ def test_marks_last_as_long_as_something_may_come(state: JoinState) -> None:
     assert state.marks.get(7) is None
 
 
+def test_a_mark_lasts_until_all_that_was_shown_before_has_been_read(state: JoinState) -> None:
+    step(state, forget(exposures_end=5), 0)
+    run(state, exposure("x", 9000, user=9), feedback(1, 9000, "x", user=9))
+    assert not list(on_time(state, 8500, SETTINGS, None, 4))
+    assert state.marks.get(7) is not None
+    assert kinds(step(state, exposure("old", 8900), 4)) == ["dropped"]
+    list(on_time(state, 8500, SETTINGS, None, 5))
+    assert state.marks.get(7) is not None, "feedback on it may still come"
+    list(on_time(state, 8900 + SETTINGS.attribution_window_ms + SETTINGS.allowed_lateness_ms + 1, SETTINGS, None, 5))
+    assert state.marks.get(7) is None
+
+
 def test_to_forget_twice_is_to_forget_once(state: JoinState) -> None:
     run(state, exposure("r", 1000), feedback(1, 1001))
     step(state, forget(exposures_end=1), 2)

@@ -8,7 +8,7 @@ from abtest.collect.forget import make_anonymous
 from abtest.collect.records import OF_FORGOTTEN, USERS_FORGOTTEN, EventSums
 from abtest.collect.state import CollectorState, close, folded, merge
 from abtest.collect.store import Saved, load, save
-from abtest.collect.worker import Meters, let_go_of_ids, step
+from abtest.collect.worker import Meters, close_settled, let_go_of_ids, step
 from contracts.config.settings import StreamSettings
 from contracts.runtime.clock import DAY_MS, HOUR_MS
 from contracts.wire.events_pb2 import Feedback, Forget
@@ -75,6 +75,35 @@ def test_in_which_order_the_logs_are_read_does_not_matter(exposures_first):
         take(saved, *logs)
     assert [*saved.state.requests] == ["new"]
     assert folded(saved.state).users[USER].days == {0: EventSums(1, 2, 1, 1, 0, 1000, served=2)}
+
+
+KEYS = [f"{SHOWN.topic}:0", f"{SEEN.topic}:0"]
+
+
+def test_a_mark_lasts_until_all_that_was_shown_before_has_been_read(tmp_path):
+    """In a catch-up the request is read ahead of the exposures, whose log is not as old as feedback was then."""
+    saved = Saved(CollectorState(rules()))
+    others = [exposure(8, request=f"s{hour}", at=START + hour * HOUR_MS) for hour in (0, 15, 30)]
+    theirs = [exposure(USER, request=f"u{hour}", at=START + hour * HOUR_MS) for hour in (1, 19)]
+    came_again = exposure(USER, request="u31", at=START + 31 * HOUR_MS)
+    take(saved, SEEN, feedback(8, request="s0"), forget(exposures_end=4))
+    take(saved, SEEN, feedback(8, request="s30", at=START + 30 * HOUR_MS))
+    take(saved, SHOWN, others[0], theirs[0], others[1])
+    close_settled(saved, KEYS)
+    assert saved.state.closed_ms > START + 7 * HOUR_MS, "the request's own time is over"
+    save(saved, tmp_path / "state.npz")
+    saved = load(tmp_path / "state.npz", rules())
+    take(saved, SHOWN, theirs[1], others[2])
+    take(saved, SEEN, feedback(USER, request="u19", at=START + 20 * HOUR_MS))
+    close_settled(saved, KEYS)
+    assert USER not in folded(saved.state).users
+    assert saved.state.counts[OF_FORGOTTEN] == 2
+    assert saved.state.forgotten.get(USER) is not None, "feedback on u19 may come until 26 h"
+    take(saved, SHOWN, came_again, exposure(8, request="late", at=START + 40 * HOUR_MS))
+    take(saved, SEEN, feedback(8, request="late", at=START + 40 * HOUR_MS))
+    close_settled(saved, KEYS)
+    assert saved.state.forgotten.get(USER) is None
+    assert folded(saved.state).users[USER].days == {1: EventSums(1, 2, served=2)}
 
 
 def test_feedback_that_comes_after_is_nobodys_loss():

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from contracts.config.secret import revealed
 from contracts.config.settings import Settings, SettingsError, load
 from tests.contracts.config.test_settings import sound
 
@@ -63,6 +64,10 @@ def test_an_experiment_in_a_file_of_its_own_is_reached_too(tmp_path: Path) -> No
         ("", "3", "DRIFTLINE_ in the environment: there is no such setting."),
         ("SERVING__PORT", "x", r"With DRIFTLINE_SERVING__PORT of the environment: .*s\.yaml: serving\.port: "),
         ("TRAINER__MODELS", "t2diff", "DRIFTLINE_TRAINER__MODELS in the environment is not written as JSON."),
+        ("SERVING", "null", r"With DRIFTLINE_SERVING of the environment: .*s\.yaml: serving: "),
+        ("SEED", "null", r"With DRIFTLINE_SEED of the environment: .*s\.yaml: seed: "),
+        ("TRAINER__MODELS", "[" * 100_000, "DRIFTLINE_TRAINER__MODELS in the environment: its values stand too deep"),
+        ("SERVING", '{"a":' * 500 + "1" + "}" * 500, "DRIFTLINE_SERVING in the environment: its values stand too deep"),
         ("SERVING", "x", "DRIFTLINE_SERVING in the environment is not written as JSON."),
         ("SERVING", "[1]", r"With DRIFTLINE_SERVING of the environment: .*s\.yaml: serving: "),
         (
@@ -76,6 +81,25 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str, value: str, co
     with pytest.raises(SettingsError, match=complaint) as caught:
         loaded(tmp_path, sound(), **{name: value})
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_takes_away_what_may_be_absent(tmp_path: Path) -> None:
+    data = sound() | {"tracing": {"endpoint": "http://127.0.0.1:1"}}
+    assert loaded(tmp_path, data).tracing is not None
+    assert loaded(tmp_path, data, TRACING="null").tracing is None
+    assert not loaded(tmp_path, data, EXPERIMENT="null").experiment.exists
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(data["experiment"]))
+    assert not loaded(tmp_path, data | {"experiment": str(tmp_path / "e.yaml")}, EXPERIMENT="null").experiment.exists
+    del data["experiment"]
+    assert not loaded(tmp_path, data, EXPERIMENT="null").experiment.exists
+
+
+@pytest.mark.parametrize("password", ["null", "true", "1e5", "007", '{"a": 1}', "[" * 5000, '"quoted"', " spaced "])
+def test_a_password_is_taken_as_it_stands(tmp_path: Path, password: str) -> None:
+    settings = loaded(tmp_path, sound(), KAFKA__SECURITY__SASL_PLAIN_PASSWORD=password)
+    assert revealed(settings.kafka.security) == {"sasl_plain_password": password}
+    both = {"KAFKA": '{"security": {"sasl_mechanism": "PLAIN"}}', "KAFKA__SECURITY__SASL_PLAIN_PASSWORD": password}
+    assert revealed(loaded(tmp_path, sound(), **both).kafka.security)["sasl_plain_password"] == password
 
 
 def test_two_names_of_one_setting_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import structlog
 import yaml
 
-from contracts.config.secret import revealed
+from contracts.config.secret import LARGEST, revealed
 from contracts.config.settings import Settings, SettingsError, dump, load, parse
 from contracts.kafka.security import check
 from tests.contracts.config.test_settings import sound
@@ -107,6 +107,11 @@ def directory(path: Path) -> str:
 def endless(path: Path) -> str:
     path.unlink()
     path.symlink_to("/dev/zero")
+    return "sasl_plain_password_file: .*secret: it is no regular file"
+
+
+def large(path: Path) -> str:
+    path.write_bytes(b"x" * (LARGEST + 1))
     return "sasl_plain_password_file: .*secret is too large"
 
 
@@ -115,7 +120,7 @@ def no_text(path: Path) -> str:
     return "sasl_plain_password_file: .*secret holds something else than text"
 
 
-@pytest.mark.parametrize("spoil", [empty, absent, directory, endless, no_text])
+@pytest.mark.parametrize("spoil", [empty, absent, directory, endless, large, no_text])
 def test_a_file_that_cannot_be_used_is_named(file: Path, spoil: Any) -> None:
     complaint = spoil(file)
     with pytest.raises(SettingsError, match=complaint) as caught:

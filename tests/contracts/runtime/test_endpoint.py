@@ -1,6 +1,8 @@
 """What a process tells of itself over HTTP, asked as Prometheus and a supervisor ask."""
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from contracts.config.metrics import MetricsPorts, MetricsSettings
 from contracts.config.settings import SettingsError, parse
 from contracts.runtime.clock import ManualClock
-from contracts.runtime.endpoint import Endpoint, hash_of
+from contracts.runtime.endpoint import Endpoint, _listening, hash_of
 from tests.contracts.runtime.endpoint_cases import get
 
 EXPERIMENT = {
@@ -98,6 +100,22 @@ def test_a_taken_port_is_said_in_one_sentence(endpoint: Endpoint, clock: ManualC
     )
 
 
+@pytest.mark.parametrize("host", ["", "a\udcff", "a..b", "a\0b", "a\nb"])
+def test_a_host_of_the_command_line_is_as_good_as_one_of_the_settings(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"^--metrics-host: this is no name or address of a machine\.$"):
+        MetricsSettings().overridden("stream", host, None)
+    for good in ("::1", "10.0.0.7", "metrics.example.org", "bücher.example"):
+        assert MetricsSettings().overridden("stream", good, None).host == good
+
+
+def test_many_may_wait_to_be_connected() -> None:
+    """A hundred at once, while nobody takes them."""
+    with contextlib.ExitStack() as opened:
+        server = opened.enter_context(_listening("127.0.0.1", 0, "stream"))
+        for _ in range(100):
+            opened.enter_context(socket.create_connection(server.server_address[:2], timeout=10))
+
+
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
@@ -105,6 +123,7 @@ def test_a_taken_port_is_said_in_one_sentence(endpoint: Endpoint, clock: ManualC
         ({"ports": {"serve": 1}}, "serve"),
         ({"ports": {"stream": 65536}}, "65535"),
         ({"host": ""}, "host"),
+        ({"host": "a\0b"}, "metrics.host: this is no name or address of a machine"),
         ({"stuck_after_s": 0}, "greater than 0"),
     ],
 )

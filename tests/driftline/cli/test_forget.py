@@ -15,7 +15,7 @@ from contracts.config.settings import KafkaSettings, RetentionSettings, Settings
 from contracts.kafka import bus
 from contracts.messages.ids import id_of_text
 from contracts.runtime.clock import HOUR_MS, ManualClock
-from contracts.wire.events_pb2 import DeadLetter, Feedback
+from contracts.wire.events_pb2 import DeadLetter, Example, Feedback
 from driftline.cli.app import app
 from driftline.forget.request import LOG
 from driftline.forget.user import varint
@@ -125,6 +125,10 @@ def test_topics_are_trimmed_once_all_have_read_them(settings: Settings, sender: 
         ended = command(USER, "--no-wait", "--trim-topics")
         assert "lets go of no record" in str(ended.error)
         return
+    wrong = 1 - bus.partition_of(USER, kafka.partitions)
+    stray = Example(schema_version=1, user_id=USER).SerializeToString()
+    sender._producer.send(kafka.topic(bus.EXAMPLES), value=stray, partition=wrong, timestamp_ms=1000)
+    sender.flush()
     with Running(settings) as running, stepped(running):
         ended = command("--user-key", TEXT, "--trim-topics")
     assert ended.code == 0, ended.said

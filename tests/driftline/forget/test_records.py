@@ -7,8 +7,9 @@ import pytest
 from contracts.config.settings import KafkaSettings
 from contracts.kafka import bus
 from contracts.messages.ids import id_of_text
-from contracts.wire.events_pb2 import DeadLetter, Exposure, Feedback, Forget
+from contracts.wire.events_pb2 import DeadLetter, ExperimentChange, Exposure, Feedback, Forget
 from driftline.forget.records import is_request, is_theirs
+from driftline.forget.request import Left
 from driftline.forget.topics import rewrite_letters, search
 from driftline.forget.user import User
 from tests.stream.stream_cases import Sender, read_all
@@ -61,6 +62,29 @@ def test_requests_are_told_from_events() -> None:
     assert not is_request(ANNA, bus.FEEDBACK, asked)
     assert not is_request(SHORT, bus.FEEDBACK, Feedback(user_id=7).SerializeToString())
     assert not is_request(SHORT, bus.EXPOSURES, asked)
+
+
+def test_a_change_of_an_experiment_is_of_whom_it_names_if_that_is_no_accident() -> None:
+    change = ExperimentChange(why=f"{ANNA.text} asked; ramp to 7 %").SerializeToString()
+    assert is_theirs(ANNA, bus.EXPERIMENTS, b"e", change)
+    assert not is_theirs(SHORT, bus.EXPERIMENTS, b"7", change)
+
+
+def test_records_on_a_wrong_partition_are_found(apache: KafkaSettings) -> None:
+    wrong = 1 - bus.partition_of(ANNA.number, apache.partitions)
+    stray = Exposure(schema_version=1, user_id=ANNA.number, time_ms=1).SerializeToString()
+    change = ExperimentChange(why=f"{ANNA.text} asked").SerializeToString()
+    sender = Sender(apache)
+    for name, value, partition in ((bus.EXPOSURES, stray, wrong), (bus.EXPERIMENTS, change, 0)):
+        sender._producer.send(apache.topic(name), key=b"e", value=value, partition=partition, timestamp_ms=5)
+    sender.flush()
+    sender.close()
+    found = search(apache, [ANNA, SHORT])
+    assert not found[SHORT]
+    assert [each[:3] for each in found[ANNA]] == [(bus.EXPOSURES, wrong, 1), (bus.EXPERIMENTS, 0, 1)]
+    left = Left(ANNA, (), tuple(found[ANNA]), ())
+    assert not left.settled, "the experiments' topic keeps all"
+    assert [each.topic for each in left.events] == [bus.EXPOSURES]
 
 
 @pytest.fixture
