@@ -379,7 +379,8 @@ def test_the_logs_hold_all_that_can_become_of_feedback() -> None:
         Unused.OTHER_EXPERIMENT,
         Unused.OUTSIDE_EXPERIMENT,
         Unused.OUTSIDE_PERIOD,
-    }  # of periods, not of joining
+        Unused.OTHER_DEFINITION,
+    }  # of periods and definitions, not of joining
     told = {NOT_SERVED, NOTHING_SHOWN, IMPRESSIONS}
     few = {name: collector[name] for name in {*Unused, *told} - absent if collector[name] < 3}
     assert not few
