@@ -165,7 +165,8 @@ def _changed_array(random: Random, values: Any) -> Any:
     if choice == 1:
         return values.reshape(-1, 1)
     if choice == 2:
-        return values.astype((np.float64, np.int64, np.uint8, np.float32)[random.integers(4)])
+        with np.errstate(invalid="ignore", over="ignore"):  # of a number that the other type lacks any will do
+            return values.astype((np.float64, np.int64, np.uint8, np.float32)[random.integers(4)])
     flat = np.array(values).reshape(-1)
     if flat.size:
         extremes = (0, -1, 1, 2**31) if flat.dtype.kind in "iu" else (0, -1, np.nan, np.inf)
