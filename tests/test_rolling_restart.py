@@ -278,12 +278,13 @@ def week(system: System, *, disturbed: bool) -> Outcome:
         if running is not None:
             running.result(LONG_S)
         assert next(actions, None) is None, "everything was restarted under load"
-    sender.close()
-    trained = int(system.children["trainer"].facts["metrics_port"])
-    until(lambda: len(read_all(system.kafka, bus.EXAMPLES)) >= positives, AT_REST_S)
-    until(lambda: read_metrics([trained]).total("trainer_tested_examples") >= positives - BATCH, AT_REST_S)
-    until(lambda: caught_up(system), AT_REST_S)
-    assert {name: system.stop(name) for name in names} == dict.fromkeys(names, 0)
+        # Whoever was started by the thread beside ends with it.
+        sender.close()
+        trained = int(system.children["trainer"].facts["metrics_port"])
+        until(lambda: len(read_all(system.kafka, bus.EXAMPLES)) >= positives, AT_REST_S)
+        until(lambda: read_metrics([trained]).total("trainer_tested_examples") >= positives - BATCH, AT_REST_S)
+        until(lambda: caught_up(system), AT_REST_S)
+        assert {name: system.stop(name) for name in names} == dict.fromkeys(names, 0)
     return outcome(system, calls, failed)
 
 
