@@ -207,7 +207,7 @@ class Outcome:
     exposures: dict[str, tuple[int, int, str, tuple[int, ...]]]
     examples: list[tuple[Any, ...]]
     users: dict[int, Any]
-    learned: dict[str, bytes]
+    snapshots: int
     said: str
 
 
@@ -314,18 +314,13 @@ def outcome(system: System, calls: int, failed: list[str]) -> Outcome:
     state = folded(load_state(path_of(system.settings), Rules.of(system.settings)).state)
     report = analyse(state)
     (said,) = [check.said for check in report.checks if check.name == "changes"]
-    learned = system.folder / "learned" / "two_tower"
     return Outcome(
         calls,
         failed,
         exposures,
         sorted(map(told, map(Example.FromString, read_all(system.kafka, bus.EXAMPLES)))),
         people(state),
-        {
-            str(path.relative_to(learned)): path.read_bytes()
-            for path in sorted(learned.rglob("*"))
-            if path.is_file() and path.name != snapshot.MANIFEST
-        },
+        sum(path.is_dir() for path in (system.folder / "learned" / "two_tower").glob("v*")),
         said,
     )
 
@@ -364,7 +359,7 @@ def test_every_process_is_restarted_under_load_and_nothing_comes_of_it(tmp_path:
     assert all(len(arms) <= 1 for arms, _ in rolled.users.values())
     assert rolled.users == calm.users
     # Not which weights: two partitions that are read as they grow are merged by who is silent, so by the wall clock.
-    assert len(rolled.learned) > 20
+    assert rolled.snapshots > 5
     assert rolled.said == calm.said
     assert "paused from" in rolled.said
     assert "ramped to 50.0 %" in rolled.said

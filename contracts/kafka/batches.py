@@ -66,11 +66,18 @@ class ReadCounts:
 class Reading:
     """How one consumer deals with what it cannot read."""
 
-    def __init__(self, counts: ReadCounts, end: Callable[[TopicPartition], int | None], clock: Clock) -> None:
-        """`end`: where the log of a partition ended when it was last fetched."""
+    def __init__(
+        self,
+        counts: ReadCounts,
+        end: Callable[[TopicPartition], int | None],
+        clock: Clock,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`end`: where the log of a partition ended when it was last fetched; `pause`: for so many seconds."""
         self._counts = counts
         self._end = end
         self._clock = clock
+        self._pause = pause
         self._attempts: Counter[tuple[TopicPartition, int]] = Counter()  # by the batch's first offset
         self._said_s: dict[TopicPartition, float] = {}
 
@@ -124,7 +131,7 @@ class Reading:
                 offset=offset,
                 error=str(error) or repr(error),
             )
-        time.sleep(REFUSED_PAUSE_S)
+        self._pause(REFUSED_PAUSE_S)
 
 
 class StandIn:

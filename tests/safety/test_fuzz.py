@@ -11,7 +11,8 @@ import pytest
 import structlog
 
 from tests.safety.guard import peak_megabytes, watched
-from tests.safety.kinds import KINDS, Kind
+from tests.safety.kind import Kind
+from tests.safety.kinds import KINDS
 from tests.safety.mutations import RAN
 
 FEW, MANY = 100, 5000

@@ -54,7 +54,7 @@ def test_a_stop_is_for_ever_and_for_testers_too() -> None:
     of = experiment(Change("stop", 30), Change("resume", 40), overrides={"b": (7,)})
     assert assign(of, 7, 29) == ("b", "override")
     assert [assign(of, 7, time_ms).why for time_ms in (30, 40, 99)] == ["stopped"] * 3
-    assert state_of(of, 29), state_of(of, 99) == ("running", "stopped")
+    assert (state_of(of, 29), state_of(of, 99)) == ("running", "stopped")
 
 
 def test_a_change_that_was_made_later_and_holds_earlier_takes_its_place_in_time() -> None:

@@ -25,7 +25,7 @@ from abtest.collect.store import load_state
 from contracts.config.settings import Settings, dump, parse
 from contracts.kafka import bus, consumers
 from contracts.messages.ids import id_of_text
-from contracts.runtime.clock import DAY_MS, HOUR_MS
+from contracts.runtime.clock import DAY_MS, HOUR_MS, SystemClock
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 from driftline.forget.user import varint
 from driftline.processes import broker
@@ -119,7 +119,7 @@ class Traffic:
 
     def page(self, person: Person, *, oddities: bool = False) -> None:
         """One page of which two items are watched; oddities: feedback that waits, and a dead letter."""
-        now_ms, name = int(time.time() * 1000), f"{self._chance.getrandbits(64):016x}"
+        now_ms, name = SystemClock().now_ms(), f"{self._chance.getrandbits(64):016x}"
         named = {"user_key": person.text} if person.text else {"user_id": person.number}
         items = self._chance.sample(ITEMS, 5)
         self._send(
@@ -208,7 +208,7 @@ def found(settings: Settings, client: redis.Redis | None, people: list[Person]) 
 
 
 def settings_of(server: Server, home: Path) -> Settings:
-    now_ms = int(time.time() * 1000)
+    now_ms = SystemClock().now_ms()
     return parse(
         {
             "kafka": {"bootstrap_servers": server.address, "session_timeout_ms": 6000},
