@@ -132,11 +132,15 @@ class Engine:
             "tested": self.tested,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> list[str]:
         """Go on from a state; the next records are those from `offsets` on.
 
         A model that the state does not have begins with these records, and one that the settings no longer have is let
         go: neither changes what the others have learned.
+
+        Returns:
+            The names of models that were let go.
+
         """
         self._catalogue.restore(state["catalogue"])
         kept = state["pupils"]
@@ -146,9 +150,9 @@ class Engine:
         for name, propensity in self._propensities.items():
             if name in state["propensities"]:
                 propensity.restore(state["propensities"][name])
-        begun, gone = [line.name for line in self.lines if line.name not in kept], kept.keys() - set(self._names)
+        begun, gone = [line.name for line in self.lines if line.name not in kept], sorted(kept.keys() - {*self._names})
         if begun or gone:
-            log.warning("other models than in the checkpoint", begin_anew=begun, let_go=sorted(gone))
+            log.warning("other models than in the checkpoint", begin_anew=begun, let_go=gone)
         self._objective.restore(state["objective"])
         self._boundaries.restore(state["boundaries"])
         self._learned_offsets = dict(state["learned_offsets"])
@@ -159,6 +163,7 @@ class Engine:
         self._event_time_ms = state["event_time_ms"]
         self.tested = state["tested"]
         self._meters.tested.set(self.tested)
+        return gone
 
     def begin(self, offsets: Mapping[str, int]) -> None:
         """Begin at these offsets ("topic:partition") instead of at the first records."""

@@ -56,6 +56,21 @@ class Publisher:
             else:
                 self._snapshot(move)
 
+    def let_go(self, models: Sequence[str]) -> None:
+        """End the trials of models that are no longer learned, as nobody else would: all get what is live."""
+        for model in models:
+            with suppress(SnapshotError):  # it cannot be read, so replicas answer nobody from it
+                tried = canary.on_trial(self._root, model)
+                if tried is None:
+                    continue
+                reason = f"{model} is no longer in trainer.models"
+                with suppress(SnapshotError):  # the snapshot is gone by now
+                    self._ranks.lead(
+                        partial(canary.note, self._root, model, tried.version, promoted=False, reason=reason)
+                    )
+                self._ranks.lead(partial(canary.withdraw, self._root, model))
+                log.warning("snapshot rolled back", model=model, version=tried.version, reason=reason)
+
     def _end(self, ended: Ended) -> None:
         model, version = ended.manifest.model, ended.manifest.version
         for base in ended.bases[-1:] if ended.promoted else ended.bases:

@@ -93,7 +93,7 @@ class TrainerWorker:
         if state is None:
             return False
         try:
-            self._engine.restore(state)
+            gone = self._engine.restore(state)
         except Exception as error:  # each part restores itself, and raises what it meets
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             raise SettingsError(
@@ -105,6 +105,7 @@ class TrainerWorker:
         offsets = {names[name]: offset for name, offset in self._engine.offsets.items() if name in names}
         self._see_lost(offsets)
         self._intake.start(offsets)
+        self._publisher.let_go(gone)
         log.info("resumed", examples=self._kept, offsets=self._engine.offsets)
         return True
 

@@ -134,3 +134,23 @@ def test_people_who_roll_back_end_the_trial_and_nothing_is_tried_while_they_hold
     visitors.until(4)
     assert canary.on_trial(settings.snapshots, "two_tower") is None
     assert live(settings.snapshots, "two_tower") == "v000001"
+
+
+def test_the_trial_of_a_model_that_is_no_longer_learned_ends_with_the_next_start(
+    tmp_path: Path, make_rig: MakeRig
+) -> None:
+    settings, rig, visitors = visiting(tmp_path, make_rig)
+    visitors.until(2)
+    visitors.come(20)
+    assert canary.on_trial(settings.snapshots, "two_tower") == Canary("v000002", 0.5, "v000002")
+    rig.worker.keep()
+    rig.close()
+
+    rig.log.rewind()
+    without = make_rig(small_settings(tmp_path, models=("t2diff",)), log=rig.log)
+    without.worker.resume()
+    assert canary.on_trial(settings.snapshots, "two_tower") is None
+    assert canary.noted(settings.snapshots, "two_tower", "v000002") == canary.Trial(
+        promoted=False, reason="two_tower is no longer in trainer.models"
+    )
+    assert live(settings.snapshots, "two_tower") == "v000001"
