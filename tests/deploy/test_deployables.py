@@ -1,0 +1,203 @@
+"""Images, compose and the Helm chart: each fits its schema, and what it starts is what this driftline can be told."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import typer.main
+import yaml
+from jsonschema import Draft202012Validator
+
+from contracts.config.settings import Settings, parse
+from driftline.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "driftline"
+SCHEMAS = Path(__file__).parent / "schemas"
+DOCKERFILES = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+KUBERNETES = ("1.30", "1.34")  # the oldest that Chart.yaml takes, and one of today
+EXPERIMENT = {
+    "name": "week",
+    "salt": "s",
+    "start": "2030-01-01T00:00:00+00:00",
+    "end": "2030-01-08T00:00:00+00:00",
+    "arms": {"control": {"weight": 1, "model": "two_tower"}, "treatment": {"weight": 1, "model": "t2diff"}},
+    "control": "control",
+}
+SECURED = {
+    "secret": "driftline",
+    "files": "driftline-files",
+    "serviceAccount": "driftline",
+    "redis": "redis:6379,password=${REDIS_PASSWORD}",
+    "settings": {
+        "experiment": EXPERIMENT,
+        "serving": {"unprotected": False, "token_file": "/run/secrets/driftline/tokens"},
+    },
+    "podAnnotations": {"example.org/team": "recall"},
+}
+FEW = {"archive": {"replicas": 0}, "collector": {"replicas": 0}, "replica": {"autoscaling": {"enabled": False}}}
+
+
+def tool(name: str) -> str:
+    """A tool that the dev extra brings, where its package has a wheel for this machine."""
+    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not here: its package has no wheel for this machine")
+    return path
+
+
+def rendered(tmp_path: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = subprocess.run(
+        [tool("helm"), "template", "week", str(CHART), "--values", str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def pods(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The specification of each workload's pod, by its component."""
+    templates = [each["spec"]["template"] for each in documents if each["kind"] in {"Deployment", "StatefulSet"}]
+    return {each["metadata"]["labels"]["app.kubernetes.io/component"]: each["spec"] for each in templates}
+
+
+def understood(args: list[str]) -> str:
+    """See that the command line takes these arguments; the command's name."""
+    command: Any = typer.main.get_command(app)
+    words: list[str] = []
+    while hasattr(command, "resolve_command") and not args[0].startswith("-"):
+        name, command, args = command.resolve_command(command.context_class(command), list(args))
+        words.append(name)
+    command.make_context(words[-1], list(args), resilient_parsing=False)
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_hadolint_finds_nothing(file: Path) -> None:
+    done = subprocess.run([tool("hadolint"), str(file)], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_an_image_runs_as_nobody_special_and_from_what_is_pinned(file: Path) -> None:
+    words = [line.split() for line in file.read_text().splitlines() if line and line[0].isupper()]
+    for instruction, image, *_ in words:
+        if instruction == "FROM":
+            assert image.partition(":")[2][:1].isdigit(), f"{image} is any version"
+    assert [rest[0] for instruction, *rest in words if instruction == "USER"][-1].split(":")[0].isdigit()
+
+
+def test_the_image_has_all_packages_and_they_are_in_the_context(tmp_path: Path) -> None:
+    packages = set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    lines = (DEPLOY / "docker" / "driftline.Dockerfile").read_text().splitlines()
+    copied = {
+        word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
+    }
+    assert packages <= copied
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert copied <= {line[1:] for line in ignored if line.startswith("!")}
+    (extras,) = (line.split("=")[1].split(",") for line in lines if line.startswith("ARG EXTRAS="))
+    assert set(extras) <= set(PYPROJECT["project"]["optional-dependencies"])
+
+
+def test_of_what_the_image_copies_a_wheel_can_be_made(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    for name in (*PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"], "pyproject.toml", "README.md"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, context / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, context / name)
+    uv = tool("uv")
+    done = subprocess.run(
+        [uv, "build", "-q", "--wheel", "-o", str(tmp_path), str(context)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [*tmp_path.glob("driftline-*.whl")]
+
+
+def test_compose_fits_its_schema() -> None:
+    schema = json.loads((SCHEMAS / "compose-spec.json").read_text())
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(COMPOSE)] == []
+
+
+def test_compose_starts_what_there_is_on_settings_that_are_right() -> None:
+    text = (DEPLOY / "settings.yaml").read_text()
+    assert isinstance(parse(yaml.safe_load(text)), Settings)
+    ours = {name: each for name, each in COMPOSE["services"].items() if each["image"].startswith("driftline:")}
+    started = {understood(each["command"]) for each in ours.values()}
+    assert started == {"init", "stream", "trainer", "serve", "experiment collect", "archive"}
+    for name, each in COMPOSE["services"].items():
+        assert each["cap_drop"] == ["ALL"], name
+        assert each["image"].partition(":")[2][0].isdigit(), name
+        assert all(port.startswith("127.0.0.1:") for port in each.get("ports", ())), name
+    assert all(each["read_only"] for each in ours.values())
+
+
+@pytest.mark.parametrize("values", [{}, SECURED, FEW], ids=["as it is", "secured", "few"])
+def test_what_the_chart_makes_is_what_kubernetes_takes(tmp_path: Path, values: dict[str, Any]) -> None:
+    documents = rendered(tmp_path, values)
+    for document in documents:
+        for version in KUBERNETES:
+            kubernetes_validate.validate(document, version, strict=True)
+    names = [(each["kind"], each["metadata"]["name"]) for each in documents]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("values", [{}, SECURED, FEW], ids=["as it is", "secured", "few"])
+def test_every_pod_is_bounded_unprivileged_and_runs_what_there_is(tmp_path: Path, values: dict[str, Any]) -> None:
+    documents = rendered(tmp_path, values)
+    specifications = pods(documents)
+    assert {"replica", "trainer", "stream"} <= specifications.keys()
+    for name, pod in specifications.items():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert not pod["enableServiceLinks"]
+        volumes = {volume["name"] for volume in pod["volumes"]} | ({"data"} if name != "replica" else set())
+        for container in pod["initContainers"] + pod["containers"]:
+            assert container["image"] == "driftline:0.1.0"
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert "memory" in container["resources"]["limits"], name
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert understood(container["args"])
+        (container,) = pod["containers"]
+        ports = {port["name"] for port in container["ports"]}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["port"] in ports
+
+
+@pytest.mark.parametrize("values", [{}, SECURED, FEW], ids=["as it is", "secured", "few"])
+def test_the_charts_settings_are_right_and_its_ports_are_theirs(tmp_path: Path, values: dict[str, Any]) -> None:
+    documents = rendered(tmp_path, values)
+    (text,) = (each["data"]["settings.yaml"] for each in documents if each["kind"] == "ConfigMap")
+    settings = parse(yaml.safe_load(text))
+    ports = settings.metrics.ports.model_dump()
+    for name, pod in pods(documents).items():
+        by_name = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+        assert by_name["metrics"] == ports[name]
+        assert by_name.get("grpc", settings.serving.port) == settings.serving.port
+
+
+def test_two_trainers_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        rendered(tmp_path, {"trainer": {"replicas": 2}})
+    assert "trainer.replicas is 2, and one trainer alone may run" in caught.value.stderr
+
+
+def test_helm_has_nothing_against_the_chart() -> None:
+    done = subprocess.run([tool("helm"), "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
