@@ -14,10 +14,10 @@ import pytest
 
 from abtest.analyse.analysis import analyse
 from abtest.assignment.assign import assign
+from abtest.collect.parts import Share
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import load as load_state
-from abtest.collect.store import path_of
 from contracts.config.experiment import Arm, Experiment
 from contracts.config.settings import KafkaSettings, Settings, StreamSettings, TlsSettings, dump, load
 from contracts.kafka import bus
@@ -290,7 +290,7 @@ def week(system: System, *, disturbed: bool) -> Outcome:
 
 def caught_up(system: System) -> bool:
     """Whether what the collector has saved includes all that its topics hold."""
-    saved = load_state(path_of(system.settings), Rules.of(system.settings))
+    saved = load_state(Share().path(system.settings), Rules.of(system.settings))
     where = bus.partitions_of(system.kafka, [bus.EXPOSURES, bus.FEEDBACK])
     client = consumer(system.kafka, [], None)
     try:
@@ -311,7 +311,7 @@ def outcome(system: System, calls: int, failed: list[str]) -> Outcome:
         course.take(record)
     for user, time_ms, arm, _ in exposures.values():
         assert arm == (assign(course.experiment, user, time_ms).arm or ""), (user, time_ms)
-    state = folded(load_state(path_of(system.settings), Rules.of(system.settings)).state)
+    state = folded(load_state(Share().path(system.settings), Rules.of(system.settings)).state)
     report = analyse(state)
     (said,) = [check.said for check in report.checks if check.name == "changes"]
     return Outcome(

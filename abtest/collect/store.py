@@ -19,7 +19,6 @@ from abtest.collect.records import EventSums, ExposureRecord, Response
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState, OpenRequest, UserRecord
 from contracts.config.changes import Change
-from contracts.config.settings import Settings
 from contracts.messages.forget import Mark, Marks
 from contracts.runtime import arrays
 from contracts.runtime.durable import DAMAGED, StateError, replace_file
@@ -37,21 +36,6 @@ class Saved:
     offsets: dict[str, int] = field(default_factory=dict)  # of the next record to read
     newest_ms: dict[str, int] = field(default_factory=dict)  # newest event time read
     forgot: bool = False  # whether a user was let go of since the state was saved: it is saved at once
-
-
-def path_of(settings: Settings) -> Path:
-    """Where the worker keeps its state."""
-    return settings.state / "abtest.npz"
-
-
-def load_state(settings: Settings) -> CollectorState:
-    """The state that the worker saved; an empty one where it has saved none.
-
-    Raises:
-        StateError: the file is damaged, or belongs to another experiment or build.
-
-    """
-    return load(path_of(settings), Rules.of(settings)).state
 
 
 def save(saved: Saved, path: Path) -> None:

@@ -3,13 +3,14 @@
 
 Order of every round, so that a crash at any point neither loses nor doubles an event:
     1. poll, and take the batch into the state;
-    2. now and then, write the state with the offsets it includes into one file;
+    2. now and then, and never for more than a tenth of the time, write the state with the offsets it includes into one file;
     3. commit the offsets to the broker. They are only progress for others to watch: a start seeks to the file's.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 from kafka import TopicPartition
@@ -18,10 +19,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from abtest.collect.course import begun_course, follow
 from abtest.collect.forget import forget_user, make_anonymous, over_since_ms
+from abtest.collect.parts import Share, require_division
 from abtest.collect.records import EventSums
 from abtest.collect.rules import Rules
 from abtest.collect.state import close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
-from abtest.collect.store import Saved, load, path_of, save
+from abtest.collect.store import Saved, load, save
 from abtest.stats.metrics import (
     STREAMED,
     STREAMED_BEFORE,
@@ -31,20 +33,22 @@ from abtest.stats.metrics import (
 )
 from contracts.config.settings import Experiment, Settings, SettingsError, StreamSettings
 from contracts.kafka.bus import EXPERIMENTS, EXPOSURES, FEEDBACK, check_topics, partitions_of
-from contracts.kafka.consumers import LogEnd, consumer
+from contracts.kafka.consumers import Consumer, LogEnd, consumer
 from contracts.messages.attribution import is_late, watermark_ms
 from contracts.messages.events import BadEvent
 from contracts.messages.forget import is_forget
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
-from contracts.runtime.durable import StateError
+from contracts.runtime.durable import LockedError, StateError, lock_file
 from contracts.runtime.endpoint import opened
 from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 
 POLL_MS = 200
 SHOW_EVERY_MS = 1_000
 SAVE_EVERY_MS = 5_000
+SAVE_PAUSE = 9  # times as long as the last save took, at least, is the next one's to wait: a tenth of the time is saved
+ALONE = Share()
 
 
 class Meters:
@@ -76,12 +80,14 @@ class Meters:
         return sums_of_arms
 
 
-def run(settings: Settings, ready_file: Path | None = None) -> None:
+def run(settings: Settings, ready_file: Path | None = None, share: Share = ALONE) -> None:
     """Keep the state until a stop signal, then save it and return.
 
+    `share`: of the partitions, which this collector has; others have the rest.
+
     Raises:
-        SettingsError: the saved state cannot be continued under these settings, or a metric is of something that is not
-            collected.
+        SettingsError: the saved state cannot be continued under these settings, a metric is of something that is not
+            collected, or another collector has this share.
 
     """
     configure_logs()
@@ -91,28 +97,24 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
     log = structlog.get_logger(worker="abtest")
     registry = CollectorRegistry()
     meters = Meters(registry)
-    path = path_of(settings)
+    path, kafka = share.path(settings), settings.kafka
     require_columns(settings.experiment)
+    held = _held(settings, share)
     saved = continued(path, settings)
-    kafka = settings.kafka
     check_topics(kafka)
     course = begun_course(settings, clock, log)
-    client = consumer(
-        kafka,
-        [EXPOSURES, FEEDBACK, EXPERIMENTS],
-        f"{kafka.topic_prefix}abtest",
-        max_poll_records=settings.stream.poll_records,
-    )
+    client = consumer(kafka, [], f"{kafka.topic_prefix}abtest", max_poll_records=settings.stream.poll_records)
     client.reads.register(registry)
     try:
-        for key, offset in saved.offsets.items():
-            client.seek(_partition(key), offset)
+        mine = [each for each in partitions_of(kafka, [EXPOSURES, FEEDBACK]) if share.has(each.partition)]
+        exposures, (told,) = kafka.topic(EXPOSURES), partitions_of(kafka, [EXPERIMENTS])
+        _begin(client, [*mine, told], saved.offsets)
         endpoint.show(registry)
         announce(ready_file, {"metrics_port": endpoint.port})
-        log.info("ready", resumed=bool(saved.offsets), metrics_port=endpoint.port)
-        keys = [_key(partition) for partition in partitions_of(kafka, [EXPOSURES, FEEDBACK])]
-        exposures, (told,) = kafka.topic(EXPOSURES), partitions_of(kafka, [EXPERIMENTS])
+        log.info("ready", resumed=bool(saved.offsets), share=str(share), metrics_port=endpoint.port)
+        keys = [_key(partition) for partition in mine]
         shown_ms = stored_ms = clock.now_ms()
+        pause_ms = SAVE_EVERY_MS
         positives: dict[str, PositivesWatch] = defaultdict(PositivesWatch)  # by arm
         while not stop.is_set():
             batch = client.poll(timeout_ms=POLL_MS)
@@ -125,10 +127,11 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
                 let_go_of_ids(saved, settings.retention.experiment_users_ms)
                 warn_of_positives(positives, meters.show(saved), clock.elapsed_s(), log)
                 shown_ms = now_ms
-            if saved.forgot or now_ms - stored_ms >= SAVE_EVERY_MS:
+            if saved.forgot or now_ms - stored_ms >= pause_ms:
                 save(saved, path)
                 saved.forgot = False
                 stored_ms = clock.now_ms()
+                pause_ms = max(SAVE_EVERY_MS, SAVE_PAUSE * (stored_ms - now_ms))
             meters.lag.set(lag_of(saved, client, keys))
             endpoint.pulse.beat(client.missing())
             if batch:
@@ -137,6 +140,31 @@ def run(settings: Settings, ready_file: Path | None = None) -> None:
         log.info("stopped", **{name: count for name, count in saved.state.counts.items() if count})
     finally:
         client.close()
+        held.close()
+
+
+def _begin(client: Consumer, partitions: Sequence[TopicPartition], offsets: Mapping[str, int]) -> None:
+    """Read these from where the state has come to, and from their first record where it has none."""
+    client.assign([*partitions])
+    client.seek_to_beginning()
+    for key, offset in offsets.items():
+        client.seek(_partition(key), offset)
+
+
+def _held(settings: Settings, share: Share) -> TextIO:
+    """The lock of a share's state.
+
+    Raises:
+        SettingsError: another collector holds it, or the share is none.
+
+    """
+    require_division(settings, share)
+    path = share.path(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return lock_file(path.with_suffix(".lock"))
+    except LockedError as error:
+        raise SettingsError(f"Another collector keeps {path}.") from error
 
 
 def continued(path: Path, settings: Settings) -> Saved:

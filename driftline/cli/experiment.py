@@ -27,13 +27,22 @@ def collect(
     ready_file: ReadyFile = None,
     metrics_host: MetricsHost = None,
     metrics_port: MetricsPort = None,
+    share: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER/OF",
+            help="One of several collectors, each with its share of the partitions: 2/4 is the second of four. A "
+            "report reads the parts of all.",
+        ),
+    ] = "1/1",
 ) -> None:
     """Run the collector: exposures and feedback into the experiment's state."""
     loaded = worker_settings("collector", settings, metrics_host, metrics_port)
     require_experiment(loaded, settings)
+    from abtest.collect.parts import Share
     from abtest.collect.worker import run
 
-    run(loaded, ready_file)
+    run(loaded, ready_file, Share.parse(share))
 
 
 @app.command()

@@ -191,12 +191,12 @@ def saved_state(settings: Settings) -> "CollectorState":
         UsageError: nothing, or nothing that can be used.
 
     """
-    from abtest.collect.store import load_state, path_of
+    from abtest.collect.parts import load_state, saved_parts
     from contracts.runtime.durable import StateError
 
-    if not path_of(settings).exists():
-        raise UsageError(f"The collector has saved nothing in {settings.state} yet.")
     try:
+        if not saved_parts(settings):
+            raise UsageError(f"The collector has saved nothing in {settings.state} yet.")
         return load_state(settings)
     except StateError as error:
         raise UsageError(str(error)) from error

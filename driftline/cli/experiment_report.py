@@ -110,7 +110,7 @@ def _false_alarms(settings: Path, users: int) -> "FalseAlarms | None":
 def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
     """On what the collector has saved."""
     from abtest.analyse.analysis import analyse
-    from abtest.collect.store import load_state
+    from abtest.collect.parts import load_state
     from contracts.runtime.durable import StateError
     from driftline.experiment.context import known_context
     from driftline.experiment.false_alarms import known_false_alarms
@@ -191,7 +191,12 @@ def register(app: typer.Typer) -> None:
 
 
 def _require_state(settings: Settings) -> None:
-    from abtest.collect.store import path_of
+    from abtest.collect.parts import saved_parts
+    from contracts.runtime.durable import StateError
 
-    if not path_of(settings).exists():
+    try:
+        parts = saved_parts(settings)
+    except StateError as error:
+        raise UsageError(str(error)) from error
+    if not parts:
         raise UsageError(f"The collector has saved nothing in {settings.state} yet.")

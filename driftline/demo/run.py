@@ -15,7 +15,7 @@ from rich.console import Console
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.results import Report
-from abtest.collect.store import load_state
+from abtest.collect.parts import load_state
 from abtest.report.files import FILES, write
 from abtest.report.wording import sentence
 from contracts.config.settings import (

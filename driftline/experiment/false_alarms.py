@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from abtest.analyse.context import FalseAlarms
-from abtest.collect.store import path_of
 from contracts.config.settings import Settings
 from contracts.runtime.durable import replace_file
 
@@ -40,7 +39,7 @@ def known_false_alarms(settings: Settings, users: int) -> FalseAlarms | None:
 
 
 def _file(settings: Settings) -> Path:
-    return path_of(settings).with_name("abtest-aa.json")
+    return settings.state / "abtest-aa.json"
 
 
 def _judged_by(settings: Settings) -> object:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -18,8 +19,7 @@ from abtest import format as fmt
 from abtest.analyse.context import ReportContext
 from abtest.analyse.interim import decided_elsewhere, ended, live_report
 from abtest.analyse.results import Report
-from abtest.collect.rules import Rules
-from abtest.collect.store import load, path_of
+from abtest.collect.parts import load_state, saved_parts
 from abtest.report.html import Live, html
 from abtest.report.wording import ENDED, LEVELS, SIDES, by_plan, checks_summary, headed, line, side, to_do
 from contracts.config.settings import Settings
@@ -51,8 +51,7 @@ class Watch:
         self._settings = settings
         self._clock = clock
         self._every_s = every_s
-        self._path = path_of(settings)
-        self._seen: tuple[int, int] | None = None  # of the file: when it was written, its size
+        self._seen: list[tuple[int, int]] = []  # of each collector's file: when it was written, its size
 
     @property
     def waiting(self) -> str:
@@ -67,21 +66,18 @@ class Watch:
 
         """
         try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return None
-        if self._seen == (stat.st_mtime_ns, stat.st_size):
-            return None
-        self._seen = stat.st_mtime_ns, stat.st_size
-        try:
-            state = load(self._path, Rules.of(self._settings)).state
+            seen = [(stat.st_mtime_ns, stat.st_size) for stat in map(Path.stat, saved_parts(self._settings))]
+            if not seen or seen == self._seen:
+                return None
+            self._seen = seen
+            state = load_state(self._settings)
         except StateError as error:
             raise UsageError(str(error)) from error
         context = known_context(self._settings, state)
         running = state.closed_ms < self._settings.experiment.end_ms
         report = live_report(state, context.models)
         over = ended(state, report) and decided_elsewhere(self._settings.experiment.analysis)
-        saved_ms = stat.st_mtime_ns // 1_000_000
+        saved_ms = min(written_ns for written_ns, _ in seen) // 1_000_000
         live = Live(self._clock.now_ms(), saved_ms, self._every_s if running else None, over)
         return View(report, context, live)
 

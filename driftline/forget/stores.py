@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from abtest.collect.parts import files
 from contracts.config.settings import Settings
 from contracts.wire.events_pb2 import Example, Feedback
 from contracts.wire.stream_state_pb2 import Outbox, RequestState
@@ -57,9 +58,11 @@ def in_trainer(settings: Settings, user: User) -> Iterator[Found]:
 
 def in_collector(settings: Settings, user: User) -> Iterator[Found]:
     """In what the collector has saved."""
-    path = settings.state / "abtest.npz"
-    if not path.exists():
-        return
+    for path in files(settings).values():
+        yield from _in_part(path, user)
+
+
+def _in_part(path: Path, user: User) -> Iterator[Found]:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
         tables = {name: archive[name] for name in archive.files}
     header = json.loads(tables.pop("header").tobytes())

@@ -11,9 +11,10 @@ import yaml
 from typer.testing import CliRunner
 
 from abtest.analyse.one_look import users_of, verdicts_on
+from abtest.collect.parts import Share
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState
-from abtest.collect.store import Saved, path_of, save
+from abtest.collect.store import Saved, save
 from abtest.plan import power
 from abtest.stats.metrics import Mean
 from contracts.config.experiment import AnalysisPlan
@@ -35,7 +36,7 @@ def settings_with(folder: Path, events, **changes) -> Path:
     path = folder / "s.yaml"
     path.write_text(yaml.safe_dump({**sound(), "state": str(folder / "state"), "experiment": spec}))
     loaded = load(path)
-    save(Saved(observe(CollectorState(Rules.of(loaded)), *events)), path_of(loaded))
+    save(Saved(observe(CollectorState(Rules.of(loaded)), *events)), Share().path(loaded))
     return path
 
 

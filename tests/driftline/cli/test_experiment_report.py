@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from abtest.collect.parts import Share
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState
-from abtest.collect.store import Saved, path_of, save
+from abtest.collect.store import Saved, save
 from contracts.config.experiment import METRICS, Winsorize
 from contracts.config.settings import Settings, dump
 from contracts.runtime.clock import MINUTE_MS
@@ -31,7 +32,7 @@ def saved(tmp_path: Path):
         given = {"kafka": {"bootstrap_servers": "127.0.0.1:1"}, "experiment": experiment(**changes)}
         settings = Settings(**given, **{name: tmp_path / name for name in ("feature_repo", "snapshots", "state")})
         if events:
-            save(Saved(observe(CollectorState(Rules.of(settings)), *events)), path_of(settings))
+            save(Saved(observe(CollectorState(Rules.of(settings)), *events)), Share().path(settings))
         dump(settings, tmp_path / "s.yaml")
         return tmp_path / "s.yaml"
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from abtest.collect.parts import Share
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState
-from abtest.collect.store import Saved, path_of, save
+from abtest.collect.store import Saved, save
 from contracts.config.settings import Settings, dump
 from contracts.runtime.clock import ManualClock
 from driftline.errors import UsageError
@@ -35,7 +36,7 @@ def settings(tmp_path: Path) -> Settings:
 def collected(settings: Settings, *events) -> CollectorState:
     """What a collector would have saved after these events."""
     state = observe(CollectorState(Rules.of(settings)), *events)
-    save(Saved(state), path_of(settings))
+    save(Saved(state), Share().path(settings))
     return state
 
 
@@ -72,13 +73,13 @@ def test_the_page_renews_itself_only_while_events_may_come(settings):
     state = collected(settings, *week(users=20))
     assert looks.look().live.refresh_s == 5
     state.closed_ms = settings.experiment.end_ms
-    save(Saved(state), path_of(settings))
+    save(Saved(state), Share().path(settings))
     assert looks.look().live.refresh_s is None
 
 
 def test_a_damaged_state_is_one_sentence(settings):
-    path_of(settings).parent.mkdir(parents=True)
-    path_of(settings).write_bytes(b"x")
+    Share().path(settings).parent.mkdir(parents=True)
+    Share().path(settings).write_bytes(b"x")
     with pytest.raises(UsageError, match="is damaged"):
         watch.Watch(settings, ManualClock(), 5).look()
 

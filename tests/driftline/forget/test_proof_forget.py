@@ -20,8 +20,8 @@ import pytest
 import redis
 from rocksdict import AccessType, Options, Rdict
 
+from abtest.collect.parts import load_state
 from abtest.collect.state import folded
-from abtest.collect.store import load_state
 from contracts.config.settings import Settings, dump, parse
 from contracts.kafka import bus, consumers
 from contracts.messages.ids import id_of_text
