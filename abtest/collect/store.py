@@ -21,11 +21,13 @@ from abtest.collect.state import CollectorState, OpenRequest, UserRecord
 from contracts.config.changes import Change
 from contracts.messages.forget import Mark, Marks
 from contracts.runtime import arrays
+from contracts.runtime.clock import Clock
 from contracts.runtime.durable import DAMAGED, StateError, replace_file
 
 FORMAT = 5
 BEFORE_SERVED = 4  # an earlier format: what was served was what was shown
 SUMS = len(EventSums._fields)
+SAVE_EVERY_S = 5.0
 
 
 @dataclass
@@ -36,6 +38,24 @@ class Saved:
     offsets: dict[str, int] = field(default_factory=dict)  # of the next record to read
     newest_ms: dict[str, int] = field(default_factory=dict)  # newest event time read
     forgot: bool = False  # whether a user was let go of since the state was saved: it is saved at once
+
+
+class Saves:
+    """When a state is saved: every `SAVE_EVERY_S`, and for a tenth of the time at most, as it grows with its users."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """The first is due so long from now."""
+        self._path, self._clock = path, clock
+        self._due_s = clock.elapsed_s() + SAVE_EVERY_S
+
+    def save_if_due(self, saved: Saved) -> None:
+        """Save, where it is time to, or at once where a user was let go of."""
+        began_s = self._clock.elapsed_s()
+        if saved.forgot or began_s >= self._due_s:
+            save(saved, self._path)
+            saved.forgot = False
+            now_s = self._clock.elapsed_s()
+            self._due_s = now_s + max(SAVE_EVERY_S, 9 * (now_s - began_s))
 
 
 def save(saved: Saved, path: Path) -> None:

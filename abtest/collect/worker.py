@@ -3,7 +3,7 @@
 
 Order of every round, so that a crash at any point neither loses nor doubles an event:
     1. poll, and take the batch into the state;
-    2. now and then, and never for more than a tenth of the time, write the state with the offsets it includes into one file;
+    2. now and then, write the state with the offsets it includes into one file;
     3. commit the offsets to the broker. They are only progress for others to watch: a start seeks to the file's.
 """
 
@@ -23,7 +23,7 @@ from abtest.collect.parts import Share, require_division
 from abtest.collect.records import EventSums
 from abtest.collect.rules import Rules
 from abtest.collect.state import close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
-from abtest.collect.store import Saved, load, save
+from abtest.collect.store import Saved, Saves, load, save
 from abtest.stats.metrics import (
     STREAMED,
     STREAMED_BEFORE,
@@ -46,8 +46,6 @@ from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 
 POLL_MS = 200
 SHOW_EVERY_MS = 1_000
-SAVE_EVERY_MS = 5_000
-SAVE_PAUSE = 9  # times as long as the last save took, at least, is the next one's to wait: a tenth of the time is saved
 ALONE = Share()
 
 
@@ -113,8 +111,7 @@ def run(settings: Settings, ready_file: Path | None = None, share: Share = ALONE
         announce(ready_file, {"metrics_port": endpoint.port})
         log.info("ready", resumed=bool(saved.offsets), share=str(share), metrics_port=endpoint.port)
         keys = [_key(partition) for partition in mine]
-        shown_ms = stored_ms = clock.now_ms()
-        pause_ms = SAVE_EVERY_MS
+        shown_ms, saves = clock.now_ms(), Saves(path, clock)
         positives: dict[str, PositivesWatch] = defaultdict(PositivesWatch)  # by arm
         while not stop.is_set():
             batch = client.poll(timeout_ms=POLL_MS)
@@ -127,11 +124,7 @@ def run(settings: Settings, ready_file: Path | None = None, share: Share = ALONE
                 let_go_of_ids(saved, settings.retention.experiment_users_ms)
                 warn_of_positives(positives, meters.show(saved), clock.elapsed_s(), log)
                 shown_ms = now_ms
-            if saved.forgot or now_ms - stored_ms >= pause_ms:
-                save(saved, path)
-                saved.forgot = False
-                stored_ms = clock.now_ms()
-                pause_ms = max(SAVE_EVERY_MS, SAVE_PAUSE * (stored_ms - now_ms))
+            saves.save_if_due(saved)
             meters.lag.set(lag_of(saved, client, keys))
             endpoint.pulse.beat(client.missing())
             if batch:

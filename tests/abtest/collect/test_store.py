@@ -5,9 +5,9 @@ import pytest
 from abtest.analyse.analysis import analyse
 from abtest.collect.records import EventSums
 from abtest.collect.state import CollectorState, close, folded, observe_exposure, observe_feedback
-from abtest.collect.store import Saved, load, save
+from abtest.collect.store import SAVE_EVERY_S, Saved, Saves, load, save
 from contracts.config.experiment import AnalysisPlan, RampStep
-from contracts.runtime.clock import DAY_MS
+from contracts.runtime.clock import DAY_MS, ManualClock
 from contracts.runtime.durable import StateError
 from tests.abtest.abtest_cases import START, exposure, feedback, impression, observe, rules, week
 
@@ -119,3 +119,23 @@ def test_a_damaged_file_or_another_experiments_is_refused_in_a_sentence(tmp_path
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StateError, match="is damaged"):
         load(path, rules())
+
+
+def test_a_state_that_takes_long_to_save_is_saved_seldom_and_at_once_where_a_user_was_let_go_of(tmp_path, monkeypatch):
+    clock, saved = ManualClock(), Saved(CollectorState(rules()))
+    written = []
+
+    def slowly(saved, path):
+        written.append(clock.elapsed_s())
+        clock.advance(2_000)
+
+    monkeypatch.setattr("abtest.collect.store.save", slowly)
+    saves = Saves(tmp_path / "state.npz", clock)
+    for _ in range(60):
+        clock.advance(1_000)
+        saves.save_if_due(saved)
+    assert written == [SAVE_EVERY_S, SAVE_EVERY_S + 20, SAVE_EVERY_S + 40, SAVE_EVERY_S + 60]
+    saved.forgot = True
+    saves.save_if_due(saved)
+    assert len(written) == 5
+    assert not saved.forgot
