@@ -44,7 +44,10 @@ SECURED = {
     },
     "podAnnotations": {"example.org/team": "recall"},
 }
+FLINK = {"flink": {"enabled": True}, "stream": {"replicas": 0}, "files": "driftline-files", "secret": "driftline"}
 FEW = {"archive": {"replicas": 0}, "collector": {"replicas": 0}, "replica": {"autoscaling": {"enabled": False}}}
+NAMES = ("as it is", "secured", "few", "flink")
+VALUES: tuple[dict[str, Any], ...] = ({}, SECURED, FEW, FLINK)
 
 
 def tool(name: str) -> str:
@@ -68,9 +71,15 @@ def rendered(tmp_path: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def pods(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The specification of each workload's pod, by its component."""
-    templates = [each["spec"]["template"] for each in documents if each["kind"] in {"Deployment", "StatefulSet"}]
-    return {each["metadata"]["labels"]["app.kubernetes.io/component"]: each["spec"] for each in templates}
+    """The specification of each workload's pod, by its component; claims are among its volumes."""
+    found = {}
+    for each in documents:
+        if each["kind"] in {"Deployment", "StatefulSet"}:
+            template = each["spec"]["template"]
+            claims = [{"name": claim["metadata"]["name"]} for claim in each["spec"].get("volumeClaimTemplates", ())]
+            name = template["metadata"]["labels"]["app.kubernetes.io/component"]
+            found[name] = template["spec"] | {"volumes": template["spec"]["volumes"] + claims}
+    return found
 
 
 def understood(args: list[str]) -> str:
@@ -148,25 +157,45 @@ def test_compose_starts_what_there_is_on_settings_that_are_right() -> None:
     assert all(each["read_only"] for each in ours.values())
 
 
-@pytest.mark.parametrize("values", [{}, SECURED, FEW], ids=["as it is", "secured", "few"])
+def closed(schema: Any) -> Any:
+    """A custom resource's schema that refuses what it does not name: Kubernetes drops that without a word."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {name: closed(value) for name, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        out.setdefault("additionalProperties", False)
+    return out
+
+
+@pytest.mark.parametrize("values", VALUES, ids=NAMES)
 def test_what_the_chart_makes_is_what_kubernetes_takes(tmp_path: Path, values: dict[str, Any]) -> None:
     documents = rendered(tmp_path, values)
+    schema = json.loads((SCHEMAS / "flinkdeployment-v1beta1.json").read_text())
+    flink = Draft202012Validator(closed(schema["properties"]["spec"]))
     for document in documents:
+        if document["kind"] == "FlinkDeployment":
+            assert [f"{error.json_path}: {error.message}" for error in flink.iter_errors(document["spec"])] == []
+            continue
         for version in KUBERNETES:
             kubernetes_validate.validate(document, version, strict=True)
+    assert any(document["kind"] == "FlinkDeployment" for document in documents) == (values is FLINK)
     names = [(each["kind"], each["metadata"]["name"]) for each in documents]
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("values", [{}, SECURED, FEW], ids=["as it is", "secured", "few"])
+@pytest.mark.parametrize("values", VALUES, ids=NAMES)
 def test_every_pod_is_bounded_unprivileged_and_runs_what_there_is(tmp_path: Path, values: dict[str, Any]) -> None:
     documents = rendered(tmp_path, values)
     specifications = pods(documents)
-    assert {"replica", "trainer", "stream"} <= specifications.keys()
+    assert {"replica", "trainer", "rows" if values is FLINK else "stream"} <= specifications.keys()
     for name, pod in specifications.items():
         assert pod["securityContext"]["runAsNonRoot"], name
         assert not pod["enableServiceLinks"]
-        volumes = {volume["name"] for volume in pod["volumes"]} | ({"data"} if name != "replica" else set())
+        volumes = {volume["name"] for volume in pod["volumes"]} | (
+            {"data"} - {volume["name"] for volume in pod["volumes"]}
+        )
         for container in pod["initContainers"] + pod["containers"]:
             assert container["image"] == "driftline:0.1.0"
             assert container["securityContext"]["readOnlyRootFilesystem"]
@@ -175,18 +204,22 @@ def test_every_pod_is_bounded_unprivileged_and_runs_what_there_is(tmp_path: Path
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert understood(container["args"])
         (container,) = pod["containers"]
+        if name == "rows":  # it serves nothing
+            continue
         ports = {port["name"] for port in container["ports"]}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert container[probe]["httpGet"]["port"] in ports
 
 
-@pytest.mark.parametrize("values", [{}, SECURED, FEW], ids=["as it is", "secured", "few"])
+@pytest.mark.parametrize("values", VALUES, ids=NAMES)
 def test_the_charts_settings_are_right_and_its_ports_are_theirs(tmp_path: Path, values: dict[str, Any]) -> None:
     documents = rendered(tmp_path, values)
     (text,) = (each["data"]["settings.yaml"] for each in documents if each["kind"] == "ConfigMap")
     settings = parse(yaml.safe_load(text))
     ports = settings.metrics.ports.model_dump()
     for name, pod in pods(documents).items():
+        if name == "rows":
+            continue
         by_name = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
         assert by_name["metrics"] == ports[name]
         assert by_name.get("grpc", settings.serving.port) == settings.serving.port
@@ -196,6 +229,14 @@ def test_two_trainers_are_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         rendered(tmp_path, {"trainer": {"replicas": 2}})
     assert "trainer.replicas is 2, and one trainer alone may run" in caught.value.stderr
+
+
+def test_a_stream_twice_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        rendered(tmp_path, {"flink": {"enabled": True}})
+    assert (
+        "flink.enabled is true and stream.replicas is not 0: every example would be made twice" in caught.value.stderr
+    )
 
 
 def test_helm_has_nothing_against_the_chart() -> None:

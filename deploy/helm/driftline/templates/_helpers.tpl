@@ -23,7 +23,7 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
-{{/* The pod of one process: a dict of root, name (its key in the values), port (its metrics') and args. */}}
+{{/* The pod of one process: a dict of root, name (its key in the values), port (its metrics'; 0: it has none) and args. */}}
 {{- define "driftline.pod" -}}
 {{- $values := index .root.Values .name -}}
 metadata:
@@ -32,8 +32,10 @@ metadata:
     app.kubernetes.io/component: {{ .name }}
   annotations:
     checksum/settings: {{ toYaml .root.Values.settings | sha256sum }}
+    {{- if .port }}
     prometheus.io/scrape: "true"
     prometheus.io/port: {{ .port | quote }}
+    {{- end }}
     {{- with .root.Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -70,6 +72,7 @@ spec:
     - name: {{ .name }}
       args: {{ concat .args (list "-s" "/etc/driftline/settings.yaml") | toJson }}
       resources: {{ toYaml $values.resources | nindent 8 }}
+      {{- if .port }}
       ports:
         - {name: metrics, containerPort: {{ .port }}}
         {{- if eq .name "replica" }}
@@ -78,6 +81,7 @@ spec:
       startupProbe: {httpGet: {path: /healthz, port: metrics}, periodSeconds: 5, failureThreshold: 36}
       livenessProbe: {httpGet: {path: /healthz, port: metrics}, periodSeconds: 15, timeoutSeconds: 5}
       readinessProbe: {httpGet: {path: /readyz, port: metrics}, periodSeconds: 5, timeoutSeconds: 3}
+      {{- end }}
       {{- if eq .name "replica" }}
       # Clients learn that the pod goes before it stops to take calls; then it drains.
       lifecycle: {preStop: {sleep: {seconds: 10}}}
@@ -92,7 +96,7 @@ spec:
     - name: files
       secret: {secretName: {{ .root.Values.files }}}
     {{- end }}
-    {{- if eq .name "replica" }}
+    {{- if or (eq .name "replica") (eq .name "rows") }}
     - name: data
       emptyDir: {}
     {{- end }}
