@@ -196,6 +196,10 @@ class Cluster:
         ready = "Successful registration at resource manager"
         return self._start(directory, own, main, address, ready, "-Xmx512m", "-XX:MaxDirectMemorySize=256m")
 
+    def kill_jobmanager(self) -> None:
+        """End the JobManager with SIGKILL."""
+        servers.end(self.directory / JOBMANAGER, signal_it=psutil.Process.kill)
+
     def kill_taskmanager(self, number: int) -> None:
         """End a TaskManager with SIGKILL and delete its disk; its Python is left as a lost machine would not leave it."""
         directory = self.directory / f"{TASKMANAGER}{number}"

@@ -60,7 +60,7 @@ def submit(
     address = _running(cluster)
     if job_of(cluster):
         raise UsageError(f"The job runs in {cluster.directory} already.")
-    slots = _get(address, "/overview")["slots-total"]
+    slots = slots_of(cluster)
     if slots < parallelism:
         raise UsageError(f"The cluster has {slots} slots, and --parallelism is {parallelism}.")
     _prepare(settings.kafka)
@@ -71,12 +71,13 @@ def submit(
     settings_file = cluster.directory / "settings.yaml"
     dump(settings, settings_file)
     code = flink.code_zip(cluster.directory)
-    entries = _configuration(cluster, address, code, place, start_from, checkpoint_ms) | dict(conf or {})
+    entries = _configuration(cluster, code, place, start_from, checkpoint_ms) | dict(conf or {})
     command = [
         str(flink.python_of(cluster.home)),
         "-m",
         "stream.flink.job",
         f"--settings={settings_file}",
+        f"--rest={address}",
         f"--parallelism={parallelism}",
         *(f"--conf={key}={value}" for key, value in entries.items()),
         *(f"--jar={path}" for path in flink.jars(cluster.home)),
@@ -96,6 +97,11 @@ def job_of(cluster: Cluster) -> str | None:
     """The id of the job that runs or is being restarted; None where there is none."""
     jobs = _get(_running(cluster), "/jobs/overview")["jobs"]
     return next((each["jid"] for each in jobs if each["name"] == JOB and each["state"] not in ENDED), None)
+
+
+def slots_of(cluster: Cluster) -> int:
+    """How many tasks the TaskManagers that are there can run."""
+    return int(_get(_running(cluster), "/overview")["slots-total"])
 
 
 def overview(cluster: Cluster) -> dict[str, Any]:
@@ -151,15 +157,11 @@ def newest(place: str) -> str | None:
 
 
 def _configuration(
-    cluster: Cluster, address: str, code: Path, place: str, start_from: str | None, checkpoint_ms: int
+    cluster: Cluster, code: Path, place: str, start_from: str | None, checkpoint_ms: int
 ) -> dict[str, str]:
-    host, _, port = address.partition(":")
     python = str(flink.python_of(cluster.home))
     found = {
-        "execution.target": "remote",
         "execution.attached": "false",
-        "rest.address": host,
-        "rest.port": port,
         "pipeline.name": JOB,
         "python.executable": python,
         "python.client.executable": python,

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Submit the job."""
     parser = argparse.ArgumentParser(description="driftline's stream on Apache Flink")
     parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--rest", metavar="HOST:PORT", help="of a cluster, where `flink run` has not said it")
     parser.add_argument("--parallelism", type=int, help="default: Flink's own")
     parser.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="of Flink, for this job")
     parser.add_argument("--jar", action="append", default=[], type=Path)
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for entry in options.conf:
         key, _, value = entry.partition("=")
         configuration.set_string(key, value)
-    environment = StreamExecutionEnvironment.get_execution_environment(configuration)
+    environment = _environment(configuration, options.rest)
     if options.jar:
         environment.add_jars(*(path.absolute().as_uri() for path in options.jar))
     if options.parallelism:
@@ -51,6 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     build(environment, load(options.settings))
     job = environment.execute_async(NAME)
     print(json.dumps({"job": str(job.get_job_id())}), flush=True)  # noqa: T201  (for who has started this)
+
+
+def _environment(configuration: Configuration, rest: str | None) -> StreamExecutionEnvironment:
+    """That of `flink run`, or one that submits to the cluster at `rest`."""
+    if rest is None:
+        return StreamExecutionEnvironment.get_execution_environment(configuration)
+    gateway = get_gateway()
+    host, _, port = rest.rpartition(":")
+    return StreamExecutionEnvironment(
+        gateway.jvm.org.apache.flink.streaming.api.environment.RemoteStreamEnvironment(
+            host, int(port), configuration._j_configuration, to_jarray(gateway.jvm.String, [])  # noqa: SLF001
+        )
+    )
 
 
 def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
@@ -106,6 +120,7 @@ def _source(settings: Settings, keys: list[int]) -> Any:
         .setTopics(topics)
         .setStartingOffsets(connector.enumerator.initializer.OffsetsInitializer.earliest())
         .setProperties(_properties(client_properties(kafka)))
+        .setProperty("isolation.level", "read_committed")
         .setProperty("partition.discovery.interval.ms", "-1")
         .setProperty("commit.offsets.on.checkpoint", "true")
         .setGroupId(kafka.topic("stream"))
