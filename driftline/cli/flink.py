@@ -62,7 +62,9 @@ def start(
 
     cluster = flink.Cluster(home, data or home / "data", detached=True)
     cluster.start(taskmanagers, slots)
-    typer.echo(f"{flink.NAME} runs on {cluster.address} with {taskmanagers} TaskManagers; logs are in {cluster.directory}.")
+    typer.echo(
+        f"{flink.NAME} runs on {cluster.address} with {taskmanagers} TaskManagers; logs are in {cluster.directory}."
+    )
 
 
 @app.command()

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import yaml
@@ -114,6 +114,7 @@ class Cluster:
         self.home = home
         self.directory = directory.resolve()
         self._detached = detached
+        self._servers: dict[Path, Server] = {}  # that this process has started
 
     @property
     def address(self) -> str | None:
@@ -198,12 +199,12 @@ class Cluster:
 
     def kill_jobmanager(self) -> None:
         """End the JobManager with SIGKILL."""
-        servers.end(self.directory / JOBMANAGER, signal_it=psutil.Process.kill)
+        self._end(self.directory / JOBMANAGER, kill=True)
 
     def kill_taskmanager(self, number: int) -> None:
-        """End a TaskManager with SIGKILL and delete its disk; its Python is left as a lost machine would not leave it."""
+        """End a TaskManager with SIGKILL and delete its disk; and its Python, as a lost machine would."""
         directory = self.directory / f"{TASKMANAGER}{number}"
-        servers.end(directory, signal_it=psutil.Process.kill)
+        self._end(directory, kill=True)
         self._end_python(directory)
         shutil.rmtree(directory)
 
@@ -220,15 +221,27 @@ class Cluster:
         ran = False
         for number in self.taskmanagers():
             directory = self.directory / f"{TASKMANAGER}{number}"
-            ran |= servers.end(directory)
+            ran |= self._end(directory)
             self._end_python(directory)
-        return servers.end(self.directory / JOBMANAGER) or ran
+        return self._end(self.directory / JOBMANAGER) or ran
 
-    def __enter__(self) -> "Cluster":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _end(self, directory: Path, *, kill: bool = False) -> bool:
+        """End a server; False where it did not run."""
+        ran = servers.find(directory) is not None
+        server = self._servers.pop(directory, None)
+        if server is None:
+            servers.end(directory, signal_it=psutil.Process.kill if kill else psutil.Process.terminate)
+        elif kill:
+            server.kill()
+        else:
+            server.stop()
+        return ran
 
     def _end_python(self, directory: Path) -> None:
         for process in _marked(directory):
@@ -271,6 +284,7 @@ class Cluster:
         launch = Launch(NAME, command, directory, address, lambda printed: ready in printed, environment)
         server = Server(launch, detached=self._detached)
         server.start()
+        self._servers[directory] = server
         return server
 
 

@@ -44,7 +44,7 @@ def submit(
         cluster: a local one, which runs.
         settings: of the deployment.
         checkpoints: a folder or a store's address that all TaskManagers reach; None: the cluster's own directory.
-        restore: a savepoint or checkpoint to go on from; None: the newest checkpoint in `checkpoints`, if it is a folder.
+        restore: a savepoint or checkpoint to go on from; None: the newest checkpoint in the folder.
         fresh: begin without any.
         parallelism: tasks, each of which has its share of the partitions.
         checkpoint_ms: how often what was made becomes visible to those who read what is committed.
@@ -84,7 +84,13 @@ def submit(
     ]
     environment = os.environ | {"PYTHONPATH": str(code), "FLINK_CONF_DIR": str(cluster.directory / flink.JOBMANAGER)}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=cluster.directory, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=cluster.directory,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode:
         raise RunError(f"The job could not be submitted.\n{_why(done.stderr or done.stdout)}")
@@ -242,13 +248,13 @@ def _path(place: str) -> Path:
 
 
 def _get(address: str, path: str) -> dict[str, Any]:
-    return _asked(address, urllib.request.Request(f"http://{address}{path}"))  # noqa: S310  (our own address)
+    return _asked(address, urllib.request.Request(f"http://{address}{path}"))
 
 
 def _post(address: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     headers = {"Content-Type": "application/json"}
     data = json.dumps(body).encode()
-    return _asked(address, urllib.request.Request(f"http://{address}{path}", data, headers, method="POST"))  # noqa: S310
+    return _asked(address, urllib.request.Request(f"http://{address}{path}", data, headers, method="POST"))
 
 
 def _asked(address: str, request: urllib.request.Request) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Whole Kafka records as the bytes that pass between Flink's connector and the steps. Pure; `Records.java` has its twin.
+"""Whole Kafka records as the bytes that pass between Flink's connector and the steps. Pure.
+
+`Records.java` has the other side of it.
 
 In: log (0 exposures, 1 feedback), partition, offset, timestamp (ms), then the header that says when it was sent, key
 and value. Out: topic (`Sink`), partition, timestamp, key and value. Big endian; a part is its length and its bytes, -1
@@ -38,10 +40,10 @@ class Record(NamedTuple):
 
 
 def unpacked(raw: bytes, topics: tuple[str, str]) -> Record:
-    """The record in an envelope; `topics` are the logs' full names.
+    r"""The record in an envelope; `topics` are the logs' full names.
 
-    >>> raw = b"\\x01" + bytes.fromhex("00000002" "0000000000000007" "0000000000000009") + b"\\xff" * 4
-    >>> unpacked(raw + b"\\0\\0\\0\\x01k" + b"\\xff" * 4, ("e", "f"))
+    >>> raw = b"\x01" + bytes.fromhex("00000002" "0000000000000007" "0000000000000009") + b"\xff" * 4
+    >>> unpacked(raw + b"\0\0\0\x01k" + b"\xff" * 4, ("e", "f"))
     Record(topic='f', partition=2, offset=7, timestamp=9, headers=(), key=b'k', value=None)
     """
     log, partition, offset, timestamp = _IN.unpack_from(raw)

@@ -62,7 +62,10 @@ def _environment(configuration: Configuration, rest: str | None) -> StreamExecut
     host, _, port = rest.rpartition(":")
     return StreamExecutionEnvironment(
         gateway.jvm.org.apache.flink.streaming.api.environment.RemoteStreamEnvironment(
-            host, int(port), configuration._j_configuration, to_jarray(gateway.jvm.String, [])  # noqa: SLF001
+            host,
+            int(port),
+            configuration._j_configuration,  # noqa: SLF001
+            to_jarray(gateway.jvm.String, []),
         )
     )
 

@@ -56,7 +56,7 @@ class StreamFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
         if partition.waiting >= STEP_RECORDS:
             yield from partition.step()
 
-    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[bytes]:
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[bytes]:  # noqa: ARG002  (Flink's signature)
         """A moment has passed."""
         yield from self._of(ctx).tick()
         self._tick(ctx)

@@ -94,15 +94,12 @@ class Partition:
 
     def tick(self) -> Iterator[bytes]:
         """Step through all that may be, and let event time go on."""
-        exposures, feedback = self._logs
-        alone = bool(exposures.records) is not bool(feedback.records)
-        ends = tuple(alone and not log.records and self._at_end(at) for at, log in enumerate(self._logs))
-        more = True
-        while more:
-            before = len(exposures.records) + len(feedback.records)
+        left = -1
+        while left != (waiting := sum(len(log.records) for log in self._logs)):
+            left = waiting
+            alone = sum(bool(log.records) for log in self._logs) == 1
+            ends = [alone and not log.records and self._at_end(at) for at, log in enumerate(self._logs)]
             yield from self._step(exposures_end=ends[0], feedback_end=ends[1])
-            left = len(exposures.records) + len(feedback.records)
-            more = 0 < left < before
 
     def _step(self, *, exposures_end: bool, feedback_end: bool) -> Iterator[bytes]:
         exposures, feedback = self._logs

@@ -70,10 +70,10 @@ class FlinkState:
         self.marks = marks_of(ForgottenUsers.FromString(tables.meta.get(FORGOTTEN) or b""))
         self._requests: Cached[str, OpenRequest] = Cached(settings.cached_requests)
         self._users: Cached[int, UserSessions] = Cached(settings.cached_users)
-        self._request_ids = {key.decode() for key in tables.requests.keys()}
-        self._user_ids = {number_of(key) for key in tables.users.keys()}
+        self._request_ids = set(map(bytes.decode, tables.requests.keys()))
+        self._user_ids = set(map(number_of, tables.users.keys()))
         self._timers: dict[bytes, list[tuple[int, bytes]]] = {REQUEST_TIMER: [], USER_TIMER: []}
-        for key in tables.timers.keys():
+        for key in list(tables.timers.keys()):
             self._timers[key[:1]].append((number_of(key[1:9]), key[9:]))
         for timers in self._timers.values():
             heapq.heapify(timers)

@@ -1,10 +1,12 @@
 """The stream on Apache Flink makes of a log what a worker makes of it, whatever is killed meanwhile."""
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
+from contracts.runtime.clock import SystemClock
 from driftline.processes import flink_job
 from driftline.processes.server import Server
 from tests.stream.flink_cases import (
@@ -58,16 +60,20 @@ def test_twenty_random_kills_change_nothing(apache_server: Server, tmp_path: Pat
     expected = by_worker(apache_server, tmp_path / "worker", [each for part in parts for each in part])
     settings = prepared(apache_server, tmp_path / "flink")
     send(settings.kafka, parts[0], items=True)
-    killed = []
+    killed: list[str] = []
+    clock, recovered_s = SystemClock(), []
     with cluster(tmp_path / "cluster") as running:
         flink_job.submit(running, settings, parallelism=2, checkpoint_ms=1000)
         rows = Rows(settings)
+        until(lambda: examples_of(settings) > 0, "nothing was committed")
         for part in parts[1:]:
-            came = examples_of(settings)
-            send(settings.kafka, part)
-            until(lambda came=came: examples_of(settings) > came, "nothing more was committed")
+            came, began_s = examples_of(settings), clock.elapsed_s()
             killed.append(kill_one(running, settings, chance))
+            send(settings.kafka, part)
+            until(lambda came=came: examples_of(settings) > came, "nothing more was committed")  # type: ignore[misc]
+            recovered_s.append(round(clock.elapsed_s() - began_s, 1))
             rows.write()
+            (tmp_path / "recovered.json").write_text(json.dumps([*zip(killed, recovered_s, strict=True)]))
         settled(settings, rows, expected)
         flink_job.stop_with_savepoint(running, (tmp_path / "savepoint").as_uri())
     rows.write()
