@@ -108,7 +108,7 @@ class Partition:
         outputs = [*self._outputs(batch), *self._due()]
         for record in batch:
             self._tables.waiting.remove(bytes([self._topics.index(record.topic)]) + record.offset.to_bytes(8, "big"))
-        if not (batch or outputs):
+        if not (batch or outputs or self._state.changed):
             return
         outbox, _ = collect(outputs, self._settings.kafka, self._metrics, self._largest_letter_bytes)
         envelopes = list(self._envelopes(outbox))

@@ -78,6 +78,11 @@ class FlinkState:
         for timers in self._timers.values():
             heapq.heapify(timers)
 
+    @property
+    def changed(self) -> bool:
+        """Whether requests or users have changed since the last commit."""
+        return any(True for cached in (self._requests, self._users) for _ in cached.changes())
+
     def commit(self) -> None:
         """Hand to Flink what has changed since the last time."""
         for request_id, request in self._requests.changes():
