@@ -212,6 +212,18 @@ class Cluster:
         """The Python processes of a TaskManager."""
         return list(_marked(self.directory / f"{TASKMANAGER}{number}"))
 
+    def pid_of(self, number: int) -> int:
+        """The process of a TaskManager.
+
+        Raises:
+            RunError: it does not run.
+
+        """
+        running = servers.find(self.directory / f"{TASKMANAGER}{number}")
+        if running is None:
+            raise RunError(f"TaskManager {number} does not run in {self.directory}.")
+        return running.process.pid
+
     def taskmanagers(self) -> list[int]:
         """The numbers of those that have a directory."""
         return sorted(int(each.name.removeprefix(TASKMANAGER)) for each in self.directory.glob(f"{TASKMANAGER}*"))

@@ -63,7 +63,7 @@ def submit(
     slots = slots_of(cluster)
     if slots < parallelism:
         raise UsageError(f"The cluster has {slots} slots, and --parallelism is {parallelism}.")
-    _prepare(settings.kafka)
+    prepare_topics(settings.kafka)
     place = checkpoints or cluster.checkpoints.as_uri()
     start_from = None if fresh else restore or newest(place)
     if restore and _folder(restore) and not (_path(restore) / "_metadata").exists():
@@ -189,7 +189,7 @@ def _configuration(
     return found | ({"execution.state-recovery.path": start_from} if start_from else {})
 
 
-def _prepare(kafka: KafkaSettings) -> None:
+def prepare_topics(kafka: KafkaSettings) -> None:
     """See that the topics are there, and make the one that is Flink's own."""
     bus.check_topics(kafka)
     client = bus.admin(kafka)
