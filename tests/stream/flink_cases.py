@@ -11,7 +11,7 @@ import pytest
 
 from contracts.config.settings import KafkaSettings, Settings
 from contracts.kafka import bus
-from contracts.runtime.clock import SystemClock
+from contracts.runtime.clock import DAY_MS, SystemClock
 from driftline.errors import UsageError
 from driftline.processes import broker, flink, flink_job, kafka
 from driftline.processes import process as processes
@@ -21,6 +21,7 @@ from feature_repo.store import UserSequences, apply
 from stream.flink.rows import RowWriter
 from tests.conftest import need_servers, own_topics
 from tests.stream.log_cases import BEGIN_MS, ITEMS, Outcome, Sent, make_log, outcome
+from tests.stream.step_cases import exposure, feedback
 from tests.stream.stream_cases import Running, Sender, settings_for
 
 WAIT_S = 240.0
@@ -73,7 +74,7 @@ def by_worker(server: Server, directory: Path, records: Sequence[Sent], partitio
     send(settings.kafka, records, items=True)
     with Running(settings) as running:
         running.take(len(records))
-        for _ in range(3):  # timers that the last batch has set
+        for _ in range(10):  # what falls due at the end
             running.worker.step()
     return outcome(settings)
 
@@ -149,8 +150,18 @@ def kill_one(running: Cluster, settings: Settings, chance: random.Random) -> str
     return kind
 
 
-def halves(seed: int, size: int, parts: int) -> list[list[Sent]]:
-    """A log in parts."""
+def in_parts(seed: int, size: int, parts: int, partitions: int = 2) -> list[list[Sent]]:
+    """A log in parts.
+
+    Its last events are two days later than the others, so that all feedback without an exposure has been given up when
+    they have come: else the clock would do so while the logs are silent, the later the longer that lasts.
+    """
+    at_ms = BEGIN_MS + 2 * DAY_MS
     records = make_log(seed, size)
+    for user in range(1, partitions + 1):
+        shown, told = exposure(f"end-{user}", at_ms, (1, 2), user), f"end-{user}/1"
+        event = feedback(1, at_ms, f"end-{user}", view=True, event=told, user=user)
+        records.append(Sent(at_ms, bus.EXPOSURES, user, shown.SerializeToString()))
+        records.append(Sent(at_ms, bus.FEEDBACK, user, event.SerializeToString()))
     step = -(-len(records) // parts)
     return [records[at : at + step] for at in range(0, len(records), step)]

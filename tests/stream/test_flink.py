@@ -15,7 +15,7 @@ from tests.stream.flink_cases import (
     cluster,
     compare,
     examples_of,
-    halves,
+    in_parts,
     kill_one,
     need_flink,
     prepared,
@@ -32,7 +32,7 @@ def _flink() -> None:
 
 def test_a_killed_taskmanager_whose_disk_is_gone_changes_nothing(apache_server: Server, tmp_path: Path) -> None:
     """Late, repeated and broken events among them; both logs go on while it is away."""
-    before, after = halves(seed=1, size=3000, parts=2)
+    before, after = in_parts(seed=1, size=3000, parts=2)
     expected = by_worker(apache_server, tmp_path / "worker", before + after)
     settings = prepared(apache_server, tmp_path / "flink")
     send(settings.kafka, before, items=True)
@@ -56,7 +56,7 @@ def test_a_killed_taskmanager_whose_disk_is_gone_changes_nothing(apache_server: 
 def test_twenty_random_kills_change_nothing(apache_server: Server, tmp_path: Path) -> None:
     """TaskManagers with their disks, their Python, and the JobManager, while 40,000 events come."""
     kills, chance = 20, random.Random(7)
-    parts = halves(seed=7, size=40_000, parts=kills + 1)
+    parts = in_parts(seed=7, size=40_000, parts=kills + 1)
     expected = by_worker(apache_server, tmp_path / "worker", [each for part in parts for each in part])
     settings = prepared(apache_server, tmp_path / "flink")
     send(settings.kafka, parts[0], items=True)
@@ -85,7 +85,7 @@ def test_twenty_random_kills_change_nothing(apache_server: Server, tmp_path: Pat
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_two_tasks_become_four_from_a_savepoint(apache_server: Server, tmp_path: Path) -> None:
-    before, after = halves(seed=3, size=8000, parts=2)
+    before, after = in_parts(seed=3, size=8000, parts=2, partitions=4)
     expected = by_worker(apache_server, tmp_path / "worker", before + after, partitions=4)
     settings = prepared(apache_server, tmp_path / "flink", partitions=4)
     send(settings.kafka, before, items=True)
