@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers demo test test-pythons proofs bench bench-trainer bench-serving bench-abtest tables lint format proto proto-publish constraints clean
+.PHONY: help setup servers flink demo test test-pythons proofs bench bench-trainer bench-serving bench-abtest tables lint format proto proto-publish constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,10 @@ servers: $(READY) ## fetch Apache Kafka (it needs Java 17), Redis and promtool f
 # Tests run side by side, a process a core: threads of each one's linear algebra would only wait for each other.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
+# About a minute and 1 GB, kept outside of the clone; the tests of the stream on Flink skip without it.
+flink: $(READY) ## fetch Apache Flink (it needs a JDK 17) for the tests of the stream on it, unless it is there
+	@if [ -n "$$DRIFTLINE_WITHOUT_SERVERS" ]; then echo "without Apache Flink"; else $(BIN)/driftline flink install; fi
+
 test: servers ## run the tests, on all cores up to four
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
@@ -42,7 +46,7 @@ test-pythons: ## run a short form of the tests on every newer Python that is fou
 		$(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version ARGS="$(SHORT)" || exit 1; \
 	done
 
-proofs: servers ## run the long proofs, such as those by many crashes
+proofs: servers flink ## run the long proofs, such as those by many crashes
 	$(BIN)/python -m pytest -m proof --timeout 1800 $(ARGS)
 
 bench: servers .venv-bench/.ready ## measure the stream beside its peers and its ceilings; ARGS="--soak --redis --quick"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+SILENT_AFTER_S = 5.0  # while a log that was read to its end is silent for longer, its event time goes on by the clock
+
 Record = Any  # a record as the client fetched it; kafka-python has no types
 
 

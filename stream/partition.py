@@ -5,11 +5,10 @@ outbox are never apart. Memory holds no more than the caches' limits and one bat
 the partition: a lock keeps every other worker out until the owner has closed it or died.
 """
 
-from collections import OrderedDict
 from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TextIO, TypeVar, cast
+from typing import TextIO, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 from rocksdict import (
@@ -34,6 +33,7 @@ from contracts.wire.stream_state_pb2 import (
     RequestState,
     UserState,
 )
+from stream.cached import Cached, number_of, sortable
 from stream.join import OpenRequest
 from stream.kept import marks_of, request_bytes, request_of, user_bytes, user_of
 from stream.sessions import UserSessions
@@ -45,8 +45,6 @@ TIMERS_AT_ONCE = 2000  # those left fire with the next batch
 MEMTABLE_BYTES = 16 << 20
 BLOCK_CACHE_BYTES = 16 << 20
 
-K = TypeVar("K", str, int)
-V = TypeVar("V")
 M = TypeVar("M", bound=Message)
 
 
@@ -79,8 +77,8 @@ class PartitionStore:
             raise
         self.newest_exposure_ms = self.position.newest_exposure_ms
         self.newest_feedback_ms = self.position.newest_feedback_ms
-        self._requests: _Cached[str, OpenRequest] = _Cached(settings.cached_requests)
-        self._users: _Cached[int, UserSessions] = _Cached(settings.cached_users)
+        self._requests: Cached[str, OpenRequest] = Cached(settings.cached_requests)
+        self._users: Cached[int, UserSessions] = Cached(settings.cached_users)
         self._batch = WriteBatch(raw_mode=True)
         # Before which time no timer is left, committed or set since: it spares a scan the timers that were deleted.
         self._scan_from = {REQUEST_TIMER: 0, USER_TIMER: 0}
@@ -118,9 +116,9 @@ class PartitionStore:
                 self._batch.put(key, request_bytes(request))
         for user_id, user in self._users.changes():
             if user is None:
-                self._batch.delete(USER + _sortable(user_id))
+                self._batch.delete(USER + sortable(user_id))
             else:
-                self._batch.put(USER + _sortable(user_id), user_bytes(user))
+                self._batch.put(USER + sortable(user_id), user_bytes(user))
         self.position.newest_exposure_ms = self.newest_exposure_ms
         self.position.newest_feedback_ms = self.newest_feedback_ms
         self._batch.put(POSITION, self.position.SerializeToString())
@@ -173,7 +171,7 @@ class PartitionStore:
     def user(self, user_id: int) -> UserSessions | None:
         if user_id in self._users:
             return self._users[user_id]
-        stored = self._get(USER + _sortable(user_id))
+        stored = self._get(USER + sortable(user_id))
         user = None if stored is None else user_of(self._parsed(UserState, stored))
         self._users.learn(user_id, user)
         return user
@@ -183,7 +181,7 @@ class PartitionStore:
 
     def drop_user(self, user_id: int, requests: Sequence[str] = ()) -> None:
         self._users.change(user_id, None)
-        self._drop_timers(USER_TIMER, {_sortable(user_id)})
+        self._drop_timers(USER_TIMER, {sortable(user_id)})
         if requests:
             self._drop_timers(REQUEST_TIMER, {name.encode() for name in requests})
 
@@ -222,14 +220,14 @@ class PartitionStore:
         limits = ReadOptions()
         limits.set_iterate_upper_bound(USER + b"\xff" * 9)
         for key in self._db.keys(from_key=USER, read_opt=limits):
-            yield _number(cast(bytes, key)[1:])
+            yield number_of(cast(bytes, key)[1:])
 
     def wake_user(self, user_id: int, at_ms: int) -> None:
-        self._wake(USER_TIMER, at_ms, _sortable(user_id))
+        self._wake(USER_TIMER, at_ms, sortable(user_id))
 
     def users_due(self, before_ms: int) -> Iterator[int]:
         for name in self._due(USER_TIMER, before_ms):
-            yield _number(name)
+            yield number_of(name)
 
     def _get(self, key: bytes) -> bytes | None:
         try:
@@ -250,17 +248,17 @@ class PartitionStore:
         )
 
     def _wake(self, kind: bytes, at_ms: int, name: bytes) -> None:
-        self._woken.append(kind + _sortable(at_ms) + name)
+        self._woken.append(kind + sortable(at_ms) + name)
         self._batch.put(self._woken[-1], b"")
         self._set_since[kind] = min(self._set_since.get(kind, at_ms), at_ms)
 
     def _due(self, kind: bytes, before_ms: int) -> Iterator[bytes]:
         """Names of committed timers before `before_ms`; those that this batch set fire with a later one."""
         limits = ReadOptions()
-        limits.set_iterate_upper_bound(kind + _sortable(before_ms))
-        keys = self._db.keys(from_key=kind + _sortable(self._scan_from[kind]), read_opt=limits)
+        limits.set_iterate_upper_bound(kind + sortable(before_ms))
+        keys = self._db.keys(from_key=kind + sortable(self._scan_from[kind]), read_opt=limits)
         due = [cast(bytes, key) for key in islice(keys, TIMERS_AT_ONCE)]
-        self._scan_from[kind] = _number(due[-1][1:9]) if len(due) == TIMERS_AT_ONCE else before_ms
+        self._scan_from[kind] = number_of(due[-1][1:9]) if len(due) == TIMERS_AT_ONCE else before_ms
         for key in due:
             self._batch.delete(key)
             yield key[9:]
@@ -268,43 +266,6 @@ class PartitionStore:
     def _stored_request(self, request_id: str) -> OpenRequest | None:
         stored = self._get(REQUEST + request_id.encode())
         return None if stored is None else request_of(self._parsed(RequestState, stored), self._topic, self.partition)
-
-
-class _Cached(Generic[K, V]):
-    """Values that were used last, and those that changed since the last commit; None stands for "there is none"."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: OrderedDict[K, V | None] = OrderedDict()  # longest unused first
-        self._changed: dict[K, None] = {}
-
-    def __contains__(self, key: K) -> bool:
-        return key in self._known
-
-    def __getitem__(self, key: K) -> V | None:
-        self._known.move_to_end(key)
-        return self._known[key]
-
-    def names(self) -> list[K]:
-        """Keys of the values that are known."""
-        return list(self._known)
-
-    def learn(self, key: K, value: V | None) -> None:
-        self._known[key] = value
-
-    def change(self, key: K, value: V | None) -> None:
-        self._known[key] = value
-        self._changed[key] = None
-
-    def changes(self) -> Iterator[tuple[K, V | None]]:
-        for key in self._changed:
-            yield key, self._known[key]
-
-    def settle(self) -> None:
-        """Everything has been committed: forget what is over the limit."""
-        self._changed.clear()
-        while len(self._known) > self._limit:
-            self._known.popitem(last=False)
 
 
 def _claimed(directory: Path) -> TextIO:
@@ -340,12 +301,3 @@ def _open(directory: Path) -> Rdict:
         raise StateError(
             f"The state in {directory} cannot be opened: {why}. Move it away, and begin anew with --rebuild."
         ) from error
-
-
-def _sortable(number: int) -> bytes:
-    """Eight bytes that sort as the signed number does."""
-    return (number + (1 << 63)).to_bytes(8, "big")
-
-
-def _number(sortable: bytes) -> int:
-    return int.from_bytes(sortable, "big") - (1 << 63)

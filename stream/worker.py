@@ -31,7 +31,7 @@ from feature_repo.store import UserSequences
 from stream.catalogue import KnownItems, origin_of
 from stream.deliver import At, Delivery, Stopped, producer_of
 from stream.held import HeldFeedback
-from stream.intake import Record, merged
+from stream.intake import SILENT_AFTER_S, Record, merged
 from stream.join import Origin
 from stream.metrics import StreamMetrics
 from stream.outbox import collect
@@ -48,7 +48,6 @@ WAITING_BYTES = 16 << 20  # of one log, fetched ahead
 REPORT_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_S = 5.0
 ERASE_EVERY_S = 10.0  # a state is rewritten at most so often, however many users ask to be forgotten
-SILENT_AFTER_S = 5.0  # while a log that was read to its end is silent for longer, its event time goes on by the clock
 
 
 class StreamWorker:

@@ -150,6 +150,10 @@ class StandIn:
         """It has none."""
         return True
 
+    def has_producer_id(self) -> bool:
+        """No: it is shown whatever became of its transaction, if it was of one."""
+        return False
+
     def __iter__(self) -> Iterator[Any]:
         return iter((self._record,))
 
@@ -167,6 +171,10 @@ class Decoded:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._records)
+
+    def __next__(self) -> Any:
+        """The record that marks a transaction's end: whoever reads what is committed asks a control batch for it."""
+        return next(self._batch)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
@@ -242,7 +250,13 @@ def read_past(consumer: Any, counts: ReadCounts, clock: Clock | None = None) -> 
     def partition_records(start: int, where: TopicPartition, records: Any, **options: Any) -> PartitionRecords:
         return PartitionRecords(reading, start, where, records, **options)
 
+    committed = consumer.config["isolation_level"] == "read_committed"
+
     def parse_fetched_data(fetch: Any) -> Any:
+        stable = fetch.partition_data.last_stable_offset
+        if committed and stable >= 0:
+            # Records after it are not given before their transaction ends, so for a reader the log ends there.
+            fetch.partition_data.high_watermark = min(fetch.partition_data.high_watermark, stable)
         try:
             return parse(fetch)
         except (CorruptRecordError, UnknownError) as error:

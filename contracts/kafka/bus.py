@@ -26,11 +26,13 @@ __all__ = [
     "ITEMS",
     "LARGEST_LETTER_BYTES",
     "LARGEST_RECORD_BYTES",
+    "ROWS",
     "SENT_AT",
     "TOPICS",
     "admin",
     "check_topics",
     "connected",
+    "ensure_rows",
     "ensure_topics",
     "keep_for",
     "key_of",
@@ -48,6 +50,7 @@ FEEDBACK = "feedback"
 EXAMPLES = "examples"
 DEAD_LETTERS = "deadletters"
 EXPERIMENTS = "experiments"
+ROWS = "rows"
 TOPICS = (ITEMS, EXPOSURES, FEEDBACK, EXAMPLES, DEAD_LETTERS, EXPERIMENTS)
 ONE_PARTITION = (ITEMS, DEAD_LETTERS, EXPERIMENTS)
 
@@ -59,6 +62,8 @@ OWN_CONFIG = {
     DEAD_LETTERS: {"max.message.bytes": str(LARGEST_RECORD_BYTES)},
     EXPERIMENTS: {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},  # each record counts
 }
+# A forgotten user's rows are gone from it a day after the request at the latest.
+ROWS_CONFIG = {"cleanup.policy": "compact", "max.compaction.lag.ms": "86400000", "segment.ms": "21600000"}
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
 RECONNECT_BACKOFF_MAX_MS = 2_000  # how long a broker that is back may go unnoticed; the client's own limit is 30 s
@@ -99,6 +104,15 @@ def ensure_topics(settings: KafkaSettings, client: KafkaAdminClient) -> None:
             )
             with contextlib.suppress(TopicAlreadyExistsError):
                 client.create_topics([new])
+
+
+def ensure_rows(settings: KafkaSettings, client: KafkaAdminClient) -> None:
+    """Create `rows`, which only a stream on Flink has: users' rows on their way to Feast, the newest of each user."""
+    topic = settings.topic(ROWS)
+    if topic not in set(client.list_topics()):
+        new = NewTopic(topic, settings.partitions, settings.replication_factor, topic_configs=ROWS_CONFIG)
+        with contextlib.suppress(TopicAlreadyExistsError):
+            client.create_topics([new])
 
 
 def keep_for(settings: KafkaSettings, ages_ms: Mapping[str, int], client: KafkaAdminClient) -> None:

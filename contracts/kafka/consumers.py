@@ -237,6 +237,14 @@ class GaplessConsumer(Consumer):
         return gapless
 
 
+def isolation(settings: KafkaSettings) -> str:
+    """Which records are read: those of transactions that were committed, as a stream on Flink writes.
+
+    The embedded broker has no transactions that could be relied on; nobody writes in any there.
+    """
+    return "read_uncommitted" if settings.gapless else "read_committed"
+
+
 def consumer(
     settings: KafkaSettings,
     topics: Sequence[str],
@@ -260,6 +268,7 @@ def consumer(
         settings,
         reads=reads or ReadCounts(),
         group_id=group,
+        isolation_level=isolation(settings),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=wait_ms,
@@ -299,6 +308,7 @@ def member(
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // 3,
         max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+        isolation_level=isolation(settings),
         enable_auto_commit=False,
         auto_offset_reset="none",
         fetch_max_wait_ms=wait_ms,

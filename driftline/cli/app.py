@@ -14,6 +14,7 @@ from driftline.cli import (
     evaluate,
     events,
     experiment,
+    flink,
     forget,
     imports,
     lab,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(servers.kafka, name="kafka")
 app.add_typer(servers.redis, name="redis")
+app.add_typer(flink.app, name="flink")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(snapshots.app, name="snapshots")

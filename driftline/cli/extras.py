@@ -8,6 +8,7 @@ EXTRA_OF = {
     "catalogue": "stream",
     "deadletters": "worker",
     "experiment": "abtest",
+    "flink": "demo",
     "import": "stream",
     "init": "stream",
     "lab": "lab",

@@ -127,8 +127,8 @@ def start(
     return server
 
 
-def java() -> str:
-    """The Java that runs it.
+def java(name: str = NAME) -> str:
+    """The Java that runs it, or what else is called `name`.
 
     Raises:
         UsageError: there is none, or it is too old.
@@ -138,12 +138,12 @@ def java() -> str:
     program = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if not program:
         where = f"JAVA_HOME ({home}) has none" if home else "there is none on the PATH"
-        raise UsageError(f"{NAME} needs Java {JAVA_VERSION} or newer, and {where}.")
+        raise UsageError(f"{name} needs Java {JAVA_VERSION} or newer, and {where}.")
     printed = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', printed)
     if not version or int(version[1]) < JAVA_VERSION:
         raise UsageError(
-            f"{NAME} needs Java {JAVA_VERSION} or newer, and {program} is {version[1] if version else '?'}."
+            f"{name} needs Java {JAVA_VERSION} or newer, and {program} is {version[1] if version else '?'}."
         )
     return program
 
@@ -177,6 +177,34 @@ def _fetch(cache: Path, libs: Path, repository: str | None) -> None:
         ) from error
     except (RuntimeError, ValueError, StopIteration, zipfile.BadZipFile, ET.ParseError) as error:
         raise RunError(f"{NAME} could not be fetched: {' '.join(str(error).split())}.") from error
+
+
+def fetch_jar(coordinates: str, cache: Path, libs: Path, repository: str | None) -> None:
+    """Fetch one jar by its coordinates, without what it depends on, into `libs`.
+
+    Raises:
+        RunError: the repository cannot be reached, or does not have it.
+
+    """
+    import requests
+    from jgo.maven import MavenContext
+
+    remote = {"mirror": repository} if repository else None
+    context = MavenContext(repo_cache=cache, local_repos=[], remote_repos=remote, timeout=FETCH_TIMEOUT_S)
+    try:
+        group, artifact, version = coordinates.split(":")
+        path = context.project(group, artifact).at_version(version).artifact().resolve()
+        with zipfile.ZipFile(path) as jar:
+            if jar.testzip():
+                raise zipfile.BadZipFile(f"{path.name} is damaged")
+        path.rename(libs / path.name)
+    except requests.RequestException as error:
+        raise RunError(
+            f"{coordinates} could not be fetched: the Maven repository does not answer ({type(error).__name__}); is"
+            " there a network? DRIFTLINE_MAVEN_REPOSITORY names a mirror."
+        ) from error
+    except (RuntimeError, ValueError, zipfile.BadZipFile, ET.ParseError) as error:
+        raise RunError(f"{coordinates} could not be fetched: {' '.join(str(error).split())}.") from error
 
 
 def _put(libs: Path, target: Path) -> None:
