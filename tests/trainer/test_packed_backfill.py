@@ -257,12 +257,12 @@ class TestBackfill:
         assert 0 < manifest.metrics["examples"] < COUNT / 2  # tested are those that end a window
         sizes = {f"driftline.examples:{number}": len(each) for number, each in archived().items()}
         assert manifest.offsets.items() >= sizes.items()
+        assert run(settings) == 0
         rig = make_rig(settings)
         fill(rig.log)
         assert rig.worker.resume()
         rig.steps(20)
         assert rig.engine.tested == COUNT
-        assert run(settings) == 0
 
     def test_the_same_archive_gives_the_same_weights(self, tmp_path: Path, repo: Path, make_rig: MakeRig) -> None:
         first, second = settings_for(tmp_path / "first", repo), settings_for(tmp_path / "second", repo)
