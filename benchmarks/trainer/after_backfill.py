@@ -1,6 +1,7 @@
 """How models go on after a packed backfill: as they do, with averaged weights, or with half the learning rate.
 
-    python -m benchmarks.trainer.after_backfill --data KUAIRAND_PURE [--seeds 3] [--ways averaged] [--json FILE]
+    python -m benchmarks.trainer.after_backfill --data KUAIRAND_PURE
+        [--seeds 3] [--share 1] [--ways averaged,…] [--json FILE]
 
 The `packed` protocol of `driftline evaluate` (KuaiRand-Pure as a stream, learning at the last place, the last seven
 days count), two_tower and t2diff in one regime. Recall@20 is by seed; t2diff beside the two-tower is paired by user,
@@ -72,11 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer.after_backfill", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="KuaiRand-Pure folder")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--share", type=int, default=1, metavar="N", help="one of every N users")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    source = kuairand.stream(options.data, histories=True)
+    source = kuairand.some(kuairand.stream(options.data, histories=True), options.share)
     midnights = source.midnights_ms()
     first_ms = int(midnights[-min(TESTED_DAYS + 1, midnights.size)])
     queries = kuairand.queries(source, first_ms, int(midnights[-1]))
@@ -97,7 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
             "t2diff beside two_tower": [round(x, 5) for x in (between.value, between.low, between.high)],
         }
     spent = round(time.process_time() - begun, 1)
-    text = json.dumps({"seeds": options.seeds, "queries": len(users), "ways": found, "cpu_s": spent}, indent=1)
+    shape = {"seeds": options.seeds, "share": options.share, "queries": len(users)}
+    text = json.dumps(shape | {"ways": found, "cpu_s": spent}, indent=1)
     if options.json:
         options.json.write_text(text + "\n")
     print(text)  # noqa: T201

@@ -1,6 +1,6 @@
 """Roads of diffusion, each beside its exact ablation, on frozen states of `t2diff` over KuaiRand-Pure as a stream.
 
-    python -m benchmarks.trainer.roads --data KUAIRAND_PURE [--seeds 3] [--json FILE]
+    python -m benchmarks.trainer.roads --data KUAIRAND_PURE [--seeds 3] [--share 1] [--json FILE]
 
 `t2diff` learns what users did before the log from packed windows and is then frozen, its item vectors too. A small head
 goes over the stream: each effective view is ranked, then learned from; those of the last seven days count. Heads of a
@@ -47,13 +47,12 @@ BEYOND = 200  # behaviours before the window
 WINDOWS = {"retrieval": 10, "guidance": 50}
 HEADS = {
     "retrieval": ("nothing", "mean", "state", "guess"),
-    "guidance": ("nothing", "guess", "network", "context", "guided-1", "guided-2"),
+    "guidance": ("nothing", "guess", "network", "context", "guided-1"),
 }
 ABLATIONS = {
     "retrieval": (("guess", "state"), ("state", "mean"), ("mean", "nothing")),
     "guidance": (
         ("guided-1", "context"),
-        ("guided-2", "context"),
         ("context", "network"),
         ("context", "guess"),
         ("network", "nothing"),
@@ -256,11 +255,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer.roads", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="KuaiRand-Pure folder")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--share", type=int, default=1, metavar="N", help="one of every N users")
     parser.add_argument("--roads", default=",".join(HEADS))
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    source = kuairand.stream(options.data, histories=True)
+    source = kuairand.some(kuairand.stream(options.data, histories=True), options.share)
     midnights = source.midnights_ms()
     queries = kuairand.queries(source, int(midnights[0]), int(midnights[-1]))
     first_ms = int(midnights[-min(TESTED_DAYS + 1, midnights.size)])
@@ -289,7 +289,9 @@ def main(arguments: list[str] | None = None) -> int:
             "beyond the window": round(float((frozen.beyond[torch.from_numpy(tested), 0] >= 0).float().mean()), 4),
             "cpu_s": round(time.process_time() - begun, 1),
         }
-    text = json.dumps({"seeds": options.seeds, "queries": int(tested.sum()), "roads": found}, indent=1)
+    text = json.dumps(
+        {"seeds": options.seeds, "share": options.share, "queries": int(tested.sum()), "roads": found}, indent=1
+    )
     if options.json:
         options.json.write_text(text + "\n")
     print(text)  # noqa: T201
