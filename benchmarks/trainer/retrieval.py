@@ -5,8 +5,8 @@
 `t2diff` with a window of 10 learns what users did before the log from packed windows and is then frozen, its item
 vectors too. A head goes over KuaiRand-Pure's stream: each effective view is ranked, then learned from; those of the
 last seven days count. The head adds to the served vector what attention finds in the up to 200 behaviours before the
-window. Its query is made from x̂, from the plain state, or not at all (their mean); weights to begin with, learning rate and
-order are the same. Ranks are paired by user, intervals are bootstraps over users.
+window. Its query is made from x̂, from the plain state, or not at all (their mean); weights to begin with, learning rate
+and order are the same. Ranks are paired by user, intervals are bootstraps over users.
 """
 
 import argparse
