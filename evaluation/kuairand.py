@@ -86,6 +86,20 @@ def stream(folder: Path, histories: bool = False) -> Stream:
     )
 
 
+def some(source: Stream, of: int) -> Stream:
+    """One of every `of` users: those whose id is a multiple of it."""
+    kept = source.user_ids % of == 0
+    before = {user_id: each for user_id, each in source.before.items() if user_id % of == 0}
+    return Stream(
+        source.catalogue,
+        source.user_ids[kept],
+        source.rows[kept],
+        source.times_ms[kept],
+        source.effective[kept],
+        before,
+    )
+
+
 def sequences(source: Stream, until_ms: int) -> list[Sequence]:
     """What each user with a positive before `until_ms` has viewed effectively by then, users by id.
 

@@ -14,11 +14,12 @@ import structlog
 import torch
 
 from contracts.config.settings import Arm, LearnFrom, Settings
+from contracts.features import Floats
 from contracts.messages.attribution import is_late
 from contracts.snapshots.delta import Delta
 from contracts.snapshots.snapshot import Snapshot
 from contracts.wire.events_pb2 import Example, Exposure
-from trainer.data.batches import encode
+from trainer.data.batches import Batch, encode
 from trainer.data.catalogue import Announced, Catalogue
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.learn.arm_propensity import ArmPropensity
@@ -103,6 +104,7 @@ class Engine:
         self._objective = Objective(settings.trainer.objective)
         self._boundaries = Boundaries(settings.trainer.publish_every_ms)
         self._batch: list[Example] = []
+        self._batch_size = settings.trainer.model.batch_size
         self._offsets: dict[str, int] = {}  # of the examples that have been taken
         self._learned_offsets: dict[str, int] = {}
         self._item_offsets: dict[str, int] = {}
@@ -227,7 +229,7 @@ class Engine:
             moves += self._snapshots(self.lines)
         self._batch.append(example)
         self._offsets[partition] = offset + 1
-        if len(self._batch) == self._settings.trainer.model.batch_size:
+        if len(self._batch) == self._batch_size:
             moves += self._step()
             moves += self._due_by_count()
         return moves
@@ -300,22 +302,13 @@ class Engine:
         self._meters.skipped.inc(len(self._batch) - len(examples))
         self._meters.items.set(len(self._catalogue))
         if examples:
-            batch = encode(examples, self._catalogue, self._settings.trainer.model.window)
-            policy, arms = self._settings.trainer.learn_from, self._settings.experiment.arms
-            wanted = self._objective.weigh(examples)
-            for line in self.lines:
-                with self._meters.train_seconds.labels(line.name).time():
-                    foresight = line.foresee(examples, batch, self._catalogue, neutral_to(line.name, batch.arms, arms))
-                    weights = learns_from(line.name, batch.arms, policy, arms).astype(np.float32)
-                    if policy == "weighted":
-                        item_ids = np.array([e.item_id for e in examples], np.int64)
-                        weights = self._propensities[line.name].weigh(batch.arms, item_ids, foresight.ranks)
-                    line.learn(examples, batch, weights * wanted, self._catalogue)
+            self._learn(examples)
             self._meters.examples.inc(len(examples))
             self.tested += len(examples)
             self._meters.tested.set(self.tested)
             self._event_time_ms = max(self._event_time_ms, *(e.time_ms for e in examples))
-            self._catalogue.touch(batch.targets, np.array([e.time_ms for e in examples], np.int64))
+            item_ids = np.array([e.item_id for e in examples], np.int64)
+            self._catalogue.touch(self._catalogue.rows(item_ids), np.array([e.time_ms for e in examples], np.int64))
             self._expire()
         for line in self.lines:
             self._meters.event_time.labels(line.name).set(self._event_time_ms / 1000)
@@ -324,6 +317,23 @@ class Engine:
         self._batch = []
         self._learned_offsets = dict(self._offsets)
         return [ended for line in self.lines if (ended := line.trial_ended()) is not None]
+
+    def _learn(self, examples: list[Example]) -> None:
+        """Test and teach all models; the items of these examples are in the catalogue."""
+        batch = encode(examples, self._catalogue, self._settings.trainer.model.window)
+        self._teach(examples, batch, self._objective.weigh(examples))
+
+    def _teach(self, examples: Sequence[Example], batch: Batch, wanted: Floats) -> None:
+        """Test every model on a batch, then let it learn from its share; `wanted` (B,) is by the objective."""
+        policy, arms = self._settings.trainer.learn_from, self._settings.experiment.arms
+        for line in self.lines:
+            with self._meters.train_seconds.labels(line.name).time():
+                foresight = line.foresee(examples, batch, self._catalogue, neutral_to(line.name, batch.arms, arms))
+                weights = learns_from(line.name, batch.arms, policy, arms).astype(np.float32)
+                if policy == "weighted":
+                    item_ids = np.array([e.item_id for e in examples], np.int64)
+                    weights = self._propensities[line.name].weigh(batch.arms, item_ids, foresight.ranks)
+                line.learn(examples, batch, weights * wanted, self._catalogue)
 
     def _expire(self) -> None:
         lifetime_ms = self._settings.trainer.vocabulary.expire_after_ms

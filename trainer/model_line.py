@@ -141,10 +141,12 @@ class ModelLine:
         self._meters.nan_steps.labels(self.name).inc(taught.refused)
         if not taught.taken:
             return
-        self._meters.learned.labels(self.name).inc(len(share))
-        self.unpublished += len(share)
-        self.unsent += len(share)
-        self.shares.update(share.arms)
+        for arm, places in zip(share.arms, share.places, strict=True):
+            self.shares[arm] += places
+        whole = sum(share.places)
+        self._meters.learned.labels(self.name).inc(whole)
+        self.unpublished += whole
+        self.unsent += whole
         for example in learned:
             self._arrivals.offer(example.sent_at_ms)
 

@@ -65,6 +65,14 @@ def backfill(
             help="Event time (UTC) at which the stream takes over. \\[default: where the archive ends]",
         ),
     ] = None,
+    one_by_one: Annotated[
+        bool,
+        typer.Option(
+            "--one-by-one",
+            help="Learn each example with its own features in the order of the log, as the stream's trainer would: "
+            "slower, tested on every example. \\[default: a user's history is learned in few windows]",
+        ),
+    ] = False,
 ) -> None:
     """Learn from the offline store, through Feast's historical features; the trainer then goes on from there.
 
@@ -95,7 +103,8 @@ def backfill(
             task = progress.add_task("Learning from the archive", total=None)
             learned = run(
                 loaded, items, producer, clock, stop,
-                start_ms=_ms(start), end_ms=_ms(end), largest_letter_bytes=bus.largest_letter_bytes(loaded.kafka),
+                start_ms=_ms(start), end_ms=_ms(end), one_by_one=one_by_one,
+                largest_letter_bytes=bus.largest_letter_bytes(loaded.kafka),
                 report=lambda done, whole: progress.update(task, completed=done, total=whole),
             )  # fmt: skip
     finally:

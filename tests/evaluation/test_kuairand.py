@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from evaluation.data import DataError, ItemTable, Query, Sequence
-from evaluation.kuairand import Before, Stream, earlier, queries, sequences, stream
+from evaluation.kuairand import Before, Stream, earlier, queries, sequences, some, stream
 
 MIDNIGHT_MS = 1_651_420_800_000  # 2022-05-02 in Beijing
 # user, video, time after midnight in ms, effective
@@ -50,6 +50,15 @@ def test_the_stream_is_in_time_order_with_ids_of_the_contract(folder: Path) -> N
     assert found.rows.tolist() == [2, 1, 0, 0, 2, 1]
     assert found.effective.tolist() == [True, False, True, True, True, True]
     assert (found.midnights_ms() - MIDNIGHT_MS).tolist() == [0, 86_400_000, 172_800_000]
+
+
+def test_some_users_have_their_whole_stream_and_past(folder: Path) -> None:
+    whole = stream(folder, histories=True)
+    found = some(whole, 5)
+    assert found.user_ids.tolist() == [5, 5, 10, 5, 5, 10]
+    found = some(whole, 2)
+    assert (found.user_ids.tolist(), found.rows.tolist()) == ([10, 10], [0, 1])
+    assert found.before.keys() == {6}
 
 
 def test_each_effective_view_asks_with_what_was_before_it(folder: Path) -> None:

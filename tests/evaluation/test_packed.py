@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.data import Query, Sequence
-from evaluation.packed import Packed, batches, packed, pieces
+from evaluation.packed import Packed, batches, packed
 from evaluation.progressive import batch_of
 from trainer.data.batches import Batch
+from trainer.data.packed import pieces
 
 WINDOW = 6
 lengths = st.lists(st.integers(0, 40), max_size=6)

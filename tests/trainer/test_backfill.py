@@ -1,4 +1,4 @@
-"""Learning from the archive, and the hand-over to the stream."""
+"""Learning from the archive one by one, and the hand-over to the stream; packed in `test_packed_backfill`."""
 
 import threading
 from pathlib import Path
@@ -59,14 +59,14 @@ def settings_for(root: Path, repo: Path, **trainer: Any) -> Settings:
     return small_settings(root, **quiet).model_copy(update={"feature_repo": repo})
 
 
-def run(settings: Settings, **times: int | None) -> int:
+def run(settings: Settings, **times: Any) -> int:
     """Fill a trainer from the archive; its items come from a log in memory."""
     clock = ManualClock(START_MS)
     log = MemoryLog(50, clock)
     fill(log)
     log.pause(*EXAMPLES)  # as a consumer that reads items alone
     parts: Any = (settings, log, Outbox(), clock, threading.Event())
-    return backfill(*parts, **{"start_ms": None, "end_ms": None} | times)
+    return backfill(*parts, **{"start_ms": None, "end_ms": None, "one_by_one": True} | times)
 
 
 def test_learned_from_the_archive_and_then_the_stream_is_as_from_the_stream_alone(

@@ -32,6 +32,11 @@ class Batch:
         return len(self.arms)
 
     @property
+    def places(self) -> list[int]:
+        """How many examples each of the B stands for: the new places of a packed window, else 1."""
+        return [1] * len(self) if self.last is None else self.last.tolist()
+
+    @property
     def taught(self) -> Ints:
         """Rows of the items that these examples are to teach for the first time: targets, with `last` other places too.
 

@@ -4,7 +4,7 @@ A backfill is the trainer's own work on this consumer instead of the broker's: o
 hand over. Items still come from the broker.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,23 @@ class Shelf:
 class ArchivedExamples(LogReader):
     """A consumer of items from the broker and of examples from the archive."""
 
-    def __init__(self, settings: Settings, items: Consumer, start_ms: int | None, end_ms: int | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        items: Consumer,
+        start_ms: int | None,
+        end_ms: int | None,
+        *,
+        with_features: bool = True,
+    ) -> None:
         """Look at the files.
+
+        Args:
+            settings: of the trainer.
+            items: a consumer of items alone.
+            start_ms: see `Shelf`.
+            end_ms: see `Shelf`.
+            with_features: whether examples come with their features; else `histories` has them.
 
         Raises:
             SettingsError: there are none, some are missing, or the feature repository was not applied.
@@ -100,6 +115,7 @@ class ArchivedExamples(LogReader):
         self._topic = settings.kafka.topic("examples")
         self._items = items
         self._features = HistoricalSequences(settings.feature_repo)
+        self._with_features = with_features
         home = examples_directory(settings.feature_repo)
         rows = directory(settings.feature_repo)  # whose listing is the archive's state
         pieces = [piece for path in sorted(rows.glob("*.parquet")) if (piece := parse(path.name))]
@@ -125,7 +141,7 @@ class ArchivedExamples(LogReader):
         """A chunk of every partition that is not paused, and what items there are. `max_records` is for items."""
         running = {tp: shelf for tp, shelf in self.shelves.items() if tp not in self._paused}
         tables = {tp: shelf.read(CHUNK // len(running)) for tp, shelf in running.items()}
-        polled = self._with_features({tp: table for tp, table in tables.items() if len(table)})
+        polled = self._records({tp: table for tp, table in tables.items() if len(table)})
         polled |= self._items.poll(0 if polled else timeout_ms, max_records=max_records)
         return polled
 
@@ -171,37 +187,45 @@ class ArchivedExamples(LogReader):
         """Tell those who watch the trainer's progress."""
         self._items.commit(offsets, timeout_ms=timeout_ms)
 
-    def _with_features(self, tables: Mapping[TopicPartition, pa.Table]) -> dict[TopicPartition, list[Any]]:
+    def histories(self, examples: Sequence[Example]) -> list[History | None]:
+        """What the users of these examples had done just before each; None for one who had done nothing."""
+        users, times_ms = [e.user_id for e in examples], [e.time_ms - BEFORE_MS for e in examples]
+        found: list[History | None] = []
+        for at in range(0, len(users), CHUNK):
+            found += map(_history, self._features.read(users[at : at + CHUNK], times_ms[at : at + CHUNK]))
+        return found
+
+    def _records(self, tables: Mapping[TopicPartition, pa.Table]) -> dict[TopicPartition, list[Any]]:
         rows = {tp: table.to_pylist() for tp, table in tables.items()}
-        flat = [row for of_partition in rows.values() for row in of_partition]
-        if not flat:
-            return {}
-        users = [row["user_id"] for row in flat]
-        feature_rows: Iterator[UserRow | None] = iter(
-            self._features.read(users, [row["time_ms"] - BEFORE_MS for row in flat])
-        )
+        examples = {tp: [_example(row) for row in of_partition] for tp, of_partition in rows.items()}
+        flat = [example for of_partition in examples.values() for example in of_partition]
+        if self._with_features:
+            for example, history in zip(flat, self.histories(flat), strict=True):
+                if history is not None:
+                    example.history.CopyFrom(history)
         return {
             tp: [
-                Record(self._topic, tp.partition, row["offset"], row["logged_ms"], _value(row, next(feature_rows)))
-                for row in of_partition
+                Record(self._topic, tp.partition, row["offset"], row["logged_ms"], example.SerializeToString())
+                for row, example in zip(of_partition, examples[tp], strict=True)
             ]
             for tp, of_partition in rows.items()
         }
 
 
-def _value(row: dict[str, Any], features: UserRow | None) -> bytes:
-    """The example as the stream sent it."""
+def _example(row: dict[str, Any]) -> Example:
+    """The example as the stream sent it, but for the features."""
     label = {name: value for name, value in row.items() if name not in ("offset", "logged_ms")}
-    history = (
-        None
-        if features is None
-        else History(
-            item_ids=features.item_ids,
-            times_ms=features.times_ms,
-            play_times_ms=features.play_times_ms,
-            effective_views=map(bool, features.effective_views),
-            follows=map(bool, features.follows),
-            sessions=features.sessions,
-        )
+    return Example(schema_version=SCHEMA_VERSION, **label)
+
+
+def _history(features: UserRow | None) -> History | None:
+    if features is None:
+        return None
+    return History(
+        item_ids=features.item_ids,
+        times_ms=features.times_ms,
+        play_times_ms=features.play_times_ms,
+        effective_views=map(bool, features.effective_views),
+        follows=map(bool, features.follows),
+        sessions=features.sessions,
     )
-    return Example(schema_version=SCHEMA_VERSION, history=history, **label).SerializeToString()
