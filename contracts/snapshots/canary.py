@@ -88,6 +88,7 @@ def promote(root: Root, model: str, version: str) -> bool:
     """
 
     def decide(now: Pointers) -> Changes:
+        went_live.clear()  # it may be asked again
         if now.held:
             return [("trial", None)]
         require(root, model, version)
@@ -95,7 +96,7 @@ def promote(root: Root, model: str, version: str) -> bool:
         return [("live", version), ("trial", None)]  # live first: after a crash between the two all have the version
 
     went_live: list[bool] = []
-    open_room(root).change(model, lambda now: went_live.clear() or decide(now))
+    open_room(root).change(model, decide)
     return bool(went_live)
 
 

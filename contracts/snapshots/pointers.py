@@ -33,7 +33,7 @@ class Pointers:
     pinned: tuple[str, ...] = ()  # sorted
 
 
-# Assignments in the order in which a disk writes them: (name of the pointer, its new value). A store writes all at once.
+# (name of a pointer, its new value), in the order in which a disk writes them; a store writes all at once.
 Changes: TypeAlias = list[tuple[str, Any]]
 
 

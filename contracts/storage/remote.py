@@ -15,6 +15,7 @@ from contracts.storage.objects import AwayError, Blob, ChangedError, MissingErro
 # What a store's refusal has in its text -> what is wrong, and what to do.
 _REFUSALS = {
     "NoSuchBucket": "there is no such bucket",
+    "InvalidBucketName": "the store takes no such name for a bucket",
     "ContainerNotFound": "there is no such container",
     "RequestTimeTooSkewed": "this machine's clock differs from the store's by too much; set it by NTP",
     "InvalidAccessKeyId": "the store does not know these credentials",
@@ -87,10 +88,9 @@ class Remote:
             raise
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
             raise ChangedError(f"{where} was written by another.") from error
-        except Exception as error:  # BaseError, and what Python's side raises; what it quotes is not passed on
-            raise _told(
-                str(error), where, self._name, missing=isinstance(error, (exceptions.NotFoundError, FileNotFoundError))
-            ) from None
+        except (exceptions.BaseError, OSError, ValueError) as error:  # what it quotes is not passed on
+            missing = isinstance(error, (exceptions.NotFoundError, FileNotFoundError))
+            raise _told(str(error), where, self._name, missing=missing) from None
 
 
 def _told(text: str, where: str, name: str, *, missing: bool) -> StoreError:
@@ -108,7 +108,7 @@ def _told(text: str, where: str, name: str, *, missing: bool) -> StoreError:
 def _reason(text: str) -> str:
     status = re.search(r"status code: (\d{3}[^\n:,]*)|status: (\d{3}[^\n:,]*)|(\d{3} [A-Z][A-Za-z ]+)", text)
     if status:
-        return next(filter(None, status.groups())).strip()
+        return str(next(filter(None, status.groups()))).strip()
     for sign, meaning in (("refused", "the connection was refused"), ("dns", "its name is not known"),
                           ("timed out", "it took too long"), ("operation timed out", "it took too long")):  # fmt: skip
         if sign in text.lower():
@@ -145,7 +145,7 @@ def connect(location: Location) -> Objects:
     elif settings.endpoint:
         given = {"endpoint": settings.endpoint} if parts.scheme == "az" else {"base_url": settings.endpoint}
     try:
-        store = stores.from_url(  # type: ignore[call-overload]
+        store = stores.from_url(
             location.url,
             client_options={
                 "timeout": timedelta(seconds=settings.timeout_s),

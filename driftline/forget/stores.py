@@ -39,7 +39,9 @@ def search(settings: Settings, user: User) -> Iterator[Found]:
     yield from in_trainer(settings, user)
     yield from in_collector(settings, user)
     yield from in_features(settings, user)
-    yield from in_files([settings.state, settings.snapshots, settings.feature_repo], user)
+    # Of a store, its cache in `state` is searched; a snapshot has no users.
+    folders = [settings.state, settings.snapshot_directory, settings.feature_repo]
+    yield from in_files([folder for folder in folders if folder is not None], user)
 
 
 def in_stream(settings: Settings, user: User) -> Iterator[Found]:
