@@ -22,6 +22,7 @@ import torch
 
 from contracts.config.settings import Settings, SettingsError
 from contracts.runtime.durable import DAMAGED
+from contracts.storage.objects import AwayError
 from trainer.distributed.ranks import ALONE, Ranks
 from trainer.shelf import shelf_of
 
@@ -73,6 +74,8 @@ class Checkpoints:
         for number in numbers:
             try:
                 return self._read(number)
+            except AwayError:  # it may be whole
+                raise
             except DAMAGED as error:
                 why = " ".join(str(error).split())
                 log.warning("a checkpoint is damaged; one before it is looked for", checkpoint=number, why=why)

@@ -181,7 +181,7 @@ class Stored:
         dead = first["owner"], first["beat"]
 
         def take_over(head: dict[str, Any]) -> dict[str, Any]:
-            if head["owner"] and (head["owner"], head["beat"]) != dead:
+            if head["owner"] not in (None, self._mark) and (head["owner"], head["beat"]) != dead:
                 raise SettingsError(f"Another trainer of the group {self._group} has just taken {self._name}.")
             return head | {"owner": self._mark}
 
@@ -213,11 +213,7 @@ class Stored:
     def put(self, number: int, state: bytes, manifest: dict[str, Any], keep: int) -> None:
         self.require_mine()
         key = f"{self._prefix}{number:08d}.{hashlib.sha256(state).hexdigest()}"
-        with contextlib.suppress(ChangedError):  # by its name it is the same
-            try:
-                self._objects.create(key, state)
-            except AwayError:
-                self._objects.create(key, state)
+        self._create(key, state)
         entry = {"number": number, "object": key, "manifest": manifest}
 
         def add(head: dict[str, Any]) -> dict[str, Any]:
@@ -260,6 +256,18 @@ class Stored:
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_S) and not self._fenced:
             self.beat()
+
+    def _create(self, key: str, content: bytes) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                self._objects.create(key, content)
+            except ChangedError:  # by the hash in its name it is the same
+                return
+            except AwayError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
     def _refuse(self) -> None:
         self._fenced = True

@@ -18,7 +18,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from contracts.storage.objects import AwayError, ChangedError, MissingError, Obj
 from contracts.storage.remote import connect
 
 TRIAL = "TRIAL"
-ATTEMPTS = 100  # at one change while others change the same state
+ATTEMPTS = 20  # at one write while others write the same, or answers are lost
 ORPHAN_MS = 3_600_000
 UNUSED_S = 3600.0  # a version in the cache that nobody has read for so long goes when another is fetched
 TRANSFERS = 8  # requests at once
@@ -85,9 +85,7 @@ class Stored:
         hidden = target.with_name(f".{version}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
             hidden.mkdir(parents=True)
-            with ThreadPoolExecutor(TRANSFERS) as pool:
-                each = ((hidden, model, version, name, checksum) for name, checksum in checksums.items())
-                list(pool.map(lambda facts: self._fetch(*facts), each))
+            self._each(lambda name: self._fetch(hidden, model, version, name, checksums[name]), checksums)
             self.discard(model, version)
             hidden.rename(target)
         except OSError as error:
@@ -106,8 +104,7 @@ class Stored:
         key = f"{home}/{MANIFEST}"
         for _ in range(ATTEMPTS):
             self._same_or_absent(key, manifest)
-            with ThreadPoolExecutor(TRANSFERS) as pool:
-                list(pool.map(lambda name: self._put_file(f"{home}/{name}.{hashes[name]}", files[name]), files))
+            self._each(lambda name: self._put_file(f"{home}/{name}.{hashes[name]}", files[name]), files)
             try:
                 self._objects.create(key, manifest)
             except (ChangedError, AwayError):  # it is there, of whoever; or nobody knows
@@ -236,6 +233,15 @@ class Stored:
             return True
         raise lost or AwayError(f"{self._name}/{key} was changed by others {ATTEMPTS} times; nothing was moved.")
 
+    def _each(self, act: Callable[[str], None], names: Iterable[str]) -> None:
+        """Act on each name, several at once; the first error is raised."""
+        if TRANSFERS == 1:
+            for name in names:
+                act(name)
+            return
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            list(pool.map(act, names))
+
     def _same_or_absent(self, key: str, manifest: bytes) -> bool:
         """Whether this manifest is there; False where none is.
 
@@ -253,13 +259,13 @@ class Stored:
         return True
 
     def _put_file(self, key: str, content: bytes) -> None:
-        for attempt in range(3):
+        for attempt in range(ATTEMPTS):
             try:
                 self._objects.create(key, content)
             except ChangedError:  # by the hash in its name it is the same
                 return
             except AwayError:
-                if attempt == 2:
+                if attempt == ATTEMPTS - 1:
                     raise
             else:
                 return
