@@ -46,8 +46,8 @@ class Race:
             root = self.root(name)
             for number in numbers:
                 version = snapshot.version_name(number)
-                snapshot.write(root, make(version))
                 try:
+                    snapshot.write(root, make(version))
                     self.published[version] = snapshot.publish(root, MODEL, version)
                 except SnapshotError:  # the other one's retention took it for old
                     self.published[version] = False
