@@ -1,4 +1,4 @@
-"""`driftline kafka`, `driftline redis` and `driftline s3`: the servers that the parts stand on, for development and tests."""
+"""`driftline kafka`, `redis` and `s3`: the servers that the parts stand on, for development and tests."""
 
 import os
 from pathlib import Path
