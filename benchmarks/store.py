@@ -22,9 +22,11 @@ from benchmarks.serving import world as worlds
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StoreSettings
 from contracts.config.store import Root
 from contracts.runtime.clock import SystemClock
+from contracts.runtime.worker import configure_logs
 from contracts.snapshots import delta, snapshot
+from contracts.snapshots.delta import Delta
 from contracts.snapshots.room import open_room
-from contracts.snapshots.snapshot import version_name
+from contracts.snapshots.snapshot import Snapshot, version_name
 from driftline.processes import s3
 from serving.metrics import ServingMetrics
 from serving.swapper import Swapper
@@ -52,9 +54,8 @@ class Place:
         self._loop = asyncio.new_event_loop()
         self.ms: dict[str, list[float]] = {name: [] for name in ("seal", "fetch", "swap", "delta_swap", "poll")}
 
-    def round(self, world: worlds.World, number: int) -> None:
+    def round(self, made: Snapshot, change: Delta, number: int) -> None:
         """A full snapshot is sealed, fetched by a reader without a cache, and served; then a delta on it."""
-        made = worlds.full(world, MODEL, number)
         self.ms["seal"].append(timed(lambda: snapshot.write(self.root, made)))
         if self._cache:
             shutil.rmtree(self._cache, ignore_errors=True)
@@ -62,7 +63,6 @@ class Place:
         if self._cache:
             shutil.rmtree(self._cache, ignore_errors=True)
         self.ms["swap"].append(timed(lambda: self._serve(version_name(number))))
-        change = worlds.moved(made, 0.05, 1)
         delta.write(self.root, change)
         self.ms["delta_swap"].append(timed(lambda: self._serve(version_name(number, 1))))
 
@@ -115,8 +115,10 @@ def measure(items: int, rounds: int, folder: Path) -> dict[str, object]:
             "s3": Place(settings("s3://bucket/snapshots", folder, store)),
         }
         for number in range(1, rounds + 1):
+            made = worlds.full(world, MODEL, number)
+            change = worlds.moved(made, 0.05, 1)
             for place in places.values():
-                place.round(world, number)
+                place.round(made, change, number)
         for place in places.values():
             place.polls()
         for place in places.values():
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
+    configure_logs(quiet=True)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(arguments.items, arguments.rounds, Path(folder))
     if arguments.json:

@@ -277,9 +277,11 @@ class Stored:
         )
 
     def _entry(self, number: int) -> dict[str, Any]:
-        found: dict[str, Any]
-        found = next(each for each in self._read()[1]["checkpoints"] if each["number"] == number)
-        return found
+        for found in self._read()[1]["checkpoints"]:
+            if found["number"] == number:
+                entry: dict[str, Any] = found
+                return entry
+        raise MissingError(f"{self._name}/{number:08d} is not there.")
 
     def _read(self) -> tuple[str | None, dict[str, Any]]:
         try:

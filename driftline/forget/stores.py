@@ -16,6 +16,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from contracts.config.settings import Settings
+from contracts.storage.objects import MissingError
 from contracts.wire.events_pb2 import Example, Feedback
 from contracts.wire.stream_state_pb2 import Outbox, RequestState
 from driftline.forget.user import User, chunks
@@ -55,6 +56,21 @@ def in_trainer(settings: Settings, user: User) -> Iterator[Found]:
     """In checkpoints: examples to learn from again, the gate's, trials."""
     for path, count in _retried(_in_checkpoints, settings.state / "trainer", user).items():
         yield Found("trainer checkpoint", str(path), f"{count} values")
+    if settings.snapshot_directory is None:
+        yield from _on_the_store(settings, user)
+
+
+def _on_the_store(settings: Settings, user: User) -> Iterator[Found]:
+    """In checkpoints that lie on a store; one that is dropped meanwhile has nothing any more."""
+    from trainer.checkpoint import loads
+    from trainer.shelf import shelf_of
+
+    shelf = shelf_of(settings, lambda _: None)
+    for number in shelf.numbers():
+        with contextlib.suppress(MissingError):
+            lines = loads(shelf.state(number))["pupils"].values()
+            if count := sum(_in_line(line, user) for line in lines):
+                yield Found("trainer checkpoint", f"{shelf.name}/{number:08d}", f"{count} values")
 
 
 def in_collector(settings: Settings, user: User) -> Iterator[Found]:

@@ -5,6 +5,8 @@ import pytest
 from contracts.config.settings import Settings
 from contracts.config.store import Location
 from contracts.snapshots import delta, snapshot
+from driftline.forget.stores import in_trainer
+from driftline.forget.user import User
 from tests.trainer.trainer_cases import markov_examples, small_settings
 from tests.trainer.trainer_rig import Rig
 from trainer import shelf
@@ -51,6 +53,8 @@ def test_it_publishes_and_goes_on_from_its_checkpoint(settings: Settings) -> Non
     version = snapshot.live(root, "two_tower")
     assert version is not None
     assert delta.read(root, "two_tower", version).item_ids.size == 12
+    assert list(in_trainer(settings, User(1)))  # whoever is to be forgotten is looked for there, too
+    assert not list(in_trainer(settings, User(10**9)))
     kept = state_of(rig)
     rig.close()
     again = filled(settings, rig)
