@@ -23,8 +23,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## run the week-long experiment; pass options with ARGS="--days 3 --out DIR"
 	$(BIN)/driftline demo $(ARGS)
 
-servers: $(READY) ## fetch Apache Kafka (it needs Java 17), Redis and promtool for the tests, unless they are there
+servers: $(READY) ## fetch Apache Kafka (it needs Java 17), Redis, an S3 server (it needs Go) and promtool for the tests, unless they are there
 	@if [ -n "$$DRIFTLINE_WITHOUT_SERVERS" ]; then echo "without Apache Kafka and Redis"; else $(BIN)/driftline kafka install && $(BIN)/driftline redis install; fi
+	@if [ -z "$$DRIFTLINE_WITHOUT_SERVERS" ]; then $(BIN)/driftline s3 install || echo "without an S3 server: the tests that need it skip"; fi
 	@.ci/promtool || echo "without promtool: the tests of deploy/ that need it skip"
 
 # Tests run side by side, a process a core: threads of each one's linear algebra would only wait for each other.

@@ -2,6 +2,8 @@
 
 from contracts.config.settings import SettingsError
 from contracts.runtime.durable import StateError
+from contracts.snapshots.version import SnapshotError
+from contracts.storage.objects import StoreError
 
 
 class UsageError(Exception):
@@ -13,3 +15,4 @@ class RunError(Exception):
 
 
 USER_ERRORS = (UsageError, SettingsError, StateError)
+RUN_ERRORS = (RunError, StoreError, SnapshotError)

@@ -8,19 +8,19 @@ reference is assigned and nothing is loaded.
 """
 
 import asyncio
-import contextlib
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
 from contracts.config.settings import Experiment, Settings
 from contracts.runtime.clock import Clock
-from contracts.snapshots import canary, delta, snapshot
+from contracts.snapshots import delta
 from contracts.snapshots.canary import Canary
+from contracts.snapshots.room import Glance, open_room
 from contracts.snapshots.snapshot import SnapshotError, Version
 from contracts.wire.recall_pb2 import ModelStatus
 from serving.metrics import ServingMetrics
@@ -59,12 +59,16 @@ class Swapper:
         self._failed: dict[Load, Failure] = {}
         self._unreadable: dict[str, str] = {}
         self._no_trial: dict[str, str] = {}  # why a CANARY says nothing
+        self._room = open_room(settings.snapshot_root)
         self._thread = ThreadPoolExecutor(1, "loads", initializer=_step_back)
+        # A store that does not answer holds up neither requests nor a load.
+        self._looks = ThreadPoolExecutor(1, "pointers")
         self.keep(models_of(settings.experiment))
 
     async def check(self) -> None:
         """Bring in whatever is live or on trial and not loaded; let go what is on trial no more."""
-        self._look()
+        glances = await asyncio.get_running_loop().run_in_executor(self._looks, self._glances, self.names)
+        self._look({name: glances[name] for name in self.names if name in glances})
         now_s = self._clock.elapsed_s()  # of the whole check: what fails in it is tried again in a later one
         while True:
             loaded: dict[str, str] = {name: model.manifest.version for name, model in self.models.items()}
@@ -107,6 +111,7 @@ class Swapper:
     def close(self) -> None:
         """Let the loading thread end with what it is at."""
         self._thread.shutdown(wait=True)
+        self._looks.shutdown(wait=True)
 
     def serves_live(self, name: str) -> bool:
         """Whether what is live of a model serves, as far as is known; what is on trial is another matter."""
@@ -148,15 +153,17 @@ class Swapper:
         found = [failure for load, failure in self._failed.items() if (load.model, load.trial) == (name, trial)]
         return found[-1].why if found else ""
 
-    def _look(self) -> None:
-        """Read the pointers. Trials come first: one that ends well is gone only once LIVE has moved."""
-        trials = {name: self._trial(name) for name in self.names}
+    def _glances(self, names: Sequence[str]) -> dict[str, Glance]:
+        return {name: self._room.glance(name) for name in names}
+
+    def _look(self, glances: Mapping[str, Glance]) -> None:
+        """Take in what the pointers say."""
+        trials = {name: self._trial(name, each) for name, each in glances.items()}
         self._trials = {name: each for name, each in trials.items() if each is not None}
-        self._live = {name: self._pointer(name) for name in self.names}
-        for name in self.names:
-            with contextlib.suppress(OSError):  # there is none yet, or the disk is away
-                moved_s = (self._settings.snapshots / name / snapshot.LIVE).stat().st_mtime
-                self._metrics.published.labels(name).set(moved_s)
+        self._live = {name: self._pointer(name, each) for name, each in glances.items()}
+        for name, each in glances.items():
+            if each.moved_s is not None:
+                self._metrics.published.labels(name).set(each.moved_s)
         self._failed = {load: each for load, each in self._failed.items() if self._named(load) == load.version}
 
     def _named(self, load: Load) -> str | None:
@@ -165,28 +172,24 @@ class Swapper:
             return self._live.get(load.model)
         return self._trials[load.model].version if load.model in self._trials else None
 
-    def _trial(self, name: str) -> Canary | None:
-        try:
-            tried = canary.on_trial(self._settings.snapshots, name)
-        except SnapshotError as error:  # everybody is answered from what is live
-            if self._no_trial.get(name) != str(error):
+    def _trial(self, name: str, glance: Glance) -> Canary | None:
+        if glance.trial_problem:  # everybody is answered from what is live
+            if self._no_trial.get(name) != glance.trial_problem:
                 self._metrics.failed_loads.labels(name).inc()
-                log.warning("pointer to what is on trial not readable", model=name, error=str(error))
-            self._no_trial[name] = str(error)
+                log.warning("pointer to what is on trial not readable", model=name, error=glance.trial_problem)
+            self._no_trial[name] = glance.trial_problem
             return None
         self._no_trial.pop(name, None)
-        return tried
+        return glance.trial
 
-    def _pointer(self, name: str) -> str | None:
-        try:
-            version = snapshot.live(self._settings.snapshots, name)
-        except OSError as error:  # a disk that is away for a while; what is loaded serves on
+    def _pointer(self, name: str, glance: Glance) -> str | None:
+        if glance.live_problem:  # a disk or a store that is away for a while; what is loaded serves on
             self._metrics.failed_loads.labels(name).inc()
-            self._unreadable[name] = f"the pointer cannot be read: {error.strerror}"
-            log.warning("pointer not readable", model=name, error=str(error))
+            self._unreadable[name] = glance.live_problem
+            log.warning("pointer not readable", model=name, error=glance.live_problem)
             return None
         self._unreadable.pop(name, None)
-        return version
+        return glance.live
 
     def _serve(self, name: str, model: LoadedModel) -> None:
         """From now on everybody is answered from it."""
@@ -241,7 +244,7 @@ class Swapper:
         return self._failed[load]
 
     def _load(self, load: Load) -> LoadedModel:
-        root, serving = self._settings.snapshots, self._settings.serving
+        root, serving = self._settings.snapshot_root, self._settings.serving
         if load.deltas:
             missing = [delta.read_delta(root, load.model, name) for name in load.deltas]
             held = self.canaries[load.model].model if load.trial else self.models[load.model]

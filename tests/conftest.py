@@ -11,17 +11,20 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from pydantic import SecretStr
 
 import feature_repo  # noqa: F401  (before any test imports Feast, see there)
-from contracts.config.settings import KafkaSettings
+from contracts.config.settings import KafkaSettings, StoreSettings
+from contracts.config.store import Location
 from contracts.runtime.clock import SystemClock
-from driftline.processes import broker
+from driftline.processes import broker, s3
 from driftline.processes import kafka as apache_kafka
 from driftline.processes import redis as redis_server_of
 from driftline.processes.server import Server
 from driftline.processes.supervisor import FEAST_VARIABLES, Supervisor
 
 WITHOUT_SERVERS = "DRIFTLINE_WITHOUT_SERVERS"
+S3_KEYS = ("tester", "the-secret-of-a-test")
 
 # How long an example takes is the machine's business: on a busy one a deadline fails what is right.
 hypothesis.settings.register_profile("driftline", deadline=None)
@@ -73,6 +76,38 @@ def apache_of_its_own(tmp_path: Path) -> Iterator[Server]:
             return apache_kafka.start(apache_kafka.default_home(), tmp_path / "kafka")
 
     yield from serve(start)
+
+
+def s3_at(server: Server, url: str, cache: Path, keys: tuple[str, str] = S3_KEYS) -> Location:
+    """A place on an S3 server, reached with these keys."""
+    store = StoreSettings(
+        endpoint=f"http://{server.address}",
+        region=s3.REGION,
+        access_key_id=keys[0],
+        secret_access_key=SecretStr(keys[1]),
+        timeout_s=5,
+        retry_for_s=1,
+    )
+    return Location(url, store, cache)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One S3 server for the session, with no bucket yet."""
+    need_servers()
+    if s3.binary(s3.default_home()) is None and s3.go() is None:
+        pytest.skip("there is neither versitygw nor go to build it")
+    s3.install(s3.default_home())
+    with s3.start(s3.default_home(), tmp_path_factory.mktemp("s3"), *S3_KEYS) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_location(s3_server: Server, tmp_path: Path) -> Location:
+    """A bucket of its own on the S3 server, and an empty cache."""
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    s3.bucket(s3_server.directory, bucket)
+    return s3_at(s3_server, f"s3://{bucket}/snapshots", tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")

@@ -5,25 +5,26 @@
 
 Commit order: (1) write into a hidden directory, (2) fsync, (3) rename it into place, (4) remove what is older than the
 one before. A crash before (3) leaves a hidden directory that nobody reads; a damaged checkpoint gives way to the one
-before it, and the trainer learns again what lies between.
+before it, and the trainer learns again what lies between. Where snapshots lie on a store, checkpoints do, too
+(`trainer.shelf`).
 """
 
-import contextlib
 import hashlib
 import json
-import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from io import BytesIO
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import structlog
 import torch
 
 from contracts.config.settings import Settings, SettingsError
-from contracts.runtime.durable import DAMAGED, LockedError, lock_file, place_directory, write_synced
+from contracts.runtime.durable import DAMAGED
+from contracts.storage.objects import AwayError
 from trainer.distributed.ranks import ALONE, Ranks
+from trainer.shelf import shelf_of
 
 log = structlog.get_logger()
 FORMAT = 7
@@ -53,12 +54,11 @@ class Checkpoints:
             SettingsError: another trainer has it.
 
         """
-        self.home = settings.state / "trainer"
+        self._shelf = shelf_of(settings, arrived)
+        self.home = self._shelf.name
         self._fits = fingerprint(settings)
-        self._arrived = arrived
         self._ranks = ranks
-        self._lock: TextIO | None = None
-        ranks.lead(self._take)
+        ranks.lead(self._shelf.take)
 
     def newest(self) -> dict[str, Any] | None:
         """The state in the newest checkpoint that is whole; None where there is no checkpoint.
@@ -70,10 +70,12 @@ class Checkpoints:
         return self._ranks.lead(self._newest)
 
     def _newest(self) -> dict[str, Any] | None:
-        numbers = sorted(self._numbers(), reverse=True)
+        numbers = sorted(self._shelf.numbers(), reverse=True)
         for number in numbers:
             try:
                 return self._read(number)
+            except AwayError:  # it may be whole
+                raise
             except DAMAGED as error:
                 why = " ".join(str(error).split())
                 log.warning("a checkpoint is damaged; one before it is looked for", checkpoint=number, why=why)
@@ -98,55 +100,28 @@ class Checkpoints:
         self._ranks.lead(lambda: self._write(dumps(state), alone=alone))
 
     def _write(self, content: bytes, *, alone: bool) -> None:
-        number = max(self._numbers(), default=0) + 1
-        target, hidden = self.home / f"{number:08d}", self.home / f".{number:08d}.tmp"
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir()
         manifest = {"format": FORMAT, "settings": self._fits, "sha256": hashlib.sha256(content).hexdigest()}
         manifest |= {"alone": True} if alone else {}
-        write_synced(hidden / "state.pt", content)
-        write_synced(hidden / "manifest.json", json.dumps(manifest, indent=1).encode())
-        self._arrived("written")
-        place_directory(hidden, target)
-        self._arrived("renamed")
-        self._remove(sorted(self._numbers())[: -1 if alone else -KEPT])
-        self._arrived("pruned")
+        number = max(self._shelf.numbers(), default=0) + 1
+        self._shelf.put(number, content, manifest, 1 if alone else KEPT)
 
-    def _remove(self, numbers: Sequence[int]) -> None:
-        for old in numbers:
-            gone = self.home / f".{old:08d}.gone"
-            (self.home / f"{old:08d}").rename(gone)
-            shutil.rmtree(gone)
+    def require_mine(self) -> None:
+        """See that nobody has taken over, before anything else is written.
 
-    def _clear(self) -> None:
-        """Finish what a crash has interrupted: remove what nobody reads, and what a checkpoint alone does without."""
-        for leftover in self.home.glob(".*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        numbers = sorted(self._numbers())
-        for place, number in enumerate(numbers):
-            with contextlib.suppress(OSError, ValueError):
-                if json.loads((self.home / f"{number:08d}" / "manifest.json").read_text()).get("alone"):
-                    self._remove([each for each in numbers[:place] if each in self._numbers()])
+        Raises:
+            FencedError: another trainer has.
+
+        """
+        self._ranks.lead(self._shelf.require_mine)
 
     def close(self) -> None:
-        """Let go of the directory."""
-        if self._lock:
-            self._lock.close()
-
-    def _take(self) -> None:
-        self.home.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock = lock_file(self.home / "lock")
-        except LockedError as error:
-            raise SettingsError(f"Another trainer runs with the state in {self.home}.") from error
-        self._clear()
-
-    def _numbers(self) -> list[int]:
-        return [int(entry.name) for entry in self.home.iterdir() if entry.name.isdecimal()]
+        """Let go of them."""
+        if self._ranks.leads:
+            self._shelf.close()
 
     def _read(self, number: int) -> dict[str, Any]:
-        home = self.home / f"{number:08d}"
-        manifest = json.loads((home / "manifest.json").read_text())
+        home = f"{self.home}/{number:08d}"
+        manifest = self._shelf.manifest(number)
         if manifest["format"] not in READ:
             raise SettingsError(
                 f"{home} has format {manifest['format']}, and this build reads {' and '.join(map(str, READ))}; go back "
@@ -158,7 +133,7 @@ class Checkpoints:
                 f"{home} was made with other settings ({', '.join(changed)}); put them back, or move {self.home} away "
                 "to learn anew from the first record on."
             )
-        content = (home / "state.pt").read_bytes()
+        content = self._shelf.state(number)
         if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
             raise ValueError("state.pt does not match its checksum")
         return loads(content)

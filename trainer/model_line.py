@@ -319,14 +319,14 @@ class ModelLine:
             self._gate.set_incumbent(incumbent)
 
     def _live_version(self) -> str | None:
-        return self._ranks.lead(lambda: live(self._settings.snapshots, self.name))
+        return self._ranks.lead(lambda: live(self._settings.snapshot_root, self.name))
 
     def _free_number(self) -> int:
-        return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshots, self.name)))
+        return self._ranks.lead(lambda: next_version(versions_on_disk(self._settings.snapshot_root, self.name)))
 
     def _read(self, version: str) -> Snapshot | None:
         with contextlib.suppress(SnapshotError):  # replicas refuse a damaged one, too: any other is better
-            return self._ranks.lead(lambda: delta.read(self._settings.snapshots, self.name, version))
+            return self._ranks.lead(lambda: delta.read(self._settings.snapshot_root, self.name, version))
         return None
 
     def _manifest(self, like: Manifest, reached: Reached) -> Manifest:

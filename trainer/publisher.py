@@ -37,7 +37,7 @@ class Publisher:
     """
 
     def __init__(self, settings: Settings, engine: Engine, meters: Meters, clock: Clock, ranks: Ranks = ALONE) -> None:
-        self._root = settings.snapshots
+        self._root = settings.snapshot_root
         self._settings = settings.trainer
         self._engine = engine
         self._meters = meters

@@ -12,6 +12,7 @@ second time, which leaves the equal ones on the disk as they are, and sends some
 """
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.data.catalogue import Announced
 from trainer.distributed.ranks import ALONE, Ranks, assemble
 from trainer.distributed.ranks_consumer import RanksConsumer
-from trainer.engine import Engine
+from trainer.engine import Engine, Move
 from trainer.input.intake import Intake, topics
 from trainer.meters import Meters
 from trainer.publisher import Publisher
@@ -127,7 +128,7 @@ class TrainerWorker:
                 self._forgot = True
                 self._meters.forgotten.inc()
             else:
-                self._publisher.publish(self._engine.take(entry.value, source, entry.offset))
+                self._publish(self._engine.take(entry.value, source, entry.offset))
                 self._keep_up()
             if self._stop.is_set():
                 break
@@ -136,7 +137,7 @@ class TrainerWorker:
             self.publish_now()
         if self._deltas_due.is_set():
             self._deltas_due.clear()
-            self._publisher.publish(self._engine.deltas())
+            self._publish(self._engine.deltas())
         if self._settled():
             if self._forgot:
                 self._write()
@@ -153,9 +154,15 @@ class TrainerWorker:
         if self._settled():
             self._write()
 
+    def _publish(self, moves: Sequence[Move]) -> None:
+        """Publish, unless another trainer has taken over."""
+        if moves:
+            self._checkpoints.require_mine()
+            self._publisher.publish(moves)
+
     def publish_now(self) -> None:
         """Publish what is new."""
-        self._publisher.publish(self._engine.snapshots())
+        self._publish(self._engine.snapshots())
 
     def begin(self) -> None:
         """Write the first checkpoint, before anything is learned: a restart gives snapshots the same versions."""

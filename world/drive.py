@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import grpc
@@ -19,6 +18,7 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from contracts.config.settings import KafkaSettings, Settings
+from contracts.config.store import Root
 from contracts.features import Floats, Ints, rows_of
 from contracts.kafka import bus
 from contracts.runtime.clock import MINUTE_MS, Clock
@@ -57,7 +57,7 @@ class DriverReport:
 class VersionCheck:
     """Whether a reply's items and scores are those of the snapshot that the reply names."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Root) -> None:
         self._root = root
         self._named = lru_cache(SNAPSHOTS_KEPT)(self._load)
 
@@ -143,7 +143,7 @@ class Driver:
         self._pace = pace
         self._sent: Counter[tuple[str, int]] = Counter()  # records by (topic, partition), the replicas' included
         self._carried: list[Record] = []  # of the log, but later than the experiment's start
-        self._check = VersionCheck(settings.snapshots)
+        self._check = VersionCheck(settings.snapshot_root)
         later = (each for each in announcements(world.catalogue, world.start_ms) if each.time_ms > world.start_ms)
         self._unborn = deque(later)  # the others are `send_catalogue`'s
 

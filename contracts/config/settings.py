@@ -28,6 +28,8 @@ from contracts.config.objective import ObjectiveSettings
 from contracts.config.regimes import RegimesSettings
 from contracts.config.retention import RetentionSettings
 from contracts.config.section import Section
+from contracts.config.store import SECRET as STORE_SECRET
+from contracts.config.store import Address, Location, Root, StoreSettings
 from contracts.config.tracing import TracingSettings
 from contracts.config.trainer import (
     NOT_BY_EXAMPLE,
@@ -62,6 +64,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Source",
+    "StoreSettings",
     "StreamSettings",
     "TlsSettings",
     "TracingSettings",
@@ -186,7 +189,8 @@ class Settings(Section):
 
     kafka: KafkaSettings
     feature_repo: Path  # a directory that `feast apply` works in
-    snapshots: Path
+    snapshots: Address  # a directory, or s3://BUCKET/PREFIX and the like
+    store: StoreSettings = StoreSettings()  # how a store is reached that `snapshots` names
     state: Path  # where workers keep theirs
     seed: Annotated[int, Field(ge=0)] = 0
     stop_within_s: Annotated[float, Field(gt=0)] = 60.0  # after SIGTERM a worker that still runs says at what, and ends
@@ -198,6 +202,18 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     # Without one, everybody is answered by the first of `trainer.models`.
     experiment: Experiment = Field(default_factory=lambda valid: Experiment.none(valid["trainer"].models[0]))
+
+    @property
+    def snapshot_root(self) -> Root:
+        """Where snapshots lie: the directory, or the store with all that is needed to reach it."""
+        if isinstance(self.snapshots, Path):
+            return self.snapshots
+        return Location(self.snapshots, self.store, self.store.cache or self.state / "cache")
+
+    @property
+    def snapshot_directory(self) -> Path | None:
+        """The directory of snapshots, where they lie in one."""
+        return self.snapshots if isinstance(self.snapshots, Path) else None
 
     @model_validator(mode="after")
     def _keeps_users_long_enough(self) -> "Settings":
@@ -334,4 +350,9 @@ def dump(settings: Settings, path: Path) -> None:
             write_private(file, value.get_secret_value().encode())
             del data["kafka"]["security"][name]
             data["kafka"]["security"][name + secret.FILE] = str(file.absolute())
+    if settings.store.secret_access_key is not None:
+        file = path.with_name(f"{path.stem}.{STORE_SECRET}")
+        write_private(file, settings.store.secret_access_key.get_secret_value().encode())
+        del data["store"][STORE_SECRET]
+        data["store"][STORE_SECRET + secret.FILE] = str(file.absolute())
     write_private(path, yaml.safe_dump(data, sort_keys=False).encode())

@@ -10,24 +10,18 @@ divided, not users, so that a user who comes back is compared with himself.
 
 import json
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
+from contracts.config.store import Root
 from contracts.runtime.clock import MINUTE_MS
-from contracts.runtime.durable import replace_file, sync_directory
-from contracts.snapshots.snapshot import HELD, MANIFEST, Manifest, SnapshotError, Version, exclusive, publish
+from contracts.snapshots.disk import CANARY, TRIAL
+from contracts.snapshots.pointers import Canary, Changes, Pointers
+from contracts.snapshots.room import open_room
+from contracts.snapshots.snapshot import Manifest, SnapshotError, Version, require
 
-CANARY = "CANARY"
-TRIAL = "TRIAL"
+__all__ = ["CANARY", "TRIAL", "Canary", "Trial"]
+
 _SPACE = 1 << 64
-
-
-class Canary(NamedTuple):
-    """What is on trial, with which share of the requests, and the first version of this trial."""
-
-    version: str
-    share: float
-    group: str
 
 
 class Trial(NamedTuple):
@@ -56,88 +50,88 @@ def trial_of(manifest: Manifest) -> Canary | None:
     return Canary(manifest.version, float(share), str(group)) if share and group else None
 
 
-def on_trial(root: Path, model: str) -> Canary | None:
+def on_trial(root: Root, model: str) -> Canary | None:
     """What is on trial, or None.
 
     Raises:
         SnapshotError: the pointer cannot be read.
 
     """
-    try:
-        data = json.loads((root / model / CANARY).read_bytes())
-        canary = Canary(str(data["version"]), float(data["share"]), str(data["group"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SnapshotError(f"{model}/{CANARY} cannot be read.") from error
-    if Version.parse(canary.version) is None or not 0 < canary.share < 1:
-        raise SnapshotError(f"{model}/{CANARY} names {canary.version!r} with a share of {canary.share:g}.")
-    return canary
+    return open_room(root).trial(model)
 
 
-def try_out(root: Path, model: str, canary: Canary) -> bool:
+def try_out(root: Root, model: str, canary: Canary) -> bool:
     """Put a version on trial, in the place of any other; False, and nothing moves, while the model is held.
 
     Raises:
         SnapshotError: there is no such snapshot.
 
     """
-    home = root / model
-    with exclusive(home):
-        if (home / HELD).exists():
-            return False
-        if not (home / canary.version / MANIFEST).is_file():
+    room = open_room(root)
+
+    def decide(now: Pointers) -> Changes | None:
+        if now.held:
+            return None
+        if not room.complete(model, canary.version):
             raise SnapshotError(f"There is no snapshot {model}/{canary.version}.")
-        replace_file(home / CANARY, json.dumps(canary._asdict()).encode())
-    return True
+        return [("trial", canary)]
+
+    return room.change(model, decide)
 
 
-def promote(root: Path, model: str, version: str) -> bool:
+def promote(root: Root, model: str, version: str) -> bool:
     """End the trial well: the version goes live for everybody; False, and it does not, while the model is held.
 
     Raises:
         SnapshotError: there is no such snapshot, or one that it is based on is gone.
 
     """
-    went_live = publish(root, model, version)  # first: after a crash between the two all users have the version
-    withdraw(root, model)
-    return went_live
+
+    def decide(now: Pointers) -> Changes:
+        went_live.clear()  # it may be asked again
+        if now.held:
+            return [("trial", None)]
+        require(root, model, version)
+        went_live.append(True)
+        return [("live", version), ("trial", None)]  # live first: after a crash between the two all have the version
+
+    went_live: list[bool] = []
+    open_room(root).change(model, decide)
+    return bool(went_live)
 
 
-def withdraw(root: Path, model: str) -> None:
+def withdraw(root: Root, model: str) -> None:
     """End any trial: all users are answered from what is live.
 
     A pointer that is no file stays: nobody is answered from it, and `driftline snapshots verify` tells of it.
     """
-    home = root / model
-    if (home / CANARY).is_file():
-        (home / CANARY).unlink(missing_ok=True)
-        sync_directory(home)
+    open_room(root).change(model, lambda _: [("trial", None)])
 
 
-def note(root: Path, model: str, version: str, promoted: bool, reason: str) -> None:
+def note(root: Root, model: str, version: str, promoted: bool, reason: str) -> None:
     """Write down how a trial has ended, beside the snapshot's own files; of a delta's trial, beside those of its base.
 
     Raises:
         SnapshotError: there is no such snapshot.
 
     """
-    home = root / model / _base(version)
-    if not (home / MANIFEST).is_file():
-        raise SnapshotError(f"There is no snapshot {model}/{home.name}.")
-    replace_file(home / TRIAL, json.dumps(Trial(promoted, reason)._asdict()).encode())
+    room, base = open_room(root), _base(version)
+    if not room.complete(model, base):
+        raise SnapshotError(f"There is no snapshot {model}/{base}.")
+    room.note(model, base, json.dumps(Trial(promoted, reason)._asdict()).encode())
 
 
-def noted(root: Path, model: str, version: str) -> Trial | None:
+def noted(root: Root, model: str, version: str) -> Trial | None:
     """How the trial of a version, or of the one that it is based on, has ended; None where it had none.
 
     What cannot be read is no promotion.
     """
     try:
-        data = json.loads((root / model / _base(version) / TRIAL).read_bytes())
+        content = open_room(root).noted(model, _base(version))
+        if content is None:
+            return None
+        data = json.loads(content)
         return Trial(data["promoted"] is True, str(data["reason"]))
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Trial(promoted=False, reason=f"{TRIAL} cannot be read")
 

@@ -23,8 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contracts.config.store import Root
 from contracts.features import Floats, Ints, rows_of
 from contracts.snapshots import index, snapshot
+from contracts.snapshots.room import open_room
 from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, Version, npy
 
 
@@ -124,7 +126,7 @@ def apply(base: Snapshot, *deltas: Delta) -> Snapshot:
     return Snapshot(manifest, base.tower, *arrays, searched)
 
 
-def write(root: Path, delta: Delta) -> Path:
+def write(root: Root, delta: Delta) -> Path:
     """Write a delta, steps (1) to (3) of a snapshot. Written again, it stays as it is.
 
     Raises:
@@ -137,7 +139,7 @@ def write(root: Path, delta: Delta) -> Path:
     return snapshot.seal(root, manifest, {f"{name}.npy": npy(each) for name, each in delta.changes._asdict().items()})
 
 
-def read_delta(root: Path, model: str, version: str) -> Delta:
+def read_delta(root: Root, model: str, version: str) -> Delta:
     """Read and verify one delta.
 
     Raises:
@@ -162,7 +164,7 @@ def read_delta(root: Path, model: str, version: str) -> Delta:
     return Delta(manifest, changes)
 
 
-def read(root: Path, model: str, version: str) -> Snapshot:
+def read(root: Root, model: str, version: str) -> Snapshot:
     """Read and verify what a version serves: a full snapshot, or one with all deltas up to the version's.
 
     Raises:
@@ -174,19 +176,20 @@ def read(root: Path, model: str, version: str) -> Snapshot:
     if place is None or not place.sequence:
         return snapshot.read(root, model, version)
     base, *deltas = place.chain()
+    room = open_room(root)
     for needed in (base, *deltas):
-        if not (root / model / str(needed)).is_dir():
+        if not room.has(model, str(needed)):
             raise GapError(f"Snapshot {model}/{version} needs {needed}, which is not there.")
     served = snapshot.read(root, model, str(base))
     return apply(served, *(read_delta(root, model, str(each)) for each in deltas))
 
 
-def _predecessor(root: Path, model: str, version: str) -> Manifest:
+def _predecessor(root: Root, model: str, version: str) -> Manifest:
     place = Version.parse(version)
     if place is None or not place.sequence:
         raise GapError(f"Snapshot {model}/{version} is no delta by its name.")
     before = str(place.chain()[-2])
-    if not (root / model / before).is_dir():
+    if not open_room(root).has(model, before):
         raise GapError(f"Snapshot {model}/{version} needs {before}, which is not there.")
     return snapshot.read_manifest(root, model, before)
 

@@ -7,46 +7,24 @@ A rollback holds its model, for the next publication would undo it otherwise.
 """
 
 import contextlib
-import json
-import shutil
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from contracts.runtime.durable import replace_file
+from contracts.config.store import Root
 from contracts.snapshots import canary, delta
-from contracts.snapshots.snapshot import (
-    HELD,
-    SnapshotError,
-    Version,
-    exclusive,
-    live,
-    point,
-    read_manifest,
-    versions,
-)
+from contracts.snapshots.disk import PINNED
+from contracts.snapshots.pointers import Canary, Changes, Hold, Pointers
+from contracts.snapshots.room import open_room
+from contracts.snapshots.snapshot import SnapshotError, Version, read_manifest, require
 
-PINNED = "PINNED"
-GONE = ".gone"  # ends the hidden name of what is being removed
+__all__ = ["PINNED", "Hold"]
 
 
-@dataclass(frozen=True)
-class Hold:
-    """Why a model's pointer does not move, and where it stays."""
-
-    version: str
-    reason: str
-
-
-def pinned(root: Path, model: str) -> list[str]:
+def pinned(root: Root, model: str) -> list[str]:
     """The versions that are never removed."""
-    try:
-        return (root / model / PINNED).read_text().split()
-    except FileNotFoundError:
-        return []
+    return open_room(root).pinned(model)
 
 
-def pin(root: Path, model: str, version: str) -> None:
+def pin(root: Root, model: str, version: str) -> None:
     """Keep a version, and what it is based on, for good.
 
     Raises:
@@ -54,28 +32,25 @@ def pin(root: Path, model: str, version: str) -> None:
 
     """
     read_manifest(root, model, version)
-    with exclusive(root / model):
-        _write_pins(root, model, {*pinned(root, model), version})
+
+    def decide(now: Pointers) -> Changes:
+        require(root, model, version)
+        return [("pinned", tuple(sorted({*now.pinned, version})))]
+
+    open_room(root).change(model, decide)
 
 
-def unpin(root: Path, model: str, version: str) -> None:
+def unpin(root: Root, model: str, version: str) -> None:
     """Let a version go when its time has come."""
-    with exclusive(root / model):
-        _write_pins(root, model, {*pinned(root, model)} - {version})
+    open_room(root).change(model, lambda now: [("pinned", tuple(sorted({*now.pinned} - {version})))])
 
 
-def held(root: Path, model: str) -> Hold | None:
+def held(root: Root, model: str) -> Hold | None:
     """Why publications do not go live, or None where they do."""
-    try:
-        data = json.loads((root / model / HELD).read_bytes())
-        return Hold(str(data["version"]), str(data["reason"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Hold("", f"{HELD} cannot be read")  # it is there, so it holds
+    return open_room(root).held(model)
 
 
-def roll_back(root: Path, model: str, version: str, reason: str) -> None:
+def roll_back(root: Root, model: str, version: str, reason: str) -> None:
     """Serve an earlier version, and hold it there until `release`. It is verified before anything moves.
 
     What is on trial is so no longer: everybody is answered from that version.
@@ -85,21 +60,20 @@ def roll_back(root: Path, model: str, version: str, reason: str) -> None:
 
     """
     delta.read(root, model, version)
-    home = root / model
-    with exclusive(home):
+
+    def decide(now: Pointers) -> Changes:
+        require(root, model, version)
+        if now.trial is not None:
+            _note_end(root, model, now.trial, version, reason)
         # The hold comes first: after a crash before the rest nothing has moved, and no publication nor trial will.
-        replace_file(home / HELD, json.dumps(asdict(Hold(version, reason))).encode())
-        _end_trial(root, model, version, reason)
-        point(home, version)
+        return [("held", Hold(version, reason)), ("trial", None), ("live", version)]
+
+    open_room(root).change(model, decide)
 
 
-def release(root: Path, model: str) -> bool:
+def release(root: Root, model: str) -> bool:
     """Let the next publication go live again; False where nothing was held."""
-    try:
-        (root / model / HELD).unlink()
-    except FileNotFoundError:
-        return False
-    return True
+    return open_room(root).change(model, lambda now: [("held", None)] if now.held else None)
 
 
 def to_remove(
@@ -140,34 +114,29 @@ def to_remove(
     return [str(version) for version in on_disk if version not in needed and version.base not in bases]
 
 
-def prune(root: Path, model: str, keep: int, keep_rejected: int) -> list[str]:
+def prune(root: Root, model: str, keep: int, keep_rejected: int) -> list[str]:
     """Remove what `to_remove` says, and what crashes have left; the names of what was removed.
 
     What cannot be read, or did badly on trial, counts as rejected, so that it takes no sound snapshot's place.
     """
-    home = root / model
-    with exclusive(home):
-        on_disk = versions(root, model)
-        names = [str(version) for version in on_disk]
-        rejected = [name for name in names if not _sound(root, model, name)]
-        removed = to_remove(
+    room = open_room(root)
+
+    def choose(now: Pointers) -> list[str]:
+        names = [str(version) for version in room.versions(model)]
+        return to_remove(
             names,
-            live(root, model),
-            pinned(root, model),
+            now.live,
+            now.pinned,
             keep,
-            on_trial=tried.version if (tried := _on_trial(root, model)) else None,
-            rejected=rejected,
+            on_trial=now.trial.version if now.trial else None,
+            rejected=[name for name in names if not _sound(root, model, name)],
             keep_rejected=keep_rejected,
         )
-        for name in removed:
-            _remove(home, name)
-        for path in home.glob(".v*"):
-            if path.suffix == GONE or _left_over(path, on_disk):
-                shutil.rmtree(path)
-    return removed
+
+    return room.remove(model, choose)
 
 
-def _sound(root: Path, model: str, version: str) -> bool:
+def _sound(root: Root, model: str, version: str) -> bool:
     trial = canary.noted(root, model, version)
     if trial is not None and not trial.promoted:
         return False
@@ -177,37 +146,8 @@ def _sound(root: Path, model: str, version: str) -> bool:
         return False
 
 
-def _on_trial(root: Path, model: str) -> canary.Canary | None:
-    """What is on trial; from a pointer that cannot be read nobody is answered."""
-    try:
-        return canary.on_trial(root, model)
-    except SnapshotError:
-        return None
-
-
-def _end_trial(root: Path, model: str, version: str, reason: str) -> None:
-    """End any trial because people go to a version: ill, unless that is what was on trial."""
-    tried = _on_trial(root, model)
-    if tried is not None:
-        promoted = tried.version.partition("+")[0] == version.partition("+")[0]
-        with contextlib.suppress(SnapshotError):  # it is gone: nothing is left to write it beside
-            canary.note(root, model, tried.version, promoted=promoted, reason=f"people went to {version}: {reason}")
-    canary.withdraw(root, model)
-
-
-def _remove(home: Path, name: str) -> None:
-    """Hide a snapshot, then delete it: a crash in between leaves nothing that looks like one."""
-    hidden = home / f".{name}{GONE}"
-    shutil.rmtree(hidden, ignore_errors=True)
-    (home / name).rename(hidden)
-    shutil.rmtree(hidden)
-
-
-def _left_over(path: Path, on_disk: list[Version]) -> bool:
-    """Whether this is a snapshot that was never finished: newer ones are there, and they are written in turn."""
-    version = Version.parse(path.stem[1:])
-    return path.suffix == ".tmp" and version is not None and bool(on_disk) and version < on_disk[-1]
-
-
-def _write_pins(root: Path, model: str, names: set[str]) -> None:
-    replace_file(root / model / PINNED, "".join(f"{name}\n" for name in sorted(names)).encode())
+def _note_end(root: Root, model: str, tried: Canary, version: str, reason: str) -> None:
+    """Note that a trial ends because people go to a version: ill, unless that is what was on trial."""
+    promoted = tried.version.partition("+")[0] == version.partition("+")[0]
+    with contextlib.suppress(SnapshotError):  # it is gone: nothing is left to write it beside
+        canary.note(root, model, tried.version, promoted=promoted, reason=f"people went to {version}: {reason}")

@@ -18,74 +18,32 @@ A crash before (3) leaves a hidden directory that nobody reads, one before (4) a
 import hashlib
 import json
 import math
-import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
+from contracts.config.store import Root
 from contracts.features import Floats, Ints
 from contracts.runtime import arrays
-from contracts.runtime.durable import lock_file, place_directory, replace_file, write_synced
+from contracts.snapshots.disk import HELD, LIVE
 from contracts.snapshots.index import EXACT
+from contracts.snapshots.pointers import Changes, Pointers
+from contracts.snapshots.room import open_room
+from contracts.snapshots.version import MANIFEST, SnapshotError, SnapshotExistsError, Version
+from contracts.storage.objects import AwayError
+
+__all__ = ["HELD", "LIVE", "MANIFEST", "Manifest", "Snapshot", "SnapshotError", "SnapshotExistsError", "Version"]
 
 FORMAT = 3
-LIVE = "LIVE"
-HELD = "HELD"
-MANIFEST = "manifest.json"
 LARGEST_INPUT = 1 << 20  # numbers of one user that a tower may take
 PIECE = 1 << 18  # bytes that are read at once
-_NAME = re.compile(r"v(\d{6,})(?:\+(\d{3,}))?")
 _Number = TypeVar("_Number", bound=np.generic)
-
-
-class SnapshotError(Exception):
-    """A snapshot that must not be served; one sentence says why."""
-
-
-class SnapshotExistsError(SnapshotError):
-    """Another snapshot has that version."""
-
-
-class Version(NamedTuple):
-    """A place in a model's line of snapshots; places sort as they were made.
-
-    >>> Version.parse("v000010+003"), str(Version(10)), str(Version(10, 3)), Version.parse("LIVE")
-    (Version(number=10, sequence=3), 'v000010', 'v000010+003', None)
-    """
-
-    number: int
-    sequence: int = 0  # of a delta, from 1; 0: the full snapshot that deltas are based on
-
-    @classmethod
-    def parse(cls, name: str) -> "Version | None":
-        """The place that a directory's name says, or None where it is none."""
-        match = _NAME.fullmatch(name)
-        place = cls(int(match[1]), int(match[2] or 0)) if match else None
-        return place if str(place) == name else None
-
-    def __str__(self) -> str:
-        return f"v{self.number:06d}" + (f"+{self.sequence:03d}" if self.sequence else "")
-
-    @property
-    def base(self) -> "Version":
-        """The full snapshot of this line."""
-        return Version(self.number)
-
-    def chain(self) -> "list[Version]":
-        """All that is needed to serve this one: the full snapshot, then each delta up to it.
-
-        >>> [str(each) for each in Version(10, 2).chain()]
-        ['v000010', 'v000010+001', 'v000010+002']
-        """
-        return [Version(self.number, sequence) for sequence in range(self.sequence + 1)]
 
 
 @dataclass(frozen=True)
@@ -139,19 +97,17 @@ def version_name(number: int, sequence: int = 0) -> str:
     return str(Version(number, sequence))
 
 
-def models(root: Path) -> list[str]:
+def models(root: Root) -> list[str]:
     """The models that have a home under `root`."""
-    return sorted(home.name for home in root.iterdir() if home.is_dir()) if root.is_dir() else []
+    return open_room(root).models()
 
 
-def versions(root: Path, model: str) -> list[Version]:
-    """What lies on the disk for a model, oldest first; whether it is sound is not looked at."""
-    home = root / model
-    parsed = (Version.parse(entry.name) for entry in home.iterdir()) if home.is_dir() else iter(())
-    return sorted(version for version in parsed if version is not None)
+def versions(root: Root, model: str) -> list[Version]:
+    """What lies there for a model, oldest first; whether it is sound is not looked at."""
+    return open_room(root).versions(model)
 
 
-def write(root: Path, snapshot: Snapshot) -> Path:
+def write(root: Root, snapshot: Snapshot) -> Path:
     """Write a snapshot, steps (1) to (3); its checksums are filled in here. Written again, it stays as it is.
 
     Raises:
@@ -171,7 +127,7 @@ def write(root: Path, snapshot: Snapshot) -> Path:
     )
 
 
-def read(root: Path, model: str, version: str) -> Snapshot:
+def read(root: Root, model: str, version: str) -> Snapshot:
     """Read and verify a full snapshot; `delta.read` takes either kind.
 
     Raises:
@@ -200,55 +156,66 @@ def read(root: Path, model: str, version: str) -> Snapshot:
     return snapshot
 
 
-def publish(root: Path, model: str, version: str) -> bool:
+def publish(root: Root, model: str, version: str) -> bool:
     """Name the version that replicas should serve, step (4); False, and nothing moves, while the model is held.
 
     Raises:
         SnapshotError: there is no such snapshot, or one that it is based on is gone.
 
     """
-    home = root / model
-    with exclusive(home):
-        if (home / HELD).exists():
-            return False
-        point(home, version)
-    return True
+
+    def decide(now: Pointers) -> Changes | None:
+        if now.held:
+            return None
+        require(root, model, version)
+        return [("live", version)]
+
+    return open_room(root).change(model, decide)
 
 
-def point(home: Path, version: str) -> None:
-    """Move the pointer, held or not; whoever calls this has the home for itself (`exclusive`).
+def require(root: Root, model: str, version: str) -> None:
+    """See that a pointer can move to a version.
 
     Raises:
         SnapshotError: there is no such snapshot, or one that it is based on is gone.
 
     """
-    place = Version.parse(version)
+    place, room = Version.parse(version), open_room(root)
     for needed in place.chain() if place else [version]:
-        if not (home / str(needed) / MANIFEST).is_file():
-            raise SnapshotError(f"There is no snapshot {home.name}/{needed}.")
-    replace_file(home / LIVE, version.encode())
+        if not room.complete(model, str(needed)):
+            raise SnapshotError(f"There is no snapshot {model}/{needed}.")
 
 
-def live(root: Path, model: str) -> str | None:
+def live(root: Root, model: str) -> str | None:
     """The version that replicas should serve, or None before the first."""
-    try:
-        return (root / model / LIVE).read_bytes().decode(errors="replace").strip()
-    except FileNotFoundError:
-        return None
+    return open_room(root).live(model)
 
 
-def read_manifest(root: Path, model: str, version: str) -> Manifest:
+def read_manifest(root: Root, model: str, version: str) -> Manifest:
     """Read what a snapshot or a delta is, without its arrays.
 
     Raises:
         SnapshotError: it is absent, unreadable, damaged or of another format.
 
     """
-    path = root / model / version / MANIFEST
     try:
-        data = json.loads(path.read_bytes())
+        content = open_room(root).manifest(model, version)
+    except AwayError as error:
+        raise SnapshotError(f"Snapshot {model}/{version} cannot be read: {error}") from error
     except OSError as error:
         raise SnapshotError(f"Snapshot {model}/{version} has no readable {MANIFEST}.") from error
+    return parse_manifest(model, version, content)
+
+
+def parse_manifest(model: str, version: str, content: bytes) -> Manifest:
+    """What a manifest says.
+
+    Raises:
+        SnapshotError: it is damaged, of another format, or another snapshot's.
+
+    """
+    try:
+        data = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise SnapshotError(f"Snapshot {model}/{version}: {MANIFEST} is not JSON.") from error
     written = data.get("format") if isinstance(data, dict) else None
@@ -282,57 +249,39 @@ def _require_usable(manifest: Manifest) -> None:
             raise SnapshotError(f"{name}: {MANIFEST} names {file!a}, which is no file of a snapshot.")
 
 
-def seal(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+def seal(root: Root, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
     """Write a directory that is whole or not there, steps (1) to (3). Written again, it stays as it is.
 
     Raises:
         SnapshotExistsError: another one of that version is there.
 
     """
-    home = root / manifest.model
-    target = home / manifest.version
     sealed = asdict(manifest) | {"checksums": {name: _sha256(content) for name, content in files.items()}}
     sealed["checksum"] = _sha256(_canonical(sealed))
     written = json.dumps(sealed, indent=1, sort_keys=True).encode()
-    if target.exists():
-        manifest_file = target / MANIFEST
-        if manifest_file.is_file() and manifest_file.read_bytes() == written:
-            return target
-        raise SnapshotExistsError(f"Snapshot {manifest.model}/{manifest.version} exists already, and is another one.")
-    hidden = home / f".{manifest.version}.tmp"
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir(parents=True)
-    for name, content in {**files, MANIFEST: written}.items():
-        write_synced(hidden / name, content)
-    place_directory(hidden, target)
-    return target
+    return open_room(root).seal(manifest.model, manifest.version, files, written)
 
 
-def unseal(root: Path, model: str, version: str) -> tuple[Manifest, dict[str, memoryview]]:
+def unseal(root: Root, model: str, version: str) -> tuple[Manifest, dict[str, memoryview]]:
     """Read such a directory and verify every file of it.
 
     Raises:
         SnapshotError: a file is missing or damaged.
 
     """
-    manifest = read_manifest(root, model, version)
+    manifest, room = read_manifest(root, model, version), open_room(root)
+    directory = room.directory(model, version, manifest.checksums)
     content: dict[str, memoryview] = {}
     for name, checksum in manifest.checksums.items():
         try:
-            content[name], actual = _read(root / model / version / name)
+            content[name], actual = _read(directory / name)
         except OSError as error:
+            room.discard(model, version)
             raise SnapshotError(f"Snapshot {model}/{version}: {name} is missing.") from error
         if actual != checksum:
+            room.discard(model, version)
             raise SnapshotError(f"Snapshot {model}/{version}: {name} does not match its checksum.")
     return manifest, content
-
-
-@contextmanager
-def exclusive(home: Path) -> Iterator[None]:
-    """Have a model's home for oneself while pointers move or snapshots go, whichever process does it."""
-    home.mkdir(parents=True, exist_ok=True)
-    with lock_file(home / ".lock", wait=True):
-        yield
 
 
 def npy(values: np.ndarray[Any, Any]) -> bytes:

@@ -26,7 +26,7 @@ from driftline.cli import (
 from driftline.cli.extras import OURS, sentence
 from driftline.cli.options import ReadyFile, SettingsOption, no_password
 from driftline.cli.workers import MetricsHost, MetricsPort, begin, complain, worker_settings
-from driftline.errors import USER_ERRORS, RunError
+from driftline.errors import RUN_ERRORS, USER_ERRORS
 from driftline.inspect.build import release
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.add_typer(experiment.app, name="experiment")
 app.add_typer(servers.kafka, name="kafka")
 app.add_typer(servers.redis, name="redis")
 app.add_typer(flink.app, name="flink")
+app.add_typer(servers.s3, name="s3")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(snapshots.app, name="snapshots")
@@ -219,6 +220,6 @@ def main() -> None:
             raise
         complain(sentence(sys.argv[1:], missing))
         raise SystemExit(2) from None
-    except RunError as error:
+    except RUN_ERRORS as error:
         complain(str(error))
         raise SystemExit(1) from None

@@ -1,5 +1,6 @@
-"""`driftline kafka` and `driftline redis`: the servers that the parts stand on, for development and tests."""
+"""`driftline kafka`, `redis` and `s3`: the servers that the parts stand on, for development and tests."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from driftline.errors import UsageError
 
 kafka = typer.Typer(help="Apache Kafka on this machine: one node, for development and tests.", no_args_is_help=True)
+s3 = typer.Typer(help="An S3 server on this machine, for snapshots on a store.", no_args_is_help=True)
 redis = typer.Typer(help="Redis on this machine, for Feast's online store.", no_args_is_help=True)
 
 
@@ -19,6 +21,12 @@ def _kafka_home() -> Path:
 
 def _redis_home() -> Path:
     from driftline.processes.redis import default_home
+
+    return default_home()
+
+
+def _s3_home() -> Path:
+    from driftline.processes.s3 import default_home
 
     return default_home()
 
@@ -39,6 +47,15 @@ RedisHome = Annotated[
         default_factory=_redis_home,
         show_default="$DRIFTLINE_REDIS_HOME, else ~/.driftline/redis",
         help="Where it is unpacked; it keeps its data in data/ there.",
+    ),
+]
+S3Home = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        default_factory=_s3_home,
+        show_default="$DRIFTLINE_S3_HOME, else ~/.driftline/s3",
+        help="Where it is installed; it keeps its data in data/ there.",
     ),
 ]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 for a free one.")]
@@ -105,6 +122,37 @@ def stop_redis(home: RedisHome) -> None:
 def redis_status(home: RedisHome) -> None:
     """Say whether it runs, and where. Exit code 1 where it does not."""
     _status("Redis", home)
+
+
+@s3.command("install")
+def install_s3(home: S3Home) -> None:
+    """Build versitygw by Go, unless it is on the PATH or there already."""
+    from driftline.processes import s3 as server
+
+    typer.echo(f"{server.NAME} is {server.install(home)}.")
+
+
+@s3.command("start")
+def start_s3(
+    home: S3Home,
+    port: Port = 7070,
+    bucket: Annotated[str, typer.Option(help="A bucket that is made where it is not there.")] = "driftline",
+) -> None:
+    """Start it in the background, and wait until it answers. Its keys are those of AWS_… in the environment."""
+    from driftline.processes import s3 as server
+
+    keys = [os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    if not all(keys):
+        raise UsageError("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to the keys that the server shall know.")
+    if not _runs(server.NAME, home, port):
+        _say(server.NAME, server.start(home, home / "data", keys[0], keys[1], port, detached=True).directory)
+    server.bucket(home / "data", bucket)
+
+
+@s3.command("stop")
+def stop_s3(home: S3Home) -> None:
+    """Stop it, and wait until it has ended."""
+    _stop("versitygw", home)
 
 
 def _runs(name: str, home: Path, port: int) -> bool:

@@ -20,6 +20,7 @@ from driftline.cli.snapshots_output import facts, listed, show_comparison, show_
 from driftline.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from contracts.config.store import Root
     from contracts.snapshots.snapshot import Version
     from driftline.inspect.snapshots import Entry
 
@@ -54,7 +55,7 @@ def list_snapshots(
     that LIVE stays where it is until `release`; `on trial` that so large a share of the requests is answered from it
     first; `rejected` that the gate has refused the snapshot; `rolled back` that its trial has ended badly, and why.
     """
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from contracts.runtime.clock import SystemClock
     from driftline.inspect.snapshots import entries, trial_problem
 
@@ -82,7 +83,7 @@ def list_snapshots(
 @app.command()
 def show(settings: SettingsOption, model: Model, version: VersionOrLive = None, as_json: Json = False) -> None:
     """Show all about one snapshot: what it learned from, how well it foresaw, what gate and trial said."""
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from contracts.runtime.clock import SystemClock
     from driftline.inspect.snapshots import entry
 
@@ -116,7 +117,7 @@ def diff(
 
     A delta stands for its base with all deltas up to it.
     """
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from contracts.snapshots import delta
     from driftline.inspect.snapshots import compare, entry
 
@@ -144,7 +145,7 @@ def verify(
 
     Exit code 1 where something is damaged.
     """
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from driftline.inspect import snapshots
 
     findings = [
@@ -183,7 +184,7 @@ def rollback(
 
     It is verified first; if it is damaged, nothing moves. What is on trial is so no longer: everybody gets that one.
     """
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from contracts.snapshots import retention, snapshot
     from driftline.inspect.snapshots import before_live, entries
 
@@ -214,7 +215,7 @@ def rollback(
 @app.command()
 def release(settings: SettingsOption, model: Model) -> None:
     """End a hold: the next snapshot that the trainer publishes goes live."""
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from contracts.snapshots import retention
 
     _models(root, model)
@@ -225,7 +226,7 @@ def release(settings: SettingsOption, model: Model) -> None:
 @app.command()
 def pin(settings: SettingsOption, model: Model, version: VersionOrLive = None) -> None:
     """Keep a snapshot, and what it is based on, until `unpin`."""
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from contracts.snapshots import retention
 
     place = _version(root, model, version)
@@ -237,7 +238,7 @@ def pin(settings: SettingsOption, model: Model, version: VersionOrLive = None) -
 @app.command()
 def unpin(settings: SettingsOption, model: Model, version: VersionArgument) -> None:
     """Let a snapshot go when its time has come."""
-    root = load(settings).snapshots
+    root = load(settings).snapshot_root
     from contracts.snapshots import retention
 
     _models(root, model)
@@ -257,7 +258,7 @@ def _snapshot_errors() -> Iterator[None]:
         raise RunError(str(error)) from error
 
 
-def _models(root: Path, wanted: str | None) -> list[str]:
+def _models(root: "Root", wanted: str | None) -> list[str]:
     from contracts.snapshots.snapshot import models
 
     on_disk = models(root)
@@ -268,7 +269,7 @@ def _models(root: Path, wanted: str | None) -> list[str]:
     return [wanted]
 
 
-def _version(root: Path, model: str, name: str | None) -> "Version":
+def _version(root: "Root", model: str, name: str | None) -> "Version":
     """A version that is there, by its name, or the live one."""
     from contracts.snapshots.snapshot import Version, live, versions
 
@@ -284,7 +285,7 @@ def _version(root: Path, model: str, name: str | None) -> "Version":
     return place
 
 
-def _items(root: Path, entry: "Entry") -> dict[str, int] | None:
+def _items(root: "Root", entry: "Entry") -> dict[str, int] | None:
     """How many items a snapshot has, or a delta brings and removes; None where the files are damaged."""
     from contracts.snapshots import delta, snapshot
     from contracts.snapshots.snapshot import SnapshotError

@@ -1,6 +1,5 @@
 """How `driftline snapshots` says what lies there: tables, facts and JSON of entries and comparisons."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -9,6 +8,7 @@ from driftline import tables
 from driftline.tables import age, size, utc
 
 if TYPE_CHECKING:
+    from contracts.config.store import Root
     from contracts.snapshots.canary import Trial
     from driftline.inspect.snapshots import Comparison, Entry
 
@@ -22,7 +22,7 @@ def listed(names: list[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def facts(root: Path, entry: "Entry", items: dict[str, int] | None, now_ms: int) -> dict[str, str]:
+def facts(root: "Root", entry: "Entry", items: dict[str, int] | None, now_ms: int) -> dict[str, str]:
     """All about an entry that can be read; `items` is None where its files are damaged."""
     from contracts.snapshots import retention
 

@@ -173,7 +173,7 @@ class Monitor:
         taken = await asyncio.to_thread(self._examples_taken)
         for model, standing in self._standings.items():
             standing.see(
-                on_trial(self._settings.snapshots, model),
+                on_trial(self._settings.snapshot_root, model),
                 held=readings.trainer.values("trainer_gate_open", "model").get(model) == 0,
                 now_ms=self.tally.simulated_ms,
             )

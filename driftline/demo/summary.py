@@ -34,8 +34,8 @@ def summarise(
     """All numbers of a run, ready for JSON. Counts reconcile: see `unaccounted`."""
     stream = readings.stream
     models = {arm: spec.model for arm, spec in settings.experiment.arms.items()}
-    manifests = {arm: published(settings.snapshots, model) for arm, model in models.items()}
-    live = {arm: went_live(settings.snapshots, model) for arm, model in models.items()}
+    manifests = {arm: published(settings.snapshot_root, model) for arm, model in models.items()}
+    live = {arm: went_live(settings.snapshot_root, model) for arm, model in models.items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "world": world.description,

@@ -19,7 +19,7 @@ def known_context(settings: Settings, state: CollectorState) -> ReportContext:
     answered = first_answers(state)
     models, marks = [], []
     for arm, spec in settings.experiment.arms.items():
-        manifests = went_live(settings.snapshots, spec.model)
+        manifests = went_live(settings.snapshot_root, spec.model)
         last = manifests[-1] if manifests else None
         marks += [
             SnapshotMark(arm, spec.model, each.version, answered.get((arm, each.version), each.event_time_ms))

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from abtest.collect.parts import files
 from contracts.config.settings import Settings
+from contracts.storage.objects import MissingError
 from contracts.wire.events_pb2 import Example, Feedback
 from contracts.wire.stream_state_pb2 import Outbox, RequestState
 from driftline.forget.user import User, chunks
@@ -40,7 +41,9 @@ def search(settings: Settings, user: User) -> Iterator[Found]:
     yield from in_trainer(settings, user)
     yield from in_collector(settings, user)
     yield from in_features(settings, user)
-    yield from in_files([settings.state, settings.snapshots, settings.feature_repo], user)
+    # Of a store, its cache in `state` is searched; a snapshot has no users.
+    folders = [settings.state, settings.snapshot_directory, settings.feature_repo]
+    yield from in_files([folder for folder in folders if folder is not None], user)
 
 
 def in_stream(settings: Settings, user: User) -> Iterator[Found]:
@@ -54,6 +57,21 @@ def in_trainer(settings: Settings, user: User) -> Iterator[Found]:
     """In checkpoints: examples to learn from again, the gate's, trials."""
     for path, count in _retried(_in_checkpoints, settings.state / "trainer", user).items():
         yield Found("trainer checkpoint", str(path), f"{count} values")
+    if settings.snapshot_directory is None:
+        yield from _on_the_store(settings, user)
+
+
+def _on_the_store(settings: Settings, user: User) -> Iterator[Found]:
+    """In checkpoints that lie on a store; one that is dropped meanwhile has nothing any more."""
+    from trainer.checkpoint import loads
+    from trainer.shelf import shelf_of
+
+    shelf = shelf_of(settings, lambda _: None)
+    for number in shelf.numbers():
+        with contextlib.suppress(MissingError):
+            lines = loads(shelf.state(number))["pupils"].values()
+            if count := sum(_in_line(line, user) for line in lines):
+                yield Found("trainer checkpoint", f"{shelf.name}/{number:08d}", f"{count} values")
 
 
 def in_collector(settings: Settings, user: User) -> Iterator[Found]:

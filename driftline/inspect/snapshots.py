@@ -3,15 +3,16 @@
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from contracts.config.store import Root
 from contracts.features import rows_of
 from contracts.snapshots import canary, delta, retention, snapshot
 from contracts.snapshots.canary import Canary, Trial
-from contracts.snapshots.snapshot import MANIFEST, Manifest, Snapshot, SnapshotError, Version
+from contracts.snapshots.room import open_room
+from contracts.snapshots.snapshot import Manifest, Snapshot, SnapshotError, Version
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 RECALL = ("recall@100/recent", "recall@100")  # the first that a manifest has
@@ -63,7 +64,7 @@ class Comparison:
     metrics: dict[str, tuple[float | None, float | None]]
 
 
-def entries(root: Path, model: str) -> list[Entry]:
+def entries(root: Root, model: str) -> list[Entry]:
     """What lies there for a model, oldest first."""
     listed = []
     for version in snapshot.versions(root, model):
@@ -72,9 +73,9 @@ def entries(root: Path, model: str) -> list[Entry]:
     return listed
 
 
-def entry(root: Path, model: str, version: Version) -> Entry:
+def entry(root: Root, model: str, version: Version) -> Entry:
     """What lies there under one version, by its manifest; the other files are not read."""
-    home, name = root / model, str(version)
+    name = str(version)
     manifest, problem = None, ""
     try:
         manifest = snapshot.read_manifest(root, model, name)
@@ -93,7 +94,7 @@ def entry(root: Path, model: str, version: Version) -> Entry:
         "rolled back": trial is not None and not trial.promoted,
         "damaged": manifest is None,
     }
-    files = [path.stat() for path in (home / name).iterdir()]
+    size, written_ms = open_room(root).size(model, name)
     return Entry(
         model=model,
         version=version,
@@ -102,20 +103,20 @@ def entry(root: Path, model: str, version: Version) -> Entry:
         states=tuple(state for state, applies in states.items() if applies),
         share=share,
         trial=trial,
-        size=sum(file.st_size for file in files),
+        size=size,
         # The manifest is written once and last; its own time is that of the data, so that equal logs give equal bytes.
-        written_ms=int(((home / name / MANIFEST if manifest else home / name).stat().st_mtime) * 1000),
+        written_ms=written_ms,
     )
 
 
-def published(root: Path, model: str) -> list[Manifest]:
+def published(root: Root, model: str) -> list[Manifest]:
     """The manifest of every full snapshot that the gate let pass, oldest first."""
     full = (version for version in snapshot.versions(root, model) if not version.sequence)
     manifests = (snapshot.read_manifest(root, model, str(version)) for version in full)
     return [manifest for manifest in manifests if not manifest.rejected]
 
 
-def went_live(root: Path, model: str) -> list[Manifest]:
+def went_live(root: Root, model: str) -> list[Manifest]:
     """The manifest of every full snapshot that all requests were answered from, oldest first.
 
     One that another took the place of while it was on trial, or that was rolled back, never was.
@@ -128,7 +129,7 @@ def went_live(root: Path, model: str) -> list[Manifest]:
     ]
 
 
-def verify(root: Path, model: str, version: Version | None = None) -> Iterator[Finding]:
+def verify(root: Root, model: str, version: Version | None = None) -> Iterator[Finding]:
     """Read everything of a model, or all that one version needs: checksums, chains, and what the pointers name."""
     on_disk = snapshot.versions(root, model)
     wanted = [each for each in on_disk if version is None or each in version.chain()]
@@ -155,7 +156,7 @@ def verify(root: Path, model: str, version: Version | None = None) -> Iterator[F
         yield from _pointers(root, model, sound)
 
 
-def on_trial(root: Path, model: str) -> Canary | None:
+def on_trial(root: Root, model: str) -> Canary | None:
     """What is on trial; from a pointer that cannot be read nobody is answered, and `trial_problem` says why."""
     try:
         return canary.on_trial(root, model)
@@ -163,7 +164,7 @@ def on_trial(root: Path, model: str) -> Canary | None:
         return None
 
 
-def trial_problem(root: Path, model: str) -> str:
+def trial_problem(root: Root, model: str) -> str:
     """Why what is on trial cannot be read; empty where it can, or where nothing is."""
     try:
         canary.on_trial(root, model)
@@ -172,7 +173,7 @@ def trial_problem(root: Path, model: str) -> str:
     return ""
 
 
-def _pointers(root: Path, model: str, sound: Collection[str]) -> Iterator[Finding]:
+def _pointers(root: Root, model: str, sound: Collection[str]) -> Iterator[Finding]:
     live, held = snapshot.live(root, model), retention.held(root, model)
     if live is not None:
         yield Finding(model, snapshot.LIVE, "" if live in sound else f"LIVE names {live}, which cannot be served.")

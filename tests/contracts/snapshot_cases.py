@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contracts.config.store import Root
 from contracts.snapshots import delta, snapshot
 from contracts.snapshots.delta import Changes, Delta
 from contracts.snapshots.index import EXACT
@@ -52,7 +53,7 @@ def make_delta(version: str, items: list[int], removed: list[int] | None = None)
     return Delta(make_manifest(version), changes)
 
 
-def write_line(root: Path, number: int = 1, deltas: int = 3) -> list[Path]:
+def write_line(root: Root, number: int = 1, deltas: int = 3) -> list[Path]:
     """A full snapshot of items 1, 2, 3 and deltas on it, of which each moves item 1 and brings an item."""
     made = (
         make_delta(snapshot.version_name(number, sequence), [1, 10 + sequence]) for sequence in range(1, deltas + 1)

@@ -1,12 +1,12 @@
 """When to publish, under which version, and what a snapshot consists of. Writing it is the worker's."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from contracts.config.store import Root
 from contracts.snapshots.index import EXACT
-from contracts.snapshots.snapshot import Manifest, Snapshot, version_name
+from contracts.snapshots.snapshot import Manifest, Snapshot, version_name, versions
 from trainer.data.catalogue import Catalogue
 from trainer.learn.learner import Learner
 from trainer.publish.onnx_export import TowerTemplate
@@ -95,10 +95,9 @@ def next_version(existing: list[str]) -> int:
     return max(numbers, default=0) + 1
 
 
-def versions_on_disk(root: Path, model: str) -> list[str]:
-    """Directory names under a model's home; empty where it has none yet."""
-    home = root / model
-    return [entry.name for entry in home.iterdir()] if home.is_dir() else []
+def versions_on_disk(root: Root, model: str) -> list[str]:
+    """The names of a model's versions; none where it has no home yet."""
+    return [str(version) for version in versions(root, model)]
 
 
 def sampling_seed(seed: int, version: int) -> int:

@@ -1,0 +1,86 @@
+"""`driftline snapshots` on a real S3 server; credentials come from the environment."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from contracts.config.store import Location
+from contracts.snapshots import retention, snapshot
+from driftline.cli import app as cli
+from driftline.processes import s3
+from driftline.processes.server import free_port
+from tests.conftest import S3_KEYS
+from tests.contracts.snapshot_cases import make, write_line
+
+MODEL = "two_tower"
+
+
+class Command:
+    def __init__(self, folder: Path, root: Location, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]):
+        self._patch, self._capture = patch, capture
+        self.settings = folder / "settings.yaml"
+        store = {"endpoint": root.store.endpoint, "region": root.store.region, "retry_for_s": 0.1}
+        paths = {"feature_repo": "f", "snapshots": root.url, "state": str(folder / "state"), "store": store}
+        self.settings.write_text(yaml.safe_dump({"kafka": {"bootstrap_servers": "h:1"}, **paths}))
+        patch.setenv("AWS_ACCESS_KEY_ID", S3_KEYS[0])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", S3_KEYS[1])
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self._patch.setattr(sys, "argv", ["driftline", "snapshots", *arguments, "-s", str(self.settings)])
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = self._capture.readouterr()
+        return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, s3_location: Location, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    write_line(s3_location, 1, deltas=1)
+    snapshot.write(s3_location, make("v000002", rows=4))
+    snapshot.publish(s3_location, MODEL, "v000002")
+    return Command(tmp_path, s3_location, monkeypatch, capsys)
+
+
+def test_what_people_do(command: Command, s3_location: Location) -> None:
+    code, out, _ = command("list", "--json")
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert (code, [(each["version"], each["states"]) for each in listed]) == (
+        0,
+        [("v000001", []), ("v000001+001", []), ("v000002", ["live"])],
+    )
+    assert command("verify")[:2] == (0, "4 snapshots and pointers are sound.\n")
+    assert "4" in command("show", MODEL)[1]
+    assert command("diff", MODEL, "v000001+001", "v000002")[0] == 0
+    assert command("pin", MODEL, "v000001")[0] == 0
+    assert retention.pinned(s3_location, MODEL) == ["v000001"]
+    assert command("unpin", MODEL, "v000001")[0] == 0
+    assert command("rollback", MODEL, "--reason", "it fell")[0] == 0
+    assert snapshot.live(s3_location, MODEL) == "v000001"
+    assert not snapshot.publish(s3_location, MODEL, "v000002")
+    assert command("release", MODEL)[0] == 0
+    assert snapshot.publish(s3_location, MODEL, "v000002")
+
+
+def test_what_is_wrong_is_one_sentence(command: Command) -> None:
+    settings = yaml.safe_load(command.settings.read_text())
+    for change, sentence in (
+        ({"snapshots": "s3://no-such-bucket/x"}, "there is no such bucket"),
+        ({"store": settings["store"] | {"endpoint": f"http://127.0.0.1:{free_port()}"}}, "connection was refused"),
+    ):
+        command.settings.write_text(yaml.safe_dump(settings | change))
+        code, out, err = command("list")
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert sentence in err
+
+
+def test_secrets_are_in_no_command_line(tmp_path: Path, s3_location: Location) -> None:
+    with s3.start(s3.default_home(), tmp_path / "own", "a-key", "a-secret-of-this-test") as server:
+        command = Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        assert b"a-secret-of-this-test" not in command
+        assert b"a-secret-of-this-test" not in (server.directory / "server.json").read_bytes()
