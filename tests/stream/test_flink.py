@@ -30,6 +30,7 @@ def _flink() -> None:
     need_flink()
 
 
+@pytest.mark.timeout(600)
 def test_a_killed_taskmanager_whose_disk_is_gone_changes_nothing(apache_server: Server, tmp_path: Path) -> None:
     """Late, repeated and broken events among them; both logs go on while it is away."""
     before, after = in_parts(seed=1, size=3000, parts=2)
