@@ -225,10 +225,11 @@ def test_the_charts_settings_are_right_and_its_ports_are_theirs(tmp_path: Path, 
         assert by_name.get("grpc", settings.serving.port) == settings.serving.port
 
 
-def test_two_trainers_are_refused_in_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["trainer", "stream", "collector", "archive"])
+def test_two_of_what_has_a_disk_are_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        rendered(tmp_path, {"trainer": {"replicas": 2}})
-    assert "trainer.replicas is 2, and one trainer alone may run" in caught.value.stderr
+        rendered(tmp_path, {name: {"replicas": 2}})
+    assert f"{name}.replicas is 2, and one {name} alone may run" in caught.value.stderr
 
 
 def test_a_stream_twice_is_refused_in_a_sentence(tmp_path: Path) -> None:
