@@ -36,6 +36,7 @@ from contracts.wire.stream_state_pb2 import (
 from stream.cached import Cached, number_of, sortable
 from stream.join import OpenRequest
 from stream.kept import marks_of, request_bytes, request_of, user_bytes, user_of
+from stream.rocksdb_logs import damaged_log
 from stream.sessions import UserSessions
 from stream.state import is_of
 
@@ -44,6 +45,7 @@ REQUEST, USER, REQUEST_TIMER, USER_TIMER = b"r", b"u", b"R", b"U"
 TIMERS_AT_ONCE = 2000  # those left fire with the next batch
 MEMTABLE_BYTES = 16 << 20
 BLOCK_CACHE_BYTES = 16 << 20
+_CANNOT = "The state in {} cannot be opened: {}. Move it away, and begin anew with --rebuild."
 
 M = TypeVar("M", bound=Message)
 
@@ -294,10 +296,10 @@ def _open(directory: Path) -> Rdict:
     blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
     blocks.set_bloom_filter(10, block_based=False)
     options.set_block_based_table_factory(blocks)
+    damage = damaged_log(directory)
+    if damage:
+        raise StateError(_CANNOT.format(directory, damage))
     try:
         return Rdict(str(directory), options)
     except Exception as error:  # RocksDB has no type of its own
-        why = " ".join(str(error).split())
-        raise StateError(
-            f"The state in {directory} cannot be opened: {why}. Move it away, and begin anew with --rebuild."
-        ) from error
+        raise StateError(_CANNOT.format(directory, " ".join(str(error).split()))) from error

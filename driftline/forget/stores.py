@@ -17,10 +17,12 @@ from google.protobuf.message import DecodeError
 
 from abtest.collect.parts import files
 from contracts.config.settings import Settings
+from contracts.runtime.durable import StateError
 from contracts.storage.objects import MissingError
 from contracts.wire.events_pb2 import Example, Feedback
 from contracts.wire.stream_state_pb2 import Outbox, RequestState
 from driftline.forget.user import User, chunks
+from stream.rocksdb_logs import damaged_log
 
 CHUNK_BYTES = 4 << 20
 T = TypeVar("T")
@@ -126,7 +128,14 @@ def _in_file(path: Path, user: User, overlap: int) -> set[str]:
 def _in_partition(home: Path, user: User) -> dict[str, int]:
     from rocksdict import AccessType, Options, Rdict
 
-    db = Rdict(str(home), Options(raw_mode=True), access_type=AccessType.read_only())
+    damage = damaged_log(home)
+    if damage:
+        raise StateError(f"The stream's state in {home} cannot be searched: {damage}.")
+    try:
+        db = Rdict(str(home), Options(raw_mode=True), access_type=AccessType.read_only())
+    except Exception as error:  # RocksDB has no type of its own
+        why = " ".join(str(error).split())
+        raise StateError(f"The stream's state in {home} cannot be searched: {why}.") from error
     found: dict[str, int] = {}
     try:
         for key, value in db.items():

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from contracts.config.settings import KafkaSettings, StreamSettings
 from contracts.messages.attribution import ExposureSummary, fold, outcome_of
 from contracts.runtime.clock import ManualClock
+from contracts.runtime.durable import StateError
 from contracts.wire.stream_state_pb2 import Outbox, RequestState
 from feature_repo.store import apply
 from stream import partition
@@ -237,6 +238,20 @@ def test_a_write_that_tears_leaves_one_commit_or_the_other(tmp_path: Path) -> No
     store.close()
     assert sorted(found) == found
     assert set(found) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("kind", [5, 6, 7, 8, 11])
+@pytest.mark.parametrize("log", ["MANIFEST-*", "*.log"])
+def test_a_record_that_rocksdb_would_read_for_ever_is_refused(tmp_path: Path, log: str, kind: int) -> None:
+    store = opened(tmp_path)
+    behave(store, 1, 10)
+    store.commit(outbox(1))
+    (path,) = (path for path in tmp_path.glob(log) if path.stat().st_size)
+    sound = path.read_bytes()
+    store.close()
+    path.write_bytes(sound + bytes([0, 0, 0, 0, 0, 3, kind, 0, 0, 0, 0, 0]))  # of 768 bytes, which are not there
+    with pytest.raises(StateError, match=rf"{path.name} is damaged at byte {len(sound)}\. Move it away"):
+        opened(tmp_path)
 
 
 def test_users_and_requests_beyond_the_caches_are_read_from_disk(tmp_path: Path) -> None:
