@@ -296,10 +296,10 @@ def _open(directory: Path) -> Rdict:
     blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
     blocks.set_bloom_filter(10, block_based=False)
     options.set_block_based_table_factory(blocks)
-    damage = damaged_log(directory)
-    if damage:
-        raise StateError(_CANNOT.format(directory, damage))
     try:
-        return Rdict(str(directory), options)
+        damage = damaged_log(directory)
+        if not damage:
+            return Rdict(str(directory), options)
     except Exception as error:  # RocksDB has no type of its own
         raise StateError(_CANNOT.format(directory, " ".join(str(error).split()))) from error
+    raise StateError(_CANNOT.format(directory, damage))

@@ -17,7 +17,7 @@ RECYCLED = frozenset({5, 6, 7, 8, 11})  # kinds of record
 
 def damaged_log(directory: Path) -> str | None:
     """The first record in a state's directory that is of a recycled log, as words; None where there is none."""
-    for path in sorted([*directory.glob("MANIFEST-*"), *directory.glob("*.log")]):
+    for path in sorted(filter(Path.is_file, [*directory.glob("MANIFEST-*"), *directory.glob("*.log")])):
         with path.open("rb") as file:
             offset = recycled_record(file)
         if offset is not None:
