@@ -131,7 +131,11 @@ def _in_partition(home: Path, user: User) -> dict[str, int]:
     damage = damaged_log(home)
     if damage:
         raise StateError(f"The stream's state in {home} cannot be searched: {damage}.")
-    db = Rdict(str(home), Options(raw_mode=True), access_type=AccessType.read_only())
+    try:
+        db = Rdict(str(home), Options(raw_mode=True), access_type=AccessType.read_only())
+    except Exception as error:  # RocksDB has no type of its own
+        why = " ".join(str(error).split())
+        raise StateError(f"The stream's state in {home} cannot be searched: {why}.") from error
     found: dict[str, int] = {}
     try:
         for key, value in db.items():
