@@ -36,9 +36,26 @@ class StoreSettings(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> "StoreSettings":
+        if self.endpoint is not None and not _is_address(self.endpoint):
+            raise ValueError("endpoint is http://HOST[:PORT] or https://HOST[:PORT], without a name or a password")
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key go together; give both, or leave both out")
         return self
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether it is an address that the client takes.
+
+    >>> [_is_address(each) for each in ("http://minio:9000", "https://s3.example.org/", "minio:9000", "http://a b")]
+    [True, True, False, False]
+    """
+    try:
+        parts = urlsplit(endpoint)
+        parts.port  # noqa: B018  (raises where it is no number)
+    except ValueError:
+        return False
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain and not set(endpoint) & set(" \t\r\n<>")
 
 
 @dataclass(frozen=True)

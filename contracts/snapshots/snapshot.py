@@ -198,6 +198,8 @@ def read_manifest(root: Root, model: str, version: str) -> Manifest:
         SnapshotError: it is absent, unreadable, damaged or of another format.
 
     """
+    if Version.parse(version) is None:  # a pointer is damaged: what it says may be no path either
+        raise SnapshotError(f"{model}: {version[:40]!a} is no version of a snapshot.")
     try:
         content = open_room(root).manifest(model, version)
     except AwayError as error:

@@ -219,6 +219,15 @@ def test_a_place_that_is_none_is_refused_at_the_start(tmp_path: Path, value: str
     assert "secret@" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["nonsense", "minio:9000", "ftp://h:1", "http://", "http://me:secret@h:1", "http://h:x"]
+)
+def test_an_endpoint_that_is_no_address_is_refused_at_the_start(tmp_path: Path, endpoint: str) -> None:
+    with pytest.raises(SettingsError, match=r"endpoint is http://HOST\[:PORT\] or https://HOST") as refused:
+        load(tmp_path / "s.yaml", f"snapshots: s3://bucket/x\nstore: {{endpoint: '{endpoint}'}}\n")
+    assert "secret@" not in str(refused.value)
+
+
 def test_places_and_secrets_of_the_settings(tmp_path: Path) -> None:
     assert load(tmp_path / "s.yaml", "snapshots: file:///a%20b/c\n").snapshot_root == Path("/a b/c")
     assert load(tmp_path / "s.yaml", "snapshots: a/b\n").snapshot_root == Path("a/b")
