@@ -17,7 +17,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -280,7 +279,7 @@ class Stored:
         """Remove from the cache what nobody has read for a while."""
         for path in fetched.parent.iterdir():
             try:
-                if path != fetched and time.time() - path.stat().st_mtime > UNUSED_S:
+                if path != fetched and self._clock.now_ms() / 1000 - path.stat().st_mtime > UNUSED_S:
                     shutil.rmtree(path, ignore_errors=True)
             except FileNotFoundError:  # another replica here was faster
                 continue
