@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from contracts.config.settings import KafkaSettings
 from contracts.config.store import Root
@@ -64,7 +64,11 @@ class Load:
         for item_id in range(1, ITEMS + 1):
             value = Item(schema_version=SCHEMA_VERSION, item_id=item_id, category_ids=[1 + item_id % 10])
             self._producer.send(
-                self._kafka.topic(bus.ITEMS), value.SerializeToString(), bus.key_of(item_id), partition=0
+                self._kafka.topic(bus.ITEMS),
+                value.SerializeToString(),
+                bus.key_of(item_id),
+                partition=0,
+                timestamp_ms=START_MS - WARM * STEP_MS,
             )
         self._producer.flush()
         for number in range(WARM):
@@ -93,6 +97,12 @@ class Load:
             self._show(f"end-{user}", user, time_ms, [1, 2])
             self._send(_response(self._seed, f"end-{user}", user, 1, time_ms))
         self._producer.flush()
+
+    def close(self) -> None:
+        """Let nobody ask any more, and let go of the broker."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
         self._producer.close()
 
     def _ask_on(self) -> None:
@@ -102,8 +112,12 @@ class Load:
                     return
                 user, time_ms, name = 1 + number % USERS, START_MS + number * STEP_MS, f"r{number}"
                 reply = self._reply(client, Ask(user, K, name, time_ms=time_ms, simulated=True))
-                for event in _feedback(self._seed, number, user, time_ms, reply):
-                    self._send(event)
+                for item in reply.items if reply else ():
+                    event = _response(self._seed, name, user, item.item_id, time_ms)
+                    for _ in range(1 if number % REPEATED else 2):
+                        self._send(event)
+                if number % BROKEN == 0:
+                    self._put(bus.FEEDBACK, b"no feedback", user, time_ms)
 
     def _reply(self, client: _Client, ask: Ask) -> RecallReply | None:
         self.recalls += 1
@@ -122,30 +136,23 @@ class Load:
     def _show(self, request: str, user: int, time_ms: int, items: Sequence[int]) -> None:
         shown = [ExposedItem(item_id=item) for item in dict.fromkeys(items)]
         about = {"event_id": request, "request_id": request, "user_id": user, "time_ms": time_ms}
-        self._put(
-            bus.EXPOSURES, Exposure(schema_version=SCHEMA_VERSION, items=shown, **about).SerializeToString(), user
+        value = Exposure(schema_version=SCHEMA_VERSION, items=shown, **about).SerializeToString()
+        self._put(bus.EXPOSURES, value, user, time_ms)
+
+    def _send(self, event: Feedback) -> None:
+        self._put(bus.FEEDBACK, event.SerializeToString(), event.user_id, event.time_ms)
+
+    def _put(self, topic: str, value: bytes, user: int, time_ms: int) -> None:
+        """A record's timestamp is its event's time, as in a replay."""
+        self.feedback += topic == bus.FEEDBACK
+        self._producer.send(
+            self._kafka.topic(topic),
+            value,
+            bus.key_of(user),
+            headers=[(bus.SENT_AT, str(CLOCK.now_ms()).encode())],
+            partition=bus.partition_of(user, self._kafka.partitions),
+            timestamp_ms=time_ms,
         )
-
-    def _send(self, event: Feedback | tuple[int, bytes]) -> None:
-        self.feedback += 1
-        user, value = event if isinstance(event, tuple) else (event.user_id, event.SerializeToString())
-        self._put(bus.FEEDBACK, value, user)
-
-    def _put(self, topic: str, value: bytes, user: int) -> None:
-        where = bus.partition_of(user, self._kafka.partitions)
-        self._producer.send(self._kafka.topic(topic), value, bus.key_of(user), partition=where)
-
-
-def _feedback(
-    seed: int, number: int, user: int, time_ms: int, reply: RecallReply | None
-) -> Iterator[Feedback | tuple[int, bytes]]:
-    for item in reply.items if reply else ():
-        event = _response(seed, f"r{number}", user, item.item_id, time_ms)
-        yield event
-        if number % REPEATED == 0:
-            yield event
-    if number % BROKEN == 0:
-        yield user, b"no feedback"
 
 
 def _response(seed: int, request: str, user: int, item: int, time_ms: int) -> Feedback:
@@ -157,5 +164,5 @@ def _response(seed: int, request: str, user: int, item: int, time_ms: int) -> Fe
         item_id=item,
         time_ms=time_ms + 1000,
         play_time_ms=int(60_000 * chance(seed, "play", user, item)),
-        effective_view=chance(seed, user % 10 == item % 10, user, item) < (0.8 if user % 10 == item % 10 else 0.3),
+        effective_view=chance(seed, "view", user, item) < (0.8 if user % 10 == item % 10 else 0.3),
     )

@@ -142,7 +142,7 @@ def measure(root: Path, kills: int, seconds: float, seed: int, rate: float, say:
         load = Load(
             cluster.kafka, [f"127.0.0.1:{port}" for port in cluster.ports.values()], settings.snapshot_root, rate, seed
         )
-        stack.callback(load.stop)
+        stack.callback(load.close)
         load.begin()
         say("stream, trainer, two collectors …")
         cluster.start("stream", "trainer", "collector-1", "collector-2")
