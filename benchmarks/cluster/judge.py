@@ -2,8 +2,11 @@
 
 import threading
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from abtest.collect.parts import Share
 from abtest.collect.rules import Rules
@@ -11,13 +14,12 @@ from abtest.collect.store import load as load_state
 from contracts.config.settings import KafkaSettings, Settings
 from contracts.kafka import bus, consumers
 from contracts.wire.events_pb2 import DeadLetter
+from feature_repo.row import VERSION, UserRow
 from feature_repo.store import UserSequences, apply
 from stream.worker import open_worker
 
 LOG = (bus.ITEMS, bus.EXPOSURES, bus.FEEDBACK)
 QUIET_STEPS = 10
-
-Sums = dict[str, Any]
 
 
 class Outcome(NamedTuple):
@@ -94,14 +96,22 @@ def by_worker(settings: Settings, records: int) -> Outcome:
     return outcome(settings.kafka)
 
 
-def rows_equal(one: Path, other: Path, users: int) -> bool:
-    """Whether two feature stores have the same rows of all users."""
-    rows = []
-    for repo in (one, other):
-        store = UserSequences(repo)
-        rows.append(store.read(range(1, users + 1)))
+def rows_of(repo: Path, users: int) -> list[dict[str, Any] | None]:
+    """The features of all users as plain numbers, without the version that Feast orders a user's rows by."""
+    store = UserSequences(repo)
+    try:
+        rows = store.read(range(1, users + 1))
+    finally:
         store.close()
-    return bool(rows[0] == rows[1])
+    return [None if row is None else _plain(row) for row in rows]
+
+
+def _plain(row: UserRow) -> dict[str, Any]:
+    return {
+        each.name: np.asarray(getattr(row, each.name)).astype(np.int64).tolist()
+        for each in fields(row)
+        if each.name != VERSION
+    }
 
 
 def caught_up(settings: Settings, share: Share) -> bool:

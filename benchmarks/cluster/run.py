@@ -17,7 +17,7 @@ from abtest.collect.parts import Share
 from abtest.collect.parts import load_state as load_parts
 from abtest.collect.state import folded
 from benchmarks.cluster.hosts import CLOCK, Host, foreign_files
-from benchmarks.cluster.judge import Outcome, by_worker, caught_up, compared, copy, outcome, rows_equal
+from benchmarks.cluster.judge import Outcome, by_worker, caught_up, compared, copy, outcome, rows_of
 from benchmarks.cluster.load import START_MS, USERS, Load
 from contracts.config.settings import (
     Arm,
@@ -220,10 +220,12 @@ def _judged(cluster: Cluster, say: Say) -> dict[str, Any]:
         found = _settled(cluster.kafka, expected)
         features = cluster.hosts["stream"].settings.feature_repo
         result = {"records": records, **compared(found, expected)}
-        result["rows_equal"] = rows_equal(features, alone.settings.feature_repo, USERS)
+        rows = rows_of(features, USERS)
+        result["rows"] = sum(row is not None for row in rows)
+        result["rows_equal"] = rows == rows_of(alone.settings.feature_repo, USERS)
         say("the collectors' parts …")
         report = cluster.settings(cluster.root / "report")
-        report.state.mkdir(parents=True)
+        report.state.mkdir(parents=True, exist_ok=True)
         for share in (Share(1, 2), Share(2, 2)):
             settings = cluster.hosts[f"collector-{share.number}"].settings
             until(lambda s=settings, o=share: caught_up(s, o), f"Collector {share} did not catch up")  # type: ignore[misc]
