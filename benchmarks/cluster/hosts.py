@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -98,7 +99,8 @@ def foreign_files(hosts: Sequence[Host]) -> list[str]:
         others = [f"{other.directory}{os.sep}" for other in hosts if other is not host]
         for process in host.processes():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                paths = [each.path for each in (*process.open_files(), *process.memory_maps())]
+                mapped: list[Any] = process.memory_maps(grouped=True)
+                paths = [each.path for each in (*process.open_files(), *mapped)]
                 found += [f"{host.name}: {path}" for path in paths if path.startswith(tuple(others))]
     return found
 

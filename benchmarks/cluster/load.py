@@ -135,8 +135,15 @@ class Load:
 
     def _show(self, request: str, user: int, time_ms: int, items: Sequence[int]) -> None:
         shown = [ExposedItem(item_id=item) for item in dict.fromkeys(items)]
-        about = {"event_id": request, "request_id": request, "user_id": user, "time_ms": time_ms}
-        value = Exposure(schema_version=SCHEMA_VERSION, items=shown, **about).SerializeToString()
+        event = Exposure(
+            schema_version=SCHEMA_VERSION,
+            event_id=request,
+            request_id=request,
+            user_id=user,
+            time_ms=time_ms,
+            items=shown,
+        )
+        value = event.SerializeToString()
         self._put(bus.EXPOSURES, value, user, time_ms)
 
     def _send(self, event: Feedback) -> None:

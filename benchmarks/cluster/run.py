@@ -23,6 +23,7 @@ from contracts.config.settings import (
     Arm,
     Experiment,
     KafkaSettings,
+    ModelName,
     ServingSettings,
     Settings,
     StoreSettings,
@@ -38,7 +39,7 @@ from driftline.processes import broker, kafka, redis, s3
 from driftline.processes.process import wait_until
 from driftline.processes.server import free_port
 
-MODEL = "two_tower"
+MODEL: ModelName = "two_tower"
 BUCKET = "driftline"
 KEYS = ("cluster", "the-key-of-a-cluster")
 PARTITIONS = 2
@@ -113,7 +114,7 @@ class Cluster:
             store=self._store,
             state=directory / "state",
             stream=StreamSettings(allowed_lateness_ms=LATENESS_MS),
-            serving=ServingSettings(port=self.ports.get(directory.name, 0)),
+            serving=ServingSettings(port=self.ports.get(directory.name, 0), drain_s=0.5),
             trainer=TrainerSettings.model_validate(TRAINER),
             experiment=Experiment(
                 name="cluster", salt="s", start_ms=START_MS, end_ms=START_MS + 365 * DAY_MS, arms=arms, control="a"
