@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers flink demo test test-pythons proofs bench bench-trainer bench-serving bench-abtest tables lint format proto proto-publish constraints clean
+.PHONY: help setup servers flink demo test test-pythons proofs bench bench-trainer bench-serving bench-abtest cluster tables lint format proto proto-publish constraints clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,9 @@ bench-serving: .bench-serving/.ready ## measure serving beside its peer; ARGS="-
 
 bench-abtest: $(READY) ## measure the A/B statistics beside theirs; ARGS="--quick --only golden aa --data PUBLIC_DATA"
 	$(BIN)/python -m benchmarks.abtest --json $(ARGS)
+
+cluster: servers ## a cluster on this machine whose hosts are killed with their disks; ARGS="--kills 20 --seconds 240 --seed 1"
+	$(BIN)/python -W ignore -m benchmarks.cluster $(ARGS)
 
 tables: $(READY) ## write docs/reproduction.md and its pictures from the results in docs/results
 	$(BIN)/python -m evaluation.reproduction --results docs/results --out docs

@@ -1,0 +1,1 @@
+"""A cluster on one machine whose hosts are killed at random, with their disks."""
