@@ -13,6 +13,7 @@ by the store's clock. A remover that stood still for so long between two deletio
 A reader fetches a version into a cache, verifies it on the way, and reads it there.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -80,7 +81,8 @@ class Stored:
     def directory(self, model: str, version: str, checksums: Mapping[str, str]) -> Path:
         target = self._cache / model / version
         if all((target / name).is_file() for name in checksums):
-            os.utime(target)
+            with contextlib.suppress(OSError):  # it is another's, or goes just now: then a file of it is missing
+                os.utime(target)
             return target
         hidden = target.with_name(f".{version}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
