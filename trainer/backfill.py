@@ -85,7 +85,7 @@ def backfill(
         if worker.resume():
             if start_ms is not None:
                 raise SettingsError(
-                    f"The trainer has a checkpoint in {settings.state / 'trainer'} and goes on from it; move it away "
+                    f"The trainer has a checkpoint in {checkpoints.home} and goes on from it; move it away "
                     "to learn anew from another time on."
                 )
         else:

@@ -112,7 +112,16 @@ class Checkpoints:
             FencedError: another trainer has.
 
         """
-        self._ranks.lead(self._shelf.require_mine)
+        self._ranks.lead(self.require_mine_as_leader)
+
+    def require_mine_as_leader(self) -> None:
+        """`require_mine` for what the leader alone does.
+
+        Raises:
+            FencedError: another trainer has taken over.
+
+        """
+        self._shelf.require_mine()
 
     def close(self) -> None:
         """Let go of them."""

@@ -1,6 +1,6 @@
 """Writes what the engine publishes, lets it go live, and clears away what is old."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -36,12 +36,22 @@ class Publisher:
     live, whatever is published, and as nothing new is served then, there are no deltas either.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, meters: Meters, clock: Clock, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        meters: Meters,
+        clock: Clock,
+        require_mine: Callable[[], None],
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """`require_mine` raises where another trainer has taken over; the leader asks it at each move of a pointer."""
         self._root = settings.snapshot_root
         self._settings = settings.trainer
         self._engine = engine
         self._meters = meters
         self._clock = clock
+        self._require_mine = require_mine
         self._ranks = ranks
         for line in engine.lines:  # before anything goes live after a restart
             self._show_live(line.name)
@@ -68,7 +78,7 @@ class Publisher:
                     self._ranks.lead(
                         partial(canary.note, self._root, model, tried.version, promoted=False, reason=reason)
                     )
-                self._ranks.lead(partial(canary.withdraw, self._root, model))
+                self._ranks.lead(partial(canary.withdraw, self._root, model, self._require_mine))
                 log.warning("snapshot rolled back", model=model, version=tried.version, reason=reason)
 
     def _end(self, ended: Ended) -> None:
@@ -77,9 +87,9 @@ class Publisher:
             with suppress(SnapshotError):  # it is gone by now
                 self._ranks.lead(partial(canary.note, self._root, model, base, ended.promoted, ended.reason))
         if not ended.promoted:
-            self._ranks.lead(lambda: canary.withdraw(self._root, model))
+            self._ranks.lead(lambda: canary.withdraw(self._root, model, self._require_mine))
             log.warning("snapshot rolled back", model=model, version=version, reason=ended.reason)
-        elif self._ranks.lead(lambda: canary.promote(self._root, model, version)):
+        elif self._ranks.lead(lambda: canary.promote(self._root, model, version, self._require_mine)):
             log.info("trial ended", model=model, version=version, reason=ended.reason)
             self._went_live(ended.manifest)
         else:
@@ -113,12 +123,12 @@ class Publisher:
         if manifest.rejected:
             log.warning("snapshot rejected", model=model, version=version, reason=manifest.gate["reason"])
         elif (trial := canary.trial_of(manifest)) is not None:
-            if self._ranks.lead(lambda: canary.try_out(self._root, model, trial)):
+            if self._ranks.lead(lambda: canary.try_out(self._root, model, trial, self._require_mine)):
                 log.info("snapshot on trial", model=model, version=version, reason=manifest.gate["reason"])
             else:
                 log.warning("snapshot written, but another is held live", model=model, version=version)
                 self._engine.not_served(model)
-        elif self._ranks.lead(lambda: canary.promote(self._root, model, version)):
+        elif self._ranks.lead(lambda: canary.promote(self._root, model, version, self._require_mine)):
             self._went_live(manifest)
         else:
             log.warning("snapshot written, but another is held live", model=model, version=version)

@@ -74,7 +74,7 @@ class TrainerWorker:
         self._stop = stop
         self._ranks = ranks
         self._largest_letter_bytes = largest_letter_bytes
-        self._publisher = Publisher(settings, engine, meters, clock, ranks)
+        self._publisher = Publisher(settings, engine, meters, clock, checkpoints.require_mine_as_leader, ranks)
         self._intake = Intake(settings, consumer, self._reject, clock, stop, ranks)
         self._letters: list[tuple[ConsumerRecord, BadEvent, Any]] = []  # that the broker may not have yet
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState, merge
-from abtest.collect.store import load
+from abtest.collect.store import Saved, load
 from contracts.config.settings import Settings, SettingsError
+from contracts.kafka.bus import EXPOSURES, FEEDBACK
 from contracts.runtime.durable import StateError
 
 _FILE = re.compile(r"abtest-(\d{1,4})-of-(\d{1,4})\.npz")
@@ -94,7 +95,9 @@ def load_state(settings: Settings) -> CollectorState:
         StateError: a file is damaged, missing, or belongs to another experiment, build or division.
 
     """
-    states = [load(path, Rules.of(settings)).state for path in saved_parts(settings)]
+    parts = saved_parts(settings)
+    shares = {path: share for share, path in files(settings).items()}
+    states = [load_part(path, shares[path], settings).state for path in parts]
     if not states:
         return CollectorState(Rules.of(settings))
     # What operators did is one log, which one collector may have read further than another.
@@ -102,6 +105,25 @@ def load_state(settings: Settings) -> CollectorState:
     for state in states:
         state.rules = newest
     return reduce(merge, states)
+
+
+def load_part(path: Path, share: Share, settings: Settings) -> Saved:
+    """What the collector of a share has saved; empty where it has saved nothing.
+
+    Raises:
+        StateError: the file is damaged, or belongs to another experiment, build or collector.
+
+    """
+    saved = load(path, Rules.of(settings))
+    topics = {settings.kafka.topic(name) for name in (EXPOSURES, FEEDBACK)}
+    for key in saved.offsets:
+        topic, _, number = key.rpartition(":")
+        if topic in topics and not share.has(int(number)):
+            raise StateError(
+                f"{path} has partition {number}, which collector {share} does not read: it is another collector's file "
+                "under this name, and its users would count twice. Copy the right one here, or move it away."
+            )
+    return saved
 
 
 def require_division(settings: Settings, share: Share) -> None:
@@ -130,6 +152,7 @@ def files(settings: Settings) -> dict[Share, Path]:
     found = {Share(): one} if one.exists() else {}
     for path in sorted(settings.state.glob("abtest-*-of-*.npz")):
         match = _FILE.fullmatch(path.name)
-        if match:
-            found[Share(*map(int, match.groups()))] = path
+        share = Share(*map(int, match.groups())) if match else None
+        if share and 1 <= share.number <= share.of and share.path(settings) == path:  # else no collector has written it
+            found[share] = path
     return found

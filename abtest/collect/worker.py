@@ -19,11 +19,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from abtest.collect.course import begun_course, follow
 from abtest.collect.forget import forget_user, make_anonymous, over_since_ms
-from abtest.collect.parts import Share, require_division
+from abtest.collect.parts import Share, load_part, require_division
 from abtest.collect.records import EventSums
 from abtest.collect.rules import Rules
 from abtest.collect.state import close, live, observe_bad, observe_exposure, observe_feedback, users_per_arm
-from abtest.collect.store import Saved, Saves, load, save
+from abtest.collect.store import Saved, Saves, save
 from abtest.stats.metrics import (
     STREAMED,
     STREAMED_BEFORE,
@@ -98,7 +98,7 @@ def run(settings: Settings, ready_file: Path | None = None, share: Share = ALONE
     path, kafka = share.path(settings), settings.kafka
     require_columns(settings.experiment)
     held = _held(settings, share)
-    saved = continued(path, settings)
+    saved = continued(share, settings)
     check_topics(kafka)
     course = begun_course(settings, clock, log)
     client = consumer(kafka, [], f"{kafka.topic_prefix}abtest", max_poll_records=settings.stream.poll_records)
@@ -160,15 +160,15 @@ def _held(settings: Settings, share: Share) -> TextIO:
         raise SettingsError(f"Another collector keeps {path}.") from error
 
 
-def continued(path: Path, settings: Settings) -> Saved:
-    """The saved state.
+def continued(share: Share, settings: Settings) -> Saved:
+    """The saved state of a share's collector.
 
     Raises:
         SettingsError: it cannot be continued under these settings.
 
     """
     try:
-        return load(path, Rules.of(settings))
+        return load_part(share.path(settings), share, settings)
     except StateError as error:
         raise SettingsError(str(error)) from error
 

@@ -38,6 +38,10 @@ class StoreSettings(Section):
     def _whole(self) -> "StoreSettings":
         if self.endpoint is not None and not _is_address(self.endpoint):
             raise ValueError("endpoint is http://HOST[:PORT] or https://HOST[:PORT], without a name or a password")
+        for name in ("region", "access_key_id"):  # they go into a header of each request
+            value = getattr(self, name)
+            if value is not None and not (value.isascii() and value.isprintable()):
+                raise ValueError(f"{name} has a character in it that none has, such as a line break")
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key go together; give both, or leave both out")
         return self
@@ -79,6 +83,8 @@ def _plain(value: Any) -> Any:
         parts = urlsplit(value)
         if parts.netloc not in ("", "localhost"):
             raise ValueError(f"{value} names another machine; a path after file:// begins with a slash")
+        if not parts.path:
+            raise ValueError(f"{value} names no directory; file:///PATH is wanted")
         return unquote(parts.path)
     return value
 
@@ -95,6 +101,9 @@ def _known(value: Path | str) -> Path | str:
         raise ValueError(f"{scheme}://BUCKET/PREFIX is wanted; credentials and options are given in `store`")
     if not parts.netloc and scheme != "memory":
         raise ValueError(f"{scheme}:// names no bucket; {scheme}://BUCKET/PREFIX is wanted")
+    # The client would take them away in silence, so that two settings name one place.
+    if ":" in parts.netloc or not text.isprintable() or {".", ".."} & {*unquote(parts.path).split("/")}:
+        raise ValueError(f"{scheme}://BUCKET/PREFIX is wanted, without a port, control characters, `.` and `..` in it")
     return text.rstrip("/")
 
 

@@ -9,6 +9,7 @@ divided, not users, so that a user who comes back is compared with himself.
 """
 
 import json
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ from contracts.snapshots.snapshot import Manifest, SnapshotError, Version, requi
 __all__ = ["CANARY", "TRIAL", "Canary", "Trial"]
 
 _SPACE = 1 << 64
+
+
+def _anybody() -> None:
+    """Whoever asks may move pointers."""
 
 
 class Trial(NamedTuple):
@@ -60,8 +65,11 @@ def on_trial(root: Root, model: str) -> Canary | None:
     return open_room(root).trial(model)
 
 
-def try_out(root: Root, model: str, canary: Canary) -> bool:
+def try_out(root: Root, model: str, canary: Canary, require_mine: Callable[[], None] = _anybody) -> bool:
     """Put a version on trial, in the place of any other; False, and nothing moves, while the model is held.
+
+    `require_mine` raises where another trainer has taken over. It is asked after the pointers were read and before they
+    are swapped, so a swap that it has allowed fails where the other one has moved them since.
 
     Raises:
         SnapshotError: there is no such snapshot.
@@ -70,6 +78,7 @@ def try_out(root: Root, model: str, canary: Canary) -> bool:
     room = open_room(root)
 
     def decide(now: Pointers) -> Changes | None:
+        require_mine()
         if now.held:
             return None
         if not room.complete(model, canary.version):
@@ -79,8 +88,10 @@ def try_out(root: Root, model: str, canary: Canary) -> bool:
     return room.change(model, decide)
 
 
-def promote(root: Root, model: str, version: str) -> bool:
+def promote(root: Root, model: str, version: str, require_mine: Callable[[], None] = _anybody) -> bool:
     """End the trial well: the version goes live for everybody; False, and it does not, while the model is held.
+
+    `require_mine`: as of `try_out`.
 
     Raises:
         SnapshotError: there is no such snapshot, or one that it is based on is gone.
@@ -89,6 +100,7 @@ def promote(root: Root, model: str, version: str) -> bool:
 
     def decide(now: Pointers) -> Changes:
         went_live.clear()  # it may be asked again
+        require_mine()
         if now.held:
             return [("trial", None)]
         require(root, model, version)
@@ -100,12 +112,19 @@ def promote(root: Root, model: str, version: str) -> bool:
     return bool(went_live)
 
 
-def withdraw(root: Root, model: str) -> None:
+def withdraw(root: Root, model: str, require_mine: Callable[[], None] = _anybody) -> None:
     """End any trial: all users are answered from what is live.
+
+    `require_mine`: as of `try_out`.
 
     A pointer that is no file stays: nobody is answered from it, and `driftline snapshots verify` tells of it.
     """
-    open_room(root).change(model, lambda _: [("trial", None)])
+
+    def decide(_: Pointers) -> Changes:
+        require_mine()
+        return [("trial", None)]
+
+    open_room(root).change(model, decide)
 
 
 def note(root: Root, model: str, version: str, promoted: bool, reason: str) -> None:

@@ -7,12 +7,13 @@
 
 Commit order: (1) files, (2) manifest, created if absent, (3) STATE.json. A version without a manifest is not there.
 Removal: (1) STATE.json says so in `removing`, after which no pointer moves to it, (2) manifest, (3) files, (4) it is
-taken off `removing`. What a crash leaves, files without a manifest, is removed once it is ORPHAN_MS old by the store's
-clock. A remover that stood still for so long between two deletions is not provided for.
+taken off `removing`. What a crash leaves, files without a manifest, is removed in the same way once it is ORPHAN_MS old
+by the store's clock. A remover that stood still for so long between two deletions is not provided for.
 
 A reader fetches a version into a cache, verifies it on the way, and reads it there.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -79,7 +80,8 @@ class Stored:
     def directory(self, model: str, version: str, checksums: Mapping[str, str]) -> Path:
         target = self._cache / model / version
         if all((target / name).is_file() for name in checksums):
-            os.utime(target)
+            with contextlib.suppress(OSError):  # it is another's, or goes just now: then a file of it is missing
+                os.utime(target)
             return target
         hidden = target.with_name(f".{version}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
@@ -174,22 +176,23 @@ class Stored:
 
     def remove(self, model: str, choose: Callable[[Pointers], list[str]]) -> list[str]:
         chosen: list[str] = []
+        orphans = _orphans(self._objects.under(f"{model}/"), model)
 
         def mark(state: State) -> tuple[Pointers, tuple[str, ...]] | None:
             chosen[:] = choose(state.pointers)
-            removing = tuple(sorted({*state.removing, *chosen}))
+            # Whoever writes the same version again takes the files that are there for his own.
+            left = [name for name in orphans if not self.complete(model, name)]
+            removing = tuple(sorted({*state.removing, *chosen, *left}))
             return (state.pointers, removing) if removing != state.removing else None
 
         self._swap(model, mark)
         marked = self._state(model)[1].removing  # those of a remover that has died, too
-        stats = self._objects.under(f"{model}/")
         for name in sorted(marked, reverse=True):  # what is based on others first
             home = f"{model}/{name}/"
             self._objects.delete([f"{home}{MANIFEST}"])
             self._objects.delete(stat.key for stat in self._objects.under(home) if stat.key.startswith(home))
         if marked:
             self._swap(model, lambda state: (state.pointers, tuple(sorted({*state.removing} - {*marked}))))
-        self._objects.delete(_orphans(stats, model))
         return chosen
 
     def _state(self, model: str) -> tuple[str | None, State]:
@@ -300,16 +303,18 @@ def _sealed(stats: list[Stat], model: str) -> set[Version]:
 
 
 def _orphans(stats: list[Stat], model: str) -> list[str]:
-    """Objects of versions without a manifest that are older than ORPHAN_MS, by the newest object's time.
+    """Versions without a manifest of which no object is younger than ORPHAN_MS, by the newest object of all.
 
     >>> old, new = Stat("m/v000001/a.0", 1, 0), Stat("m/STATE.json", 1, ORPHAN_MS + 1)
     >>> _orphans([old, new], "m"), _orphans([old, Stat("m/v000001/manifest.json", 1, 0), new], "m")
-    (['m/v000001/a.0'], [])
+    (['v000001'], [])
+    >>> _orphans([old, Stat("m/v000001/b.0", 1, ORPHAN_MS + 1)], "m")
+    []
     """
-    sealed, now_ms = _sealed(stats, model), max((stat.written_ms for stat in stats), default=0)
-    homes = ((Version.parse(stat.key.removeprefix(f"{model}/").partition("/")[0]), stat) for stat in stats)
-    return [
-        stat.key
-        for version, stat in homes
-        if version is not None and version not in sealed and now_ms - stat.written_ms > ORPHAN_MS
-    ]
+    sealed, newest_ms = _sealed(stats, model), max((stat.written_ms for stat in stats), default=0)
+    written_ms: dict[Version, int] = {}
+    for stat in stats:
+        version = Version.parse(stat.key.removeprefix(f"{model}/").partition("/")[0])
+        if version is not None and version not in sealed:
+            written_ms[version] = max(stat.written_ms, written_ms.get(version, 0))
+    return [str(version) for version in sorted(written_ms) if newest_ms - written_ms[version] > ORPHAN_MS]

@@ -91,6 +91,13 @@ class Remote:
         except (exceptions.BaseError, OSError, ValueError) as error:  # what it quotes is not passed on
             missing = isinstance(error, (exceptions.NotFoundError, FileNotFoundError))
             raise _told(str(error), where, self._name, missing=missing) from None
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of the client's Rust, which exports no class for it
+                raise
+            raise StoreError(
+                f"{self._name}: the client cannot send a request; see whether the credentials and the region, also "
+                "those of the environment, have a line break or another such character in them."
+            ) from None
 
 
 def _told(text: str, where: str, name: str, *, missing: bool) -> StoreError:

@@ -144,6 +144,7 @@ def start_s3(
     keys = [os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     if not all(keys):
         raise UsageError("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to the keys that the server shall know.")
+    server.require_bucket(bucket)
     if not _runs(server.NAME, home, port):
         _say(server.NAME, server.start(home, home / "data", keys[0], keys[1], port, detached=True).directory)
     server.bucket(home / "data", bucket)

@@ -4,6 +4,7 @@ It creates if absent and swaps by ETag, which a publication needs. It is fetched
 """
 
 import os
+import re
 import shutil
 import subprocess
 from http.client import HTTPConnection, HTTPException
@@ -98,8 +99,25 @@ def start(
     return server
 
 
+def require_bucket(name: str) -> None:
+    """See that S3 takes a name for a bucket.
+
+    Raises:
+        UsageError: it does not.
+
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name) or ".." in name:
+        raise UsageError(f"{name!a} is no name for a bucket: 3 to 63 of a-z, 0-9, `-` and `.`, as in my-bucket.")
+
+
 def bucket(data_dir: Path, name: str) -> None:
-    """Make a bucket."""
+    """Make a bucket.
+
+    Raises:
+        UsageError: S3 takes no such name for one.
+
+    """
+    require_bucket(name)
     (data_dir / "data" / name).mkdir(parents=True, exist_ok=True)
 
 

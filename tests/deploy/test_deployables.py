@@ -232,6 +232,24 @@ def test_two_of_what_has_a_disk_are_refused_in_a_sentence(tmp_path: Path, name: 
     assert f"{name}.replicas is 2, and one {name} alone may run" in caught.value.stderr
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"replica": {"replicas": 9}}, "replica.replicas is 9 and replica.autoscaling.max 8"),
+        ({"replica": {"replicas": 0}}, "replica.replicas is 0 and replica.autoscaling.max 8"),
+        ({"settings": {"snapshots": "/var/lib/driftline/snapshots"}}, "pods share no disk, so a store is wanted"),
+        ({"settings": {"serving": {"port": 0}}}, "the port of serving.port is 0"),
+        ({"settings": {"metrics": {"ports": {"trainer": 0}}}}, "the port of trainer is 0"),
+    ],
+)
+def test_what_a_cluster_would_refuse_later_is_refused_in_a_sentence(
+    tmp_path: Path, values: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        rendered(tmp_path, values)
+    assert sentence in caught.value.stderr
+
+
 def test_a_stream_twice_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         rendered(tmp_path, {"flink": {"enabled": True}})

@@ -1,15 +1,17 @@
 """A trainer on a real S3 server: it publishes, keeps checkpoints, goes on after a crash, and stops once fenced out."""
 
+from pathlib import Path
+
 import pytest
 
 from contracts.config.settings import Settings
-from contracts.config.store import Location
+from contracts.config.store import Location, Root
 from contracts.snapshots import delta, snapshot
 from driftline.forget.stores import in_trainer
 from driftline.forget.user import User
 from tests.trainer.trainer_cases import markov_examples, small_settings
 from tests.trainer.trainer_rig import Rig
-from trainer import shelf
+from trainer import publisher, shelf
 from trainer.shelf import FencedError
 
 pytestmark = pytest.mark.usefixtures("trace_once")
@@ -81,3 +83,28 @@ def test_the_one_that_was_taken_over_from_writes_nothing(settings: Settings) -> 
     assert second.worker.resume()
     first.close()
     second.close()
+
+
+def test_who_is_taken_over_from_while_it_writes_a_snapshot_moves_no_pointer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, root = filled(settings), settings.snapshot_root
+    first.worker.begin()
+    while snapshot.live(root, "two_tower") is None:
+        first.steps(1)
+    first.worker.publish_now()
+    before = {model: snapshot.live(root, model) for model in ("t2diff", "two_tower")}
+    others: list[Rig] = []
+
+    def slowly(root: Root, made: snapshot.Snapshot) -> Path:
+        if not others:
+            others.append(filled(settings, first))  # its network was cut for the lease, and is back
+        return snapshot.write(root, made)
+
+    monkeypatch.setattr(publisher, "write", slowly)
+    first.add_examples(markov_examples(400, 12)[200:])
+    with pytest.raises(FencedError, match="has taken over"):
+        first.steps(100)
+    assert {model: snapshot.live(root, model) for model in before} == before
+    first.close()
+    others[0].close()

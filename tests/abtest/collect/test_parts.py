@@ -13,6 +13,7 @@ from abtest.collect.records import Unused
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState, folded
 from abtest.collect.store import Saved, load, save
+from abtest.collect.worker import continued
 from contracts.config.changes import Change
 from contracts.config.settings import KafkaSettings, Settings, SettingsError, dump
 from contracts.kafka import bus
@@ -77,6 +78,28 @@ def test_a_missing_part_and_other_divisions_are_said(tmp_path: Path) -> None:
         require_division(settings, Share(2, 2))
     with pytest.raises(SettingsError, match="--share 5/5: there are 4 partitions"):
         require_division(settings, Share(5, 5))
+
+
+def test_a_part_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
+    """Else its users would count twice, and those of the other not at all."""
+    settings = settings_in(tmp_path)
+    state = observe(CollectorState(Rules.of(settings)), exposure(4, request="r"), feedback(4, request="r"))
+    offsets = {"driftline.exposures:0": 1, "driftline.experiments:0": 1}
+    for number in (1, 2):
+        save(Saved(state, offsets), Share(number, 2).path(settings))
+    with pytest.raises(StateError, match=r"abtest-2-of-2.npz has partition 0, which collector 2/2 does not read"):
+        load_state(settings)
+    with pytest.raises(SettingsError, match="its users would count twice"):
+        continued(Share(2, 2), settings)
+    assert continued(Share(1, 2), settings).offsets == offsets
+
+
+@pytest.mark.parametrize("name", ["abtest-1-of-1.npz", "abtest-3-of-2.npz", "abtest-0-of-0.npz", "abtest-01-of-02.npz"])
+def test_a_file_that_no_collector_writes_is_no_part(tmp_path: Path, name: str) -> None:
+    settings = settings_in(tmp_path)
+    keep(settings, Share(), CollectorState(Rules.of(settings)))
+    (settings.state / name).write_bytes(b"")
+    assert saved_parts(settings) == [Share().path(settings)]
 
 
 class Collectors:

@@ -7,14 +7,15 @@ a share of the writes times out after it was done, or before.
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.config.store import Location, StoreSettings
 from contracts.snapshots import retention, snapshot, state, stored
-from contracts.snapshots.snapshot import SnapshotError
+from contracts.snapshots.snapshot import MANIFEST, SnapshotError
 from contracts.snapshots.state import State
-from contracts.storage.objects import Objects
+from contracts.storage.objects import Objects, Stat
 from contracts.storage.remote import connect
 from tests.contracts.snapshot_cases import make
 from tests.contracts.store_cases import Turns, Unsteady
@@ -131,3 +132,36 @@ def test_nothing_is_lost_or_doubled_on_a_real_server(s3_location: Location) -> N
     for seed in range(10):
         each = Location(f"{s3_location.url}/{seed}", s3_location.store, s3_location.cache)
         race(seed, connect(each))
+
+
+def test_what_a_crash_has_left_is_not_taken_from_who_writes_it_again(tmp_path: Path) -> None:
+    """One has listed it as left over; meanwhile the trainer that crashed is back and publishes the same version."""
+    connect.cache_clear()
+    stored.room_of.cache_clear()
+    root = Location("memory:///race", StoreSettings(), tmp_path / "trainer")
+    real = connect(root)
+    snapshot.write(root, make("v000001"))
+    real.delete([f"{MODEL}/v000001/{MANIFEST}"])  # as after a crash before the last step
+
+    class Behind:
+        """The store as a slow remover sees it: its first listing is from before, and by it all files are old."""
+
+        listed = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def under(self, prefix: str) -> list[Stat]:
+            before = real.under(prefix)
+            if self.listed:
+                return before
+            self.listed = True
+            snapshot.write(root, make("v000001"))
+            assert snapshot.publish(root, MODEL, "v000001")
+            return [*before, Stat(f"{MODEL}/{state.STATE}", 1, before[0].written_ms + stored.ORPHAN_MS + 1)]
+
+    objects: Any = Behind()
+    assert stored.Stored(objects, "memory:///race", tmp_path / "remover").remove(MODEL, lambda _: []) == []
+    assert snapshot.live(root, MODEL) == "v000001"
+    assert snapshot.read(root, MODEL, "v000001").item_ids.size
+    stored.room_of.cache_clear()

@@ -211,6 +211,11 @@ def load(path: Path, text: str, **variables: str) -> Settings:
         ("s3:/bucket/x", "s3://BUCKET/PREFIX is wanted"),
         ("s3://me:secret@bucket/x", "credentials and options are given in `store`"),
         ("file://host/x", "names another machine"),
+        ("file://", "names no directory"),
+        ("s3://bucket/a/../b", "without a port, control characters"),
+        ("s3://bucket/%2e%2e/b", "without a port, control characters"),
+        ("s3://bucket:80/b", "without a port, control characters"),
+        ('"s3://bucket/a\\nb"', "without a port, control characters"),
     ],
 )
 def test_a_place_that_is_none_is_refused_at_the_start(tmp_path: Path, value: str, sentence: str) -> None:
@@ -226,6 +231,36 @@ def test_an_endpoint_that_is_no_address_is_refused_at_the_start(tmp_path: Path, 
     with pytest.raises(SettingsError, match=r"endpoint is http://HOST\[:PORT\] or https://HOST") as refused:
         load(tmp_path / "s.yaml", f"snapshots: s3://bucket/x\nstore: {{endpoint: '{endpoint}'}}\n")
     assert "secret@" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["region", "access_key_id"])
+def test_what_no_header_can_have_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    store = {"access_key_id": "me", "secret_access_key": "s", name: "a\nb"}
+    with pytest.raises(SettingsError, match=f"{name} has a character in it that none has"):
+        load(tmp_path / "s.yaml", f"snapshots: s3://bucket/x\nstore: {store}\n".replace("'", '"'))
+
+
+def test_what_no_header_can_have_in_the_environment_is_one_sentence(
+    s3_location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key\n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    store = s3_location.store.model_copy(update={"access_key_id": None, "secret_access_key": None})
+    connect.cache_clear()
+    with pytest.raises(StoreError, match="whether the credentials and the region") as refused:
+        connect(replace(s3_location, store=store)).folders()
+    assert "a-secret" not in str(refused.value)
+
+
+def test_a_version_in_the_cache_of_another_is_read(s3_location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot.write(s3_location, make("v000001"))
+    before = snapshot.read(s3_location, MODEL, "v000001")
+
+    def refused(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert snapshot.read(s3_location, MODEL, "v000001").manifest == before.manifest
 
 
 def test_places_and_secrets_of_the_settings(tmp_path: Path) -> None:

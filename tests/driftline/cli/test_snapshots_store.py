@@ -10,6 +10,8 @@ import yaml
 from contracts.config.store import Location
 from contracts.snapshots import retention, snapshot
 from driftline.cli import app as cli
+from driftline.cli.servers import start_s3
+from driftline.errors import UsageError
 from driftline.processes import s3
 from driftline.processes.server import free_port
 from tests.conftest import S3_KEYS
@@ -84,3 +86,15 @@ def test_secrets_are_in_no_command_line(tmp_path: Path, s3_location: Location) -
         command = Path(f"/proc/{server.pid}/cmdline").read_bytes()
         assert b"a-secret-of-this-test" not in command
         assert b"a-secret-of-this-test" not in (server.directory / "server.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["../outside", "UPPER", "a", "a..b", "a/b", ""])
+def test_what_is_no_bucket_is_refused_before_anything_starts(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    home = tmp_path / "home"
+    with pytest.raises(UsageError, match="is no name for a bucket"):
+        start_s3(home, 0, name)
+    assert not home.exists()
