@@ -22,12 +22,13 @@ import structlog
 
 from contracts.config.settings import Settings, SettingsError
 from contracts.runtime.durable import LockedError, lock_file, place_directory, write_synced
-from contracts.storage.objects import AwayError, ChangedError, MissingError, Objects
+from contracts.storage.objects import MissingError, Objects, StoreError
+from contracts.storage.writes import change, create_same
+from trainer.shelf_head import Entry, Head, loads
 
 log = structlog.get_logger()
-HEAD, FORMAT = "HEAD.json", 1
+HEAD = "HEAD.json"
 BEAT_S, LEASE_S, LOOK_S = 3.0, 15.0, 1.0
-ATTEMPTS = 20
 
 
 class FencedError(SettingsError):
@@ -168,27 +169,27 @@ class Stored:
     def take(self) -> None:
         _, first = self._read()
         waited = 0.0
-        while first["owner"] and waited < LEASE_S:
+        while first.owner and waited < LEASE_S:
             self._wait(LOOK_S)
             waited += LOOK_S
             _, now = self._read()
-            if now["owner"] and (now["owner"], now["beat"]) != (first["owner"], first["beat"]):
+            if now.owner and (now.owner, now.beat) != (first.owner, first.beat):
                 raise SettingsError(
                     f"Another trainer of the group {self._group} runs with the checkpoints in {self._name}; stop it "
                     "first, or give this one another kafka.topic_prefix."
                 )
-            first = first if now["owner"] else now
-        dead = first["owner"], first["beat"]
+            first = first if now.owner else now
+        dead = first.owner, first.beat
 
-        def take_over(head: dict[str, Any]) -> dict[str, Any]:
-            if head["owner"] not in (None, self._mark) and (head["owner"], head["beat"]) != dead:
+        def take_over(head: Head) -> Head:
+            if head.owner not in (None, self._mark) and (head.owner, head.beat) != dead:
                 raise SettingsError(f"Another trainer of the group {self._group} has just taken {self._name}.")
-            return head | {"owner": self._mark}
+            return head.changed(owner=self._mark)
 
-        head = self._change(take_over)
+        self._change(take_over)
         if dead[0]:
             log.warning("a trainer that gave no sign of life was taken over from", group=self._group)
-        named = {each["object"] for each in head["checkpoints"]}
+        named = {each.object for each in self._read()[1].checkpoints}
         stats = self._objects.under(self._prefix)
         self._objects.delete(s.key for s in stats if s.key != self._prefix + HEAD and s.key not in named)
         if self._beats:
@@ -196,32 +197,31 @@ class Stored:
             self._thread.start()
 
     def require_mine(self) -> None:
-        if self._fenced or self._read()[1]["owner"] != self._mark:
+        if self._fenced or self._read()[1].owner != self._mark:
             self._refuse()
 
     def numbers(self) -> list[int]:
-        return [each["number"] for each in self._read()[1]["checkpoints"]]
+        return [each.number for each in self._read()[1].checkpoints]
 
     def manifest(self, number: int) -> dict[str, Any]:
-        found: dict[str, Any] = self._entry(number)["manifest"]
-        return found
+        return self._entry(number).manifest
 
     def state(self, number: int) -> bytes:
-        blob = self._objects.get(self._entry(number)["object"])
+        blob = self._objects.get(self._entry(number).object)
         return blob.content if blob else b""
 
     def put(self, number: int, state: bytes, manifest: dict[str, Any], keep: int) -> None:
         self.require_mine()
         key = f"{self._prefix}{number:08d}.{hashlib.sha256(state).hexdigest()}"
-        self._create(key, state)
-        entry = {"number": number, "object": key, "manifest": manifest}
+        create_same(self._objects, key, state)
+        entry = Entry(number=number, object=key, manifest=manifest)
 
-        def add(head: dict[str, Any]) -> dict[str, Any]:
-            if head["owner"] != self._mark:
+        def add(head: Head) -> Head:
+            if head.owner != self._mark:
                 self._refuse()
-            others = [each for each in head["checkpoints"] if each["number"] != number]
-            gone[:] = [each["object"] for each in others[: len(others) + 1 - keep]]
-            return head | {"checkpoints": [*others, entry][-keep:]}
+            others = [each for each in head.checkpoints if each.number != number]
+            gone[:] = [each.object for each in others[: len(others) + 1 - keep]]
+            return head.changed(checkpoints=[*others, entry][-keep:])
 
         gone: list[str] = []
         self._change(add)
@@ -230,15 +230,15 @@ class Stored:
     def beat(self) -> None:
         """Show that the owner lives; where the store is away, the next one does."""
 
-        def beaten(head: dict[str, Any]) -> dict[str, Any]:
-            if head["owner"] != self._mark:
+        def beaten(head: Head) -> Head:
+            if head.owner != self._mark:
                 self._refuse()
-            return head | {"beat": head["beat"] + 1}
+            return head.changed(beat=head.beat + 1)
 
         try:
             self._change(beaten)
-        except FencedError as error:
-            log.error("trainer fenced out", why=str(error))  # noqa: TRY400  its next write stops it
+        except SettingsError as error:  # it was taken over from, or the head is damaged: its next write stops it
+            log.error("no checkpoint can be written any more", why=str(error))  # noqa: TRY400
         except OSError as error:
             log.warning("no sign of life could be given", why=str(error))
 
@@ -246,28 +246,12 @@ class Stored:
         self._ended.set()
         if self._thread:
             self._thread.join()
-        with contextlib.suppress(FencedError, OSError):  # else the next one waits for the lease
-
-            def leave(head: dict[str, Any]) -> dict[str, Any]:
-                return head | ({"owner": None} if head["owner"] == self._mark else {})
-
-            self._change(leave)
+        with contextlib.suppress(SettingsError, OSError):  # else the next one waits for the lease
+            self._change(lambda head: head.changed(owner=None) if head.owner == self._mark else None)
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_S) and not self._fenced:
             self.beat()
-
-    def _create(self, key: str, content: bytes) -> None:
-        for attempt in range(ATTEMPTS):
-            try:
-                self._objects.create(key, content)
-            except ChangedError:  # by the hash in its name it is the same
-                return
-            except AwayError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-            else:
-                return
 
     def _refuse(self) -> None:
         self._fenced = True
@@ -276,50 +260,33 @@ class Stored:
             "learned since its last checkpoint is learned by the other."
         )
 
-    def _entry(self, number: int) -> dict[str, Any]:
-        for found in self._read()[1]["checkpoints"]:
-            if found["number"] == number:
-                entry: dict[str, Any] = found
-                return entry
+    def _entry(self, number: int) -> Entry:
+        for found in self._read()[1].checkpoints:
+            if found.number == number:
+                return found
         raise MissingError(f"{self._name}/{number:08d} is not there.")
 
-    def _read(self) -> tuple[str | None, dict[str, Any]]:
+    def _read(self) -> tuple[str | None, Head]:
         try:
             blob = self._objects.get(self._prefix + HEAD)
         except MissingError:
-            return None, {"format": FORMAT, "owner": None, "beat": 0, "write": "", "checkpoints": []}
-        try:
-            head = json.loads(blob.content) if blob else None
-        except (ValueError, RecursionError) as error:
-            raise SettingsError(f"{self._name}/{HEAD} is not JSON; bring it back, or move it away.") from error
-        if not isinstance(head, dict) or head.get("format") != FORMAT or "checkpoints" not in head:
-            written = head.get("format") if isinstance(head, dict) else None
-            raise SettingsError(f"{self._name}/{HEAD} has format {written!r}; this build reads {FORMAT}.")
-        return (blob.etag if blob else None), head
+            return None, Head()
+        if blob is None:  # not asked for conditionally
+            raise StoreError(f"{self._name} says that an object that was not known has not changed.")
+        return blob.etag, loads(blob.content, f"{self._name}/{HEAD}", self._prefix)
 
-    def _change(self, after: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """Change HEAD.json once, whether or not the store's answer arrives."""
+    def _change(self, after: Callable[[Head], Head | None]) -> Head | None:
+        """Change HEAD.json once, whether or not the store's answer arrives; what it says, None: it is left alone."""
         mark = secrets.token_hex(8)
+
+        def marked(head: Head) -> Head | None:
+            wanted = after(head)
+            return wanted.changed(write=mark) if wanted else None
+
         with self._one:
-            for attempt in range(ATTEMPTS):
-                etag, head = self._read()
-                if head["write"] == mark:
-                    return head
-                changed = after(head) | {"write": mark}
-                content = json.dumps(changed, indent=1).encode()
-                try:
-                    if etag is None:
-                        self._objects.create(self._prefix + HEAD, content)
-                    else:
-                        self._objects.swap(self._prefix + HEAD, content, etag)
-                except (ChangedError, MissingError):
-                    continue
-                except AwayError:
-                    if attempt == ATTEMPTS - 1:
-                        raise
-                    continue
-                return changed
-        raise AwayError(f"{self._name}/{HEAD} was changed by others {ATTEMPTS} times.")
+            return change(
+                self._objects, self._prefix + HEAD, self._read, marked, Head.dumps, lambda head: head.write == mark
+            )
 
 
 def shelf_of(settings: Settings, arrived: Callable[[str], None]) -> Shelf:

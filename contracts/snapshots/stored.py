@@ -20,7 +20,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from contracts.config.store import Location
@@ -31,9 +31,9 @@ from contracts.snapshots.state import STATE, State, dumps, loads
 from contracts.snapshots.version import MANIFEST, SnapshotError, SnapshotExistsError, Version
 from contracts.storage.objects import AwayError, ChangedError, MissingError, Objects, Stat, StoreError
 from contracts.storage.remote import connect
+from contracts.storage.writes import ATTEMPTS, change, create_same
 
 TRIAL = "TRIAL"
-ATTEMPTS = 20  # at one write while others write the same, or answers are lost
 ORPHAN_MS = 3_600_000
 UNUSED_S = 3600.0  # a version in the cache that nobody has read for so long goes when another is fetched
 TRANSFERS = 8  # requests at once
@@ -105,7 +105,7 @@ class Stored:
         key = f"{home}/{MANIFEST}"
         for _ in range(ATTEMPTS):
             self._same_or_absent(key, manifest)
-            self._each(lambda name: self._put_file(f"{home}/{name}.{hashes[name]}", files[name]), files)
+            self._each(lambda name: create_same(self._objects, f"{home}/{name}.{hashes[name]}", files[name]), files)
             try:
                 self._objects.create(key, manifest)
             except (ChangedError, AwayError):  # it is there, of whoever; or nobody knows
@@ -212,28 +212,14 @@ class Stored:
 
     def _swap(self, model: str, after: Callable[[State], tuple[Pointers, tuple[str, ...]] | None]) -> bool:
         """Change the state once, whatever the store's answers are lost, and whoever else changes it."""
-        mark, key = secrets.token_hex(8), f"{model}/{STATE}"
-        lost: AwayError | None = None
-        for _ in range(ATTEMPTS):
-            etag, state = self._state(model)
-            if mark in state.writes:
-                return True
+        mark = secrets.token_hex(8)
+
+        def changed_by(state: State) -> State | None:
             wanted = after(state)
-            if wanted is None:
-                return False
-            content = dumps(state.after(*wanted, mark, self._clock.now_ms()))
-            try:
-                if etag is None:
-                    self._objects.create(key, content)
-                else:
-                    self._objects.swap(key, content, etag)
-            except (ChangedError, MissingError):
-                continue
-            except AwayError as error:  # whether it was done, the next look says, where the store is there again
-                lost = error
-                continue
-            return True
-        raise lost or AwayError(f"{self._name}/{key} was changed by others {ATTEMPTS} times; nothing was moved.")
+            return state.after(*wanted, mark, self._clock.now_ms()) if wanted else None
+
+        read, done = partial(self._state, model), lambda state: mark in state.writes
+        return change(self._objects, f"{model}/{STATE}", read, changed_by, dumps, done) is not None
 
     def _each(self, act: Callable[[str], None], names: Iterable[str]) -> None:
         """Act on each name, several at once; the first error is raised."""
@@ -259,18 +245,6 @@ class Stored:
             name = key.removesuffix(f"/{MANIFEST}")
             raise SnapshotExistsError(f"Snapshot {name} exists already, and is another one.")
         return True
-
-    def _put_file(self, key: str, content: bytes) -> None:
-        for attempt in range(ATTEMPTS):
-            try:
-                self._objects.create(key, content)
-            except ChangedError:  # by the hash in its name it is the same
-                return
-            except AwayError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-            else:
-                return
 
     def _fetch(self, hidden: Path, model: str, version: str, name: str, checksum: str) -> None:
         blob = self._objects.get(f"{model}/{version}/{name}.{checksum}")

@@ -1,5 +1,7 @@
 """A trainer's checkpoints on a store, and that two trainers of one group never both write."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,10 +71,26 @@ def test_who_was_taken_over_from_stops_and_writes_nothing(objects: Objects) -> N
     assert second.state(1) == b"the first's"
 
 
-@pytest.mark.parametrize("head", [b"\x00", b"[]", b'{"format": 2, "checkpoints": []}', b'{"format": 1}'])
-def test_a_head_of_another_kind_is_left_as_it_is(objects: Objects, head: bytes) -> None:
+SOUND = {"format": 1, "owner": None, "beat": 0, "write": "", "checkpoints": []}
+ENTRY = {"number": 1, "object": "t2diff/STATE.json", "manifest": {}}
+OF_ANOTHER_KIND = {
+    "is not JSON": b"\x00",
+    "has format None": b"[]",
+    "has format 2": json.dumps(SOUND | {"format": 2}).encode(),
+    "has format True": json.dumps(SOUND | {"format": True}).encode(),
+    "has no beat, checkpoints, owner, write;": b'{"format": 1}',
+    "beat: Input should be a valid integer;": json.dumps(SOUND | {"beat": "7"}).encode(),
+    "more: Extra inputs are not permitted;": json.dumps(SOUND | {"more": 1}).encode(),
+    "checkpoints.0.object: Field required;": json.dumps(SOUND | {"checkpoints": [{"number": 1}]}).encode(),
+    "names 't2diff/STATE.json', which is no checkpoint;": json.dumps(SOUND | {"checkpoints": [ENTRY]}).encode(),
+}
+
+
+@pytest.mark.parametrize("problem", OF_ANOTHER_KIND)
+def test_a_head_of_another_kind_is_left_as_it_is(objects: Objects, problem: str) -> None:
+    head = OF_ANOTHER_KIND[problem]
     objects.put(f".checkpoints/{GROUP}/{HEAD}", head)
-    with pytest.raises(SettingsError, match=r"HEAD\.json (is not JSON|has format)"):
+    with pytest.raises(SettingsError, match=rf"HEAD\.json:? {re.escape(problem)}"):
         shelf(objects).take()
     blob = objects.get(f".checkpoints/{GROUP}/{HEAD}")
     assert blob is not None
