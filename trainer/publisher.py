@@ -16,6 +16,7 @@ from contracts.snapshots.snapshot import (
     Snapshot,
     SnapshotError,
     SnapshotExistsError,
+    SnapshotGoneError,
     Version,
     live,
     read_manifest,
@@ -87,14 +88,11 @@ class Publisher:
             with suppress(SnapshotError):  # it is gone by now
                 self._ranks.lead(partial(canary.note, self._root, model, base, ended.promoted, ended.reason))
         if not ended.promoted:
-            self._ranks.lead(lambda: canary.withdraw(self._root, model, self._require_mine))
+            self._withdraw(model)
             log.warning("snapshot rolled back", model=model, version=version, reason=ended.reason)
-        elif self._ranks.lead(lambda: canary.promote(self._root, model, version, self._require_mine)):
+        elif self._moved(ended.manifest, lambda: canary.promote(self._root, model, version, self._require_mine)):
             log.info("trial ended", model=model, version=version, reason=ended.reason)
             self._went_live(ended.manifest)
-        else:
-            log.warning("a trial ended, but another snapshot is held live", model=model, version=version)
-            self._engine.not_served(model)
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         try:
@@ -123,17 +121,27 @@ class Publisher:
         if manifest.rejected:
             log.warning("snapshot rejected", model=model, version=version, reason=manifest.gate["reason"])
         elif (trial := canary.trial_of(manifest)) is not None:
-            if self._ranks.lead(lambda: canary.try_out(self._root, model, trial, self._require_mine)):
+            if self._moved(manifest, lambda: canary.try_out(self._root, model, trial, self._require_mine)):
                 log.info("snapshot on trial", model=model, version=version, reason=manifest.gate["reason"])
-            else:
-                log.warning("snapshot written, but another is held live", model=model, version=version)
-                self._engine.not_served(model)
-        elif self._ranks.lead(lambda: canary.promote(self._root, model, version, self._require_mine)):
+        elif self._moved(manifest, lambda: canary.promote(self._root, model, version, self._require_mine)):
             self._went_live(manifest)
-        else:
-            log.warning("snapshot written, but another is held live", model=model, version=version)
-            self._engine.not_served(model)
         self._ranks.lead(lambda: prune(self._root, model, self._settings.keep_snapshots, self._settings.keep_rejected))
+
+    def _moved(self, manifest: Manifest, move: Callable[[], bool]) -> bool:
+        """Move a pointer to what was written; False, and the next publication is a full snapshot, where it stays."""
+        model, version = manifest.model, manifest.version
+        try:
+            if self._ranks.lead(move):
+                return True
+            log.warning("snapshot written, but another is held live", model=model, version=version)
+        except SnapshotGoneError as error:  # people or retention took it away since it was written
+            log.warning("snapshot written, but it is gone", model=model, version=version, reason=str(error))
+            self._withdraw(model)
+        self._engine.not_served(model)
+        return False
+
+    def _withdraw(self, model: str) -> None:
+        self._ranks.lead(lambda: canary.withdraw(self._root, model, self._require_mine))
 
     def _went_live(self, manifest: Manifest) -> None:
         place = Version.parse(manifest.version)

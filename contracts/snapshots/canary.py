@@ -18,7 +18,7 @@ from contracts.runtime.clock import MINUTE_MS
 from contracts.snapshots.disk import CANARY, TRIAL
 from contracts.snapshots.pointers import Canary, Changes, Pointers
 from contracts.snapshots.room import open_room
-from contracts.snapshots.snapshot import Manifest, SnapshotError, Version, require
+from contracts.snapshots.snapshot import Manifest, SnapshotGoneError, Version, require
 
 __all__ = ["CANARY", "TRIAL", "Canary", "Trial"]
 
@@ -72,7 +72,7 @@ def try_out(root: Root, model: str, canary: Canary, require_mine: Callable[[], N
     are swapped, so a swap that it has allowed fails where the other one has moved them since.
 
     Raises:
-        SnapshotError: there is no such snapshot.
+        SnapshotGoneError: there is no such snapshot.
 
     """
     room = open_room(root)
@@ -82,7 +82,7 @@ def try_out(root: Root, model: str, canary: Canary, require_mine: Callable[[], N
         if now.held:
             return None
         if not room.complete(model, canary.version):
-            raise SnapshotError(f"There is no snapshot {model}/{canary.version}.")
+            raise SnapshotGoneError(f"There is no snapshot {model}/{canary.version}.")
         return [("trial", canary)]
 
     return room.change(model, decide)
@@ -94,7 +94,7 @@ def promote(root: Root, model: str, version: str, require_mine: Callable[[], Non
     `require_mine`: as of `try_out`.
 
     Raises:
-        SnapshotError: there is no such snapshot, or one that it is based on is gone.
+        SnapshotGoneError: there is no such snapshot, or one that it is based on is gone.
 
     """
 
@@ -131,12 +131,12 @@ def note(root: Root, model: str, version: str, promoted: bool, reason: str) -> N
     """Write down how a trial has ended, beside the snapshot's own files; of a delta's trial, beside those of its base.
 
     Raises:
-        SnapshotError: there is no such snapshot.
+        SnapshotGoneError: there is no such snapshot.
 
     """
     room, base = open_room(root), _base(version)
     if not room.complete(model, base):
-        raise SnapshotError(f"There is no snapshot {model}/{base}.")
+        raise SnapshotGoneError(f"There is no snapshot {model}/{base}.")
     room.note(model, base, json.dumps(Trial(promoted, reason)._asdict()).encode())
 
 

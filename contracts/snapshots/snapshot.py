@@ -35,10 +35,20 @@ from contracts.snapshots.disk import HELD, LIVE
 from contracts.snapshots.index import EXACT
 from contracts.snapshots.pointers import Changes, Pointers
 from contracts.snapshots.room import open_room
-from contracts.snapshots.version import MANIFEST, SnapshotError, SnapshotExistsError, Version
+from contracts.snapshots.version import MANIFEST, SnapshotError, SnapshotExistsError, SnapshotGoneError, Version
 from contracts.storage.objects import AwayError
 
-__all__ = ["HELD", "LIVE", "MANIFEST", "Manifest", "Snapshot", "SnapshotError", "SnapshotExistsError", "Version"]
+__all__ = [
+    "HELD",
+    "LIVE",
+    "MANIFEST",
+    "Manifest",
+    "Snapshot",
+    "SnapshotError",
+    "SnapshotExistsError",
+    "SnapshotGoneError",
+    "Version",
+]
 
 FORMAT = 3
 LARGEST_INPUT = 1 << 20  # numbers of one user that a tower may take
@@ -177,13 +187,13 @@ def require(root: Root, model: str, version: str) -> None:
     """See that a pointer can move to a version.
 
     Raises:
-        SnapshotError: there is no such snapshot, or one that it is based on is gone.
+        SnapshotGoneError: there is no such snapshot, or one that it is based on is gone.
 
     """
     place, room = Version.parse(version), open_room(root)
     for needed in place.chain() if place else [version]:
         if not room.complete(model, str(needed)):
-            raise SnapshotError(f"There is no snapshot {model}/{needed}.")
+            raise SnapshotGoneError(f"There is no snapshot {model}/{needed}.")
 
 
 def live(root: Root, model: str) -> str | None:

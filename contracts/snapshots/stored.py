@@ -28,7 +28,7 @@ from contracts.runtime.clock import Clock, SystemClock
 from contracts.snapshots.pointers import Canary, Changes, Hold, Pointers, changed
 from contracts.snapshots.room import Glance
 from contracts.snapshots.state import STATE, State, dumps, loads
-from contracts.snapshots.version import MANIFEST, SnapshotError, SnapshotExistsError, Version
+from contracts.snapshots.version import MANIFEST, SnapshotError, SnapshotExistsError, SnapshotGoneError, Version
 from contracts.storage.objects import AwayError, ChangedError, MissingError, Objects, Stat, StoreError
 from contracts.storage.remote import connect
 from contracts.storage.writes import ATTEMPTS, change, create_same
@@ -169,7 +169,7 @@ class Stored:
             for name in sorted(named):
                 place = Version.parse(name)
                 if place and {str(each) for each in place.chain()} & {*state.removing}:
-                    raise SnapshotError(f"There is no snapshot {model}/{name}: it is being removed.")
+                    raise SnapshotGoneError(f"There is no snapshot {model}/{name}: it is being removed.")
             return pointers, state.removing
 
         return self._swap(model, after)

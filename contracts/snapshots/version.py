@@ -15,6 +15,10 @@ class SnapshotExistsError(SnapshotError):
     """Another snapshot has that version."""
 
 
+class SnapshotGoneError(SnapshotError):
+    """There is no such snapshot, or retention removes it now."""
+
+
 class Version(NamedTuple):
     """A place in a model's line of snapshots; places sort as they were made.
 

@@ -53,6 +53,22 @@ class FailingFeatures:
         return done
 
 
+class Interrupted:
+    """Feast, of which `interrupt` takes the server away just before the `number`-th write that has rows."""
+
+    def __init__(self, real: UserSequences, number: int, interrupt: Callable[[], None]) -> None:
+        self._real = real
+        self._number = number
+        self._interrupt = interrupt
+        self._writes = 0
+
+    def write(self, rows: Sequence[UserRow]) -> int:
+        self._writes += bool(rows)
+        if rows and self._writes == self._number:
+            self._interrupt()
+        return self._real.write(rows)
+
+
 class Answer:
     """What a client says of a record that it took: at `looks` looks nothing yet, and then what `get` gives."""
 

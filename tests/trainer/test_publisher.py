@@ -1,5 +1,6 @@
 """What becomes of what the engine publishes: on the disk, live, held, cleared away."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,28 @@ def test_a_delta_whose_base_was_taken_away_gives_way_to_a_snapshot(tmp_path: Pat
     rig.steps(1)
     assert live(settings.snapshots, "t2diff") == "v000002"
     assert live(settings.snapshots, "two_tower") == "v000001+001"
+
+
+def test_a_snapshot_that_goes_before_it_is_live_is_not_served_and_the_next_one_is(
+    tmp_path: Path, make_rig: MakeRig
+) -> None:
+    settings = small_settings(tmp_path, deltas_every_examples=16)
+    rig = make_rig(settings)
+    gone: list[str] = []
+
+    def take_away() -> None:
+        """Asked before each move of a pointer, so after the snapshot was written."""
+        for name in names(settings)[-1:] if not gone else []:
+            shutil.rmtree(settings.snapshots / "t2diff" / name)
+            gone.append(name)
+
+    rig.worker._publisher._require_mine = take_away
+    grow(rig, 70)
+    assert gone == ["v000001"]
+    assert live(settings.snapshots, "t2diff") is None
+    rig.add_examples(markov_examples(130, 12)[70:])
+    rig.steps(60)
+    assert live(settings.snapshots, "t2diff") == "v000002"
 
 
 def test_by_the_clock_what_is_new_is_published_and_a_restart_takes_another_number(

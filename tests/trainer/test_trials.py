@@ -1,5 +1,6 @@
 """Trials through the worker: what users do moves the pointers that replicas read."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,19 @@ def test_what_is_on_trial_goes_live_when_nothing_is_against_it(tmp_path: Path, m
     assert "no harm: EVR" in noted.reason
     assert rig.value("trainer_trials_total", model="two_tower", outcome="promoted") == 1
     assert rig.value("trainer_snapshots_published_total", model="two_tower", kind="full") == 2
+
+
+def test_what_goes_while_it_is_on_trial_ends_no_trainer(tmp_path: Path, make_rig: MakeRig) -> None:
+    settings, _, visitors = visiting(tmp_path, make_rig)
+    visitors.until(2)
+    visitors.come(20)
+    shutil.rmtree(settings.snapshots / "two_tower" / "v000002")
+    visitors.come(260)
+    assert canary.on_trial(settings.snapshots, "two_tower") is None
+    assert live(settings.snapshots, "two_tower") == "v000001"
+    visitors.until(3)
+    visitors.come(20)
+    assert canary.on_trial(settings.snapshots, "two_tower") == Canary("v000003", 0.5, "v000003")
 
 
 def test_what_users_do_not_view_is_rolled_back_and_the_next_has_a_trial_of_its_own(
