@@ -37,7 +37,6 @@ from stream.flink.rows import RowWriter
 PARTITIONS = 2
 CHECKPOINT_MS = 1000
 BIT = 1000  # events that come with each kill
-POLL_S = 0.05
 
 
 class Cpu:
@@ -66,19 +65,22 @@ class Committed:
         self._client = consumers.consumer(topics, [bus.EXAMPLES], None, wait_ms=20)
         self._count = 0
 
-    def count(self) -> int:
-        """How many there are now."""
-        while polled := self._client.poll(100):
-            self._count += sum(map(len, polled.values()))
-        return self._count
+    def above(self, count: int) -> None:
+        """Wait until there are more than `count`."""
+        while self._count <= count:
+            self._take(CHECKPOINT_MS)
 
     def quiet(self) -> int:
         """Wait until there have been no more for three checkpoints, and say how many there are."""
-        before = -1
-        while before != (now := self.count()):
-            before = now
-            time.sleep(3 * CHECKPOINT_MS / 1000)
-        return now
+        while self._take(3 * CHECKPOINT_MS):
+            pass
+        return self._count
+
+    def _take(self, wait_ms: int) -> int:
+        """Count those that come within `wait_ms`; how many."""
+        came = sum(map(len, self._client.poll(wait_ms).values()))
+        self._count += came
+        return came
 
     def close(self) -> None:
         """Let go of the broker."""
@@ -159,8 +161,7 @@ def _throughput(
     stream_events.write(topics, islice(rows, load.events))
     began_s, own_s, written = time.perf_counter(), _cpu_s(own), 0
     places = bus.partitions_of(topics, [bus.ROWS])
-    while seen.count() < examples:
-        time.sleep(1.0)
+    seen.above(examples - 1)
     wall_s, used = time.perf_counter() - began_s, cpu.read()
     own_s = _cpu_s(own)
     while (count := writer.step()) or not writer.at_end(places):
@@ -188,8 +189,7 @@ def _recovery(running: Cluster, topics: KafkaSettings, seen: Committed, kind: st
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
     stream_events.write(topics, bit)
-    while seen.count() <= before:
-        time.sleep(POLL_S)
+    seen.above(before)
     return round(time.perf_counter() - began_s, 2)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from urllib.parse import urlparse
 
 from contracts.config.settings import KafkaSettings, Settings, dump
 from contracts.kafka import bus
+from contracts.runtime.clock import SystemClock
 from driftline.errors import RunError, UsageError
 from driftline.processes import flink, process
 from driftline.processes.flink import Cluster
@@ -23,7 +23,6 @@ CHECKPOINT_MS = 2000
 START_TIMEOUT_S = 120.0
 SAVEPOINT_TIMEOUT_S = 120.0
 REST_TIMEOUT_S = 10.0
-POLL_S = 0.1
 ENDED = ("FAILED", "CANCELED", "FINISHED", "SUSPENDED")
 
 
@@ -142,16 +141,18 @@ def stop_with_savepoint(cluster: Cluster, target: str) -> str:
     """
     address, job = _running(cluster), overview(cluster)["job"]
     trigger = _post(address, f"/jobs/{job}/stop", {"targetDirectory": target, "drain": False})["request-id"]
-    until_s = time.monotonic() + SAVEPOINT_TIMEOUT_S
-    while time.monotonic() < until_s:
-        found = _get(address, f"/jobs/{job}/savepoints/{trigger}")
-        if found["status"]["id"] == "COMPLETED":
-            operation = found["operation"]
-            if "location" in operation:
-                return str(operation["location"])
-            raise RunError(f"The savepoint failed: {_first_line(operation['failure-cause']['stack-trace'])}")
-        time.sleep(POLL_S)
-    raise RunError(f"The savepoint was not there after {SAVEPOINT_TIMEOUT_S:.0f} s.")
+    found: dict[str, Any] = {}
+
+    def done() -> bool:
+        found.update(_get(address, f"/jobs/{job}/savepoints/{trigger}"))
+        return bool(found["status"]["id"] == "COMPLETED")
+
+    late = RunError(f"The savepoint was not there after {SAVEPOINT_TIMEOUT_S:.0f} s.")
+    process.wait_until(done, lambda: None, lambda: late, timeout_s=SAVEPOINT_TIMEOUT_S, clock=SystemClock())
+    operation = found["operation"]
+    if "location" not in operation:
+        raise RunError(f"The savepoint failed: {_first_line(operation['failure-cause']['stack-trace'])}")
+    return str(operation["location"])
 
 
 def newest(place: str) -> str | None:
@@ -207,17 +208,22 @@ def _running(cluster: Cluster) -> str:
 
 
 def _await_running(address: str, job: str) -> None:
-    until_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < until_s:
-        found = _get(address, f"/jobs/{job}")
-        if _all_run(found):
-            return
+    found: dict[str, Any] = {}
+
+    def failure() -> RunError:
+        causes = _get(address, f"/jobs/{job}/exceptions").get("exceptionHistory", {}).get("entries", [])
+        why = _root(causes[0]["stacktrace"]) if causes else "it is still being started"
+        return RunError(f"The job does not run: {why}")
+
+    def done() -> bool:
+        found.update(_get(address, f"/jobs/{job}"))
+        return _all_run(found)
+
+    def check() -> None:
         if found["state"] in ENDED:
-            break
-        time.sleep(POLL_S)
-    causes = _get(address, f"/jobs/{job}/exceptions").get("exceptionHistory", {}).get("entries", [])
-    why = _root(causes[0]["stacktrace"]) if causes else "it is still being started"
-    raise RunError(f"The job does not run: {why}")
+            raise failure()
+
+    process.wait_until(done, check, failure, timeout_s=START_TIMEOUT_S, clock=SystemClock())
 
 
 def _all_run(found: Mapping[str, Any]) -> bool:
