@@ -53,7 +53,6 @@ def report(
     from abtest.analyse.verdict import exit_code
     from abtest.report.files import FILES, ReportContext, write
     from abtest.report.wording import sentence, warnings_summary
-    from driftline.experiment.collected import collected
     from driftline.experiment.data import public, report_on
 
     no_password("--data", data)
@@ -73,6 +72,8 @@ def report(
             loaded = load_experimenting(settings)
         except ExperimentAlone as error:
             raise UsageError(f"{error} For a report on rows or on an aggregate, add --data or --state.") from error
+        from driftline.experiment.collected import collected
+
         result, context = collected(loaded)
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
     given["--keep"] = keep
