@@ -31,6 +31,7 @@ JAVA_VERSION = 17
 CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
 PYTHONS = ((3, 9), (3, 12))  # what PyFlink has wheels for, both included
 JOBMANAGER, TASKMANAGER = "jobmanager", "taskmanager-"
+JOBMANAGER_PORTS = ("jobmanager.rpc.port", "rest.port")
 MARK = "DRIFTLINE_FLINK"  # in the environment of a cluster's processes: Python's outlive a killed TaskManager
 CODE = Path(stream.flink.__file__).parent
 
@@ -121,6 +122,7 @@ class Cluster:
         self.directory = directory.resolve()
         self._detached = detached
         self._servers: dict[Path, Server] = {}  # that this process has started
+        self._ports: dict[str, Any] = {}  # the JobManager's, which others have been told of
 
     @property
     def address(self) -> str | None:
@@ -163,10 +165,8 @@ class Cluster:
     def start_jobmanager(self) -> Server:
         """Start the JobManager, on the ports that it had before where there are such."""
         directory = self.directory / JOBMANAGER
-        settings = _read(directory) or {
-            "jobmanager.rpc.port": servers.free_port(),
-            "rest.port": servers.free_port(),
-        }
+        before = _read(directory) or self._ports
+        settings = self._ports = {each: before.get(each) or servers.free_port() for each in JOBMANAGER_PORTS}
         own = settings | {
             "jobmanager.rpc.address": HOST,
             "jobmanager.bind-host": HOST,
@@ -208,9 +208,11 @@ class Cluster:
         ready = "Successful registration at resource manager"
         return self._start(directory, own, main, address, ready, "-Xmx512m", "-XX:MaxDirectMemorySize=256m")
 
-    def kill_jobmanager(self) -> None:
-        """End the JobManager with SIGKILL."""
+    def kill_jobmanager(self, *, with_disk: bool = False) -> None:
+        """End the JobManager with SIGKILL. `with_disk`: delete it too; the next one that is started has its ports."""
         self._end(self.directory / JOBMANAGER, kill=True)
+        if with_disk:
+            shutil.rmtree(self.directory / JOBMANAGER)
 
     def kill_taskmanager(self, number: int) -> None:
         """End a TaskManager with SIGKILL and delete its disk; and its Python, as a lost machine would."""
@@ -223,16 +225,17 @@ class Cluster:
         """The Python processes of a TaskManager."""
         return list(_marked(self.directory / f"{TASKMANAGER}{number}"))
 
-    def pid_of(self, number: int) -> int:
-        """The process of a TaskManager.
+    def pid_of(self, name: str | int) -> int:
+        """The process of a TaskManager, by its number, or of a server, by its directory's name.
 
         Raises:
             RunError: it does not run.
 
         """
-        running = servers.find(self.directory / f"{TASKMANAGER}{number}")
+        server = name if isinstance(name, str) else f"{TASKMANAGER}{name}"
+        running = servers.find(self.directory / server)
         if running is None:
-            raise RunError(f"TaskManager {number} does not run in {self.directory}.")
+            raise RunError(f"{server} does not run in {self.directory}.")
         return running.process.pid
 
     def taskmanagers(self) -> list[int]:
