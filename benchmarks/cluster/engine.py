@@ -33,6 +33,7 @@ class Engine:
         self._settings = settings
         self.checkpoints = checkpoints
         self._before: dict[str, Any] = {}
+        self.died = 0  # TaskManagers that ended by themselves
 
     def start(self) -> None:
         """Start all of it, and the job, and wait until it has committed something."""
@@ -53,8 +54,13 @@ class Engine:
         self._before = {"job": None, "restored": 0, "checkpoints": 0}
 
     def note(self) -> None:
-        """Remember how the job stands before something of it is killed."""
-        self._before = flink_job.overview(self.cluster)
+        """Remember how the job stands before something of it is killed; it runs then."""
+
+        def runs() -> bool:
+            self._before = flink_job.overview(self.cluster)
+            return bool(self._before["running"])
+
+        self._until(runs, "The job did not run")
 
     def wait_restored(self) -> None:
         """Wait until the job has been restored since `note`, and has committed since."""
@@ -76,8 +82,21 @@ class Engine:
         """End all of it."""
         self.cluster.stop()
 
+    def supervise(self) -> None:
+        """Start TaskManagers again that have ended by themselves, as Kubernetes would.
+
+        PyFlink 2.3.0 lets one end where another one's Python dies: while its own task is cancelled, closing the way to
+        Python fails by "Reference count must not be negative", which Flink takes as fatal.
+        """
+        for number in range(TASKMANAGERS):
+            if not self.cluster.runs(number):
+                self.died += 1
+                self.cluster.kill_taskmanager(number)  # what it has left: its Python, its disk
+                self.cluster.start_taskmanager(number)
+
     def _until(self, done: Callable[[], bool], what: str) -> None:
         def answered() -> bool:
+            self.supervise()
             with suppress(RunError):  # a JobManager that is busy is asked again
                 return done()
             return False
@@ -139,7 +158,8 @@ class TaskManager:
     def processes(self) -> list[psutil.Process]:
         """Java's and Python's."""
         cluster = self._engine.cluster
-        return [psutil.Process(cluster.pid_of(self._number)), *cluster.pythons(self._number)]
+        own = [psutil.Process(cluster.pid_of(self._number))] if cluster.runs(self._number) else []
+        return own + cluster.pythons(self._number)
 
 
 class PythonOf:

@@ -219,6 +219,7 @@ def measure(
         },
         "engine": engine,
         "flink_checkpoints": cluster.engine.checkpoints if cluster.engine else None,
+        "taskmanagers_died": cluster.engine.died if cluster.engine else 0,
         "machine_load": [round(each, 1) for each in busy],
         "hosts": len(cluster.machines),
         "isolation": "ports",

@@ -225,6 +225,10 @@ class Cluster:
         """The Python processes of a TaskManager."""
         return list(_marked(self.directory / f"{TASKMANAGER}{number}"))
 
+    def runs(self, number: int) -> bool:
+        """Whether a TaskManager runs."""
+        return servers.find(self.directory / f"{TASKMANAGER}{number}") is not None
+
     def pid_of(self, name: str | int) -> int:
         """The process of a TaskManager, by its number, or of a server, by its directory's name.
 
