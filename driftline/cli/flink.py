@@ -44,10 +44,15 @@ def install(
         typer.Option(envvar="DRIFTLINE_MAVEN_REPOSITORY", help="A mirror of Maven's central repository."),
     ] = None,
 ) -> None:
-    """Make an environment with PyFlink and fetch the connector, unless they are there. It needs a JDK 17 or newer."""
-    from driftline.processes import flink
+    """Make an environment with PyFlink and fetch the connector and the plugin for s3://, unless they are there.
 
-    typer.echo(f"{flink.NAME} {flink.VERSION} is in {flink.install(home, repository)}.")
+    It needs a JDK 17 or newer.
+    """
+    from driftline.processes import flink, flink_code
+
+    target = flink.install(home, repository)
+    flink_code.records_jar(home)
+    typer.echo(f"{flink.NAME} {flink.VERSION} is in {target}.")
 
 
 @app.command()
