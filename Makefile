@@ -80,7 +80,7 @@ bench-serving: .bench-serving/.ready ## measure serving beside its peer; ARGS="-
 bench-abtest: $(READY) ## measure the A/B statistics beside theirs; ARGS="--quick --only golden aa --data PUBLIC_DATA"
 	$(BIN)/python -m benchmarks.abtest --json $(ARGS)
 
-cluster: servers ## a cluster on this machine whose hosts are killed with their disks; ARGS="--kills 20 --seconds 240 --seed 1"
+cluster: servers ## a cluster on this machine whose hosts are killed with their disks; ARGS="--kills 20 --seconds 240 --seed 1", or "--engine flink"
 	$(BIN)/python -W ignore -m benchmarks.cluster $(ARGS)
 
 tables: $(READY) ## write docs/reproduction.md and its pictures from the results in docs/results

@@ -1,16 +1,17 @@
 """The stream on Apache Flink beside the worker, in one run: events a CPU second, and how long a kill holds it up.
 
-    python -m benchmarks.flink --json [--events 100000] [--kills 6]
+    python -m benchmarks.flink --json [--events 100000] [--kills 6] [--rate 200] [--seconds 30] [--parts freshness]
 
 Both read the same log from an Apache Kafka of the run's own. Flink's CPU seconds are those of its TaskManagers and
 their Python from the moment at which the job runs, and of the row writer; the worker's are its own process's, with
 Feast on SQLite in both. After that the log goes on bit by bit, and something is killed with each bit: the time from the
 kill (SIGKILL; of a TaskManager the disk is deleted too) to the next example that is committed is one recovery. The
-pauses between checkpoints are a part of it.
+pauses between checkpoints are a part of it. Event → feature is `benchmarks.flink_freshness`.
 """
 
 import argparse
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -19,12 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks import flink_freshness
 from benchmarks.stream import events as stream_events
 from benchmarks.stream.room import judged, settings_for
 from contracts.config.settings import KafkaSettings
@@ -35,6 +38,7 @@ from feature_repo.store import UserSequences, apply
 from stream.flink.rows import RowWriter
 
 PARTITIONS = 2
+PARTS = ("throughput", "freshness")
 CHECKPOINT_MS = 1000
 BIT = 1000  # events that come with each kill
 
@@ -127,6 +131,12 @@ def measure(directory: Path, events: int, kills: int, say: Callable[[str], None]
     }
 
 
+def _freshness(directory: Path, rate: int, seconds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    with kafka.start(kafka.default_home(), directory / "kafka") as server:
+        made = partial(_topics, server.address)
+        return flink_freshness.measure(directory, made, rate, seconds, PARTITIONS, say)
+
+
 def _worker(address: str, load: stream_events.Load, say: Callable[[str], None]) -> dict[str, Any]:
     topics = _topics(address, "worker.")
     stream_events.write(topics, stream_events.catalogue(load))
@@ -202,14 +212,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--rate", type=int, default=200, help="events a second of the freshness runs")
+    parser.add_argument("--seconds", type=int, default=30, help="of each freshness run")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", action="store_true", help="on one line")
     arguments = parser.parse_args()
 
     def say(what: str) -> None:
         sys.stderr.write(f"{what}\n")
 
+    before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="flink-bench-") as scratch:
-        figures = measure(Path(scratch), arguments.events, arguments.kills, say)
+        figures: dict[str, Any] = {}
+        if "throughput" in arguments.parts:
+            figures |= measure(Path(scratch) / "throughput", arguments.events, arguments.kills, say)
+        if "freshness" in arguments.parts:
+            figures["freshness"] = _freshness(Path(scratch) / "freshness", arguments.rate, arguments.seconds, say)
+    figures["machine_load"] = [round(before, 1), round(os.getloadavg()[0], 1)]
     sys.stdout.write(json.dumps(figures, indent=None if arguments.json else 2) + "\n")
 
 

@@ -1,11 +1,12 @@
 """A cluster on one machine whose hosts are killed while users ask, each with its disk.
 
-    python -m benchmarks.cluster --json [--kills 6] [--seconds 60] [--seed 0]
+    python -m benchmarks.cluster --json [--kills 6] [--seconds 60] [--seed 0] [--engine flink]
 
 Kafka, Redis and an S3 server stand for services of their own and are not killed. Hosts are directories without a shared
 path, kept apart by ports alone (no network namespaces): stream, trainer, two replicas, two collectors. A killed host
 gets SIGKILL, its directory is deleted, and it is started again with an empty disk. The stream worker's state is its
-disk, so its host is not killed.
+disk, so its host is not killed. With `--engine flink` the stream is a JobManager, two TaskManagers and the row writer,
+with checkpoints on the S3 server; these are killed too, and a TaskManager's Python alone.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.cluster.run import measure
+from benchmarks.cluster.run import ENGINES, measure
 from contracts.runtime.worker import configure_logs
 from driftline.errors import RunError, UsageError
 from driftline.processes.supervisor import interrupt_on_stop_signals
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of load at least")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second at most")
-    parser.add_argument("--stream", choices=["worker"], default="worker")
+    parser.add_argument("--engine", choices=ENGINES, default="worker", help="that the stream runs on")
     options = parser.parse_args()
 
     def say(what: str) -> None:
@@ -39,7 +40,9 @@ def main() -> int:
     interrupt_on_stop_signals()
     with tempfile.TemporaryDirectory(prefix="cluster-") as scratch:
         try:
-            figures = measure(Path(scratch).resolve(), options.kills, options.seconds, options.seed, options.rate, say)
+            figures = measure(
+                Path(scratch).resolve(), options.kills, options.seconds, options.seed, options.rate, say, options.engine
+            )
         except KeyboardInterrupt:
             say("stopped")
             return 130

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import psutil
@@ -20,6 +20,36 @@ from feature_repo.store import apply
 READY_S = 120.0
 SERVICE = "driftline.v1.RecallService"
 CLOCK = SystemClock()
+
+
+class Victim(Protocol):
+    """What can be killed and be there again."""
+
+    @property
+    def name(self) -> str:
+        """As it is called in findings."""
+
+    def kill(self) -> None:
+        """End its processes with SIGKILL and delete its disk, if it has one."""
+
+    def start(self) -> None:
+        """Start it on whatever its disk has."""
+
+    def wait_ready(self) -> None:
+        """Wait until it does its work."""
+
+
+class Machine(Protocol):
+    """What has a disk and processes of its own."""
+
+    @property
+    def name(self) -> str:
+        """As it is called in findings."""
+
+    directory: Path
+
+    def processes(self) -> list[psutil.Process]:
+        """All of them."""
 
 
 class Host:
@@ -92,16 +122,16 @@ class Host:
         return "" if self.child is None else self.child.log.read_text(errors="replace")
 
 
-def foreign_files(hosts: Sequence[Host]) -> list[str]:
-    """Files that a host's processes have open, or mapped, on another host's disk."""
+def foreign_files(hosts: Sequence[Machine], below: Path) -> list[str]:
+    """Files that a host's processes have open, or mapped, on another host's disk: `below`, and not on its own."""
     found = []
     for host in hosts:
-        others = [f"{other.directory}{os.sep}" for other in hosts if other is not host]
         for process in host.processes():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 mapped: list[Any] = process.memory_maps(grouped=True)
                 paths = [each.path for each in (*process.open_files(), *mapped)]
-                found += [f"{host.name}: {path}" for path in paths if path.startswith(tuple(others))]
+                others = [path for path in paths if path.startswith(f"{below}{os.sep}")]
+                found += [f"{host.name}: {path}" for path in others if not path.startswith(f"{host.directory}{os.sep}")]
     return found
 
 

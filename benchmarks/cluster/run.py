@@ -1,10 +1,11 @@
 """The cluster: its servers, its hosts, what is killed when, and what is held against an undisturbed run."""
 
+import os
 import random
 import shutil
 import statistics
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from abtest.analyse.analysis import analyse
 from abtest.collect.parts import Share
 from abtest.collect.parts import load_state as load_parts
 from abtest.collect.state import folded
-from benchmarks.cluster.hosts import CLOCK, Host, foreign_files
+from benchmarks.cluster.engine import Engine, JobManager, PythonOf, TaskManager
+from benchmarks.cluster.hosts import CLOCK, Host, Machine, Victim, foreign_files
 from benchmarks.cluster.judge import Outcome, by_worker, caught_up, compared, copy, outcome, rows_of
 from benchmarks.cluster.load import START_MS, USERS, Load
 from contracts.config.settings import (
@@ -56,11 +58,17 @@ TRAINER = {
     "checkpoint_every_examples": 100,
 }
 KINDS = ("replica", "collector", "trainer")  # the stream worker's state is its disk: it is not killed with it
+SINGLE = ("trainer", "jobmanager", "rows")  # kinds of which there is one; of the others, two
+KINDS_OF: dict[str, tuple[str, ...]] = {
+    "worker": KINDS,
+    "flink": ("taskmanager", "python", "jobmanager", "rows", *KINDS),
+}
+ENGINES = tuple(KINDS_OF)
 
 Say = Callable[[str], None]
 
 
-def schedule(kills: int, seed: int) -> Iterator[str]:
+def schedule(kills: int, seed: int, kinds: Sequence[str] = KINDS) -> Iterator[str]:
     """What is killed: all kinds in each round, in an order and on hosts by the seed.
 
     >>> [*schedule(4, 1)]
@@ -69,16 +77,16 @@ def schedule(kills: int, seed: int) -> Iterator[str]:
     chance = random.Random(seed)
     done = 0
     while done < kills:
-        for kind in chance.sample(KINDS, len(KINDS))[: kills - done]:
-            yield kind if kind == "trainer" else f"{kind}-{chance.randint(1, 2)}"
+        for kind in chance.sample(kinds, len(kinds))[: kills - done]:
+            yield kind if kind in SINGLE else f"{kind}-{chance.randint(1, 2)}"
             done += 1
 
 
 class Cluster:
     """Kafka, Redis and an S3 server, which are not killed, and the hosts that are."""
 
-    def __init__(self, root: Path, stack: ExitStack, say: Say) -> None:
-        """Start the servers; `stack` ends everything."""
+    def __init__(self, root: Path, stack: ExitStack, say: Say, engine: str = "worker") -> None:
+        """Start the servers; `stack` ends everything. `engine`: that the stream runs on."""
         self.root, self._stack = root, stack
         say("Apache Kafka, Redis and an S3 server …")
         at_kafka = stack.enter_context(kafka.start(kafka.default_home(), root / "stores" / "kafka"))
@@ -98,7 +106,10 @@ class Cluster:
         broker.prepare(self.kafka)
         self.ports = {f"replica-{number}": free_port() for number in (1, 2)}
         self.hosts: dict[str, Host] = {}
-        self._host("stream", ["stream"], features=True)
+        self.engine: Engine | None = None
+        self.victims: dict[str, Victim] = {}
+        self.machines: list[Machine] = []
+        self.features = self._stream(engine)
         self._host("trainer", ["trainer"])
         for number in (1, 2):
             self._host(f"replica-{number}", ["serve"], features=True)
@@ -122,22 +133,47 @@ class Cluster:
         )
 
     def start(self, *names: str) -> None:
-        """Start hosts and wait until they are ready."""
+        """Start what was killed, or hosts, and wait until they are ready."""
         for name in names:
-            self.hosts[name].start()
+            self.victims[name].start()
         for name in names:
-            self.hosts[name].wait_ready()
+            self.victims[name].wait_ready()
 
-    def _host(self, name: str, command: list[str], *, features: bool = False) -> None:
+    def start_stream(self) -> None:
+        """Start what the stream runs on, and what writes features."""
+        if self.engine is not None:
+            self.engine.start()
+        self.start(self.features.name)
+
+    def _stream(self, engine: str) -> Host:
+        """Make the hosts that the stream runs on; the one that writes features."""
+        if engine == "worker":
+            return self._host("stream", ["stream"], features=True)
+        directory = self.root / "hosts" / "flink"
+        self.engine = running = Engine(directory, self.settings(directory / "client"), f"s3://{BUCKET}/flink")
+        self._stack.callback(running.stop)
+        manager = JobManager(running)
+        tasks = [TaskManager(running, f"taskmanager-{number}", number - 1) for number in (1, 2)]
+        self.machines += [manager, *tasks]
+        pythons = [PythonOf(running, f"python-{number}", number - 1) for number in (1, 2)]
+        self.victims |= {each.name: each for each in (manager, *tasks, *pythons)}
+        return self._host("rows", ["flink", "rows"], features=True)
+
+    def _host(self, name: str, command: list[str], *, features: bool = False) -> Host:
         host = Host(self.root / "hosts" / name, command, self.settings, self._redis if features else None)
-        self.hosts[name] = host
+        self.hosts[name] = self.victims[name] = host
+        self.machines.append(host)
         self._stack.callback(host.stop)
+        return host
 
 
-def measure(root: Path, kills: int, seconds: float, seed: int, rate: float, say: Say) -> dict[str, Any]:
+def measure(
+    root: Path, kills: int, seconds: float, seed: int, rate: float, say: Say, engine: str = "worker"
+) -> dict[str, Any]:
     """All figures of a run."""
+    busy = [os.getloadavg()[0]]
     with ExitStack() as stack:
-        cluster = Cluster(root, stack, say)
+        cluster = Cluster(root, stack, say, engine)
         settings = cluster.settings(root / "report")
         room = open_room(settings.snapshot_root)
         load = Load(
@@ -146,12 +182,14 @@ def measure(root: Path, kills: int, seconds: float, seed: int, rate: float, say:
         stack.callback(load.close)
         load.begin()
         say("stream, trainer, two collectors …")
-        cluster.start("stream", "trainer", "collector-1", "collector-2")
+        cluster.start_stream()
+        cluster.start("trainer", "collector-1", "collector-2")
         until(lambda: room.live(MODEL) is not None, "No snapshot was published")
         say("two replicas …")
         cluster.start("replica-1", "replica-2")
         load.start()
-        recoveries, resumed, foreign = _disturb(cluster, kills, seconds, seed, load, say)
+        recoveries, resumed, foreign = _disturb(cluster, [*schedule(kills, seed, KINDS_OF[engine])], seconds, load, say)
+        busy.append(os.getloadavg()[0])
         load.stop()
         for name in cluster.ports:
             cluster.hosts[name].stop()  # it sends the exposures that it has
@@ -161,6 +199,7 @@ def measure(root: Path, kills: int, seconds: float, seed: int, rate: float, say:
         found = _judged(cluster, say)
         swaps, unlogged = len(room.versions(MODEL)), _unlogged(cluster.kafka, load)
     times = [took for _, took in recoveries]
+    kinds = sorted({name.rstrip("-12") for name, _ in recoveries})
     return {
         "kills": len(recoveries),
         "lost": found["lost"],
@@ -175,8 +214,14 @@ def measure(root: Path, kills: int, seconds: float, seed: int, rate: float, say:
         "recovery_p50_s": _quantile(times, 0.5),
         "recovery_p99_s": _quantile(times, 0.99),
         "recoveries": [[name, round(took, 1)] for name, took in recoveries],
-        "stream": "worker",
-        "hosts": len(cluster.hosts),
+        "recovery_longest_s": {
+            kind: round(max(took for name, took in recoveries if name.startswith(kind)), 1) for kind in kinds
+        },
+        "engine": engine,
+        "flink_checkpoints": cluster.engine.checkpoints if cluster.engine else None,
+        "taskmanagers_died": cluster.engine.died if cluster.engine else 0,
+        "machine_load": [round(each, 1) for each in busy],
+        "hosts": len(cluster.machines),
         "isolation": "ports",
         "foreign_files": foreign,
         "trainer_resumed": resumed,
@@ -189,21 +234,21 @@ def measure(root: Path, kills: int, seconds: float, seed: int, rate: float, say:
 
 
 def _disturb(
-    cluster: Cluster, kills: int, seconds: float, seed: int, load: Load, say: Say
+    cluster: Cluster, names: Sequence[str], seconds: float, load: Load, say: Say
 ) -> tuple[list[tuple[str, float]], int, int]:
-    """Kill hosts, one after the other; what took how long (s), and what was seen meanwhile."""
+    """Kill, one after the other, within `seconds` or longer; what took how long (s), and what was seen meanwhile."""
     pause, began_s = threading.Event(), CLOCK.elapsed_s()
     recoveries: list[tuple[str, float]] = []
-    resumed, foreign = 0, len(foreign_files([*cluster.hosts.values()]))
-    for number, name in enumerate(schedule(kills, seed)):
-        pause.wait(max(began_s + seconds * number / kills - CLOCK.elapsed_s(), 1.0))
+    disks = cluster.root / "hosts"
+    resumed, foreign = 0, len(foreign_files(cluster.machines, disks))
+    for number, name in enumerate(names):
+        pause.wait(max(began_s + seconds * number / len(names) - CLOCK.elapsed_s(), 1.0))
         killed_s = CLOCK.elapsed_s()
-        host = cluster.hosts[name]
-        host.kill()
+        cluster.victims[name].kill()
         cluster.start(name)
         recoveries.append((name, CLOCK.elapsed_s() - killed_s))
-        resumed += name == "trainer" and '"resumed"' in host.log()
-        foreign += len(foreign_files([*cluster.hosts.values()]))
+        resumed += name == "trainer" and '"resumed"' in cluster.hosts[name].log()
+        foreign += len(foreign_files(cluster.machines, disks))
         say(f"{name} is back after {recoveries[-1][1]:.1f} s; {load.recalls} recalls, {load.failed} failed")
     pause.wait(max(began_s + seconds - CLOCK.elapsed_s(), 1.0))
     return recoveries, resumed, foreign
@@ -219,11 +264,10 @@ def _judged(cluster: Cluster, say: Say) -> dict[str, Any]:
         alone.start()
         expected = by_worker(alone.settings, records)
         found = _settled(cluster.kafka, expected)
-        features = cluster.hosts["stream"].settings.feature_repo
         result = {"records": records, **compared(found, expected)}
-        rows = rows_of(features, USERS)
+        rows, wanted = _rows(cluster.features.settings.feature_repo, alone.settings.feature_repo)
         result["rows"] = sum(row is not None for row in rows)
-        result["rows_equal"] = rows == rows_of(alone.settings.feature_repo, USERS)
+        result["rows_equal"] = rows == wanted
         say("the collectors' parts …")
         report = cluster.settings(cluster.root / "report")
         report.state.mkdir(parents=True, exist_ok=True)
@@ -253,6 +297,14 @@ def _settled(topics: KafkaSettings, expected: Outcome) -> Outcome:
     with suppress(TimeoutError):  # what is missing is counted as lost
         until(enough, "")
     return outcome(topics)
+
+
+def _rows(features: Path, alone: Path) -> tuple[list[Any], list[Any]]:
+    """The features of all users and those that are wanted, once they are the same, or after a while."""
+    wanted = rows_of(alone, USERS)
+    with suppress(TimeoutError):
+        until(lambda: rows_of(features, USERS) == wanted, "")
+    return rows_of(features, USERS), wanted
 
 
 def _tested(trainer: Host, examples: int) -> int:

@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def freshness(kafka: KafkaSettings, workload: stream_events.Load, rate: int, red
             assert isinstance(port, int)
             while read_metrics([port]).total("stream_partitions") < kafka.partitions:
                 time.sleep(TICK_S)
-            took_s = _send(kafka, workload, rate, clock)
+            took_s = send_paced(kafka, workload, rate, clock)
             sent_all = clock.elapsed_s()
             while (metrics := read_metrics([port])).total("stream_events_in_total") < workload.events:
                 supervisor.check()
@@ -55,14 +56,23 @@ def freshness(kafka: KafkaSettings, workload: stream_events.Load, rate: int, red
             }
 
 
-def _send(kafka: KafkaSettings, workload: stream_events.Load, rate: int, clock: Clock) -> float:
+def send_paced(
+    kafka: KafkaSettings,
+    workload: stream_events.Load,
+    rate: int,
+    clock: Clock,
+    note: Callable[[stream_events.Record, int], None] = lambda _, __: None,
+) -> float:
+    """Send the load at `rate` records a second; how long it took, s. `note`: told of each record and its time (ms)."""
     producer = bus.producer(kafka, batch_size=64 << 10)
     rows = list(stream_events.records(workload))  # made before the clock starts
     began, sent = clock.elapsed_s(), 0
     while sent < len(rows):
         due = min(int((clock.elapsed_s() - began) * rate) + 1, len(rows))
-        header = [(bus.SENT_AT, str(clock.now_ms()).encode())]
+        now_ms = clock.now_ms()
+        header = [(bus.SENT_AT, str(now_ms).encode())]
         for row in rows[sent:due]:
+            note(row, now_ms)
             producer.send(
                 kafka.topic(row.topic),
                 row.value,

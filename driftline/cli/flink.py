@@ -44,10 +44,15 @@ def install(
         typer.Option(envvar="DRIFTLINE_MAVEN_REPOSITORY", help="A mirror of Maven's central repository."),
     ] = None,
 ) -> None:
-    """Make an environment with PyFlink and fetch the connector, unless they are there. It needs a JDK 17 or newer."""
-    from driftline.processes import flink
+    """Make an environment with PyFlink and fetch the connector and the plugin for s3://, unless they are there.
 
-    typer.echo(f"{flink.NAME} {flink.VERSION} is in {flink.install(home, repository)}.")
+    It needs a JDK 17 or newer.
+    """
+    from driftline.processes import flink, flink_code
+
+    target = flink.install(home, repository)
+    flink_code.records_jar(home)
+    typer.echo(f"{flink.NAME} {flink.VERSION} is in {target}.")
 
 
 @app.command()
@@ -56,11 +61,16 @@ def start(
     data: Data = None,
     taskmanagers: Annotated[int, typer.Option(min=1, help="Processes that do the work.")] = 2,
     slots: Annotated[int, typer.Option(min=1, help="Tasks that each of them can run.")] = 1,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", "-s", help="Whose `store` it is to reach, for checkpoints on s3://…"),
+    ] = None,
 ) -> None:
     """Start a JobManager and TaskManagers in the background, on free ports of 127.0.0.1."""
     from driftline.processes import flink
 
-    cluster = flink.Cluster(home, data or home / "data", detached=True)
+    store = load(settings).store if settings else None
+    cluster = flink.Cluster(home, data or home / "data", detached=True, store=store)
     cluster.start(taskmanagers, slots)
     typer.echo(
         f"{flink.NAME} runs on {cluster.address} with {taskmanagers} TaskManagers; logs are in {cluster.directory}."
@@ -75,7 +85,9 @@ def submit(
     parallelism: Annotated[int, typer.Option(min=1, help="Tasks that share the partitions.")] = 1,
     checkpoints: Annotated[
         str | None,
-        typer.Option(help="A folder or a store's address for checkpoints.", show_default="in the cluster's directory"),
+        typer.Option(
+            help="A folder, or s3://BUCKET/PREFIX, for checkpoints.", show_default="in the cluster's directory"
+        ),
     ] = None,
     checkpoint_ms: Annotated[
         int, typer.Option(min=100, help="How often what was made is committed, and rows go to Feast.")
@@ -134,8 +146,11 @@ def stop(
     home: Home,
     data: Data = None,
     savepoint: Annotated[
-        Path | None,
-        typer.Option(help="Stop the job with a savepoint in this directory first; `submit --from` goes on from it."),
+        str | None,
+        typer.Option(
+            help="Stop the job with a savepoint in this folder or below s3://BUCKET/PREFIX first; `submit --from` goes"
+            " on from it."
+        ),
     ] = None,
 ) -> None:
     """Stop the cluster, Python's processes included. Without --savepoint the job goes on from its newest checkpoint."""
@@ -143,7 +158,7 @@ def stop(
 
     cluster = flink.Cluster(home, data or home / "data")
     if savepoint is not None:
-        typer.echo(flink_job.stop_with_savepoint(cluster, savepoint.absolute().as_uri()))
+        typer.echo(flink_job.stop_with_savepoint(cluster, flink_job.address_of(savepoint)))
     typer.echo(f"{flink.NAME} has stopped." if cluster.stop() else f"{flink.NAME} did not run.")
 
 

@@ -247,6 +247,32 @@ def unpin(settings: SettingsOption, model: Model, version: VersionArgument) -> N
     typer.echo(f"{model}: {version} is {'no longer' if was_pinned else 'not'} pinned.")
 
 
+@app.command()
+def copy(
+    settings: SettingsOption,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of snapshots to copy from.")],
+) -> None:
+    """Copy a folder's snapshots and pointers to where the settings keep theirs, such as a store.
+
+    Stop the trainer first. Each file is verified on the way. Called again, it goes on; where the target has other
+    snapshots of the same name or other pointers, it says so and moves no pointer.
+    """
+    root = load(settings).snapshot_root
+    from contracts.snapshots.copying import copy as copy_model
+
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}.")
+    if isinstance(root, Path) and root.resolve() == folder.resolve():
+        raise UsageError(f"{folder} is where {settings} keeps snapshots; it says where to copy them to.")
+    names = [name for name in _models(folder, None) if not name.startswith(".")]
+    if not names:
+        raise UsageError(f"There are no snapshots in {folder}.")
+    for name in names:
+        with _snapshot_errors():
+            count = copy_model(folder, root, name)
+        typer.echo(f"{name}: {counted(count, 'snapshot is', 'snapshots are')} in {root}.")
+
+
 @contextlib.contextmanager
 def _snapshot_errors() -> Iterator[None]:
     """What is damaged, as one sentence."""

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +18,10 @@ import psutil
 import yaml
 
 import stream.flink
+from contracts.config.store import StoreSettings
 from contracts.runtime.durable import LockedError, lock_file
 from driftline.errors import RunError, UsageError
-from driftline.processes import kafka
+from driftline.processes import flink_store, kafka
 from driftline.processes import server as servers
 from driftline.processes.server import HOST, Launch, Server
 
@@ -31,8 +31,8 @@ JAVA_VERSION = 17
 CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
 PYTHONS = ((3, 9), (3, 12))  # what PyFlink has wheels for, both included
 JOBMANAGER, TASKMANAGER = "jobmanager", "taskmanager-"
+JOBMANAGER_PORTS = ("jobmanager.rpc.port", "rest.port")
 MARK = "DRIFTLINE_FLINK"  # in the environment of a cluster's processes: Python's outlive a killed TaskManager
-PACKAGES = ("contracts", "stream")  # that the job imports
 CODE = Path(stream.flink.__file__).parent
 
 LOGGING = """\
@@ -53,7 +53,7 @@ def default_home() -> Path:
 
 def installed(home: Path) -> bool:
     """Whether all of it is there, as this version of driftline needs it."""
-    return _ready(home).exists()
+    return _ready(home).exists() and _plugin(home).exists()
 
 
 def python_of(home: Path) -> Path:
@@ -77,13 +77,17 @@ def install(home: Path, repository: str | None = None) -> Path:
         with lock_file(home / "install.lock"):
             if installed(home):
                 return target
-            _uv("venv", "-q", "--clear", "--python", base, str(target / "env"))
-            _uv("pip", "install", "-q", "--python", str(python_of(home)), "-r", str(CODE / "requirements.txt"))
-            libs = target / "jars"
-            libs.mkdir(exist_ok=True)
-            kafka.fetch_jar(CONNECTOR, home / ".repository", libs, repository)
+            if not _ready(home).exists():
+                _uv("venv", "-q", "--clear", "--python", base, str(target / "env"))
+                _uv("pip", "install", "-q", "--python", str(python_of(home)), "-r", str(CODE / "requirements.txt"))
+                libs = target / "jars"
+                libs.mkdir(exist_ok=True)
+                kafka.fetch_jar(CONNECTOR, home / ".repository", libs, repository)
+                _ready(home).touch()
+            plugins = _plugin(home).parent
+            plugins.mkdir(parents=True, exist_ok=True)
+            kafka.fetch_jar(flink_store.PLUGIN, home / ".repository", plugins, repository)
             shutil.rmtree(home / ".repository", ignore_errors=True)
-            _ready(home).touch()
     except LockedError as error:
         raise UsageError(f"{NAME} is being installed in {home} already.") from error
     except OSError as error:
@@ -109,12 +113,16 @@ def compiler() -> str:
 class Cluster:
     """A cluster in a directory. A context manager: on the way out all of it is stopped."""
 
-    def __init__(self, home: Path, directory: Path, *, detached: bool = False) -> None:
-        """`detached`: it outlives this process."""
+    def __init__(
+        self, home: Path, directory: Path, *, detached: bool = False, store: StoreSettings | None = None
+    ) -> None:
+        """`detached`: it outlives this process. `store`: one that its processes are to reach, when they are started."""
         self.home = home
+        self._store = store
         self.directory = directory.resolve()
         self._detached = detached
         self._servers: dict[Path, Server] = {}  # that this process has started
+        self._ports: dict[str, Any] = {}  # the JobManager's, which others have been told of
 
     @property
     def address(self) -> str | None:
@@ -126,6 +134,11 @@ class Cluster:
     def checkpoints(self) -> Path:
         """Where jobs keep theirs."""
         return self.directory / "checkpoints"
+
+    @property
+    def started_with(self) -> dict[str, Any]:
+        """The configuration of its JobManager; empty where there was none."""
+        return _read(self.directory / JOBMANAGER) or {}
 
     def start(self, taskmanagers: int = 2, slots: int = 1) -> None:
         """Start a JobManager and some TaskManagers, and wait until they know each other.
@@ -152,10 +165,8 @@ class Cluster:
     def start_jobmanager(self) -> Server:
         """Start the JobManager, on the ports that it had before where there are such."""
         directory = self.directory / JOBMANAGER
-        settings = _read(directory) or {
-            "jobmanager.rpc.port": servers.free_port(),
-            "rest.port": servers.free_port(),
-        }
+        before = _read(directory) or self._ports
+        settings = self._ports = {each: before.get(each) or servers.free_port() for each in JOBMANAGER_PORTS}
         own = settings | {
             "jobmanager.rpc.address": HOST,
             "jobmanager.bind-host": HOST,
@@ -197,9 +208,11 @@ class Cluster:
         ready = "Successful registration at resource manager"
         return self._start(directory, own, main, address, ready, "-Xmx512m", "-XX:MaxDirectMemorySize=256m")
 
-    def kill_jobmanager(self) -> None:
-        """End the JobManager with SIGKILL."""
+    def kill_jobmanager(self, *, with_disk: bool = False) -> None:
+        """End the JobManager with SIGKILL. `with_disk`: delete it too; the next one that is started has its ports."""
         self._end(self.directory / JOBMANAGER, kill=True)
+        if with_disk:
+            shutil.rmtree(self.directory / JOBMANAGER)
 
     def kill_taskmanager(self, number: int) -> None:
         """End a TaskManager with SIGKILL and delete its disk; and its Python, as a lost machine would."""
@@ -212,16 +225,21 @@ class Cluster:
         """The Python processes of a TaskManager."""
         return list(_marked(self.directory / f"{TASKMANAGER}{number}"))
 
-    def pid_of(self, number: int) -> int:
-        """The process of a TaskManager.
+    def runs(self, number: int) -> bool:
+        """Whether a TaskManager runs."""
+        return servers.find(self.directory / f"{TASKMANAGER}{number}") is not None
+
+    def pid_of(self, name: str | int) -> int:
+        """The process of a TaskManager, by its number, or of a server, by its directory's name.
 
         Raises:
             RunError: it does not run.
 
         """
-        running = servers.find(self.directory / f"{TASKMANAGER}{number}")
+        server = name if isinstance(name, str) else f"{TASKMANAGER}{name}"
+        running = servers.find(self.directory / server)
         if running is None:
-            raise RunError(f"TaskManager {number} does not run in {self.directory}.")
+            raise RunError(f"{server} does not run in {self.directory}.")
         return running.process.pid
 
     def taskmanagers(self) -> list[int]:
@@ -268,7 +286,7 @@ class Cluster:
         tmp = directory / "tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
-        flink = _pyflink(self.home)
+        flink = pyflink(self.home)
         shipped = yaml.safe_load((flink / "conf" / "config.yaml").read_text())
         opens = shipped["env"]["java"]["opts"]["all"]
         common = {
@@ -277,7 +295,8 @@ class Cluster:
             "heartbeat.timeout": "6 s",
             "env.java.opts.all": opens,  # for the client's Java, which reads this file too
         }
-        (directory / "config.yaml").write_text(yaml.safe_dump(dict(settings) | common, width=10_000))
+        reached = flink_store.configuration(self._store)
+        (directory / "config.yaml").write_text(yaml.safe_dump(dict(settings) | common | reached, width=10_000))
         (directory / "log4j2.properties").write_text(LOGGING)
         (python_jar,) = (flink / "opt").glob(f"flink-python-{VERSION}.jar")
         command = (
@@ -293,6 +312,7 @@ class Cluster:
             str(directory),
         )
         environment = {MARK: str(directory), "FLINK_CONF_DIR": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= flink_store.environment(_plugin(self.home).parents[1], self._store)
         launch = Launch(NAME, command, directory, address, lambda printed: ready in printed, environment)
         server = Server(launch, detached=self._detached)
         server.start()
@@ -300,66 +320,18 @@ class Cluster:
         return server
 
 
-def records_jar(home: Path) -> Path:
-    """Compile `Records.java`, unless that was done.
-
-    Raises:
-        RunError: it cannot be compiled.
-
-    """
-    source = CODE / "Records.java"
-    target = home / VERSION / f"driftline-records-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.jar"
-    if target.exists():
-        return target
-    scratch = target.with_suffix(f".{os.getpid()}")
-    scratch.mkdir()
-    try:
-        path = f"{_pyflink(home) / 'lib'}/*:{home / VERSION / 'jars'}/*"
-        done = subprocess.run(
-            [compiler(), "--release", str(JAVA_VERSION), "-proc:none", "-cp", path, "-d", str(scratch), str(source)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RunError(f"Records.java could not be compiled.\n{done.stderr.strip()}")
-        _zip(scratch / "all.jar", [(each, each.relative_to(scratch)) for each in scratch.rglob("*.class")])
-        (scratch / "all.jar").replace(target)
-    finally:
-        shutil.rmtree(scratch)
-    return target
-
-
-def code_zip(directory: Path) -> Path:
-    """The Python that the job imports, as Flink hands it to its workers."""
-    root = CODE.parents[1]
-    files = [each for package in PACKAGES for each in sorted((root / package).rglob("*.py"))]
-    digest = hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()[:12]
-    target = directory / f"driftline-{digest}.zip"
-    if not target.exists():
-        scratch = target.with_suffix(f".{os.getpid()}")
-        _zip(scratch, [(each, each.relative_to(root)) for each in files])
-        scratch.replace(target)
-    return target
-
-
-def jars(home: Path) -> list[Path]:
-    """What a job needs beside Flink's own: the connector, and our class."""
-    return [*sorted((home / VERSION / "jars").glob("*.jar")), records_jar(home)]
-
-
-def _zip(target: Path, files: list[tuple[Path, Path]]) -> None:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, name in files:
-            archive.write(path, str(name))
-
-
 def _ready(home: Path) -> Path:
     wanted = hashlib.sha256((CODE / "requirements.txt").read_bytes() + CONNECTOR.encode()).hexdigest()[:12]
     return home / VERSION / f".ready-{wanted}"
 
 
-def _pyflink(home: Path) -> Path:
+def _plugin(home: Path) -> Path:
+    _, name, version = flink_store.PLUGIN.split(":")
+    return home / VERSION / "plugins" / "s3" / f"{name}-{version}.jar"
+
+
+def pyflink(home: Path) -> Path:
+    """Where PyFlink, and with it Flink itself, lies."""
     (found,) = (home / VERSION / "env" / "lib").glob("python*/site-packages/pyflink")
     return found
 

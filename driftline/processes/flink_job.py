@@ -5,16 +5,17 @@ import os
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from contracts.config.settings import KafkaSettings, Settings, dump
+from contracts.config.store import StoreSettings
 from contracts.kafka import bus
 from contracts.runtime.clock import SystemClock
 from driftline.errors import RunError, UsageError
-from driftline.processes import flink, process
+from driftline.processes import flink, flink_code, flink_store, process
 from driftline.processes.flink import Cluster
 from stream.flink import options
 
@@ -50,9 +51,10 @@ def submit(
         conf: more of Flink's settings for this job.
 
     Raises:
-        UsageError: no cluster runs, a job runs already, there are too few slots, or the savepoint is not there.
+        UsageError: no cluster runs, a job runs already, there are too few slots, the savepoint is not there, or the
+            cluster cannot reach the store.
         SettingsError: a job cannot use the settings, or topics are missing.
-        RunError: it did not come to run.
+        RunError: it did not come to run, or the store cannot be asked.
 
     """
     options.require_usable(settings)
@@ -64,12 +66,13 @@ def submit(
         raise UsageError(f"The cluster has {slots} slots, and --parallelism is {parallelism}.")
     prepare_topics(settings.kafka)
     place = checkpoints or cluster.checkpoints.as_uri()
-    start_from = None if fresh else restore or newest(place)
-    if restore and _folder(restore) and not (_path(restore) / "_metadata").exists():
+    _require_reached(cluster, settings.store, [place, *([restore] if restore else [])])
+    start_from = None if fresh else restore or newest(place, settings.store)
+    if restore and not _whole(restore, settings.store):
         raise UsageError(f"There is no savepoint in {restore}.")
     settings_file = cluster.directory / "settings.yaml"
     dump(settings, settings_file)
-    code = flink.code_zip(cluster.directory)
+    code = flink_code.code_zip(cluster.directory)
     entries = _configuration(cluster, code, place, start_from, checkpoint_ms) | dict(conf or {})
     command = [
         str(flink.python_of(cluster.home)),
@@ -79,7 +82,7 @@ def submit(
         f"--rest={address}",
         f"--parallelism={parallelism}",
         *(f"--conf={key}={value}" for key, value in entries.items()),
-        *(f"--jar={path}" for path in flink.jars(cluster.home)),
+        *(f"--jar={path}" for path in flink_code.jars(cluster.home)),
     ]
     environment = os.environ | {"PYTHONPATH": str(code), "FLINK_CONF_DIR": str(cluster.directory / flink.JOBMANAGER)}
     done = subprocess.run(
@@ -155,10 +158,24 @@ def stop_with_savepoint(cluster: Cluster, target: str) -> str:
     return str(operation["location"])
 
 
-def newest(place: str) -> str | None:
-    """The newest whole checkpoint in a folder; None where there is none, or the place is not a folder."""
-    if not _folder(place):
-        return None
+def address_of(place: str) -> str:
+    """A folder or a store's address as Flink names it.
+
+    >>> address_of("s3://bucket/savepoints"), address_of("/data/savepoints")
+    ('s3://bucket/savepoints', 'file:///data/savepoints')
+    """
+    return place if flink_store.on_store(place) else _path(place).absolute().as_uri()
+
+
+def newest(place: str, store: StoreSettings) -> str | None:
+    """The newest whole checkpoint in a folder or on a store; None where there is none.
+
+    Raises:
+        RunError: the store cannot be asked.
+
+    """
+    if flink_store.on_store(place):
+        return flink_store.newest(place, store)
     found = list(_path(place).glob("*/chk-*/_metadata"))
     return max(found, key=lambda each: each.stat().st_mtime_ns).parent.as_uri() if found else None
 
@@ -245,8 +262,16 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _folder(place: str) -> bool:
-    return urlparse(place).scheme in ("", "file")
+def _require_reached(cluster: Cluster, store: StoreSettings, places: Sequence[str]) -> None:
+    for place in filter(flink_store.on_store, places):
+        flink_store.require_address(place)
+        flink_store.require_reached(cluster.started_with, store, cluster.directory)
+
+
+def _whole(place: str, store: StoreSettings) -> bool:
+    if flink_store.on_store(place):
+        return flink_store.is_whole(place, store)
+    return (_path(place) / flink_store.METADATA).exists()
 
 
 def _path(place: str) -> Path:

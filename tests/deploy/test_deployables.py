@@ -250,6 +250,27 @@ def test_what_a_cluster_would_refuse_later_is_refused_in_a_sentence(
     assert sentence in caught.value.stderr
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"replcia": {"replicas": 3}}, "Additional property replcia is not allowed"),
+        ({"trainer": {"replica": 1}}, "trainer: Additional property replica is not allowed"),
+        ({"trainer": {"replicas": "one"}}, "trainer.replicas: Invalid type. Expected: integer, given: string"),
+        (
+            {"flink": {"configuration": {"taskmanager.memory": 1}}},
+            "flink.configuration.taskmanager.memory: Invalid type. Expected: string, given: integer",
+        ),
+        ({"podAnnotations": ["a"]}, "podAnnotations: Invalid type. Expected: object, given: array"),
+    ],
+)
+def test_a_value_that_the_chart_does_not_have_is_refused_by_its_name(
+    tmp_path: Path, values: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        rendered(tmp_path, values)
+    assert sentence in caught.value.stderr
+
+
 def test_a_stream_twice_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         rendered(tmp_path, {"flink": {"enabled": True}})

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from contracts.config.settings import KafkaSettings, Settings
+from contracts.config.store import StoreSettings
 from contracts.kafka import bus
 from contracts.runtime.clock import DAY_MS, SystemClock
 from driftline.errors import UsageError
@@ -40,9 +41,11 @@ def need_flink() -> None:
 
 
 @contextmanager
-def cluster(directory: Path, taskmanagers: int = 2, slots: int = 1) -> Iterator[Cluster]:
+def cluster(
+    directory: Path, taskmanagers: int = 2, slots: int = 1, store: StoreSettings | None = None
+) -> Iterator[Cluster]:
     """A cluster of the test's own."""
-    with Cluster(flink.default_home(), directory) as running:
+    with Cluster(flink.default_home(), directory, store=store) as running:
         running.start(taskmanagers, slots)
         yield running
 
@@ -165,3 +168,12 @@ def in_parts(seed: int, size: int, parts: int, partitions: int = 2) -> list[list
         records.append(Sent(at_ms, bus.FEEDBACK, user, event.SerializeToString()))
     step = -(-len(records) // parts)
     return [records[at : at + step] for at in range(0, len(records), step)]
+
+
+def readable_by_others(running: Cluster, secret: str) -> list[str]:
+    """Where a secret stands that other users of the machine could read: arguments of processes, and open files."""
+    processes_of = [each.cmdline() for number in running.taskmanagers() for each in running.pythons(number)]
+    processes_of += [psutil.Process(running.pid_of(number)).cmdline() for number in running.taskmanagers()]
+    found = [" ".join(each) for each in processes_of if secret in " ".join(each)]
+    files = [each for each in running.directory.rglob("*") if each.is_file() and each.stat().st_mode & 0o044]
+    return found + [str(each) for each in files if secret.encode() in each.read_bytes()]

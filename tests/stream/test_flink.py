@@ -2,13 +2,16 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
+from contracts.config.store import Location
 from contracts.runtime.clock import SystemClock
-from driftline.processes import flink_job
+from driftline.processes import flink_job, flink_store
 from driftline.processes.server import Server
+from tests.conftest import S3_KEYS
 from tests.stream.flink_cases import (
     Rows,
     by_worker,
@@ -19,6 +22,7 @@ from tests.stream.flink_cases import (
     kill_one,
     need_flink,
     prepared,
+    readable_by_others,
     send,
     settled,
     until,
@@ -47,6 +51,41 @@ def test_a_killed_taskmanager_whose_disk_is_gone_changes_nothing(apache_server: 
         settled(settings, rows, expected)
         assert flink_job.overview(running)["restored"] > 0
         flink_job.stop_with_savepoint(running, (tmp_path / "savepoint").as_uri())
+    rows.write()
+    rows.close()
+    compare(settled(settings, Rows(settings), expected), expected)
+
+
+@pytest.mark.timeout(600)
+def test_what_is_on_a_store_outlives_all_hosts(apache_server: Server, tmp_path: Path, s3_location: Location) -> None:
+    """The JobManager and the TaskManagers are killed and their disks deleted; another cluster goes on from the store.
+
+    The store's key stands in no argument, and in no file of the cluster's that others can read.
+    """
+    before, after = in_parts(seed=2, size=3000, parts=2)
+    expected = by_worker(apache_server, tmp_path / "worker", before + after)
+    settings = prepared(apache_server, tmp_path / "flink").model_copy(update={"store": s3_location.store})
+    send(settings.kafka, before, items=True)
+    place = s3_location.url
+    with cluster(tmp_path / "first", store=s3_location.store) as running:
+        job = flink_job.submit(running, settings, parallelism=2, checkpoint_ms=1000, checkpoints=place)
+        until(lambda: examples_of(settings) > 0, "nothing was committed")
+        assert readable_by_others(running, S3_KEYS[1]) == []
+        for number in running.taskmanagers():
+            running.kill_taskmanager(number)
+        running.kill_jobmanager()
+        shutil.rmtree(running.directory)
+    newest = flink_job.newest(place, settings.store)
+    assert newest is not None
+    assert newest.startswith(f"{place}/{job}/chk-")
+    send(settings.kafka, after)
+    with cluster(tmp_path / "second", store=s3_location.store) as running:
+        flink_job.submit(running, settings, parallelism=2, checkpoint_ms=1000, checkpoints=place)
+        assert flink_job.overview(running)["restored"] == 1
+        rows = Rows(settings)
+        settled(settings, rows, expected)
+        savepoint = flink_job.stop_with_savepoint(running, f"{place}/savepoints")
+        assert flink_store.is_whole(savepoint, settings.store)
     rows.write()
     rows.close()
     compare(settled(settings, Rows(settings), expected), expected)

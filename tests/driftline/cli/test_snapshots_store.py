@@ -9,6 +9,7 @@ import yaml
 
 from contracts.config.store import Location
 from contracts.snapshots import retention, snapshot
+from contracts.snapshots.room import open_room
 from driftline.cli import app as cli
 from driftline.cli.servers import start_s3
 from driftline.errors import UsageError
@@ -67,6 +68,50 @@ def test_what_people_do(command: Command, s3_location: Location) -> None:
     assert not snapshot.publish(s3_location, MODEL, "v000002")
     assert command("release", MODEL)[0] == 0
     assert snapshot.publish(s3_location, MODEL, "v000002")
+
+
+def test_a_folder_is_copied_onto_a_store_with_all_pointers(
+    tmp_path: Path, s3_location: Location, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "snapshots"
+    write_line(folder, 1, deltas=2)
+    snapshot.write(folder, make("v000002", rows=4))
+    snapshot.publish(folder, MODEL, "v000002")
+    retention.pin(folder, MODEL, "v000001+001")
+    retention.roll_back(folder, MODEL, "v000001+002", "it fell")
+    open_room(folder).note(MODEL, "v000002", b"{}")
+    snapshot.write(s3_location, make("v000002", rows=4))  # as a copy that was cut off may have left it
+    command = Command(tmp_path, s3_location, monkeypatch, capsys)
+    for _ in range(2):
+        assert command("copy", str(folder))[:2] == (0, f"{MODEL}: 4 snapshots are in {s3_location.url}.\n")
+        here, there = open_room(folder), open_room(s3_location)
+        assert there.versions(MODEL) == here.versions(MODEL)
+        for each in map(str, here.versions(MODEL)):
+            assert there.manifest(MODEL, each) == here.manifest(MODEL, each)
+            assert snapshot.unseal(s3_location, MODEL, each) == snapshot.unseal(folder, MODEL, each)
+        assert (there.live(MODEL), there.held(MODEL)) == ("v000001+002", here.held(MODEL))
+        assert there.pinned(MODEL) == here.pinned(MODEL) == ["v000001+001"]
+        assert there.noted(MODEL, "v000002") == b"{}"
+    assert command("verify")[0] == 0
+
+
+def test_a_copy_that_does_not_fit_moves_no_pointer(command: Command, s3_location: Location, tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots"
+    assert command("copy", str(folder))[2] == f"driftline: There is no folder {folder}.\n"
+    folder.mkdir()
+    assert command("copy", str(folder))[2] == f"driftline: There are no snapshots in {folder}.\n"
+    snapshot.write(folder, make("v000003", rows=5))
+    snapshot.publish(folder, MODEL, "v000003")
+    code, _, err = command("copy", str(folder))
+    assert (code, err.splitlines()) == (
+        1,
+        [f"driftline: {MODEL} has other pointers in {s3_location.url} already, so none of them was moved."],
+    )
+    snapshot.write(folder, make("v000002", rows=5))
+    assert "v000002 exists already, and is another one." in command("copy", str(folder))[2]
+    (folder / MODEL / "v000002" / "item_ids.npy").write_bytes(b"")
+    assert "item_ids.npy does not match its checksum." in command("copy", str(folder))[2]
+    assert snapshot.live(s3_location, MODEL) == "v000002"
 
 
 def test_what_is_wrong_is_one_sentence(command: Command) -> None:

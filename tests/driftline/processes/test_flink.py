@@ -8,9 +8,11 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from contracts.config.settings import KafkaSettings, SettingsError, dump
+from contracts.config.store import Location, StoreSettings
+from contracts.storage.remote import connect
 from driftline.cli.app import app
 from driftline.errors import UsageError
-from driftline.processes import flink, flink_job
+from driftline.processes import flink, flink_job, flink_store
 from driftline.processes.server import Server
 from stream.flink import options
 from tests.conftest import own_topics
@@ -98,5 +100,28 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
         if whole:
             (tmp_path / name / "_metadata").touch()
             os.utime(tmp_path / name / "_metadata", (age, age))
-    assert flink_job.newest(str(tmp_path)) == (tmp_path / "b" / "chk-2").as_uri()
-    assert flink_job.newest("s3://bucket/checkpoints") is None
+    assert flink_job.newest(str(tmp_path), StoreSettings()) == (tmp_path / "b" / "chk-2").as_uri()
+
+
+def test_the_newest_whole_checkpoint_on_a_store_is_gone_on_from(s3_location: Location) -> None:
+    store, place = s3_location.store, s3_location.url
+    assert flink_job.newest(place, store) is None
+    for key in ("a/chk-9/_metadata", "b/chk-2/_metadata", "b/chk-10/_metadata", "b/chk-11/state"):
+        connect(s3_location).put(key, b"x")
+    assert flink_job.newest(f"{place}/", store) == f"{place}/b/chk-10"
+    assert flink_store.is_whole(f"{place}/a/chk-9", store)
+    assert not flink_store.is_whole(f"{place}/b/chk-11", store)
+
+
+def test_a_store_that_flink_would_not_reach_is_refused(tmp_path: Path, s3_location: Location) -> None:
+    with pytest.raises(UsageError, match=r"gs://bucket/x: a cluster of this machine keeps checkpoints in a folder or"):
+        flink_store.require_address("gs://bucket/x")
+    with pytest.raises(UsageError, match=r"s3://BUCKET/PREFIX is wanted, without a port"):
+        flink_store.require_address("s3://bucket:1/x")
+    started_with = flink_store.configuration(s3_location.store)
+    flink_store.require_reached(started_with, s3_location.store, tmp_path)
+    with pytest.raises(UsageError, match=r"was not started for the store of these settings; stop it and start it by"):
+        flink_store.require_reached({}, s3_location.store, tmp_path)
+    secret = s3_location.store.secret_access_key
+    assert secret is not None
+    assert secret.get_secret_value() not in str(started_with)

@@ -1,0 +1,49 @@
+"""Copy a model's snapshots from one place to another, such as from a folder onto a store.
+
+Order: (1) versions, the oldest first, each verified as it is read and sealed as it was, (2) the pointers, all at once
+where the target is a store. A copy that was cut off goes on when it is called again: what is there already stays.
+"""
+
+from contracts.config.store import Root
+from contracts.snapshots.pointers import Changes, Pointers
+from contracts.snapshots.room import Room, open_room
+from contracts.snapshots.snapshot import require, unseal
+from contracts.snapshots.version import SnapshotError
+
+
+def copy(source: Root, target: Root, model: str) -> int:
+    """Copy all versions of a model and its pointers; how many versions.
+
+    Raises:
+        SnapshotError: a version is damaged or goes meanwhile, the target has another one of its name, or its pointers
+            are others. What was copied until then is there, and no pointer has moved.
+
+    """
+    here, there = open_room(source), open_room(target)
+    versions = [str(each) for each in here.versions(model)]
+    for version in versions:
+        _, files = unseal(source, model, version)
+        manifest = here.manifest(model, version)
+        there.seal(model, version, {name: bytes(content) for name, content in files.items()}, manifest)
+        trial = here.noted(model, version)
+        if trial is not None:
+            there.note(model, version, trial)
+    wanted = _pointers(here, model)
+
+    def decide(now: Pointers) -> Changes | None:
+        if now == wanted:
+            return None
+        if now != Pointers():
+            raise SnapshotError(f"{model} has other pointers in {target} already, so none of them was moved.")
+        for each in (wanted.live, wanted.trial.version if wanted.trial else None, *wanted.pinned):
+            if each is not None:
+                require(target, model, each)
+        named = (("held", wanted.held), ("trial", wanted.trial), ("pinned", wanted.pinned), ("live", wanted.live))
+        return [(name, value) for name, value in named if value]
+
+    there.change(model, decide)
+    return len(versions)
+
+
+def _pointers(room: Room, model: str) -> Pointers:
+    return Pointers(room.live(model), room.held(model), room.trial(model), tuple(sorted(room.pinned(model))))
