@@ -8,6 +8,8 @@
     sphere    diffusion on the sphere under guidance of several interests; the same network without noise and without a
               denoising loss is the ablation
 
+With `guidance` and `sphere` averaged weights (of w = 0) are tested, too, as they are with the control.
+
 Every row learns the same behaviours once, in the same order: those before the log from packed windows, then the stream,
 in which each effective view is ranked, then learned from. Those of the last seven days count. Ranks are paired by user;
 intervals are bootstraps over users of the means over seeds. What the lists of 20 show is measured beside recall.
@@ -20,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +66,8 @@ STRENGTHS = (0.0, 0.1, 0.5, 1.0, 2.0)  # w
 AVERAGES = (0.99, 0.999)  # memory of a step
 
 
-class Variant(NamedTuple):
+@dataclass(frozen=True)
+class Variant:
     """A training; it is tested in one way or in several."""
 
     encoder: str
@@ -120,7 +124,6 @@ class Shown(NamedTuple):
 
 def variants(road: str) -> tuple[list[Variant], list[tuple[str, str]]]:
     """The trainings of a road, and which of their rows are compared."""
-    control = Variant("two_tower", TrainerSettings())
     if road == "average":
         learned = [ModelSettings(), ModelSettings(learn_at="last-k", learn_at_last=4)]
         by_place = [
@@ -129,14 +132,16 @@ def variants(road: str) -> tuple[list[Variant], list[tuple[str, str]]]:
         trained = [each for of in by_place for each in of]
         arms = [pair for one, other in by_place for pair in zip(other.rows, one.rows, strict=True)]
         return trained, [(row, each.rows[0]) for each in trained for row in each.rows[1:]] + arms
+    control = Variant("two_tower", TrainerSettings(), (), AVERAGES[:1])
     names = ("guided", "guided-beside") if road == "guidance" else ("sphere",)
     strengths = STRENGTHS if road == "guidance" else ()
     trained, pairs = [control], []
     for name in names:
-        one, other = (Variant(each, TrainerSettings(), strengths) for each in (name, f"{name}-without-diffusion"))
-        trained += [one, other]
-        pairs += [(row, each.rows[0]) for each in (one, other) for row in each.rows[1:]]
-        pairs += [*zip(one.rows, other.rows, strict=True), *((each.rows[0], control.name) for each in (one, other))]
+        both = [replace(control, encoder=each, strengths=strengths) for each in (name, f"{name}-without-diffusion")]
+        trained += both
+        pairs += [(row, each.rows[0]) for each in both for row in each.rows[1:]]
+        pairs += zip(*(each.rows for each in both), strict=True)
+        pairs += [pair for each in both for pair in zip((each.rows[0], each.rows[-1]), control.rows, strict=True)]
     return trained, pairs
 
 
