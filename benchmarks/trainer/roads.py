@@ -251,6 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--share", type=int, default=4, metavar="N", help="one of every N users")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
+    if options.seeds < 1 or options.share < 1:
+        parser.error("--seeds and --share are at least 1")
     torch.set_num_threads(1)
     source = kuairand.some(kuairand.stream(options.data, histories=True), options.share)
     midnights = source.midnights_ms()
@@ -270,17 +272,17 @@ def main(arguments: list[str] | None = None) -> int:
                         f"{time.process_time() - begun:5.0f} s {name} seed {seed}: {recall(one.ranks, LIST).mean():.4f}"
                     )
                     print(line, file=sys.stderr, flush=True)  # noqa: T201
-    found = {
-        "road": options.road,
-        "seeds": options.seeds,
-        "share": options.share,
-        "queries": int(tested.sum()),
-        **figures(rows, pairs, users, source.catalogue),
-        "cpu_s": round(time.process_time() - begun, 1),
-    }
-    text = json.dumps(found, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
+            found = {
+                "road": options.road,
+                "seeds": seed + 1,
+                "share": options.share,
+                "queries": int(tested.sum()),
+                **figures(rows, pairs, users, source.catalogue),
+                "cpu_s": round(time.process_time() - begun, 1),
+            }
+            text = json.dumps(found, indent=1)
+            if options.json:  # after each seed, so that a run that is cut leaves the seeds that it has
+                options.json.write_text(text + "\n")
     print(text)  # noqa: T201
     return 0
 
