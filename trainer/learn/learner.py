@@ -144,7 +144,7 @@ class Learner:
             optimizer.step()
         self._steps += 1
         if self.served is not self.model and self._steps % AVERAGED_EVERY == 0:
-            self._follow_weights()
+            follow_weights(self.served, self.model, self._average, self._steps)
         return True
 
     def _pace(self, batch: Batch) -> None:
@@ -157,15 +157,6 @@ class Learner:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * steps**0.5
-
-    def _follow_weights(self) -> None:
-        """Move the published weights towards the present ones; in the first steps further, for these know little."""
-        memory = min(self._average, (1 + self._steps) / (10 + self._steps)) ** AVERAGED_EVERY
-        with torch.no_grad():
-            for served, weight in zip(self.served.parameters(), self.model.parameters(), strict=True):
-                served.lerp_(weight, 1 - memory)
-            for buffer, value in zip(self.served.buffers(), self.model.buffers(), strict=True):
-                buffer.copy_(value)
 
     def item_vectors(self, catalogue: Catalogue) -> Floats:
         """(N, d) in the order of `catalogue.item_ids`."""
@@ -251,6 +242,24 @@ class Learner:
 
     def _tensor(self, array: Ints | Floats) -> Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def follow_weights(served: Model, model: Model, average: float, steps: int) -> None:
+    """Move averaged weights towards the present ones, as is due every `AVERAGED_EVERY` steps.
+
+    Args:
+        served: the average.
+        model: the present weights, after `steps` steps.
+        average: the memory of a step; in the first steps it is shorter, for these know little.
+        steps: at least 1.
+
+    """
+    memory = min(average, (1 + steps) / (10 + steps)) ** AVERAGED_EVERY
+    with torch.no_grad():
+        for averaged, weight in zip(served.parameters(), model.parameters(), strict=True):
+            averaged.lerp_(weight, 1 - memory)
+        for buffer, value in zip(served.buffers(), model.buffers(), strict=True):
+            buffer.copy_(value)
 
 
 def _weights(model: Model) -> dict[str, Any]:
