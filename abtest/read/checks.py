@@ -1,7 +1,7 @@
 """Arrow batches of rows made checked records, and records the tables that aggregates are made of."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,11 +42,16 @@ class Reader:
     """What is known of one reading: it turns Arrow batches into records, and records into tables, and counts."""
 
     def __init__(
-        self, experiment: Experiment, columns: Sequence[str], covariates: Sequence[str], counted: Sequence[str] = ()
+        self,
+        experiment: Experiment,
+        columns: Sequence[str],
+        covariates: Sequence[str],
+        counted: Sequence[str] = (),
+        called: Mapping[str, str] | None = None,
     ) -> None:
-        """`counted`: those of the columns that must not be negative."""
+        """`counted`: those of the columns that must not be negative; `called`: what the user calls columns."""
         self.experiment, self.columns, self.covariates = experiment, tuple(columns), tuple(covariates)
-        self.counted = frozenset(counted)
+        self.counted, self.called = frozenset(counted), called or {}
         self.arms = tuple(experiment.arms)
         testers = sorted(experiment.testers)
         as_text = keys_of(pa.array([str(tester) for tester in testers], pa.string()))
@@ -56,7 +61,7 @@ class Reader:
 
     def another(self) -> "Reader":
         """One for the same data that has met nothing yet, such as for another thread."""
-        return Reader(self.experiment, self.columns, self.covariates, sorted(self.counted))
+        return Reader(self.experiment, self.columns, self.covariates, sorted(self.counted), self.called)
 
     def take(self, other: "Reader") -> None:
         """What another reader of the same data has met."""
@@ -71,8 +76,9 @@ class Reader:
         """A sentence on a column whose values are all too near 0, so that their squares vanish; None where none is."""
         for column, largest in self.largest.items():
             if 0 < largest < SMALLEST:
+                name = self.called.get(column, column)
                 return (
-                    f"The data cannot be used: column '{column}' has no value further from 0 than {largest:.3g}, and "
+                    f"The data cannot be used: column '{name}' has no value further from 0 than {largest:.3g}, and "
                     "no double holds the powers of values below 1e-60; give it in a smaller unit."
                 )
         return None
@@ -160,7 +166,7 @@ class Reader:
         if count:
             place = which.index(True).as_py()
             names = [name for name in dict.fromkeys((USER, DAY, column)) if name in batch.schema.names]
-            row = {name: batch.column(name)[place].as_py() for name in names}
+            row = {self.called.get(name, name): batch.column(name)[place].as_py() for name in names}
             where = ", ".join(f"{name} {shown(value)}" for name, value in row.items())
             self.problems.add(fault, column, count, Met(where, row=row))
 
@@ -237,7 +243,7 @@ class Reader:
     def _check_constant(self, name: str, ids: Ints, user: Ints, values: Floats, first: Floats) -> None:
         other = values != first[user]
         if other.any():
-            met = Met(f"{USER} {{user}}", int(ids[user[np.argmax(other)]]))
+            met = Met(f"{self.called.get(USER, USER)} {{user}}", int(ids[user[np.argmax(other)]]))
             self.problems.add(CHANGING, name, int(other.sum()), met)
 
     def _before(self, ids: Ints, before: Records) -> Floats:

@@ -17,6 +17,7 @@ from abtest.report.wording import (
     by_plan,
     checks_summary,
     cried_wolf,
+    dated,
     decides,
     line,
     overrun,
@@ -81,11 +82,12 @@ def _lead(report: Report, context: ReportContext) -> Iterable[str]:
         yield "**Simulated responses**: a simulator, not people, answered what was shown."
     if report.hypothesis:
         yield f"> {text(report.hypothesis)}"
-    arms = fmt.listed([f"{text(arm)} ({text(report.models.get(arm, '?'))})" for arm in report.arms])
+    models = {arm: f" ({text(report.models.get(arm, '?'))})" if report.models else "" for arm in report.arms}
+    arms = fmt.listed([f"{text(arm)}{models[arm]}" for arm in report.arms])
     users = fmt.counted(sum(report.split.users.values()), "user")
     owner = f" Owner: {text(report.owner)}." if report.owner else ""
-    days = f"{len(report.days)} of {fmt.counted(report.days_planned, 'day')} seen"
-    yield f"Arms {arms}; {users}; {period(report)}, {days}.{owner}"
+    days = f"; {period(report)}, {len(report.days)} of {fmt.counted(report.days_planned, 'day')} seen"
+    yield f"Arms {arms}; {users}{days if dated(report) else ''}.{owner}"
 
 
 def _split(report: Report) -> str:
@@ -180,7 +182,7 @@ def _foot(report: Report, context: ReportContext) -> str:
         ("data", report.data_hash[:12]),
         ("commit", context.commit or ""),
         ("seed", "" if context.seed is None else str(context.seed)),
-        ("days cut at midnight", fmt.zone(report.day_offset_ms, report.zone)),
+        ("days cut at midnight", fmt.zone(report.day_offset_ms, report.zone) if dated(report) else ""),
         ("report format", str(report.schema_version)),
     ]
     return "; ".join(f"{name} {text(value)}" for name, value in facts if value) + "."

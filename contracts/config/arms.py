@@ -22,6 +22,7 @@ ModelName = Literal[
     "t2diff-without-drifts",
     "two_tower",
 ]
+ServedBy = Literal[ModelName, ""]  # "": nothing of driftline's, as it did not assign the experiment
 EXPLORE: Literal["explore"] = "explore"
 SourceName = ModelName | Literal["popular", "explore"]
 
@@ -41,7 +42,7 @@ class Arm(Section):
     """
 
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    model: ModelName
+    model: ServedBy
     sources: tuple[Source, ...] = ()
     blend: Literal["quota", "team-draft"] = "quota"
 

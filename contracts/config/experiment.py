@@ -9,9 +9,17 @@ from collections.abc import Sequence
 from datetime import date
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from contracts.config import calendar
 from contracts.config.analysis_plan import AnalysisPlan as AnalysisPlan  # noqa: PLC0414 importers have these from here
@@ -23,7 +31,7 @@ from contracts.config.arms import SourceName as SourceName  # noqa: PLC0414
 from contracts.config.calendar import Calendar
 from contracts.config.changes import Change
 from contracts.config.instants import instant_ms as instant_ms  # noqa: PLC0414
-from contracts.config.instants import spelled
+from contracts.config.instants import spelled, with_calendar
 from contracts.config.metric_plan import METRICS as METRICS  # noqa: PLC0414 importers have these from here
 from contracts.config.metric_plan import MetricPlan as MetricPlan  # noqa: PLC0414
 from contracts.config.metric_plan import Winsorize as Winsorize  # noqa: PLC0414
@@ -91,6 +99,7 @@ class Experiment(Section):
     zone: str | None = None  # or days are cut at midnight of this one, such as Europe/Berlin
     hypothesis: str = ""
     owner: str = ""
+    assignment: Literal["driftline", "external"] = "driftline"  # external: see contracts.config.external
     layer: Name = "recall"
     slots: Slots = (0.0, 1.0)
     holdout: Holdout | None = None
@@ -177,15 +186,21 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _times(cls, data: Any) -> Any:
-        data = spelled(data, start="start_ms", end="end_ms")
         if isinstance(data, dict) and "changes" in data:
             raise ValueError("changes are made by `driftline experiment pause` and the like, and stand in no file")
-        if isinstance(data, dict) and "day_offset" in data:
-            if "day_offset_ms" in data:
-                raise ValueError("day_offset and day_offset_ms say the same; leave one out")
-            data["day_offset_ms"] = calendar.offset_ms(data.pop("day_offset"))
-            if data.get("zone") is not None:
-                raise ValueError("zone and day_offset both say where days are cut; leave one out")
+        if isinstance(data, dict) and data.get("assignment") == "external" and "salt" not in data:
+            raise ValueError(
+                "assignment external is of an experiment that driftline does not serve, so it has no place here; "
+                "`driftline experiment report --data` and `abtest.analyse` take its file"
+            )
+        return with_calendar(data)
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One that driftline assigned is written as before there were others: its definition's hash stays."""
+        data: dict[str, Any] = whole(self)
+        if self.assignment == "driftline":
+            data.pop("assignment", None)
         return data
 
     @model_validator(mode="after")
@@ -194,6 +209,10 @@ class Experiment(Section):
             raise ValueError("an experiment needs at least two arms")
         if self.control not in self.arms:
             raise ValueError(f"control arm '{self.control}' is not among the arms {sorted(self.arms)}")
+        unserved = [arm for arm, spec in self.arms.items() if bool(spec.model) == (self.assignment == "external")]
+        if unserved:
+            needs = "needs none" if self.assignment == "external" else "needs one"
+            raise ValueError(f"arms.{unserved[0]}.model: assignment {self.assignment} {needs}")
         self._check_times()
         for salt in (self.salt, self.holdout.salt if self.holdout else ""):
             if salt.startswith(RESERVED):

@@ -39,3 +39,20 @@ def spelled(data: Any, **fields: str) -> Any:
                 raise ValueError(f"{name} and {field} say the same; leave one out")
             data[field] = instant_ms(data.pop(name), name)
     return data
+
+
+def with_calendar(data: Any) -> Any:
+    """`data` of a file with ``start``, ``end`` and ``day_offset``, as a person writes them, in milliseconds.
+
+    Raises:
+        ValueError: one is none, or two fields say the same.
+
+    """
+    data = spelled(data, start="start_ms", end="end_ms")
+    if isinstance(data, dict) and "day_offset" in data:
+        if "day_offset_ms" in data:
+            raise ValueError("day_offset and day_offset_ms say the same; leave one out")
+        data["day_offset_ms"] = calendar.offset_ms(data.pop("day_offset"))
+        if data.get("zone") is not None:
+            raise ValueError("zone and day_offset both say where days are cut; leave one out")
+    return data

@@ -239,7 +239,7 @@ def _from_aggregate(
     from driftline.experiment import data as rows
 
     try:
-        observed = load_aggregate(state, experiment) if state else rows.counted(str(data), table, experiment)
+        observed = load_aggregate(state, experiment) if state else rows.counted(str(data), table, experiment)[0]
     except StateError as error:
         raise UsageError(str(error)) from error
     aggregate = observed.aggregate
