@@ -11,9 +11,11 @@ from functools import reduce
 from operator import and_
 from typing import TYPE_CHECKING, Any
 
+from abtest.aggregate.archive import Counted
 from abtest.read.day_expressions import days_in, period_of
 from abtest.read.engines import as_table, first_values
 from abtest.read.problems import ARM, DAY, DataError
+from abtest.read.rows import read
 from abtest.read.spill import USER
 from contracts.config.experiment import Experiment
 from contracts.config.external import External
@@ -68,6 +70,18 @@ def shaped(rows: "Rows", plan: External | Experiment) -> Shaped:
     by_day = _user_days(table, plan, {**described, DAY: period.day})
     once = [name for name, each in plan.sums.items() if each.how == "any"]
     return Shaped(_first_only(by_day, once, experiment), experiment, plan.called)
+
+
+def counted(rows: "Rows", plan: External | Experiment, pre: "Rows | None" = None) -> tuple[Counted, Experiment]:
+    """The aggregate of a table of any shape, and the experiment that its rows and the plan make.
+
+    Raises:
+        DataError: as of `shaped` and of `abtest.read.rows.read`.
+        SettingsError: as of these.
+
+    """
+    found = shaped(rows, plan)
+    return read(found.table, found.experiment, pre, found.called), found.experiment
 
 
 def _user_days(table: "ir.Table", plan: External, described: "dict[str, ir.Value]") -> "ir.Table":
@@ -214,6 +228,8 @@ def _require(table: "ir.Table", plan: External) -> None:
             meant = f"; did you mean '{lower[close[0]]}'?" if close else f"; it has {', '.join(schema)}."
             raise DataError(f"The table has no column '{name}', which is wanted as {what}{meant}")
     kind = schema[own.arm]
+    if kind.is_null():
+        raise DataError(f"Column '{own.arm}' has no value in any row; an experiment needs at least two arms.")
     if not (kind.is_string() or kind.is_integer() or kind.is_boolean()):
         first = first_values(table[own.arm], 1)
         raise DataError(

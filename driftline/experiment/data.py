@@ -10,9 +10,8 @@ from abtest.analyse.analysis import report
 from abtest.analyse.results import Report
 from abtest.collect.observed import Observed
 from abtest.incremental import read as kept_days
+from abtest.read import shape
 from abtest.read.engines import opened
-from abtest.read.rows import read
-from abtest.read.shape import shaped
 from contracts.config.experiment import Experiment
 from contracts.config.external import External
 from contracts.config.secret import filled
@@ -103,8 +102,8 @@ def counted(
 
     """
     names = (plan.columns.user or "user_id", plan.columns.arm) if isinstance(plan, External) else ()
-    rows = shaped(_opened(data, table, *names), plan)
-    return _some(read(rows.table, rows.experiment, before, rows.called), data), rows.experiment
+    rows, experiment = shape.counted(_opened(data, table, *names), plan, before)
+    return _some(rows, data), experiment
 
 
 def _some(rows: Counted, data: str) -> Counted:
