@@ -15,16 +15,24 @@ from typing import TYPE_CHECKING, Any
 import abtest.analyse as _wing  # a docstring
 
 if TYPE_CHECKING:
+    from abtest.api.assigning import assign
+    from abtest.api.planning import PowerPlan, plan_power
     from abtest.api.reporting import Report, analyse
+    from abtest.api.shuffling import AA, aa
     from abtest.read.problems import DataError
     from contracts.config.experiment import SettingsError
 
-__all__ = ["DataError", "Report", "SettingsError", "analyse"]
+__all__ = ["AA", "DataError", "PowerPlan", "Report", "SettingsError", "aa", "analyse", "assign", "plan_power"]
 
 _FROM = {
+    "AA": "abtest.api.shuffling",
     "DataError": "abtest.read.problems",
+    "PowerPlan": "abtest.api.planning",
     "Report": "abtest.api.reporting",
     "SettingsError": "contracts.config.experiment",
+    "aa": "abtest.api.shuffling",
+    "assign": "abtest.api.assigning",
+    "plan_power": "abtest.api.planning",
 }
 
 

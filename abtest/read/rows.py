@@ -220,6 +220,25 @@ def one_day(
     return users, {name: count for name, count in reader.counts.items() if name != "users_without_pre"}
 
 
+def everyone(table: "ir.Table", experiment: Experiment, called: Mapping[str, str] | None = None) -> Table:
+    """The users of a table with all their days and their capped sums, for `abtest.plan.aa`; all of it in memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    columns, _, inside = wanted(table, experiment, called)
+    covariates = inside_covariates(inside)
+    dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside), covariates)
+    reader = Reader(experiment, columns, covariates, _counted(experiment, _schema(table)), called)
+    records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
+    _raise_any(reader, [table])
+    users = reader.table(np.concatenate(records) if records else np.empty(0, dtype), None)
+    _raise_any(reader, [table])
+    to_cap, known = capped_columns(experiment), known_before(users.covariates, users.pre)
+    return capped(users, caps_of(to_cap, pooled_sums(users, to_cap), known, in_advance=False))
+
+
 def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
     """Names of covariates, ids of users and their covariates (users, P), for `abtest.incremental.add_day`; all of it in
     memory.

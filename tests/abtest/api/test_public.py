@@ -9,9 +9,14 @@ import pytest
 import abtest
 
 TAKES = {
+    "aa": "frame, plan, replicates=1000, seed=0",
     "analyse": "frame, plan, before=None",
+    "assign": "plan, users, at=None",
+    "plan_power": ("plan, frame=None, users_per_day=None, days=None, effect=None, mean=None, sd=None, rate=None"),
 }
 MEMBERS = {
+    "AA": {"levels", "to_frame", "to_json", "trusted", "verdicts"},
+    "PowerPlan": {"days", "experiment", "rows", "source", "to_frame", "to_json"},
     "Report": {
         "context", "result", "to_frame", "to_html", "to_json", "to_markdown", "verdicts", "write",
     },
