@@ -108,6 +108,28 @@ def test_no_rows_are_said_to_be_none(players):
         abtest.analyse(nobody, {**yaml.safe_load(GATE), "arms": ["gate_30", "gate_40"]})
 
 
+def test_the_manual_s_plan_makes_a_report_of_events():
+    manual = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = manual.partition("## A table of your own")[2]
+    plan = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
+    random = np.random.default_rng(8)
+    user = random.integers(0, 900, 9_000)
+    events = pd.DataFrame({"uid": user, "variant": np.where(user % 2, "old", "new")})
+    events["at"] = pd.Timestamp("2026-03-01") + pd.to_timedelta(random.integers(0, 5 * 86_400, 9_000), unit="s")
+    events["event"] = np.where(random.random(9_000) < 0.1, "buy", "see")
+    events["amount"] = random.exponential(30, 9_000)
+    report = abtest.analyse(events, plan)
+    frame = report.to_frame().set_index("metric")
+    bought = events[events["event"] == "buy"]
+    sums = bought.groupby("variant")["amount"].agg(["sum", "count"])
+    assert frame["control"]["basket"] == pytest.approx(sums["sum"]["old"] / sums["count"]["old"])
+    users = events.groupby("variant")["uid"].nunique()
+    assert frame["treatment"]["buyers"] == pytest.approx(
+        bought.groupby("variant")["uid"].nunique()["new"] / users["new"]
+    )
+    assert [day.date for day in report.result.days] == [f"2026-03-0{day}" for day in range(1, 6)]
+
+
 def public(name: str) -> Path:
     if not (DATA / name).exists():
         pytest.skip(f"{name} is not there; DRIFTLINE_DATA names the folder of public data sets")
