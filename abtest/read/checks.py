@@ -21,6 +21,10 @@ from contracts.config.experiment import Experiment
 LARGEST, SMALLEST = 1e60, 1e-60
 REPEATED = Fault("repeated user in the table of covariates", "repeated users in the table of covariates")
 REPEATED_DAYS = Fault("row of a user and day that another row has", "rows of a user and day that another row has")
+_SEVERAL = "though a row is a user; of a day or an event each, name the column (columns: {day: …}, row: event)"
+REPEATED_USERS = Fault(
+    f"row of a user that another row has, {_SEVERAL}", f"rows of a user that another row has, {_SEVERAL}"
+)
 UNSURE = Fault(
     "value that is no whole number below 2⁵³, so not surely one user",
     "values that are no whole number below 2⁵³, so not surely one user",
@@ -52,6 +56,7 @@ class Reader:
         """`counted`: those of the columns that must not be negative; `called`: what the user calls columns."""
         self.experiment, self.columns, self.covariates = experiment, tuple(columns), tuple(covariates)
         self.counted, self.called = frozenset(counted), called or {}
+        self.dayless = bool(self.called) and DAY not in self.called  # the user's table has no day
         self.arms = tuple(experiment.arms)
         testers = sorted(experiment.testers)
         as_text = keys_of(pa.array([str(tester) for tester in testers], pa.string()))
@@ -165,7 +170,8 @@ class Reader:
         count = pc.sum(which).as_py() or 0
         if count:
             place = which.index(True).as_py()
-            names = [name for name in dict.fromkeys((USER, DAY, column)) if name in batch.schema.names]
+            known = [USER, column] if self.dayless else [USER, DAY, column]
+            names = [name for name in dict.fromkeys(known) if name in batch.schema.names]
             row = {self.called.get(name, name): batch.column(name)[place].as_py() for name in names}
             where = ", ".join(f"{name} {shown(value)}" for name, value in row.items())
             self.problems.add(fault, column, count, Met(where, row=row))
@@ -237,8 +243,9 @@ class Reader:
         rows = np.bincount(user * self.experiment.days + day)
         if len(rows) and rows.max() > 1:
             at, on = divmod(int(np.argmax(rows > 1)), self.experiment.days)
-            met = Met(f"{{user}}, day {on}", int(ids[at]))
-            self.problems.add(REPEATED_DAYS, USER, int((rows - 1).clip(0).sum()), met)
+            met = Met("{user}" if self.dayless else f"{{user}}, day {on}", int(ids[at]))
+            fault = REPEATED_USERS if self.dayless else REPEATED_DAYS
+            self.problems.add(fault, USER, int((rows - 1).clip(0).sum()), met)
 
     def _check_constant(self, name: str, ids: Ints, user: Ints, values: Floats, first: Floats) -> None:
         other = values != first[user]

@@ -97,9 +97,12 @@ def hint(text: str) -> str:
 
 
 def place_of(table: "ir.Table", row: Mapping[str, Any]) -> str | None:
-    """In which line of which file a row of a CSV table is that has these values; None where it is not found."""
+    """In which line of which file a row of a CSV table is that has these values; None where it is not found.
+
+    Columns that the files do not have, as what one row is of was made of them, say nothing.
+    """
     for file, line, texts in _rows(table):
-        if all(_same(texts.get(name) or "", value) for name, value in row.items()):
+        if all(_same(texts[name] or "", value) for name, value in row.items() if name in texts):
             return f"{file}, line {line}"
     return None
 

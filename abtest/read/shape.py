@@ -12,6 +12,7 @@ from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from abtest.aggregate.archive import Counted
+from abtest.read.csv_files import first_that, hint, no_number
 from abtest.read.day_expressions import days_in, period_of
 from abtest.read.engines import as_table, first_values
 from abtest.read.problems import ARM, DAY, DataError
@@ -252,6 +253,12 @@ def _require_number(table: "ir.Table", column: str, metric: str) -> None:
     kind = table.schema()[column]
     if kind.is_numeric() or kind.is_boolean():
         return
+    wrong = first_that(table, column, no_number)
+    if wrong is not None:
+        raise DataError(
+            f"{wrong.place}: column '{column}' has '{wrong.text}', which is no number, for metric '{metric}'; "
+            f"{hint(wrong.text)}."
+        )
     first = next((each for each in first_values(table[column], 2) if each is not None), None)
     shown = "no value" if first is None else f"first: {first}"
     raise DataError(f"Column '{column}' of metric '{metric}' is {kind} ({shown}); it must be a number.")

@@ -112,6 +112,7 @@ class _Row:
     plain: Relative
     control: float | None
     treatment: float | None
+    std_error: float | None
     side: wording.Side
     plot: Markup
 
@@ -155,6 +156,7 @@ def _row(report: Report, result: MetricResult, effect: ArmEffect, scale: float) 
         plain,
         values.get(report.control),
         values.get(effect.arm),
+        wording.least_error(result, report.control, effect.arm),
         side,
         Markup(plot),  # noqa: S704 (our own drawing, its texts escaped)
     )

@@ -19,6 +19,7 @@ from abtest.report.wording import (
     cried_wolf,
     dated,
     decides,
+    least_error,
     line,
     overrun,
     period,
@@ -118,13 +119,14 @@ def _scorecard(report: Report, arm: str) -> str:
         if effect is None:
             continue
         values = {value.arm: value.value for value in result.arms}
+        error = least_error(result, report.control, arm)
         planned = by_plan(effect)
         adjusted = effect.planned.adjusted_p_value if effect.planned else None
         rows.append(
             [
                 f"{text(result.label)} ({_role(result)})",
-                fmt.value(values.get(report.control), result.unit),
-                fmt.value(values.get(arm), result.unit),
+                fmt.value(values.get(report.control), result.unit, error),
+                fmt.value(values.get(arm), result.unit, error),
                 _by_plan(report, result, effect),
                 fmt.p_value(planned.p_value),
                 fmt.p_value(adjusted),

@@ -128,6 +128,14 @@ def line(result: MetricResult, arm: str) -> ArmEffect | None:
     return next((each for each in result.effects if each.arm == arm), None)
 
 
+def least_error(result: MetricResult, *arms: str) -> float | None:
+    """The smaller of the arms' standard errors, so that their values are shown with as many decimals; None: none has
+    any.
+    """
+    errors = [each.std_error for each in result.arms if each.arm in arms and each.std_error]
+    return min(errors, default=None)
+
+
 def by_plan(effect: ArmEffect) -> Relative:
     """What the plan goes by, or the plain comparison where none is planned."""
     return Relative.of(effect.planned or effect.effect)

@@ -151,7 +151,8 @@ class External(Section):
     @property
     def called(self) -> Mapping[str, str]:
         """What the table calls the columns of the analysis; a sum of rows is called by what it counts."""
-        own = {"user_id": self.columns.user or "user_id", "arm": self.columns.arm, "day": self.columns.day or "day"}
+        own = {"user_id": self.columns.user or "user_id", "arm": self.columns.arm}
+        own |= {} if self.columns.day is None else {"day": self.columns.day}
         own |= {name: each.column for name, each in self.sums.items() if each.column is not None}
         return own | {f"pre.{name}": name for name in self.covariates}
 

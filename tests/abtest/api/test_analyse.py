@@ -82,6 +82,23 @@ def test_a_report_is_a_page_a_frame_json_and_words(tmp_path, players):
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.json", "report.md"}
 
 
+def test_values_that_differ_by_standard_errors_do_not_read_as_the_same():
+    random = np.random.default_rng(3)
+    arm = np.arange(4_000) % 2
+    level = 100 + 0.02 * arm + random.normal(0, 0.1, 4_000)
+    rows = pd.DataFrame({"variant": np.where(arm, "new", "old"), "level": level})
+    plan = {
+        "columns": {"arm": "variant"},
+        "control": "old",
+        "metrics": [{"name": "level", "kind": "mean", "unit": "K"}],
+    }
+    report = abtest.analyse(rows, plan)
+    old, new = (level[arm == each].mean() for each in (0, 1))
+    for text in (report.to_html(), report.to_markdown()):
+        assert f"{old:.3f} K" in text
+        assert f"{new:.3f} K" in text
+
+
 def test_where_there_are_no_models_no_word_is_of_models(players):
     report = abtest.analyse(players, yaml.safe_load(GATE))
     for text in (report.to_html(), report.to_markdown()):

@@ -185,6 +185,24 @@ def test_a_gzipped_csv_is_read_with_arms_and_users_as_it_writes_them(tmp_path):
     assert read(found.table, found.experiment).aggregate.users == {"0": 1, "1": 2}
 
 
+@pytest.mark.parametrize("kind", ["revenue", "conversion"])
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("1,a,2\n2,b,x\n", "rows.csv, line 3: column 'spend' has 'x', which is no number"),
+        ("1,a,2\n2,b,\n3,a,1\n", "column 'spend' has 1 missing value (first: uid 2, spend missing, "),
+        ("1,a,2\n,b,4\n3,a,1\n", "rows.csv, line 3)"),
+        ("1,a,2\n2,,4\n3,b,1\n", "column 'variant' has 1 missing value (first: uid 2, variant missing, "),
+        ("1,a,2\n1,a,4\n3,b,1\n", "column 'uid' has 1 row of a user that another row has, though a row is a user;"),
+    ],
+)
+def test_what_is_wrong_in_a_csv_is_named_by_its_line(tmp_path, kind, written, said):
+    (tmp_path / "rows.csv").write_text(f"uid,variant,spend\n{written}")
+    plan = {"columns": {"user": "uid", "arm": "variant"}, "control": "a", "arms": ["a", "b"]}
+    plan["metrics"] = [{"name": "spend", "kind": kind}]
+    assert said in refusal(opened(tmp_path / "rows.csv", None, "uid", "variant"), plan)
+
+
 def refusal(frame, plan) -> str:
     with pytest.raises(DataError) as refused:
         aggregate_of(frame, plan)
