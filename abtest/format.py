@@ -52,19 +52,38 @@ def least(fraction: float) -> str:
     return f"{100 * fraction:.3g} %" if fraction < 1 else share(fraction)
 
 
-def value(number: float | None, unit: str) -> str:
+def value(number: float | None, unit: str, std_error: float | None = None) -> str:
     """A metric's value: a rate with three significant digits or two decimals, others with three significant digits.
+
+    With more where the last of them is coarser than the standard error, which is in the value's own unit: two values
+    that differ by several standard errors do not read as the same.
 
     >>> value(0.3456, "%"), value(0.00123, "%"), value(12.34, "s"), value(1234.5, "s"), value(None, "s")
     ('34.56 %', '0.123 %', '12.3 s', '1,234 s', '—')
     >>> value(0.19018, ""), value(0.00001234, ""), value(-4.321, ""), value(0.0, "s")
     ('0.190', '0.0000123', '−4.32', '0.00 s')
+    >>> value(12.341, "s", 0.004), value(12.341, "s", 0.4), value(0.20014, "%", 0.00003), value(0.2, "", 0.0)
+    ('12.341 s', '12.3 s', '20.014 %', '0.200')
     """
     if number is None:
         return DASH
     if unit == "%":
-        return share(number, 2 if number == 0 or number >= 0.01 else 3 if number >= 0.0001 else 5)
-    return f"{significant(number)} {unit}".rstrip()
+        usual = 2 if number == 0 or number >= 0.01 else 3 if number >= 0.0001 else 5
+        return share(number, max(usual, decimals_for(100 * std_error if std_error else None)))
+    shown, decimals = significant(number), decimals_for(std_error)
+    has = len(shown.partition(".")[2])
+    return f"{f'{number:,.{decimals}f}'.replace('-', MINUS) if decimals > has else shown} {unit}".rstrip()
+
+
+def decimals_for(std_error: float | None) -> int:
+    """Decimals whose last digit is no coarser than a standard error, 9 at most; 0 where there is none.
+
+    >>> [decimals_for(error) for error in (0.004, 0.1, 25.0, 1e-30, 0.0, None)]
+    [3, 1, 0, 9, 0, 0]
+    """
+    if not std_error or not math.isfinite(std_error):
+        return 0
+    return min(max(-math.floor(math.log10(std_error)), 0), 9)
 
 
 def significant(number: float, digits: int = 3) -> str:

@@ -133,7 +133,7 @@ def report(
         owner=experiment.owner,
         control=control,
         arms=aggregate.arms,
-        models={arm: spec.model for arm, spec in experiment.arms.items()},
+        models={arm: spec.model for arm, spec in experiment.arms.items() if spec.model},
         start_ms=experiment.start_ms,
         end_ms=experiment.end_ms,
         day_offset_ms=experiment.day_offset_ms,

@@ -49,7 +49,7 @@ def _winsorized(aggregate: Aggregate, experiment: Experiment) -> Iterator[Winsor
             metric.name,
             of_plan(metric).label,
             cap.column,
-            unit_of(cap.column),
+            unit_of(cap.column) if metric.unit is None else metric.unit,
             cap.of,
             cap.quantile,
             cap.threshold,

@@ -77,7 +77,8 @@ def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 
 
     A day that one arm lacks makes the arms incomparable: their users have had different days.
     """
-    name, title = "missing_days", "Days without exposures"
+    one, many = ("row", "rows") if experiment.assignment == "external" else ("exposure", "exposures")
+    name, title = "missing_days", f"Days without {many}"
     begin = next((step.from_ms for step in experiment.ramp if step.share), experiment.start_ms)
     last_ms = min(max(newest_ms, experiment.start_ms), experiment.end_ms - 1)
     idle = idle_days(experiment)
@@ -95,9 +96,10 @@ def missing_days(aggregate: Aggregate, experiment: Experiment, newest_ms: int = 
     lacking = {day: arms for day, arms in lacking.items() if arms}
     numbers = {"days": len(seen), "without_exposures": len(none), "without_exposures_in_an_arm": len(lacking)}
     if not sum(aggregate.users.values()):
-        return Check(name, title, "unknown", "No exposure has been seen on any day.", numbers)
+        return Check(name, title, "unknown", f"No {one} has been seen on any day.", numbers)
     if not none and not lacking:
-        return Check(name, title, "ok", f"None of {counted(len(seen), 'day')}: every arm was shown on each.", numbers)
+        was = "has rows" if one == "row" else "was shown"
+        return Check(name, title, "ok", f"None of {counted(len(seen), 'day')}: every arm {was} on each.", numbers)
     levels = {_by_chance(arms, sum(seen[day].values()), experiment) for day, arms in lacking.items()}
     clauses = [f"Nothing was seen on {listed([date_of(experiment, day) for day in none])}"] if none else []
     clauses += [f"nothing in {listed(arms)} on {date_of(experiment, day)}" for day, arms in lacking.items()]

@@ -68,7 +68,7 @@ def part_days(experiment: Experiment) -> Iterator[Check]:
 
 def last_day(experiment: Experiment, newest_ms: int) -> Iterator[Check]:
     """Whether the last day is whole: sums per user of a day that goes on are smaller than those of other days."""
-    if not experiment.start_ms <= newest_ms:
+    if not newest_ms or newest_ms < experiment.start_ms:
         return
     name, title = "last_day", "The last day"
     newest_ms = min(newest_ms, experiment.end_ms)
@@ -175,5 +175,7 @@ def day_of(experiment: Experiment, time_ms: int) -> int:
 
 
 def date_of(experiment: Experiment, day: int) -> str:
-    """A day's date as the experiment cuts days, ISO 8601."""
+    """A day's date as the experiment cuts days, ISO 8601; of a table whose rows have no date, its number from 1."""
+    if experiment.assignment == "external" and experiment.first_date == 0:
+        return f"day {day + 1}"
     return iso_date(experiment.first_date + day)

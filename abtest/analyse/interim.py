@@ -6,6 +6,7 @@ it exclude zero by chance far more often than stated. So none of them is in here
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
@@ -14,12 +15,15 @@ from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, P
 from abtest.collect.state import CollectorState, plan_of
 from abtest.format import instant
 from abtest.stats.effects import Effect
-from contracts.config.experiment import AnalysisPlan, Experiment
+from contracts.config.analysis_plan import AnalysisPlan
+from contracts.config.experiment import Experiment
+from contracts.config.external import External
 
 LATER = "comes with the report"
 MOVES = "its cap, a quantile of all users, is known when all have come"
 MAKE = "driftline experiment report"
 Looks = Mapping[tuple[str, str, int], Look]
+Analysed = TypeVar("Analysed", bound=Experiment | External)
 
 
 def live_report(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
@@ -30,7 +34,7 @@ def live_report(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Rep
     return always_valid_only(report, experiment.analysis, ended=ended(state, report))
 
 
-def watched(experiment: Experiment) -> Experiment:
+def watched(experiment: Analysed) -> Analysed:
     """The experiment as if its plan were confidence sequences."""
     always = experiment.analysis.model_copy(update={"kind": "confidence-sequence", "looks": ()})
     return experiment.model_copy(update={"analysis": always})

@@ -8,7 +8,7 @@ from abtest.analyse.results import ArmEffect, Check, Deciding, Decision, MetricR
 from abtest.format import difference, least, listed, signed
 from contracts.config.experiment import AnalysisPlan
 
-RULE = (
+RULE_WITHOUT_MODELS = (
     "Invalid if a check of the trust panel says so. Otherwise by the deciding interval: that of the log ratio where "
     "both arms have at least 20 effective events, else that of the difference. The plan's error level holds over "
     "all arms (Holm), for the primary metric and, apart from it, for the guardrails. "
@@ -16,7 +16,11 @@ RULE = (
     "worsened, or if it has certainly not gained the least that is worth shipping. "
     "Ship if it has certainly improved, and by at least that as far as can be told, and every guardrail can be judged. "
     "Certainly: the other methods agree, and it does not rest on one user. Else inconclusive; so too before a "
-    "fixed-horizon experiment has ended, where the arms' models learned from each other's users unless the plan says "
+    "fixed-horizon experiment has ended."
+)
+RULE = (
+    RULE_WITHOUT_MODELS.removesuffix(".")
+    + ", where the arms' models learned from each other's users unless the plan says "
     "that they do, where of what an arm was shown positives alone are known, and where one arm's models were stale so "
     "much more than the other's that freshness may be all they differ by, unless the plan says that they shall."
 )

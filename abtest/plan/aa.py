@@ -113,6 +113,15 @@ def replay_table(
     return replay((*table.columns, *covariates), values, metrics, replicates, seed, alpha, progress, covariates)
 
 
+def trusted(levels: Sequence[Level]) -> bool | None:
+    """Whether every metric is significant as often as alpha says; None where that cannot be told of one, or of any.
+
+    >>> trusted([])
+    """
+    answers = {level.trusted for level in levels if level.replicates}
+    return next((answer for answer in (False, None, True) if answer in answers), None)
+
+
 def _plain(arms: Mapping[str, Moments], metric: Metric) -> dict[str, Estimate]:
     return {arm: metric.estimate(moments) for arm, moments in arms.items()}
 

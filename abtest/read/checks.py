@@ -1,7 +1,7 @@
 """Arrow batches of rows made checked records, and records the tables that aggregates are made of."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,10 @@ from contracts.config.experiment import Experiment
 LARGEST, SMALLEST = 1e60, 1e-60
 REPEATED = Fault("repeated user in the table of covariates", "repeated users in the table of covariates")
 REPEATED_DAYS = Fault("row of a user and day that another row has", "rows of a user and day that another row has")
+_SEVERAL = "though a row is a user; of a day or an event each, name the column (columns: {day: …}, row: event)"
+REPEATED_USERS = Fault(
+    f"row of a user that another row has, {_SEVERAL}", f"rows of a user that another row has, {_SEVERAL}"
+)
 UNSURE = Fault(
     "value that is no whole number below 2⁵³, so not surely one user",
     "values that are no whole number below 2⁵³, so not surely one user",
@@ -42,11 +46,17 @@ class Reader:
     """What is known of one reading: it turns Arrow batches into records, and records into tables, and counts."""
 
     def __init__(
-        self, experiment: Experiment, columns: Sequence[str], covariates: Sequence[str], counted: Sequence[str] = ()
+        self,
+        experiment: Experiment,
+        columns: Sequence[str],
+        covariates: Sequence[str],
+        counted: Sequence[str] = (),
+        called: Mapping[str, str] | None = None,
     ) -> None:
-        """`counted`: those of the columns that must not be negative."""
+        """`counted`: those of the columns that must not be negative; `called`: what the user calls columns."""
         self.experiment, self.columns, self.covariates = experiment, tuple(columns), tuple(covariates)
-        self.counted = frozenset(counted)
+        self.counted, self.called = frozenset(counted), called or {}
+        self.dayless = bool(self.called) and DAY not in self.called  # the user's table has no day
         self.arms = tuple(experiment.arms)
         testers = sorted(experiment.testers)
         as_text = keys_of(pa.array([str(tester) for tester in testers], pa.string()))
@@ -56,7 +66,7 @@ class Reader:
 
     def another(self) -> "Reader":
         """One for the same data that has met nothing yet, such as for another thread."""
-        return Reader(self.experiment, self.columns, self.covariates, sorted(self.counted))
+        return Reader(self.experiment, self.columns, self.covariates, sorted(self.counted), self.called)
 
     def take(self, other: "Reader") -> None:
         """What another reader of the same data has met."""
@@ -71,8 +81,9 @@ class Reader:
         """A sentence on a column whose values are all too near 0, so that their squares vanish; None where none is."""
         for column, largest in self.largest.items():
             if 0 < largest < SMALLEST:
+                name = self.called.get(column, column)
                 return (
-                    f"The data cannot be used: column '{column}' has no value further from 0 than {largest:.3g}, and "
+                    f"The data cannot be used: column '{name}' has no value further from 0 than {largest:.3g}, and "
                     "no double holds the powers of values below 1e-60; give it in a smaller unit."
                 )
         return None
@@ -159,8 +170,9 @@ class Reader:
         count = pc.sum(which).as_py() or 0
         if count:
             place = which.index(True).as_py()
-            names = [name for name in dict.fromkeys((USER, DAY, column)) if name in batch.schema.names]
-            row = {name: batch.column(name)[place].as_py() for name in names}
+            known = [USER, column] if self.dayless else [USER, DAY, column]
+            names = [name for name in dict.fromkeys(known) if name in batch.schema.names]
+            row = {self.called.get(name, name): batch.column(name)[place].as_py() for name in names}
             where = ", ".join(f"{name} {shown(value)}" for name, value in row.items())
             self.problems.add(fault, column, count, Met(where, row=row))
 
@@ -231,13 +243,14 @@ class Reader:
         rows = np.bincount(user * self.experiment.days + day)
         if len(rows) and rows.max() > 1:
             at, on = divmod(int(np.argmax(rows > 1)), self.experiment.days)
-            met = Met(f"{{user}}, day {on}", int(ids[at]))
-            self.problems.add(REPEATED_DAYS, USER, int((rows - 1).clip(0).sum()), met)
+            met = Met("{user}" if self.dayless else f"{{user}}, day {on}", int(ids[at]))
+            fault = REPEATED_USERS if self.dayless else REPEATED_DAYS
+            self.problems.add(fault, USER, int((rows - 1).clip(0).sum()), met)
 
     def _check_constant(self, name: str, ids: Ints, user: Ints, values: Floats, first: Floats) -> None:
         other = values != first[user]
         if other.any():
-            met = Met(f"{USER} {{user}}", int(ids[user[np.argmax(other)]]))
+            met = Met(f"{self.called.get(USER, USER)} {{user}}", int(ids[user[np.argmax(other)]]))
             self.problems.add(CHANGING, name, int(other.sum()), met)
 
     def _before(self, ids: Ints, before: Records) -> Floats:

@@ -6,7 +6,7 @@ An engine reads the files; they are read a second time here, line by line, only 
 import csv
 import gzip
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,8 +33,16 @@ class Value(NamedTuple):
     place: str
 
 
-def csv_table(files: Sequence[str], engine: "Backend") -> "ir.Table":
+def csv_table(
+    files: Sequence[str], engine: "Backend", user: str = "user_id", arms: Collection[str] = ("arm",)
+) -> "ir.Table":
     """Types by all rows; but an arm is text, and so are users whom a number would not write as the file does (007).
+
+    Args:
+        files: to be read.
+        engine: reads them.
+        user: the column of users.
+        arms: columns that are text.
 
     Raises:
         DataError: a row has more or fewer fields than the first line of its file.
@@ -42,17 +50,17 @@ def csv_table(files: Sequence[str], engine: "Backend") -> "ir.Table":
     """
     options: dict[str, Any] = {"union_by_name": True, "hive_partitioning": True, "nullstr": list(NULLS)}
     table = engine.read_csv(list(files), sample_size=-1, **options)
-    schema, types = table.schema(), {}
+    schema = table.schema()
+    types: dict[str, str] = {}
     if any(delimiter in name for name in schema for delimiter in DELIMITERS):  # no dialect fits all rows
         _require_as_many_fields(files)
-    if "arm" in schema and not schema["arm"].is_string():
-        types["arm"] = "VARCHAR"
-    if "user_id" in schema and not schema["user_id"].is_string():
+    types |= {name: "VARCHAR" for name in arms if name in schema and not schema[name].is_string()}
+    if user in schema and not schema[user].is_string():
         written = engine.read_csv(list(files), all_varchar=True, **options)
-        as_number = written.user_id.try_cast("int64").cast("string")
-        differs = written.filter(written.user_id.notnull() & ~written.user_id.identical_to(as_number)).count()
+        as_number = written[user].try_cast("int64").cast("string")
+        differs = written.filter(written[user].notnull() & ~written[user].identical_to(as_number)).count()
         if engine.con.execute(differs.compile()).fetchall()[0][0]:
-            types["user_id"] = "VARCHAR"
+            types[user] = "VARCHAR"
     engine.con.execute(f"CREATE OR REPLACE TEMP TABLE {FILES} AS SELECT unnest(?) AS file", [list(files)])
     return engine.read_csv(list(files), sample_size=-1, types=types, **options) if types else table
 
@@ -89,9 +97,12 @@ def hint(text: str) -> str:
 
 
 def place_of(table: "ir.Table", row: Mapping[str, Any]) -> str | None:
-    """In which line of which file a row of a CSV table is that has these values; None where it is not found."""
+    """In which line of which file a row of a CSV table is that has these values; None where it is not found.
+
+    Columns that the files do not have, as what one row is of was made of them, say nothing.
+    """
     for file, line, texts in _rows(table):
-        if all(_same(texts.get(name) or "", value) for name, value in row.items()):
+        if all(_same(texts[name] or "", value) for name, value in row.items() if name in texts):
             return f"{file}, line {line}"
     return None
 

@@ -6,7 +6,7 @@ and other text are refused.
 
 import re
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 
 from abtest.aggregate.user_days import Ints
 from abtest.read.problems import Fault
-from contracts.config.calendar import EPOCH
-from contracts.config.experiment import Experiment
+from contracts.config.calendar import EPOCH, Calendar
 from contracts.runtime.clock import DAY_MS
 
 FURTHEST = 10_000  # days from the start: 27 years, beyond which a number counts from elsewhere
@@ -30,6 +29,20 @@ NO_DATE = Fault(
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
+class Dated(Protocol):
+    """What days are counted from: an experiment, or anything with a first date and a calendar."""
+
+    @property
+    def first_date(self) -> int:
+        """The date that is day 0, in days from 1970-01-01."""
+        ...
+
+    @property
+    def calendar(self) -> Calendar:
+        """What cuts days."""
+        ...
+
+
 class Days(NamedTuple):
     """Days of the experiment (n,), and which of them are none by `what` (n,); both are 0 where a value is missing."""
 
@@ -38,7 +51,7 @@ class Days(NamedTuple):
     what: Fault
 
 
-def days_of(column: pa.Array, experiment: Experiment) -> Days:
+def days_of(column: pa.Array, experiment: Dated) -> Days:
     """The days that a column has, counted from 0 at the date on which the experiment starts by its own calendar."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -57,7 +70,7 @@ def days_of(column: pa.Array, experiment: Experiment) -> Days:
     return Days(usable.astype(np.int64, copy=False), far, FAR)
 
 
-def _midnights(column: pa.Array, experiment: Experiment) -> Days:
+def _midnights(column: pa.Array, experiment: Dated) -> Days:
     """A midnight in UTC is its date; one by the experiment's calendar too, if the column's moments have a zone."""
     per_s = UNITS[column.type.unit]
     since = column.cast(pa.timestamp(column.type.unit)).cast(pa.int64())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BATCH = 131_072  # rows asked for at a time
 
 
-def opened(data: str | Path, table: str | None = None) -> "ir.Table":
+def opened(data: str | Path, table: str | None = None, user: str = "user_id", arm: str = "arm") -> "ir.Table":
     """A table where the data are; nothing is read yet.
 
     Args:
@@ -25,6 +25,8 @@ def opened(data: str | Path, table: str | None = None) -> "ir.Table":
             the URL of those (``file://``, ``s3://``), or that of an engine, such as
             ``duckdb:///data/warehouse.duckdb``, ``sqlite:///data/days.db``, ``postgres://host/db``.
         table: with a URL, the table's name or a SELECT statement.
+        user: the column of users, which in CSV stay as the file writes them.
+        arm: the column of arms, which in CSV is text.
 
     Raises:
         DataError: there is nothing like that, or the engine does not open it.
@@ -34,7 +36,7 @@ def opened(data: str | Path, table: str | None = None) -> "ir.Table":
     if "://" not in text or text.partition("://")[0] in {"file", *REMOTE}:
         if table is not None:
             raise DataError(f"{text} is of files; a table's name goes with the URL of an engine.")
-        return table_of(text, _in_memory())
+        return table_of(text, _in_memory(), user, arm)
     if table is None:
         raise DataError(f"Which table of {_shown(text)}? Name one, or give a SELECT statement.")
     scheme, _, path = text.partition("://")
@@ -58,10 +60,13 @@ def as_table(rows: Any) -> "ir.Table":
     if isinstance(rows, ibis.expr.types.Table):
         return rows
     try:
-        return ibis.memtable(rows)
+        # Arrow's C stream is what polars, DuckDB's relations and most others give; pandas and Arrow Ibis knows itself.
+        streams = hasattr(rows, "__arrow_c_stream__") and type(rows).__module__.partition(".")[0] != "pandas"
+        return ibis.memtable(pa.table(rows) if streams and not isinstance(rows, pa.Table) else rows)
     except Exception as error:  # whatever Ibis cannot make a table of
         raise DataError(
-            f"Rows are a table of Ibis, a data frame or an Arrow table, not {type(rows).__name__}."
+            "Rows are a data frame (pandas, polars), an Arrow table, a relation of DuckDB or a table of Ibis, not "
+            f"{type(rows).__name__}."
         ) from error
 
 
@@ -87,6 +92,30 @@ def batches(table: "ir.Table", columns: Sequence[str]) -> Iterator[pa.RecordBatc
         raise
     except Exception as error:  # each engine's driver has exceptions of its own
         raise DataError(f"The {engine.name} engine failed while rows were read: {line(error)}.") from error
+
+
+def first_values(column: Any, most: int) -> list[Any]:
+    """Different values of a column, at most so many, in no order.
+
+    Raises:
+        DataError: the engine fails.
+
+    """
+    table = column.name("value").as_table().distinct().limit(most)
+    return [each for batch in batches(table, ["value"]) for each in batch.column("value").to_pylist()]
+
+
+def first_row(table: "ir.Table") -> tuple[Any, ...]:
+    """The values of a table's first row.
+
+    Raises:
+        DataError: the engine fails, or there is no row.
+
+    """
+    for batch in batches(table.limit(1), table.columns):
+        for row in batch.to_pylist():
+            return tuple(row.values())
+    raise DataError("There are no rows.")
 
 
 def _in_memory() -> "Backend":

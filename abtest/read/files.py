@@ -100,8 +100,10 @@ def _require_whole(file: Path, kind: Format) -> None:
         raise DataError(f"Cannot read {file} as Parquet: it breaks off before its end.")
 
 
-def table_of(place: str, engine: "Backend") -> "ir.Table":
+def table_of(place: str, engine: "Backend", user: str = "user_id", arm: str = "arm") -> "ir.Table":
     """A table of the files at a place, see `files_of`, or at the URL of an object store (`REMOTE`).
+
+    `user`, `arm`: the columns of users and arms, see `csv_table`.
 
     Raises:
         DataError: there is nothing that can be read.
@@ -115,7 +117,7 @@ def table_of(place: str, engine: "Backend") -> "ir.Table":
         if kind == "Parquet":
             table = typed(engine, engine.read_parquet(files, hive_partitioning=True, union_by_name=True))
             return _with_durations(engine, table, files)
-        return csv_table(_with_rows(files, place, engine), engine)
+        return csv_table(_with_rows(files, place, engine), engine, user, (arm,))
     except DataError:
         raise
     except Exception as error:  # DuckDB's own, and whatever a damaged file brings about

@@ -56,12 +56,14 @@ class Problems:
         self,
         name_of: Callable[[int], str] = str,
         place_of: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
+        called: Mapping[str, str] | None = None,
     ) -> str | None:
         """All of them in one sentence; None where there are none.
 
         Args:
             name_of: what the table calls a user, by the key.
             place_of: in which line of which file a row is; None where that is not known.
+            called: what the user calls columns that have other names here.
 
         """
         clauses = []
@@ -70,7 +72,8 @@ class Problems:
             where = met.where if met.user is None else met.where.replace("{user}", name_of(met.user))
             place = place_of(met.row) if met.row is not None else None
             where += f", {place}" if place else ""
-            clauses.append(f"column '{column}' has {counted(count, *fault)} (first: {where})")
+            name = (called or {}).get(column, column)
+            clauses.append(f"column '{name}' has {counted(count, *fault)} (first: {where})")
             if fault is MISSING and place and column not in {"user_id", ARM, DAY}:
                 clauses[-1] += ", and a row needs 0 where nothing happened"
         return f"The data cannot be used: {'; '.join(clauses)}." if clauses else None

@@ -23,8 +23,9 @@ from abtest.aggregate.archive import Counted
 from abtest.aggregate.user_days import UNKNOWN, Ints, Table
 from abtest.aggregate.winsorize import capped, caps_of, known_before, pooled_sums
 from abtest.read.checks import REPEATED, Reader, stacked
-from abtest.read.csv_files import files_of_csv, first_that, hint, no_number, place_of
-from abtest.read.days import is_day, shown
+from abtest.read.column_types import require
+from abtest.read.csv_files import place_of
+from abtest.read.days import shown
 from abtest.read.engines import DataError, as_table, batches
 from abtest.read.problems import ARM, DAY, Met
 from abtest.read.spill import USER, Pieces, Records, by_piece, in_order
@@ -53,7 +54,9 @@ PRE = "pre."
 VISITS = "recalls"  # what a confidence sequence goes by, if it is there
 
 
-def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Counted:
+def read(
+    table: "Rows", experiment: Experiment, pre: "Rows | None" = None, called: Mapping[str, str] | None = None
+) -> Counted:
     """The aggregate of a table of users and days.
 
     Args:
@@ -61,6 +64,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
             and perhaps covariates ``pre.…``.
         experiment: its file.
         pre: covariates instead in a table of their own, a row per user.
+        called: what the user calls columns that have other names in `table`; sentences on what is wrong say that.
 
     Raises:
         DataError: the data lack a column, or have rows that no number may be made of.
@@ -69,7 +73,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
 
     """
     table, pre = as_table(table), None if pre is None else as_table(pre)
-    columns, spread, inside = wanted(table, experiment)
+    columns, spread, inside = wanted(table, experiment, called)
     schema = _schema(table)
     if inside and pre is not None:
         raise DataError(f"Covariates are in the table ({inside[0]}) and in a second one; leave one out.")
@@ -77,7 +81,7 @@ def read(table: "Rows", experiment: Experiment, pre: "Rows | None" = None) -> Co
     covariates = inside_covariates(inside) if pre is None else _covariates(outside)
     require_known_before(experiment, covariates)
     to_cap = capped_columns(experiment)
-    reader = Reader(experiment, columns, covariates, _counted(experiment, schema))
+    reader = Reader(experiment, columns, covariates, _counted(experiment, schema), called or {})
     with (
         Pieces(_dtype(schema, [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside), covariates)) as rows,
         Pieces(
@@ -166,7 +170,9 @@ def _scatter(
         reader.take(mine)
 
 
-def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def wanted(
+    table: "ir.Table", experiment: Experiment, called: Mapping[str, str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Columns to be read (of a capped one that it is made of), those of them whose histograms are needed, and the
     covariates that the table has.
 
@@ -189,7 +195,7 @@ def wanted(table: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], 
             counted.append(own)
     columns = needed(counted)
     inside = tuple(name for name in schema if name.startswith(PRE))
-    _require(schema, (USER, ARM, DAY, *columns, *inside), "the table", table)
+    require(schema, (USER, ARM, DAY, *columns, *inside), "the table", table, called)
     spread = tuple(dict.fromkeys(metric.column for metric in metrics if isinstance(metric, Quantile)))
     return columns, spread, inside
 
@@ -212,6 +218,25 @@ def one_day(
     users = reader.day(np.concatenate(records) if records else np.empty(0, dtype))
     _raise_any(reader, [table])
     return users, {name: count for name, count in reader.counts.items() if name != "users_without_pre"}
+
+
+def everyone(table: "ir.Table", experiment: Experiment, called: Mapping[str, str] | None = None) -> Table:
+    """The users of a table with all their days and their capped sums, for `abtest.plan.aa`; all of it in memory.
+
+    Raises:
+        DataError: as for `read`.
+
+    """
+    columns, _, inside = wanted(table, experiment, called)
+    covariates = inside_covariates(inside)
+    dtype = _dtype(_schema(table), [(DAY, "<i2"), (ARM, "i1")], (*columns, *inside), covariates)
+    reader = Reader(experiment, columns, covariates, _counted(experiment, _schema(table)), called)
+    records = [reader.days(batch, dtype) for batch in batches(table, [USER, ARM, DAY, *columns, *inside])]
+    _raise_any(reader, [table])
+    users = reader.table(np.concatenate(records) if records else np.empty(0, dtype), None)
+    _raise_any(reader, [table])
+    to_cap, known = capped_columns(experiment), known_before(users.covariates, users.pre)
+    return capped(users, caps_of(to_cap, pooled_sums(users, to_cap), known, in_advance=False))
 
 
 def before(table: "ir.Table", pre: "ir.Table", experiment: Experiment) -> tuple[tuple[str, ...], Ints, Floats]:
@@ -252,7 +277,7 @@ def _raise_any(reader: Reader, tables: "Sequence[ir.Table]") -> None:
     def place(row: Mapping[str, Any]) -> str | None:
         return next((place for table in tables if (place := place_of(table, row))), None)
 
-    said = reader.problems.sentence(partial(name_of, tables), place) or reader.too_small()
+    said = reader.problems.sentence(partial(name_of, tables), place, reader.called) or reader.too_small()
     if said:
         raise DataError(said)
 
@@ -264,10 +289,10 @@ def _outside(table: "ir.Table", pre: "ir.Table") -> tuple[str, ...]:
         DataError: it lacks the users, or they cannot be those of the table.
 
     """
-    _require(_schema(pre), (USER,), "the table of covariates")
+    require(_schema(pre), (USER,), "the table of covariates")
     require_same_users(table, pre)
     names = tuple(name for name in _schema(pre) if name not in {USER, ARM, DAY})
-    _require(_schema(pre), names, "the table of covariates", pre)
+    require(_schema(pre), names, "the table of covariates", pre)
     return names
 
 
@@ -325,59 +350,6 @@ def require_same_users(table: "ir.Table", pre: "ir.Table") -> None:
     kind, before = _schema(table)[USER], _schema(pre)[USER]
     if kind_of(kind) != kind_of(before):
         raise DataError(f"Column '{USER}' is {kind} in the table and {before} in that of covariates; make it the same.")
-
-
-def _require(schema: dict[str, Any], columns: Sequence[str], what: str, table: "ir.Table | None" = None) -> None:
-    """That a table has these columns, of types that can be used.
-
-    Raises:
-        DataError: it does not.
-
-    """
-    lacking = [column for column in columns if column not in schema]
-    if lacking:
-        lacks, has = ", ".join(f"'{name}'" for name in lacking), ", ".join(schema)
-        unnamed = table is not None and {USER, ARM, DAY} <= {*lacking} and files_of_csv(table)
-        hint_ = "; the first line of a CSV file has to name its columns" if unnamed else ""
-        raise DataError(f"{what[0].upper()}{what[1:]} lacks {lacks}; it has {has}{hint_}.")
-    for column in columns:
-        kind = schema[column]
-        wanted = {ARM: "text", DAY: "a date, a midnight, text of ISO 8601, or an integer"}.get(column, "a number")
-        fits = {
-            USER: not (kind.is_unknown() or kind.is_null()),
-            ARM: kind.is_string(),
-            DAY: kind.is_integer() or kind.is_date() or kind.is_timestamp() or kind.is_string(),
-        }.get(column, kind.is_numeric() or kind.is_boolean())
-        if table is not None and kind.is_string() and (column == DAY or not fits):
-            _require_texts_that_fit(table, column)
-        if not fits:
-            is_kind = "has no type, as where there are no rows" if kind.is_unknown() or kind.is_null() else f"is {kind}"
-            met = f" (first: {_first(table, column)})" if column == DAY and table is not None else ""
-            raise DataError(f"Column '{column}' of {what} {is_kind}{met}; it must be {wanted}.")
-
-
-def _require_texts_that_fit(table: "ir.Table", column: str) -> None:
-    """Of a CSV file's column that is text because some of it is: which line to mend.
-
-    Raises:
-        DataError: there is one.
-
-    """
-    wrong = first_that(table, column, no_number if column != DAY else lambda text: not is_day(text))
-    if wrong is not None:
-        no, todo = "number", hint(wrong.text)
-        if column == DAY:
-            no, todo = "day", "write a date such as 2026-03-01, or the number of the day, the first one being 0"
-        raise DataError(f"{wrong.place}: column '{column}' has '{wrong.text}', which is no {no}; {todo}.")
-    if column != DAY and files_of_csv(table):
-        raise DataError(f"Column '{column}' has no value in any row; it must be a number.")
-
-
-def _first(table: "ir.Table", column: str) -> str:
-    for batch in batches(table.limit(1), [column]):
-        for value in batch.column(column).to_pylist():
-            return shown(value)
-    return "none"
 
 
 def _dtype(

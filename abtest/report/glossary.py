@@ -80,7 +80,7 @@ TERMS = (
     Term(
         "Traffic split (sample ratio mismatch, SRM)",
         "Whether users fell into the arms as the weights say. Where they did not, users were lost or sent astray, "
-        "and the arms differ by more than their models. Tested by χ², which compares counts with those expected.",
+        "and the arms differ by more than what is tested. Tested by χ², which compares counts with those expected.",
         r"Traffic split|SRM",
     ),
     Term(

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from abtest import format as fmt
 from abtest.analyse.context import ReportContext
 from abtest.analyse.results import ArmEffect, Course, Day, MetricResult, Report, Slice
-from abtest.analyse.verdict import RULE
+from abtest.analyse.verdict import RULE, RULE_WITHOUT_MODELS
 from abtest.report import glossary, wording
 from abtest.report.svg.forest import forest
 from abtest.report.svg.over_days import Lines, course
@@ -55,7 +55,7 @@ def html(report: Report, context: ReportContext, live: Live | None = None) -> st
         simulated=is_simulated(report, context),
         invalid=report.invalid,
         treatments=[verdict.arm for verdict in report.verdicts],
-        rule=RULE,
+        rule=RULE if report.models else RULE_WITHOUT_MODELS,
         marked=MARKED,
         fmt=fmt,
         wording=wording,
@@ -112,6 +112,7 @@ class _Row:
     plain: Relative
     control: float | None
     treatment: float | None
+    std_error: float | None
     side: wording.Side
     plot: Markup
 
@@ -155,6 +156,7 @@ def _row(report: Report, result: MetricResult, effect: ArmEffect, scale: float) 
         plain,
         values.get(report.control),
         values.get(effect.arm),
+        wording.least_error(result, report.control, effect.arm),
         side,
         Markup(plot),  # noqa: S704 (our own drawing, its texts escaped)
     )

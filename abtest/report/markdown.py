@@ -17,7 +17,9 @@ from abtest.report.wording import (
     by_plan,
     checks_summary,
     cried_wolf,
+    dated,
     decides,
+    least_error,
     line,
     overrun,
     period,
@@ -81,11 +83,12 @@ def _lead(report: Report, context: ReportContext) -> Iterable[str]:
         yield "**Simulated responses**: a simulator, not people, answered what was shown."
     if report.hypothesis:
         yield f"> {text(report.hypothesis)}"
-    arms = fmt.listed([f"{text(arm)} ({text(report.models.get(arm, '?'))})" for arm in report.arms])
+    models = {arm: f" ({text(report.models.get(arm, '?'))})" if report.models else "" for arm in report.arms}
+    arms = fmt.listed([f"{text(arm)}{models[arm]}" for arm in report.arms])
     users = fmt.counted(sum(report.split.users.values()), "user")
     owner = f" Owner: {text(report.owner)}." if report.owner else ""
-    days = f"{len(report.days)} of {fmt.counted(report.days_planned, 'day')} seen"
-    yield f"Arms {arms}; {users}; {period(report)}, {days}.{owner}"
+    days = f"; {period(report)}, {len(report.days)} of {fmt.counted(report.days_planned, 'day')} seen"
+    yield f"Arms {arms}; {users}{days if dated(report) else ''}.{owner}"
 
 
 def _split(report: Report) -> str:
@@ -116,13 +119,14 @@ def _scorecard(report: Report, arm: str) -> str:
         if effect is None:
             continue
         values = {value.arm: value.value for value in result.arms}
+        error = least_error(result, report.control, arm)
         planned = by_plan(effect)
         adjusted = effect.planned.adjusted_p_value if effect.planned else None
         rows.append(
             [
                 f"{text(result.label)} ({_role(result)})",
-                fmt.value(values.get(report.control), result.unit),
-                fmt.value(values.get(arm), result.unit),
+                fmt.value(values.get(report.control), result.unit, error),
+                fmt.value(values.get(arm), result.unit, error),
                 _by_plan(report, result, effect),
                 fmt.p_value(planned.p_value),
                 fmt.p_value(adjusted),
@@ -180,7 +184,7 @@ def _foot(report: Report, context: ReportContext) -> str:
         ("data", report.data_hash[:12]),
         ("commit", context.commit or ""),
         ("seed", "" if context.seed is None else str(context.seed)),
-        ("days cut at midnight", fmt.zone(report.day_offset_ms, report.zone)),
+        ("days cut at midnight", fmt.zone(report.day_offset_ms, report.zone) if dated(report) else ""),
         ("report format", str(report.schema_version)),
     ]
     return "; ".join(f"{name} {text(value)}" for name, value in facts if value) + "."

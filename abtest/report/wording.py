@@ -10,6 +10,7 @@ from abtest.analyse.context import FalseAlarms
 from abtest.analyse.results import ArmEffect, Check, Decision, Level, MetricResult, Planned, Report, Verdict
 from abtest.stats.effects import Effect
 from abtest.stats.novelty import Trend
+from contracts.config.calendar import Calendar
 from contracts.snapshots.parts import Part
 
 Side = Literal["better", "worse", "unclear"]
@@ -127,6 +128,14 @@ def line(result: MetricResult, arm: str) -> ArmEffect | None:
     return next((each for each in result.effects if each.arm == arm), None)
 
 
+def least_error(result: MetricResult, *arms: str) -> float | None:
+    """The smaller of the arms' standard errors, so that their values are shown with as many decimals; None: none has
+    any.
+    """
+    errors = [each.std_error for each in result.arms if each.arm in arms and each.std_error]
+    return min(errors, default=None)
+
+
 def by_plan(effect: ArmEffect) -> Relative:
     """What the plan goes by, or the plain comparison where none is planned."""
     return Relative.of(effect.planned or effect.effect)
@@ -186,6 +195,11 @@ def period(report: Report) -> str:
     return f"{begin.removesuffix(zone).strip()} to {end}"
 
 
+def dated(report: Report) -> bool:
+    """Whether days are dates: a table that numbers them, or has none, begins on day 0 of the calendar."""
+    return bool(report.models) or Calendar(report.day_offset_ms, report.zone).date_number(report.start_ms) != 0
+
+
 def plan_lines(report: Report) -> list[tuple[str, str]]:
     """How the experiment is analysed, as names and values."""
     plan = report.plan
@@ -201,7 +215,7 @@ def plan_lines(report: Report) -> list[tuple[str, str]]:
         ("CUPED", "yes, where users are known from before" if plan.get("cuped") else "no"),
         ("Correction for several metrics", CORRECTIONS.get(str(plan.get("correction")), str(plan.get("correction")))),
         ("Least effect worth shipping", f"{fmt.least(least)} of {primary.label}" if least and primary else "any"),
-        ("Arms' training data", "pooled" if plan.get("pooled_training") else "apart"),
+        *([("Arms' training data", "pooled" if plan.get("pooled_training") else "apart")] if report.models else []),
         *([("Arms' freshness", "meant to differ")] if plan.get("unlike_freshness") else []),
         *([("Caps", caps)] if caps else []),
     ]
@@ -223,7 +237,8 @@ def to_do(report: Report, verdict: Verdict) -> str:
     if verdict.decision == "invalid":
         faults = [check.title for check in report.checks if check.level == "invalid"]
         where = f" ({fmt.listed(faults)})" if faults else ""
-        return f"Use no effect below. Mend what the checks name{where}, and run the experiment again with a new salt."
+        salt = " with a new salt" if report.models else ""
+        return f"Use no effect below. Mend what the checks name{where}, and run the experiment again{salt}."
     if verdict.decision == "ship":
         return _shipped(report, verdict)
     if verdict.decision == "hold":

@@ -188,6 +188,7 @@ def of_plan(plan: MetricPlan) -> Declared:
     unit = unit_of(first)
     about = f"{name} / {rest[0].replace('_', ' ')}" if plan.kind == "ratio" else f"{name} per exposed user"
     label, unit, about = _SAID.get(plan.name, (plan.name, unit, about))
+    label, unit, about = plan.label or label, unit if plan.unit is None else plan.unit, plan.about or about
     if plan.winsorize is not None:
         whose = f"a user’s {name}" if plan.kind == "ratio" else "a user’s sum"
         label, about = f"{label} (capped)", f"{about}; {whose} is capped at {said_of(plan.winsorize)}"
@@ -197,7 +198,8 @@ def of_plan(plan: MetricPlan) -> Declared:
         return Ratio(plan.name, label, unit, about, first, rest[0], *judged)
     if plan.q is not None:
         share = f"{100 * plan.q:g} %"
-        label, about = f"{name.capitalize()}, {share} quantile", f"what {share} of exposed users stay below"
+        label = plan.label or f"{name.capitalize()}, {share} quantile"
+        about = plan.about or f"what {share} of exposed users stay below"
         return Quantile(plan.name, label, unit, about, first, plan.q, *judged)
     return Mean(plan.name, label, unit, about, first, *judged)
 

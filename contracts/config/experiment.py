@@ -6,16 +6,32 @@ Bad files raise `SettingsError` with one sentence that names the field. docs/exp
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from contracts.config import calendar
+from contracts.config.analysis_plan import AnalysisPlan as AnalysisPlan  # noqa: PLC0414 importers have these from here
+from contracts.config.arms import EXPLORE as EXPLORE  # noqa: PLC0414
+from contracts.config.arms import Arm as Arm  # noqa: PLC0414
+from contracts.config.arms import ModelName as ModelName  # noqa: PLC0414
+from contracts.config.arms import Source as Source  # noqa: PLC0414
+from contracts.config.arms import SourceName as SourceName  # noqa: PLC0414
 from contracts.config.calendar import Calendar
 from contracts.config.changes import Change
+from contracts.config.instants import instant_ms as instant_ms  # noqa: PLC0414
+from contracts.config.instants import spelled, with_calendar
 from contracts.config.metric_plan import METRICS as METRICS  # noqa: PLC0414 importers have these from here
 from contracts.config.metric_plan import MetricPlan as MetricPlan  # noqa: PLC0414
 from contracts.config.metric_plan import Winsorize as Winsorize  # noqa: PLC0414
@@ -30,111 +46,10 @@ RESERVED = (
     "holdout:",
 )  # salts that abtest.assignment.assign makes begin so
 
-LEAST_ALPHA = 1e-15  # below it 1 - alpha is 1 in a double, and a bound lies past what any data can show
 HASH_DIGITS = 12  # two definitions of one experiment share them by chance once in 2⁴⁸
 Share = Annotated[float, Field(ge=0, le=1)]
 UserId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-ModelName = Literal[
-    "bert4rec",
-    "caser",
-    "contrastvae",
-    "dat",
-    "diffurec",
-    "gru4rec",
-    "mamba4rec",
-    "mixed-attention",
-    "sasrec",
-    "stosa",
-    "t2diff",
-    "t2diff-paper",
-    "t2diff-without-drifts",
-    "two_tower",
-]
-EXPLORE: Literal["explore"] = "explore"
-SourceName = ModelName | Literal["popular", "explore"]
 Validated = TypeVar("Validated", bound=BaseModel)
-
-
-class Source(Section):
-    """One candidate source of an arm: a model, the items with the most positives, or places filled at random."""
-
-    source: SourceName
-    share: Annotated[float, Field(gt=0)] = 1.0  # of the k items, relative to the other sources' shares
-
-
-class Arm(Section):
-    """One arm: its share of the users and what serves them.
-
-    `sources`: where its candidates come from, with quotas by their shares ("quota") or taking turns ("team-draft");
-    () is the model alone.
-    """
-
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    model: ModelName
-    sources: tuple[Source, ...] = ()
-    blend: Literal["quota", "team-draft"] = "quota"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Arm":
-        names = [each.source for each in self.sources]
-        if names and self.model not in names:
-            raise ValueError(f"the arm's model '{self.model}' is not among its sources {names}")
-        if len(set(names)) < len(names):
-            raise ValueError(f"a source stands twice in {names}")
-        if EXPLORE in names and self.blend == "team-draft":
-            raise ValueError("explore goes with blend quota: in a team-draft all sources have as many turns")
-        if self.explored >= 0.5:
-            raise ValueError(
-                f"explore would fill {self.explored:.0%} of the places; its share must be below the others'"
-            )
-        return self
-
-    @property
-    def explored(self) -> float:
-        """The share of its places that are filled at random."""
-        at_random = sum(each.share for each in self.sources if each.source == EXPLORE)
-        return at_random / sum(each.share for each in self.sources) if at_random else 0.0
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models that its candidates come from, its own first."""
-        others = {self.model, "popular", EXPLORE}
-        return (self.model, *(each.source for each in self.sources if each.source not in others))
-
-
-def instant_ms(value: Any, name: str) -> int:
-    """A moment that a file gives as ISO 8601 with a zone, in Unix milliseconds.
-
-    >>> instant_ms("2026-03-01T00:00:00+08:00", "start")
-    1772294400000
-
-    Raises:
-        ValueError: it is no such moment; `name` is the field that gives it.
-
-    """
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError:
-        moment = None
-    if isinstance(moment, datetime) and moment.tzinfo is not None:
-        return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
-    shown = value.isoformat() if isinstance(value, date) else value
-    hint = calendar.unit_hint(value) if isinstance(value, int) else ""
-    wanted = f"{name} '{shown}' is not a time with a zone, such as 2026-03-01T00:00:00+08:00"
-    raise ValueError(f"{wanted}; as milliseconds {hint}" if hint else wanted)
-
-
-def _spelled(data: Any, **fields: str) -> Any:
-    """`data` with each moment of `fields` (as a person writes it=the field that it becomes) in milliseconds."""
-    if not isinstance(data, dict):
-        return data
-    data = dict(data)
-    for name, field in fields.items():
-        if name in data:
-            if field in data:
-                raise ValueError(f"{name} and {field} say the same; leave one out")
-            data[field] = instant_ms(data.pop(name), name)
-    return data
 
 
 class Holdout(Section):
@@ -153,34 +68,7 @@ class RampStep(Section):
     @model_validator(mode="before")
     @classmethod
     def _times(cls, data: Any) -> Any:
-        return _spelled(data, **{"from": "from_ms"})
-
-
-class AnalysisPlan(Section):
-    """How the experiment will be analysed, fixed before it starts.
-
-    `looks` are the days after which a group-sequential analysis looks, counted from 1; () is every day.
-    """
-
-    kind: Literal["fixed", "group-sequential", "confidence-sequence"] = "fixed"
-    alpha: Annotated[float, Field(ge=LEAST_ALPHA, lt=0.5)] = 0.05
-    power: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    looks: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    cuped: bool = True
-    correction: Literal["holm", "bh", "none"] = "holm"
-    tuned_at: Annotated[int, Field(gt=0)] = 100_000  # recalls, at which a confidence sequence is narrowest
-    pooled_training: bool = False  # each arm's model learns from the other's data, and the reader is told so
-    unlike_freshness: bool = False  # the arms are meant to differ by how fresh their models are
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "AnalysisPlan":
-        if self.looks and self.kind != "group-sequential":
-            raise ValueError(f"looks go with kind group-sequential, not with {self.kind}")
-        if any(after <= before for before, after in pairwise(self.looks)):
-            raise ValueError(f"looks {list(self.looks)} must rise")
-        if self.power <= self.alpha:
-            raise ValueError("power must be above alpha")
-        return self
+        return spelled(data, **{"from": "from_ms"})
 
 
 def _slots(value: Any) -> Any:
@@ -211,6 +99,7 @@ class Experiment(Section):
     zone: str | None = None  # or days are cut at midnight of this one, such as Europe/Berlin
     hypothesis: str = ""
     owner: str = ""
+    assignment: Literal["driftline", "external"] = "driftline"  # external: see contracts.config.external
     layer: Name = "recall"
     slots: Slots = (0.0, 1.0)
     holdout: Holdout | None = None
@@ -297,15 +186,21 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _times(cls, data: Any) -> Any:
-        data = _spelled(data, start="start_ms", end="end_ms")
         if isinstance(data, dict) and "changes" in data:
             raise ValueError("changes are made by `driftline experiment pause` and the like, and stand in no file")
-        if isinstance(data, dict) and "day_offset" in data:
-            if "day_offset_ms" in data:
-                raise ValueError("day_offset and day_offset_ms say the same; leave one out")
-            data["day_offset_ms"] = calendar.offset_ms(data.pop("day_offset"))
-            if data.get("zone") is not None:
-                raise ValueError("zone and day_offset both say where days are cut; leave one out")
+        if isinstance(data, dict) and data.get("assignment") == "external" and "salt" not in data:
+            raise ValueError(
+                "assignment external is of an experiment that driftline does not serve, so it has no place here; "
+                "`driftline experiment report --data` and `abtest.analyse` take its file"
+            )
+        return with_calendar(data)
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One that driftline assigned is written as before there were others: its definition's hash stays."""
+        data: dict[str, Any] = whole(self)
+        if self.assignment == "driftline":
+            data.pop("assignment", None)
         return data
 
     @model_validator(mode="after")
@@ -314,6 +209,10 @@ class Experiment(Section):
             raise ValueError("an experiment needs at least two arms")
         if self.control not in self.arms:
             raise ValueError(f"control arm '{self.control}' is not among the arms {sorted(self.arms)}")
+        unserved = [arm for arm, spec in self.arms.items() if bool(spec.model) == (self.assignment == "external")]
+        if unserved:
+            needs = "needs none" if self.assignment == "external" else "needs one"
+            raise ValueError(f"arms.{unserved[0]}.model: assignment {self.assignment} {needs}")
         self._check_times()
         for salt in (self.salt, self.holdout.salt if self.holdout else ""):
             if salt.startswith(RESERVED):

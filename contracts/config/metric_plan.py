@@ -55,13 +55,17 @@ class MetricPlan(Section):
     minimum_effect: Annotated[float, Field(ge=0, le=LARGEST_EFFECT, allow_inf_nan=False)] = 0.0
     q: Annotated[float, Field(gt=0, lt=1)] | None = None
     winsorize: Winsorize | None = None
+    label: Name | None = None  # None: by the metric's name
+    unit: str | None = None  # "%": the value is a share, and shown in percent; None: by the column's name
+    about: Name | None = None  # what it is, in a few words; None: by the columns' names
 
     @model_serializer(mode="wrap")
     def _without_none(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A metric without a cap is written as before there were caps: a state's plan is compared with the file's."""
+        """A metric without these is written as before there were any: a state's plan is compared with the file's."""
         data: dict[str, Any] = whole(self)
-        if self.winsorize is None:
-            data.pop("winsorize", None)
+        for name in ("winsorize", "label", "unit", "about"):
+            if getattr(self, name) is None:
+                data.pop(name, None)
         return data
 
     @model_validator(mode="after")

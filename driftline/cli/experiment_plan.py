@@ -71,11 +71,12 @@ def plan(
         raise UsageError(f"--users-per-day is {users_per_day:g}; it must be a number from 1 to {MOST_USERS:,}.")
     experiment, own = _planned_file(file)
     days = days or experiment.days
+    from abtest.plan.needs import Stated, as_values, rows_of
     from abtest.stats.metrics import of_experiment
-    from driftline.experiment.planning import Stated, as_values, notes_on, rows_of, table_of
+    from driftline.experiment.planning import notes_on, table_of
     from driftline.tables import show
 
-    numbers = Stated(mean, sd, rate)
+    numbers = Stated(mean, sd, rate, prefix="--")
     if numbers.given and metric is None:
         metric = of_experiment(experiment)[0].name
     wanted = _chosen(experiment, metric)
@@ -86,7 +87,8 @@ def plan(
 
         if users_per_day is None:
             raise UsageError("A baseline in numbers needs --users-per-day.")
-        baselines = [stated(*numbers.numbers(), users_per_day, days, rate)] * len(wanted)
+        with _as_usage_errors():
+            baselines = [stated(*numbers.numbers(), users_per_day, days, rate)] * len(wanted)
         source = "from the numbers given"
     elif data is not None or state is not None:
         baselines, source = _from_aggregate(wanted, experiment, data, table, state, days, users_per_day)
@@ -95,8 +97,8 @@ def plan(
         if where is None:
             raise UsageError("There is no baseline: give --settings, --data, --state, or --mean and --sd, or --rate.")
         baselines, source = _from_state(wanted, where, experiment, days, users_per_day)
-    with _progress("planning", len(wanted)) as progress:
-        rows = rows_of(wanted, baselines, experiment, effect, progress)
+    with _as_usage_errors(), _progress("planning", len(wanted)) as progress:
+        rows = rows_of(wanted, baselines, experiment, effect, progress, prefix="--")
     if as_json:
         typer.echo(json.dumps(as_values(rows, experiment, days, source), indent=2))
         return
@@ -142,6 +144,7 @@ def aa(
     from abtest.analyse.one_look import false_alarms, shuffled_verdicts
     from abtest.collect.state import folded
     from abtest.plan.aa import replay_table
+    from abtest.plan.aa import trusted as all_trusted
     from abtest.report.wording import cried_wolf
     from abtest.stats.metrics import Quantile, of_experiment
     from driftline.experiment.false_alarms import save_false_alarms
@@ -159,8 +162,7 @@ def aa(
     weeks = shuffled_verdicts(users, metrics, weights, experiment.control, experiment.analysis, replicates, seed)
     alarms = replace(false_alarms(weeks), users=len(users.arm))
     save_false_alarms(alarms, loaded)
-    levels_trusted = {level.trusted for level in levels if level.replicates}
-    trusted = next((answer for answer in (False, None, True) if answer in levels_trusted), None)
+    trusted = all_trusted(levels)
     if as_json:
         result = {
             "experiment": experiment.name,
@@ -203,6 +205,17 @@ def saved_state(settings: Settings) -> "CollectorState":
 
 
 @contextmanager
+def _as_usage_errors() -> "Iterator[None]":
+    """Numbers that nothing can be planned by are a mistake in the command's words."""
+    from abtest.plan.needs import PlanError
+
+    try:
+        yield
+    except PlanError as error:
+        raise UsageError(str(error)) from error
+
+
+@contextmanager
 def _progress(what: str, total: int) -> "Iterator[Callable[[int], None]]":
     """A bar on standard error while it is a terminal; it is told how many are done."""
     from rich.console import Console
@@ -239,7 +252,7 @@ def _from_aggregate(
     from driftline.experiment import data as rows
 
     try:
-        observed = load_aggregate(state, experiment) if state else rows.counted(str(data), table, experiment)
+        observed = load_aggregate(state, experiment) if state else rows.counted(str(data), table, experiment)[0]
     except StateError as error:
         raise UsageError(str(error)) from error
     aggregate = observed.aggregate

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contracts.config.settings import ExperimentAlone, experiment_of, load_experimenting
+from contracts.config.external import External, load_plan
+from contracts.config.settings import ExperimentAlone, load_experimenting
 from contracts.runtime.clock import SystemClock
 from driftline.cli.options import ReadyFile, SettingsOption, no_password
 from driftline.errors import UsageError
@@ -60,12 +61,14 @@ def report(
     if data or table or pre or pre_table or state or save_state or keep:
         from driftline.inspect.build import commit
 
-        experiment = experiment_of(settings)
+        experiment = load_plan(settings)
         result = report_on(experiment, data, table, pre, pre_table, state, save_state, keep)
         context = ReportContext(
             configuration={"experiment": experiment.model_dump(mode="json")},
             commit=commit(),
-            false_alarms=_false_alarms(settings, sum(result.split.users.values())),
+            false_alarms=(
+                None if isinstance(experiment, External) else _false_alarms(settings, sum(result.split.users.values()))
+            ),
         )
     else:
         try:

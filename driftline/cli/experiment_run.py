@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contracts.config.settings import ExperimentAlone, Settings, experiment_of, load_experimenting
+from contracts.config.external import load_plan
+from contracts.config.settings import ExperimentAlone, Settings, load_experimenting
 from contracts.runtime.clock import MINUTE_MS, SystemClock
 from driftline.cli.options import ReadyFile, kafka_errors, no_password
 from driftline.errors import UsageError
@@ -86,7 +87,7 @@ def run(
     else:
         if stop_when_decided:
             raise UsageError("--stop-when-decided goes without --data: driftline does not assign who is in the rows.")
-        source = sources.Rows(experiment_of(settings), data, table, pre, pre_table)
+        source = sources.Rows(load_plan(settings), data, table, pre, pre_table)
         stop, stops_within_s = None, STOPS_WITHIN_S
     configure_logs()
     runner.run(

@@ -124,5 +124,6 @@ def _policies(settings: Settings) -> list[PolicyPlan]:
     return [
         policy_plan(f"{kind}:{model}", model, settings.trainer, settings.stream)
         for model in models
+        if model
         for kind in ("frozen", "online")
     ]

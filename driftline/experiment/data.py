@@ -10,9 +10,10 @@ from abtest.analyse.analysis import report
 from abtest.analyse.results import Report
 from abtest.collect.observed import Observed
 from abtest.incremental import read as kept_days
+from abtest.read import shape
 from abtest.read.engines import opened
-from abtest.read.rows import read
 from contracts.config.experiment import Experiment
+from contracts.config.external import External
 from contracts.config.secret import filled
 from contracts.config.settings import SettingsError
 from contracts.runtime.durable import StateError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def report_on(
-    experiment: Experiment,
+    plan: Experiment | External,
     data: str | None,
     table: str | None,
     pre: str | None,
@@ -36,8 +37,9 @@ def report_on(
 ) -> Report:
     """The report on `data` (a path or URL, see `abtest.read.engines.opened`) or on the aggregate in `state`.
 
-    With `keep`, on the days that this folder has, and on those of `data` that it has not yet. `newest_ms`: rows are
-    whole up to then, so that no look is taken at a day that goes on; 0: each day that has rows is whole.
+    With `keep`, on the days that this folder has, and on those of `data` that it has not yet. An experiment that
+    driftline did not assign has what its plan says of the rows of `data`. `newest_ms`: rows are whole up to then, so
+    that no look is taken at a day that goes on; 0: each day that has rows is whole.
 
     Raises:
         UsageError: not exactly one of the two, no rows, or a saved aggregate, or a folder, that cannot be used.
@@ -52,9 +54,16 @@ def report_on(
         raise UsageError("--table, --pre, --pre-table and --keep go with --data.")
     if keep is not None and keep.exists() and not keep.is_dir():
         raise UsageError(f"{keep} is a file; --keep takes a folder.")
+    if isinstance(plan, External) and (data is None or pre or pre_table or keep or save_state):
+        raise UsageError(
+            "assignment: external takes --data and --table; what is known from before is a column of that table, such "
+            "as covariates: [history]."
+        )
     try:
-        counted = (
-            load(state, experiment) if state is not None else _read(experiment, str(data), table, pre, pre_table, keep)
+        counted, experiment = (
+            (load(state, plan), plan)
+            if state is not None and isinstance(plan, Experiment)
+            else _read(plan, str(data), table, pre, pre_table, keep)
         )
     except StateError as error:
         raise UsageError(str(error)) from error
@@ -67,28 +76,37 @@ def report_on(
 
 
 def _read(
-    experiment: Experiment, data: str, table: str | None, pre: str | None, pre_table: str | None, keep: Path | None
-) -> Counted:
+    plan: Experiment | External,
+    data: str,
+    table: str | None,
+    pre: str | None,
+    pre_table: str | None,
+    keep: Path | None,
+) -> tuple[Counted, Experiment]:
     before = None
     if pre is not None or pre_table is not None:
         before = _opened(pre if pre is not None else data, pre_table)
-    if keep is None:
-        return counted(data, table, experiment, before)
+    if keep is None or isinstance(plan, External):
+        return counted(data, table, plan, before)
     try:
-        return _some(kept_days.read(keep, _opened(data, table), experiment, before), data)
+        return _some(kept_days.read(keep, _opened(data, table), plan, before), data), plan
     except OSError as error:
         raise UsageError(f"Cannot keep days in {keep}: {error.strerror}.") from error
 
 
-def counted(data: str, table: str | None, experiment: Experiment, before: "ir.Table | None" = None) -> Counted:
-    """The aggregate of the rows that `data` has.
+def counted(
+    data: str, table: str | None, plan: Experiment | External, before: "ir.Table | None" = None
+) -> tuple[Counted, Experiment]:
+    """The aggregate of the rows that `data` has, and the experiment, which may have arms and period from them.
 
     Raises:
         SettingsError: data that cannot be used.
         UsageError: there is not one row.
 
     """
-    return _some(read(_opened(data, table), experiment, before), data)
+    names = (plan.columns.user or "user_id", plan.columns.arm) if isinstance(plan, External) else ()
+    rows, experiment = shape.counted(_opened(data, table, *names), plan, before)
+    return _some(rows, data), experiment
 
 
 def _some(rows: Counted, data: str) -> Counted:
@@ -106,7 +124,7 @@ def public(place: str) -> str:
     return re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", place)
 
 
-def _opened(data: str, table: str | None) -> "ir.Table":
+def _opened(data: str, table: str | None, user: str = "user_id", arm: str = "arm") -> "ir.Table":
     """A table of data whose URL may have `${NAME}` for a password.
 
     Raises:
@@ -117,4 +135,4 @@ def _opened(data: str, table: str | None) -> "ir.Table":
         url = filled(data, os.environ) if "://" in data else data
     except ValueError as error:
         raise SettingsError(f"{public(data)}: {error}.") from error
-    return opened(url, table)
+    return opened(url, table, user, arm)

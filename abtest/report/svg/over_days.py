@@ -84,7 +84,7 @@ def _axes(
         marks.append(text("tick end", LEFT - 7, y(at) + 4, "0" if kind == "zero" else signed(at, decimals(step))))
     every = math.ceil(len(dates) / 7)
     return marks + [
-        text("tick mid", x(day), HEIGHT - 12, date[5:].replace("-", "/"))
+        text("tick mid", x(day), HEIGHT - 12, date[5:].replace("-", "/") if date[4:5] == "-" else date)
         for day, date in enumerate(dates)
         if day % every == 0
     ]

@@ -8,8 +8,11 @@ from abtest.analyse.context import ReportContext
 from abtest.analyse.interim import always_valid_only, live_report, watched
 from abtest.analyse.results import Report
 from abtest.collect.parts import load_state, saved_parts
+from abtest.format import listed
 from contracts.config.experiment import Experiment
+from contracts.config.external import External
 from contracts.config.settings import Settings
+from driftline.errors import UsageError
 from driftline.experiment.changes import course_of
 from driftline.experiment.collected import collected
 from driftline.experiment.context import known_context
@@ -54,27 +57,43 @@ class Collected:
 
 @dataclass(frozen=True)
 class Rows:
-    """A `Source` on rows of users and days, as `driftline experiment report --data` takes them."""
+    """A `Source` on rows of users and days, or of events, as `driftline experiment report --data` takes them.
 
-    of: Experiment
+    Raises:
+        UsageError: an experiment that driftline did not assign lacks what says when its days are closed.
+
+    """
+
+    of: Experiment | External
     data: str
     table: str | None = None
     pre: str | None = None
     pre_table: str | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.of, Experiment):
+            return
+        given = {"arms": self.of.arms, "start": self.of.start_ms, "columns: {day: …}": self.of.columns.day}
+        lacks = [name for name, value in given.items() if value is None]
+        if lacks:
+            raise UsageError(
+                f"A week that runs itself needs {listed(lacks)} in the file of {self.of.name}; `experiment report` "
+                "takes them from the rows."
+            )
+
     def experiment(self) -> Experiment:
-        return self.of
+        return self.of if isinstance(self.of, Experiment) else self.of.experiment((), 0, 0)
 
     def report(self, closed_ms: int) -> tuple[Report, ReportContext]:
         context = ReportContext(configuration={"experiment": self.of.model_dump(mode="json")}, commit=commit())
         return self._read(self.of, closed_ms), context
 
     def live(self, closed_ms: int) -> Report | None:
-        if closed_ms <= self.of.start_ms:
+        if closed_ms <= self.experiment().start_ms:
             return None
         report = self._read(watched(self.of), closed_ms)
         return always_valid_only(report, self.of.analysis)
 
-    def _read(self, experiment: Experiment, closed_ms: int) -> Report:
+    def _read(self, experiment: Experiment | External, closed_ms: int) -> Report:
         given = self.data, self.table, self.pre, self.pre_table
         return report_on(experiment, *given, None, None, newest_ms=closed_ms - 1)

@@ -18,7 +18,9 @@ from abtest.collect.parts import Share
 from abtest.collect.rules import Rules
 from abtest.collect.state import CollectorState
 from abtest.collect.store import Saved, save
-from contracts.config.experiment import AnalysisPlan, Experiment, MetricPlan
+from contracts.config.analysis_plan import AnalysisPlan
+from contracts.config.experiment import Experiment, MetricPlan
+from contracts.config.external import External
 from contracts.config.settings import KafkaSettings, Settings, dump
 from contracts.runtime.clock import DAY_MS, HOUR_MS, ManualClock, SystemClock
 from driftline.errors import UsageError
@@ -180,6 +182,25 @@ def test_a_second_one_says_so_and_ends(tmp_path: Path) -> None:
 
     run(stopped, second)
     run(stopped, lambda: None)  # the first has let go of it
+
+
+def test_a_table_of_ones_own_runs_too_and_says_what_its_plan_lacks(tmp_path: Path) -> None:
+    plan = {
+        "columns": {"user": "user_id", "arm": "arm", "day": "day"}, "control": "control", "name": "mine",
+        "metrics": [{"name": "play", "kind": "mean", "column": "play_s"}],
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="needs arms and start in the file of mine"):
+        Rows(External.model_validate(plan), "days.parquet")
+    plan |= {"arms": ["control", "treatment"], "start": "1970-01-11T00:00:00Z", "end": "1970-01-14T00:00:00Z"}
+    warehouse = Warehouse(tmp_path, of(days=3), gain=1.0)
+    source, home, clock = Rows(External.model_validate(plan), str(warehouse.file)), tmp_path / "reports", ManualClock()
+    book = Book(home, "mine", source.experiment().hash)
+    for day in (1, 2.5, 3):
+        warehouse.at(day)
+        clock.at_ms = START + int(day * DAY_MS)
+        Runner(source, home, book, clock, 0, ()).step()
+    assert book.page.done == ("day-01", "day-02", "day-03")
+    assert book.page.said == (("treatment", "ship"),)
 
 
 @pytest.mark.e2e

@@ -1,7 +1,8 @@
 """What is due when, over a week, its ramp, its looks, a stop, and a clock that is changed."""
 
+from contracts.config.analysis_plan import AnalysisPlan
 from contracts.config.changes import Change
-from contracts.config.experiment import AnalysisPlan, RampStep
+from contracts.config.experiment import RampStep
 from contracts.runtime.clock import DAY_MS, HOUR_MS
 from driftline.experiment.week.schedule import closed_ms, coming, due, jobs_of
 from tests.abtest.abtest_cases import START, experiment
