@@ -6,7 +6,6 @@ it exclude zero by chance far more often than stated. So none of them is in here
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from abtest.analyse.analysis import analyse
 from abtest.analyse.checks import ModelFacts
@@ -16,28 +15,25 @@ from abtest.collect.state import CollectorState, plan_of
 from abtest.format import instant
 from abtest.stats.effects import Effect
 from contracts.config.analysis_plan import AnalysisPlan
-from contracts.config.experiment import Experiment
-from contracts.config.external import External
 
 LATER = "comes with the report"
 MOVES = "its cap, a quantile of all users, is known when all have come"
 MAKE = "driftline experiment report"
 Looks = Mapping[tuple[str, str, int], Look]
-Analysed = TypeVar("Analysed", bound=Experiment | External)
 
 
 def live_report(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     """The report on a state so far, by confidence sequences; `state` is not changed."""
     experiment = state.rules.experiment
-    rules = state.rules._replace(experiment=watched(experiment))
+    watched = experiment.model_copy(update={"analysis": always_valid(experiment.analysis)})
+    rules = state.rules._replace(experiment=watched)
     report = analyse(replace(state, rules=rules, plan=plan_of(rules.experiment)), models)
     return always_valid_only(report, experiment.analysis, ended=ended(state, report))
 
 
-def watched(experiment: Analysed) -> Analysed:
-    """The experiment as if its plan were confidence sequences."""
-    always = experiment.analysis.model_copy(update={"kind": "confidence-sequence", "looks": ()})
-    return experiment.model_copy(update={"analysis": always})
+def always_valid(plan: AnalysisPlan) -> AnalysisPlan:
+    """The plan with confidence sequences in the place of its kind."""
+    return plan.model_copy(update={"kind": "confidence-sequence", "looks": ()})
 
 
 def ended(state: CollectorState, report: Report) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from abtest.analyse.context import ReportContext
-from abtest.analyse.interim import always_valid_only, live_report, watched
+from abtest.analyse.interim import always_valid, always_valid_only, live_report
 from abtest.analyse.results import Report
 from abtest.collect.parts import load_state, saved_parts
 from abtest.format import listed
@@ -91,7 +91,8 @@ class Rows:
     def live(self, closed_ms: int) -> Report | None:
         if closed_ms <= self.experiment().start_ms:
             return None
-        report = self._read(watched(self.of), closed_ms)
+        watched = self.of.model_copy(update={"analysis": always_valid(self.of.analysis)})
+        report = self._read(watched, closed_ms)
         return always_valid_only(report, self.of.analysis)
 
     def _read(self, experiment: Experiment | External, closed_ms: int) -> Report:
