@@ -23,6 +23,7 @@ from contracts.messages.events import BadEvent
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.cycles import look_seldom
 from contracts.runtime.endpoint import opened
 from contracts.runtime.worker import announce, configure_logs, stop_on_signal
 from contracts.wire.events_pb2 import Exposure, Feedback
@@ -375,6 +376,7 @@ def run(settings: Settings, ready_file: Path | None, *, instance: str | None = N
         endpoint.pulse.beat(worker.missing())
 
     worker = open_worker(settings, stop, instance=instance, rebuild=rebuild, clock=clock, alive=alive)
+    look_seldom()
     endpoint.show(worker.metrics.registry)
     log.info("stream worker ready", metrics_port=endpoint.port)
     announce(ready_file, {"metrics_port": endpoint.port})

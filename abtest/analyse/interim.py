@@ -14,7 +14,7 @@ from abtest.analyse.results import ArmEffect, Course, Day, Look, MetricResult, P
 from abtest.collect.state import CollectorState, plan_of
 from abtest.format import instant
 from abtest.stats.effects import Effect
-from contracts.config.experiment import AnalysisPlan
+from contracts.config.experiment import AnalysisPlan, Experiment
 
 LATER = "comes with the report"
 MOVES = "its cap, a quantile of all users, is known when all have come"
@@ -25,11 +25,15 @@ Looks = Mapping[tuple[str, str, int], Look]
 def live_report(state: CollectorState, models: Sequence[ModelFacts] = ()) -> Report:
     """The report on a state so far, by confidence sequences; `state` is not changed."""
     experiment = state.rules.experiment
-    plan = experiment.analysis
-    always = plan.model_copy(update={"kind": "confidence-sequence", "looks": ()})
-    watched = state.rules._replace(experiment=experiment.model_copy(update={"analysis": always}))
-    report = analyse(replace(state, rules=watched, plan=plan_of(watched.experiment)), models)
-    return always_valid_only(report, plan, ended=ended(state, report))
+    rules = state.rules._replace(experiment=watched(experiment))
+    report = analyse(replace(state, rules=rules, plan=plan_of(rules.experiment)), models)
+    return always_valid_only(report, experiment.analysis, ended=ended(state, report))
+
+
+def watched(experiment: Experiment) -> Experiment:
+    """The experiment as if its plan were confidence sequences."""
+    always = experiment.analysis.model_copy(update={"kind": "confidence-sequence", "looks": ()})
+    return experiment.model_copy(update={"analysis": always})
 
 
 def ended(state: CollectorState, report: Report) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from abtest.aggregate.aggregate import bucket_of, bucketed
 from abtest.aggregate.user_days import Table
@@ -64,6 +63,8 @@ def false_alarms(weeks: Iterable[Sequence[Verdict]]) -> FalseAlarms:
         counts[2] += any(verdict.broken for verdict in verdicts)
     if not size:
         raise ValueError("false alarms are counted over one week or more")
+    from scipy.stats import binomtest  # a third of a second to import
+
     intervals = [binomtest(count, size).proportion_ci(0.99) for count in counts]
     ship, hold, broken = (
         (count / size, (float(interval.low), float(interval.high)))

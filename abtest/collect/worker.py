@@ -40,6 +40,7 @@ from contracts.messages.forget import is_forget
 from contracts.messages.positives import ONLY_POSITIVES, PositivesWatch
 from contracts.messages.received import exposure_of, feedback_of
 from contracts.runtime.clock import Clock, SystemClock
+from contracts.runtime.cycles import look_seldom
 from contracts.runtime.durable import LockedError, StateError, lock_file
 from contracts.runtime.endpoint import opened
 from contracts.runtime.worker import announce, configure_logs, stop_on_signal
@@ -107,6 +108,7 @@ def run(settings: Settings, ready_file: Path | None = None, share: Share = ALONE
         mine = [each for each in partitions_of(kafka, [EXPOSURES, FEEDBACK]) if share.has(each.partition)]
         exposures, (told,) = kafka.topic(EXPOSURES), partitions_of(kafka, [EXPERIMENTS])
         _begin(client, [*mine, told], saved.offsets)
+        look_seldom()
         endpoint.show(registry)
         announce(ready_file, {"metrics_port": endpoint.port})
         log.info("ready", resumed=bool(saved.offsets), share=str(share), metrics_port=endpoint.port)

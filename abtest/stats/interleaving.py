@@ -11,7 +11,7 @@ Sources:
 import math
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from abtest.stats.moments import Floats
 
@@ -73,6 +73,6 @@ def preference_of_votes(wins: int, losses: int, ties: int, alpha: float = 0.05) 
         return Preference(wins, losses, ties, share, reason="all users alike")
     squares = wins * (1 - share) ** 2 + losses * share**2 + ties * (0.5 - share) ** 2
     error = math.sqrt(squares / (users - 1) / users)
-    margin = float(norm.isf(alpha / 2)) * error
-    p_value = 2 * float(norm.sf(abs(share - 0.5) / error))
+    margin = -float(ndtri(alpha / 2)) * error
+    p_value = 2 * float(ndtr(-abs(share - 0.5) / error))
     return Preference(wins, losses, ties, share, max(share - margin, 0.0), min(share + margin, 1.0), p_value)

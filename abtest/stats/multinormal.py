@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from scipy.stats import qmc
 
 from abtest.stats.moments import Floats
 
@@ -121,6 +120,8 @@ def _points(size: int, n: int) -> Floats:
     """Scrambled Sobol points (size, points) by a fixed seed; for no dimension, one point."""
     if size == 0:
         return np.empty((0, 1))
+    from scipy.stats import qmc  # a third of a second to import
+
     points: Floats = np.ascontiguousarray(qmc.Sobol(size, seed=0).random(n).T)
     points.flags.writeable = False
     return points

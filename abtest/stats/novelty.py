@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from abtest.format import counted
 from abtest.stats.columns import Column
@@ -184,7 +184,7 @@ def _pre_period(
     joint = sum(m.covariances[np.ix_(places, places)] / m.n for m in (moments, against)) / np.outer(errors, errors)
     degrees = int(np.linalg.matrix_rank(joint, tol=1e-10, hermitian=True))
     statistic = float(z @ np.linalg.pinv(joint, rcond=1e-10, hermitian=True) @ z)
-    p_value = float(chi2.sf(statistic, degrees))
+    p_value = float(chdtrc(degrees, statistic))
     return PrePeriod(arm, effects, p_value, degrees, biased=p_value < threshold)
 
 

@@ -27,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.options import folder
+
 PARTS = ("golden", "aa", "aa_real", "verdicts", "peeking", "planted", "quantiles", "assign", "scale")
 MODULES = {"aa_real": "aa"}  # where a part is not called as its module
 KUAIRAND = "kuairand-pure"
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--replicates", type=int, default=20_000, help="of `aa`, `aa_real` and `peeking`")
-    parser.add_argument("--data", type=Path, default=os.environ.get("DRIFTLINE_DATA"), help="public data sets")
+    parser.add_argument("--data", type=folder, default=os.environ.get("DRIFTLINE_DATA"), help="public data sets")
     parser.add_argument("--quick", action="store_true", help="the least of everything: does it run?")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     asked = parser.parse_args(arguments)

@@ -31,6 +31,7 @@ from abtest.stats.effects import ALPHA, Effect, compare
 from abtest.stats.estimates import Estimate
 from abtest.stats.metrics import COLUMNS, DEFAULTS, Metric
 from abtest.stats.moments import Floats, Moments
+from benchmarks.options import folder
 
 LIFTS = (0.0, 0.05, 0.2, 0.5)
 LIFTED = ("recalls", "effective_views", "follows", "play_s", "usage_s")
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=4_000, help="users in both arms together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lifts", type=float, nargs="+", default=LIFTS, help="planted lifts; 0 is always there")
-    parser.add_argument("--data", type=Path, help="folder of KuaiRand-Pure")
+    parser.add_argument("--data", type=folder, help="folder of KuaiRand-Pure")
     parser.add_argument("--metrics", nargs="+", choices=[metric.name for metric in DEFAULTS], help="these alone")
     given = parser.parse_args()
     if given.replicates < 1 or given.users < 4 or given.users % 2:

@@ -19,6 +19,7 @@ from abtest.collect.state import CollectorState, close, observe_exposure, observ
 from abtest.collect.store import Saved, load, save
 from contracts.config.settings import Arm, Experiment
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from contracts.runtime.cycles import look_seldom
 from contracts.wire.events_pb2 import ExposedItem, Exposure, Feedback
 
 START_MS, DAYS, ITEMS, WATCHED = 10 * DAY_MS, 7, 10, 2
@@ -35,6 +36,7 @@ def main() -> None:
         name="e", salt="s", start_ms=START_MS, end_ms=START_MS + DAYS * DAY_MS, arms=arms, control="control"
     )
     rules = Rules(experiment, 30 * MINUTE_MS, 6 * HOUR_MS, HOUR_MS)
+    look_seldom()
     state, began, before = CollectorState(rules), time.process_time(), memory()
     for day in range(DAYS):
         for user in range(1, users + 1):

@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import mpmath as mp
@@ -27,6 +26,7 @@ from abtest.stats.effects import Effect, compare, two_sided
 from abtest.stats.metrics import Mean, Metric, Ratio
 from abtest.stats.moments import Floats, Moments
 from benchmarks.abtest.published import published
+from benchmarks.options import folder
 
 COLUMNS = ("views", "ev", "play", "pre.views", "pre.ev", "pre.play")
 ARMS = ("treatment", "control")
@@ -242,7 +242,7 @@ def tea_tasting(arms: dict[str, Floats]) -> Iterator[Pair]:
 def main() -> None:
     """Compare, and print the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the public data sets")
+    parser.add_argument("--data", type=folder, help="folder of the public data sets")
     asked = parser.parse_args()
     compared = list(pairs())
     worst = max(compared, key=lambda pair: pair.error)

@@ -46,6 +46,7 @@ from abtest.stats.metrics import Mean, Ratio
 from abtest.stats.moments import Floats
 from abtest.stats.winsorize import quantile_cap
 from benchmarks.abtest.published import HILLSTROM
+from benchmarks.options import folder
 from contracts.config.experiment import AnalysisPlan, Arm, Experiment, MetricPlan
 from contracts.runtime.clock import DAY_MS
 
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicates", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DRIFTLINE_DATA"), help="public data sets")
+    parser.add_argument("--data", type=folder, default=os.environ.get("DRIFTLINE_DATA"), help="public data sets")
     parser.add_argument("--shapes", nargs="+", help="these alone")
     parser.add_argument("--json", action="store_true", help="for the sake of the other parts: it prints JSON anyway")
     given = parser.parse_args(arguments)

@@ -28,6 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.options import folder
 from contracts.config.settings import TrainerSettings
 from contracts.runtime.clock import HOUR_MS
 from evaluation.lab.plan import PLAIN, Run, WorldPlan, policy_plan
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--kuairand-seeds", type=int, default=1, help="its users are the same, its responses are not")
-    parser.add_argument("--data", type=Path, help="the KuaiRand-Pure folder; without it its figures are left out")
+    parser.add_argument("--data", type=folder, help="the KuaiRand-Pure folder; without it its figures are left out")
     parser.add_argument("--settings", type=Path, help="of the learner: a settings file, or its section trainer")
     parser.add_argument("--latency", type=Path, help="the JSON object that benchmarks.trainer.latency wrote")
     parser.add_argument("--jobs", type=int, default=1)

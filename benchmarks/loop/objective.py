@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from benchmarks.options import folder
 from contracts.config.experiment import validated
 from contracts.config.settings import ModelName, ObjectiveSettings, SettingsError, TrainerSettings
 from evaluation.lab.plan import PolicyPlan, Run, WorldPlan, policy_plan
@@ -218,7 +219,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first world")
     parser.add_argument("--seeds", type=int, default=2, help="of the synthetic world; 0 leaves it out")
     parser.add_argument("--kuairand-seeds", type=int, default=1, help="its users are the same, its responses are not")
-    parser.add_argument("--data", type=Path, help="the KuaiRand-Pure folder; without it that world is left out")
+    parser.add_argument("--data", type=folder, help="the KuaiRand-Pure folder; without it that world is left out")
     parser.add_argument("--kuairand-days", type=int, default=3, help="of its experiment")
     parser.add_argument("--settings", type=Path, help="of the learner: a settings file, or its section trainer")
     parser.add_argument("--jobs", type=int, default=1)

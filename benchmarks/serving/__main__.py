@@ -26,6 +26,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from benchmarks.options import folder
 from driftline.processes import redis as redis_server
 
 PARTS = ("qps", "cost", "naive", "recall", "peer", "swaps", "kill", "soak", "text_ids")
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--swaps", type=int, default=1000)
     parser.add_argument("--soak", type=float, default=60.0, help="minutes")
     parser.add_argument("--redis", action="store_true", help="Feast on Redis (`make servers`), not SQLite")
-    parser.add_argument("--data", type=Path, help="the MovieLens-1M folder, for `recall`; else a simulated log")
+    parser.add_argument("--data", type=folder, help="the MovieLens-1M folder, for `recall`; else a simulated log")
     parser.add_argument("--quick", action="store_true", help="the least of everything: does it run?")
     parser.add_argument("--out", type=Path, default=Path("out/serving"), help="where files go, such as flame graphs")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")

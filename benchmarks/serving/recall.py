@@ -13,12 +13,12 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.options import folder
 from benchmarks.serving.options import Say, command
 from benchmarks.serving.world import DIM, WINDOW
 from contracts.config.settings import ModelSettings
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace, say: Say) -> dict[str, Any]:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What can be said about this part."""
-    parser.add_argument("--data", type=Path, help="the MovieLens-1M folder; without it a simulated log")
+    parser.add_argument("--data", type=folder, help="the MovieLens-1M folder; without it a simulated log")
     parser.add_argument("--train-seconds", type=float, default=120.0, help="of CPU time, of each model")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tests", type=int, default=3000, help="users that are asked about at most")

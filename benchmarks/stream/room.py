@@ -32,6 +32,7 @@ from benchmarks.stream.events import Load, Record
 from contracts.config.settings import Arm, Experiment, KafkaSettings, Settings, StreamSettings
 from contracts.kafka import bus, consumers
 from contracts.messages.events import decode_exposure, decode_feedback
+from contracts.runtime.cycles import look_seldom
 from contracts.wire.events_pb2 import Example
 from feature_repo.store import VIEW, UserRow, apply, to_feast
 from stream.deliver import row_of
@@ -150,6 +151,7 @@ def room(kafka: KafkaSettings, workload: Load, directory: Path, redis: str | Non
     """The whole worker, until it has taken everything in."""
     apply(directory / "features", redis)
     worker = open_worker(settings_for(kafka, directory), threading.Event())
+    look_seldom()
     process, rss = psutil.Process(), []
     taken = groups = 0
     while not taken:  # joining the group is not timed, nor is the first batch

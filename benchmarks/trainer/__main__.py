@@ -14,8 +14,9 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
+
+from benchmarks.options import folder
 
 PARTS = ("speed", "sync", "latency", "deltas")
 OF_THE_LOG = ("sync", "deltas")
@@ -47,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument(
-        "--data", type=Path, help="the KuaiRand-Pure folder; without it `sync` and `deltas` are left out"
+        "--data", type=folder, help="the KuaiRand-Pure folder; without it `sync` and `deltas` are left out"
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true", help="the least of everything: does it run?")

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from kafka import TopicPartition
 
+from benchmarks.options import folder
 from contracts.config.settings import Settings, parse
 from contracts.kafka.consumers import LogReader
 from contracts.messages.events import SCHEMA_VERSION
@@ -175,7 +176,7 @@ def learn(repo: Path, catalogue: ItemTable, trainer: dict[str, Any], **how: Any)
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer.backfill", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="KuaiRand-Pure folder")
+    parser.add_argument("--data", type=folder, required=True, help="KuaiRand-Pure folder")
     parser.add_argument("--users", type=int, default=3000, help="whose histories are learned from, the first by id")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--runs", default=",".join(RUNS), help="some of: " + ", ".join(RUNS))
@@ -184,8 +185,8 @@ def main(arguments: list[str] | None = None) -> int:
     source = kuairand.stream(options.data, histories=True)
     found = [*examples(source, options.users)]
     figures: dict[str, dict[str, float]] = {}
-    with TemporaryDirectory() as folder:
-        repo = Path(folder)
+    with TemporaryDirectory() as scratch:
+        repo = Path(scratch)
         archive(repo, found)
         for name in options.runs.split(","):
             few = {"end_ms": BEGIN_MS + A_FEW_MS}

@@ -29,6 +29,7 @@ import torch
 from benchmarks.crowd import Crowd, examples
 from benchmarks.crowd import catalogue as crowd_catalogue
 from benchmarks.disk import directory_bytes
+from benchmarks.options import folder
 from contracts.config.settings import ModelSettings, TrainerSettings
 from contracts.features import Ints
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
@@ -256,7 +257,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, An
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the KuaiRand-Pure folder")
+    parser.add_argument("--data", type=folder, required=True, help="the KuaiRand-Pure folder")
     parser.add_argument("--beats", type=int, nargs="+", default=[1, 10, 60], help="minutes between deltas")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128], help="the last is told above")
     parser.add_argument(

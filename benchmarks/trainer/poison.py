@@ -20,12 +20,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.options import folder
 from contracts.config.settings import GateSettings, ModelSettings, TrainerSettings
 from contracts.features import Ints
 from contracts.messages.events import SCHEMA_VERSION
@@ -276,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.trainer.poison", description=__doc__.split("\n", maxsplit=1)[0]
     )
-    parser.add_argument("--data", type=Path, required=True, help="the KuaiRand-Pure folder")
+    parser.add_argument("--data", type=folder, required=True, help="the KuaiRand-Pure folder")
     parser.add_argument("--model", default="two_tower")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
     parser.add_argument(

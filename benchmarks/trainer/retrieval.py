@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.options import folder
 from contracts.config.settings import ModelSettings, TrainerSettings
 from contracts.features import Ints
 from evaluation import kuairand, packed
@@ -157,7 +158,7 @@ def learn(kind: str, frozen: Frozen, queries: Sequence[Query], tested: npt.NDArr
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trainer.retrieval", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="KuaiRand-Pure folder")
+    parser.add_argument("--data", type=folder, required=True, help="KuaiRand-Pure folder")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", type=int, default=1, metavar="N", help="one of every N users")
     parser.add_argument("--json", type=Path, help="where to write the figures")

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.options import folder
 from contracts.config.settings import ModelSettings, TrainerSettings
 from contracts.features import Ints
 from contracts.runtime.clock import DAY_MS, HOUR_MS, MINUTE_MS
@@ -271,7 +272,7 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the KuaiRand-Pure folder")
+    parser.add_argument("--data", type=folder, required=True, help="the KuaiRand-Pure folder")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 128])
     parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=sorted(MODELS, reverse=True))

@@ -7,7 +7,7 @@ import typer
 
 from contracts.config.settings import experiment_of, require_experiment
 from contracts.runtime.clock import SystemClock
-from driftline.cli import experiment_change, experiment_plan, experiment_report
+from driftline.cli import experiment_change, experiment_plan, experiment_report, experiment_run
 from driftline.cli.options import ReadyFile, SettingsOption, number_of
 from driftline.cli.workers import MetricsHost, MetricsPort, worker_settings
 from driftline.errors import UsageError
@@ -19,6 +19,8 @@ app.command()(experiment_plan.aa)
 for command in (experiment_change.pause, experiment_change.resume, experiment_change.ramp, experiment_change.stop):
     app.command()(command)
 app.command()(experiment_change.status)
+app.command()(experiment_run.run)
+app.command("list")(experiment_run.list_)
 
 
 @app.command()

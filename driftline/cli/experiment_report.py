@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contracts.config.external import External, load_plan
-from contracts.config.settings import ExperimentAlone, Settings, load_experimenting
+from contracts.config.settings import ExperimentAlone, load_experimenting
 from contracts.runtime.clock import SystemClock
 from driftline.cli.options import ReadyFile, SettingsOption, no_password
 from driftline.errors import UsageError
 
 if TYPE_CHECKING:
     from abtest.analyse.context import FalseAlarms
-    from abtest.analyse.results import Report
-    from abtest.report.files import ReportContext
 
 CODES = "Exit code: 0 all is well, 2 the data are invalid (or cannot be read), 3 a guardrail is broken."
 
@@ -77,7 +75,9 @@ def report(
             loaded = load_experimenting(settings)
         except ExperimentAlone as error:
             raise UsageError(f"{error} For a report on rows or on an aggregate, add --data or --state.") from error
-        result, context = _collected(loaded)
+        from driftline.experiment.collected import collected
+
+        result, context = collected(loaded)
     given = {"--data": data, "--table": table, "--pre": pre, "--pre-table": pre_table, "--state": state}
     given["--keep"] = keep
     words = [word for option, value in given.items() if value is not None for word in (option, public(str(value)))]
@@ -108,24 +108,6 @@ def _false_alarms(settings: Path, users: int) -> "FalseAlarms | None":
         return known_false_alarms(load_experimenting(settings), users)
     except ExperimentAlone:
         return None
-
-
-def _collected(settings: Settings) -> "tuple[Report, ReportContext]":
-    """On what the collector has saved."""
-    from abtest.analyse.analysis import analyse
-    from abtest.collect.parts import load_state
-    from contracts.runtime.durable import StateError
-    from driftline.experiment.context import known_context
-    from driftline.experiment.false_alarms import known_false_alarms
-
-    _require_state(settings)
-    try:
-        state = load_state(settings)
-    except StateError as error:
-        raise UsageError(str(error)) from error
-    context = known_context(settings, state)
-    result = analyse(state, context.models)
-    return result, replace(context, false_alarms=known_false_alarms(settings, sum(result.split.users.values())))
 
 
 def diff(
@@ -173,10 +155,11 @@ def monitor(
     from abtest.analyse.verdict import exit_code
     from contracts.runtime.worker import announce, stop_on_signal
     from driftline.experiment import watch
+    from driftline.experiment.collected import require_state
 
     clock, console = SystemClock(), watch.wide(Console())
     if once:
-        _require_state(loaded)
+        require_state(loaded)
         view = watch.Watch(loaded, clock, every).look()
         if view is not None:
             console.print(watch.rendered(view))
@@ -191,15 +174,3 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=CODES)(report)
     app.command()(diff)
     app.command(epilog=f"With --once: {CODES[0].lower()}{CODES[1:]}")(monitor)
-
-
-def _require_state(settings: Settings) -> None:
-    from abtest.collect.parts import saved_parts
-    from contracts.runtime.durable import StateError
-
-    try:
-        parts = saved_parts(settings)
-    except StateError as error:
-        raise UsageError(str(error)) from error
-    if not parts:
-        raise UsageError(f"The collector has saved nothing in {settings.state} yet.")

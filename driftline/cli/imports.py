@@ -1,10 +1,7 @@
 """`driftline import`: a historical log from a file, before the stream begins."""
 
-import gc
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +9,7 @@ import typer
 
 from abtest.format import counted
 from contracts.config.settings import Settings, load
+from contracts.runtime.cycles import looked_for_seldom
 from driftline.catalogue.files import Format, format_of
 from driftline.cli.options import FileFormat, SettingsOption, columns_of_options, kafka_errors, refuse_bad, tell_faults
 from driftline.errors import RunError
@@ -77,7 +75,7 @@ def import_history(
         importer = Importer(loaded, features, known, clock.now_ms())
         stop = stop_on_signal(loaded.stop_within_s)
         try:
-            with kafka_errors(loaded.kafka), _cycles_looked_for_less():
+            with kafka_errors(loaded.kafka), looked_for_seldom():
                 found = importer.take(
                     history,
                     _digest(file, kind, columns) + history.judgement(loaded.kafka.partitions),
@@ -91,19 +89,6 @@ def import_history(
         finally:
             history.close()
     _tell(of, found)
-
-
-@contextmanager
-def _cycles_looked_for_less() -> Iterator[None]:
-    """Messages make no cycles: looking for some among all that is imported took a seventh of the time."""
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

@@ -32,11 +32,14 @@ def report_on(
     state: Path | None,
     save_state: Path | None,
     keep: Path | None = None,
+    *,
+    newest_ms: int = 0,
 ) -> Report:
     """The report on `data` (a path or URL, see `abtest.read.engines.opened`) or on the aggregate in `state`.
 
-    With `keep`, on the days that this folder has, and on those of `data` that it has not yet. An experiment that
-    driftline did not assign has what its plan says of the rows of `data`.
+    With `keep`, on the days that this folder has, and on those of `data` that it has not yet. `newest_ms`: rows are
+    whole up to then, so that no look is taken at a day that goes on; 0: each day that has rows is whole. An experiment
+    that driftline did not assign has what its plan says of the rows of `data`.
 
     Raises:
         UsageError: not exactly one of the two, no rows, or a saved aggregate, or a folder, that cannot be used.
@@ -69,7 +72,7 @@ def report_on(
             save(counted, experiment, save_state)
         except OSError as error:
             raise UsageError(f"Cannot write {save_state}: {error.strerror}.") from error
-    return report(counted.aggregate, experiment, Observed(counts=counted.counts))
+    return report(counted.aggregate, experiment, Observed(counts=counted.counts, newest_ms=newest_ms))
 
 
 def _read(

@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from trainer.models.base import UserEncoder
+from trainer.publish.canonical_graph import canonical
 
 INPUTS = ("sequence", "mask", "lag", "noise")
 OUTPUT = "user"
@@ -38,7 +39,7 @@ class TowerTemplate:
             ExportError: a weight has no initializer of its name in the graph.
 
         """
-        self._model = _without_unused_inputs(_anonymous(_trace(encoder, dim, window)))
+        self._model = _without_unused_inputs(canonical(_anonymous(_trace(encoder, dim, window)), INPUTS))
         self._places = {tensor.name: tensor for tensor in self._model.graph.initializer}
         missing = sorted(encoder.weights().keys() - self._places.keys())
         if missing:
@@ -86,7 +87,7 @@ def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    for value in (*graph.value_info, *graph.input, *graph.output):
+    for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
     return model
 
