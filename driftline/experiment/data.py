@@ -37,9 +37,9 @@ def report_on(
 ) -> Report:
     """The report on `data` (a path or URL, see `abtest.read.engines.opened`) or on the aggregate in `state`.
 
-    With `keep`, on the days that this folder has, and on those of `data` that it has not yet. `newest_ms`: rows are
-    whole up to then, so that no look is taken at a day that goes on; 0: each day that has rows is whole. An experiment
-    that driftline did not assign has what its plan says of the rows of `data`.
+    With `keep`, on the days that this folder has, and on those of `data` that it has not yet. An experiment that
+    driftline did not assign has what its plan says of the rows of `data`. `newest_ms`: rows are whole up to then, so
+    that no look is taken at a day that goes on; 0: each day that has rows is whole.
 
     Raises:
         UsageError: not exactly one of the two, no rows, or a saved aggregate, or a folder, that cannot be used.
