@@ -60,6 +60,8 @@ def as_table(rows: Any) -> "ir.Table":
     if isinstance(rows, ibis.expr.types.Table):
         return rows
     try:
+        if rows is None or isinstance(rows, list):  # which Ibis takes for a table without columns, or of one
+            raise TypeError("no table")
         # Arrow's C stream is what polars, DuckDB's relations and most others give; pandas and Arrow Ibis knows itself.
         streams = hasattr(rows, "__arrow_c_stream__") and type(rows).__module__.partition(".")[0] != "pandas"
         return ibis.memtable(pa.table(rows) if streams and not isinstance(rows, pa.Table) else rows)

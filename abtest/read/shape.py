@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from abtest.aggregate.archive import Counted
 from abtest.read.csv_files import first_that, hint, no_number
 from abtest.read.day_expressions import days_in, period_of
+from abtest.read.days import shown
 from abtest.read.engines import as_table, first_values
 from abtest.read.problems import ARM, DAY, DataError
 from abtest.read.rows import read
 from abtest.read.spill import USER
 from contracts.config.experiment import Experiment
 from contracts.config.external import External
-from contracts.config.table_metrics import Sum
+from contracts.config.table_metrics import Sum, Value
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -228,19 +229,46 @@ def _require(table: "ir.Table", plan: External) -> None:
             close = get_close_matches(name.lower(), lower, 1)
             meant = f"; did you mean '{lower[close[0]]}'?" if close else f"; it has {', '.join(schema)}."
             raise DataError(f"The table has no column '{name}', which is wanted as {what}{meant}")
-    kind = schema[own.arm]
+    _require_types(table, plan)
+
+
+def _require_types(table: "ir.Table", plan: External) -> None:
+    arm = plan.columns.arm
+    kind = table.schema()[arm]
     if kind.is_null():
-        raise DataError(f"Column '{own.arm}' has no value in any row; an experiment needs at least two arms.")
+        raise DataError(f"Column '{arm}' has no value in any row; an experiment needs at least two arms.")
     if not (kind.is_string() or kind.is_integer() or kind.is_boolean()):
-        first = first_values(table[own.arm], 1)
-        raise DataError(
-            f"Column '{own.arm}' is {kind} (first: {first[0] if first else 'none'}); an arm must be text, or a whole "
-            "number."
-        )
+        first = _first(table, arm)
+        raise DataError(f"Column '{arm}' is {kind} (first: {first}); an arm must be text, or a whole number.")
     for metric in plan.metrics:
         for each in metric.sums(of_events=plan.row_is == "event"):
             if each.column is not None and (plan.row_is == "event" or each.how == "any"):
                 _require_number(table, each.column, metric.name)
+            for name, values in each.where:
+                _require_comparable(table, name, values, metric.name)
+
+
+def _require_comparable(table: "ir.Table", column: str, values: tuple[Value, ...], metric: str) -> None:
+    """That a column can have the values that events are chosen by.
+
+    Raises:
+        DataError: it is of another type.
+
+    """
+    kind, first = table.schema()[column], _first(table, column)
+    wrong: list[Value]
+    if kind.is_string():
+        wrong, wanted = [each for each in values if not isinstance(each, str)], "text"
+    elif kind.is_boolean():
+        wrong, wanted = [each for each in values if not isinstance(each, bool)], "true or false"
+    else:
+        wrong = [each for each in values if isinstance(each, bool | str) or not kind.is_numeric()]
+        wanted = "a number" if kind.is_numeric() else "of a column of text, of numbers, or of truth values"
+    if wrong:
+        raise DataError(
+            f"where of metric '{metric}': column '{column}' is {kind} (first: {first}), so {wrong[0]!r} cannot be in "
+            f"it; it must be {wanted}."
+        )
 
 
 def _require_number(table: "ir.Table", column: str, metric: str) -> None:
@@ -259,9 +287,13 @@ def _require_number(table: "ir.Table", column: str, metric: str) -> None:
             f"{wrong.place}: column '{column}' has '{wrong.text}', which is no number, for metric '{metric}'; "
             f"{hint(wrong.text)}."
         )
-    first = next((each for each in first_values(table[column], 2) if each is not None), None)
-    shown = "no value" if first is None else f"first: {first}"
-    raise DataError(f"Column '{column}' of metric '{metric}' is {kind} ({shown}); it must be a number.")
+    first = _first(table, column)
+    raise DataError(f"Column '{column}' of metric '{metric}' is {kind} (first: {first}); it must be a number.")
+
+
+def _first(table: "ir.Table", column: str) -> str:
+    """A value that a column has, as a person would write it."""
+    return next((shown(each) for each in first_values(table[column], 2) if each is not None), "none")
 
 
 def _listed(names: list[str]) -> str:

@@ -90,6 +90,8 @@ def test_every_kind_of_table_gives_what_a_frame_of_pandas_gives(as_rows):
 def test_what_is_no_table_is_said_to_be_none():
     with pytest.raises(DataError, match=r"Rows are a data frame .pandas, polars., an Arrow table"):
         aggregate_of(object(), DAYS)
+    with pytest.raises(DataError, match="not list"):
+        aggregate_of([1, 2], DAYS)
 
 
 def test_events_are_summed_by_user_and_day():
@@ -265,6 +267,14 @@ def test_a_control_that_no_row_has_is_named_beside_those_that_there_are():
     assert "Control arm 'c' is not in column 'variant'; it has 'a', 'b'." in refusal(
         events(), {**EVENTS, "control": "c"}
     )
+
+
+@pytest.mark.parametrize("value", [1, True])
+def test_a_value_that_a_column_cannot_have_is_said_beside_one_that_it_has(value):
+    metrics = [{"name": "buyers", "kind": "conversion", "where": {"event": value}}]
+    said = refusal(events(), {**EVENTS, "metrics": metrics})
+    assert "where of metric 'buyers': column 'event' is string (first: " in said
+    assert said.endswith(f"so {value!r} cannot be in it; it must be text.")
 
 
 def test_text_that_is_to_be_summed_is_shown():
