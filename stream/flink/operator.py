@@ -11,6 +11,7 @@ from contracts.config.settings import Settings, parse
 from contracts.kafka import bus
 from contracts.kafka.batches import ReadCounts
 from contracts.runtime.clock import SystemClock
+from contracts.runtime.cycles import look_seldom
 from stream.catalogue import KnownItems
 from stream.flink.ends import LogEnds
 from stream.flink.partition import Partition
@@ -31,6 +32,7 @@ class StreamFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Begin with empty hands: what was in memory is read from the state of each key as it comes."""
+        look_seldom()  # this process has nothing but these steps
         settings: Settings = parse(self._plain)
         self._settings = settings
         as_bytes = Types.PRIMITIVE_ARRAY(Types.BYTE())
