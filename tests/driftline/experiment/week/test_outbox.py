@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -221,3 +222,19 @@ def test_another_definition_takes_another_folder(book: Book, tmp_path: Path) -> 
     with pytest.raises(StateError, match="give another --out"):
         Book(tmp_path, "week", "def")
     assert Book(tmp_path, "week", "abc").page.done == ("day-01",)
+
+
+def test_one_damaged_file_hides_no_other_experiment_of_the_list(tmp_path: Path) -> None:
+    for name in ("early", "late"):
+        (tmp_path / name).mkdir()
+        Book(tmp_path / name, name, "abc").did(["day-01"])
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / FILE).write_text("{")
+    command = [sys.executable, "-m", "driftline", "experiment", "list", str(tmp_path)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert listed.returncode == 2
+    assert [line.split()[0] for line in listed.stdout.splitlines() if line.startswith((" early ", " late "))] == [
+        "early",
+        "late",
+    ]
+    assert listed.stderr == f"driftline: {tmp_path / 'm' / FILE} cannot be read; bring it back, or move it away.\n"
