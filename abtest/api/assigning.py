@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from numbers import Integral, Real
+from typing import Any
 
 from abtest.api.inputs import Plan, planned
 from abtest.assignment import assign as assignment
@@ -22,7 +24,7 @@ def assign(plan: Plan, users: Iterable[int | str], *, at: datetime | None = None
 
     Args:
         plan: of an experiment that driftline assigns, as a mapping, the path of a YAML file, or an experiment.
-        users: whole numbers of 64 bits, or text ids.
+        users: whole numbers of 64 bits (a column with gaps has them as doubles: whole ones up to 2^53), or text ids.
         at: when, with a zone; None: now, or the nearest moment at which the experiment runs.
 
     Raises:
@@ -30,6 +32,9 @@ def assign(plan: Plan, users: Iterable[int | str], *, at: datetime | None = None
 
     """
     experiment = planned(plan)
+    given: Any = users
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise SettingsError(f"users is {users!r:.40}; give several, such as [1, 2].")
     if isinstance(experiment, External):
         raise SettingsError("assignment external: driftline does not assign its users; their arms are in the table.")
     if at is None:
@@ -41,11 +46,27 @@ def assign(plan: Plan, users: Iterable[int | str], *, at: datetime | None = None
     return [assignment.assign(experiment, _number(user), time_ms).arm for user in users]
 
 
-def _number(user: int | str) -> int:
-    try:
-        number = id_of_text(user) if isinstance(user, str) else int(user)
-    except BadTextId as error:
-        raise SettingsError(f"The text id {user!r:.40} {error}.") from None
+def _number(user: Any) -> int:
+    if isinstance(user, str):
+        try:
+            return id_of_text(user)
+        except BadTextId as error:
+            raise SettingsError(f"The text id {user!r:.40} {error}.") from None
+    number = _whole(user)
+    if number is None:
+        raise SettingsError(f"User {user!r:.40} is neither a whole number nor a text id.")
     if not -(2**63) <= number < 2**63:
         raise SettingsError(f"User {number} is not a signed 64-bit integer.")
     return number
+
+
+def _whole(user: Any) -> int | None:
+    """The number that a user is; None: none. No fraction becomes the user before it, no truth value becomes user 1, and
+    no double beyond 2^53 its neighbour.
+    """
+    if isinstance(user, bool) or not isinstance(user, Real):
+        return None
+    if isinstance(user, Integral):
+        return int(user)
+    number = float(user)
+    return int(number) if number.is_integer() and abs(number) <= 2**53 else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from abtest.api.inputs import Frame, Plan, counted_of, planned
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = ("metric", "role", "value", "users", "effect", "users_per_arm", "days_needed", "minimum_detectable", "reason")
+MOST_USERS = 10**12  # a day; far more than there are people
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,22 @@ def plan_power(
         DataError: the rows cannot be used.
 
     """
+    given: dict[str, Any] = {"users_per_day": users_per_day, "effect": effect, "mean": mean, "sd": sd, "rate": rate}
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise PlanError(f"{name} is {value!r:.40}; it must be a number.")
     checked, numbers = planned(plan), Stated(mean, sd, rate)
     if numbers.given == (frame is not None):
         raise PlanError("Give one baseline: a frame, or mean with sd, or rate alone.")
-    if days is not None and not 1 <= days <= 90:
-        raise PlanError(f"days is {days}; it must be a number from 1 to 90.")
+    whole: Any = days
+    if days is not None and (not isinstance(whole, Integral) or not 1 <= days <= 90):
+        raise PlanError(f"days is {days!r:.40}; it must be a whole number from 1 to 90.")
+    if users_per_day is not None and not 1 <= users_per_day <= MOST_USERS:
+        raise PlanError(f"users_per_day is {users_per_day:g}; it must lie between 1 and {MOST_USERS:,}.")
     if frame is None:
         experiment = _without_rows(checked, days)
         metrics, length = _planned(experiment)[:1], days or experiment.days
-        if users_per_day is None or not users_per_day >= 1:
+        if users_per_day is None:
             raise PlanError("A baseline in numbers needs users_per_day, 1 or more.")
         baselines: Sequence[Known] = [stated(*numbers.numbers(), users_per_day, length, rate)]
         source = "from the numbers given"

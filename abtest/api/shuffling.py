@@ -1,6 +1,7 @@
 """`abtest.aa`: the experiment's own users shuffled, to see how often its analysis finds something where nothing is."""
 
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from abtest.analyse.context import FalseAlarms
@@ -12,6 +13,7 @@ from abtest.read.rows import everyone
 from abtest.read.shape import shaped
 from abtest.report.wording import cried_wolf
 from abtest.stats.metrics import Quantile, of_experiment
+from contracts.config.experiment import SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,9 +77,13 @@ def aa(frame: Frame, plan: Plan, *, replicates: int = 1000, seed: int = 0) -> AA
 
     Raises:
         DataError: the rows cannot be used, or there are fewer than four users.
-        SettingsError: the plan cannot be used.
+        SettingsError: the plan or a number cannot be used.
 
     """
+    numbers: dict[str, tuple[Any, int]] = {"replicates": (replicates, 1), "seed": (seed, 0)}
+    for name, (number, least) in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
+            raise SettingsError(f"{name} is {number!r:.40}; it must be a whole number, {least} or more.")
     checked = planned(plan)
     found = shaped(rows_of(frame, checked), checked)
     users = everyone(found.table, found.experiment, found.called)

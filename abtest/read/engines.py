@@ -52,24 +52,33 @@ def as_table(rows: Any) -> "ir.Table":
     """`rows` of Ibis as they are, those of a data frame or an Arrow table as a table of Ibis.
 
     Raises:
-        DataError: they are none of these.
+        DataError: they are none of these, have no columns, or two of one name.
 
     """
     import ibis
 
     if isinstance(rows, ibis.expr.types.Table):
         return rows
+    pandas = type(rows).__module__.partition(".")[0] == "pandas"
     try:
         if rows is None or isinstance(rows, list):  # which Ibis takes for a table without columns, or of one
             raise TypeError("no table")
         # Arrow's C stream is what polars, DuckDB's relations and most others give; pandas and Arrow Ibis knows itself.
-        streams = hasattr(rows, "__arrow_c_stream__") and type(rows).__module__.partition(".")[0] != "pandas"
-        return ibis.memtable(pa.table(rows) if streams and not isinstance(rows, pa.Table) else rows)
+        streams = hasattr(rows, "__arrow_c_stream__") and not pandas
+        held = pa.table(rows) if streams and not isinstance(rows, pa.Table) else rows
+        names = list(held.columns) if pandas else held.column_names if isinstance(held, pa.Table) else []
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        table = ibis.memtable(held) if twice is None else None
     except Exception as error:  # whatever Ibis cannot make a table of
         raise DataError(
             "Rows are a data frame (pandas, polars), an Arrow table, a relation of DuckDB or a table of Ibis, not "
-            f"{type(rows).__name__}."
+            f"{type(rows).__name__}: {line(error)}."
         ) from error
+    if table is None:
+        raise DataError(f"The {type(rows).__name__} of rows has two columns named '{twice}'.")
+    if not table.columns:
+        raise DataError(f"The {type(rows).__name__} of rows has no columns.")
+    return table
 
 
 def batches(table: "ir.Table", columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -93,7 +102,30 @@ def batches(table: "ir.Table", columns: Sequence[str]) -> Iterator[pa.RecordBatc
     except DataError:
         raise
     except Exception as error:  # each engine's driver has exceptions of its own
+        if isinstance(error, pa.ArrowException) and (mixed := _mixed(wanted)):
+            raise DataError(mixed) from error
         raise DataError(f"The {engine.name} engine failed while rows were read: {line(error)}.") from error
+
+
+def _mixed(table: "ir.Table") -> str | None:
+    """A sentence on the first column of a data frame whose values Arrow has no one type for; None: there is none."""
+    import ibis
+
+    for memory in table.op().find(ibis.expr.operations.InMemoryTable):
+        frame = memory.data.to_frame()
+        for name in frame.columns:
+            column = frame[name]
+            if column.dtype != object:
+                continue
+            try:
+                pa.array(column, from_pandas=True)
+            except pa.ArrowException:
+                firsts: dict[str, Any] = {}
+                for each in column.dropna():
+                    firsts.setdefault(type(each).__name__, each)
+                kinds = ", ".join(f"{kind} (first: {first})" for kind, first in firsts.items())
+                return f"Column '{name}' of the data frame has values that no one type holds: {kinds}."
+    return None
 
 
 def first_values(column: Any, most: int) -> list[Any]:

@@ -107,24 +107,33 @@ def list_(
     out: Annotated[Path, typer.Argument(help="The folder of `experiment run`'s reports.")] = OUT,
 ) -> None:
     """Show the experiments that `run` has run: what they said last, and what comes next."""
+    from contracts.runtime.durable import StateError
     from driftline.experiment.week.book import read
     from driftline.tables import show, table, utc
 
     if not out.is_dir():
         raise UsageError(f"There is no folder {out}; `driftline experiment run` makes it.")
-    pages = [page for each in sorted(out.iterdir()) if each.is_dir() and (page := read(each)) is not None]
-    if not pages:
+    pages, damaged = [], list[str]()
+    for each in sorted(filter(Path.is_dir, out.iterdir())):
+        try:
+            pages.append(read(each))
+        except StateError as error:  # of one experiment: the others are shown all the same
+            damaged.append(str(error))
+    if not damaged and not any(pages):
         raise UsageError(f"`driftline experiment run` has run nothing in {out}.")
     columns = ("experiment", "last report", "says", "next", "from (UTC)", "not delivered")
     shown = table(dict.fromkeys(columns, False), wraps=["says"])
-    for page in pages:
+    for page in filter(None, pages):
         says = ", ".join(f"{arm}: {decision}" for arm, decision in page.said)
         waits = [f"{len(page.waiting)} waiting"] if page.waiting else []
         lost = [f"{len(page.lost)} given up"] if page.lost else []
         then = ("ended", "") if page.ended else (page.next, utc(page.next_ms) if page.next_ms else "")
         last = Path(page.report).name if page.report else "-"
         shown.add_row(page.experiment, last, says or "-", *then, ", ".join([*waits, *lost]) or "-")
-    show(shown)
+    if any(pages):
+        show(shown)
+    if damaged:
+        raise StateError(" ".join(damaged))
 
 
 def _senders(webhook_file: Path | None, mail: str | None, mail_to: str | None) -> "dict[str, Send]":

@@ -7,7 +7,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
+from http.client import HTTPException
+from urllib.parse import SplitResult, urlsplit
 
 import structlog
 
@@ -26,6 +27,13 @@ class SendError(Exception):
     """It was not taken; one sentence says why."""
 
 
+class _NotElsewhere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a POST would arrive there as a GET without the message, and be answered as if taken."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Nothing: the answer is an error."""
+
+
 def webhook(url: str) -> Send:
     """Send notices to an address that takes Slack's messages. Whoever knows the address can write there: it is secret.
 
@@ -33,32 +41,48 @@ def webhook(url: str) -> Send:
         UsageError: it is no address of a webhook.
 
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise UsageError("The webhook's address does not begin with https:// and a host.")
+    if not _is_address(url):
+        raise UsageError("The webhook's address does not begin with https:// and a host, or is no address.")
+    opener = urllib.request.build_opener(_NotElsewhere)
 
     def send(notice: Notice) -> None:
         headers = {"Content-Type": "application/json; charset=utf-8"}
         request = urllib.request.Request(url, slack(notice), headers, method="POST")  # noqa: S310 (http, as above)
         try:
-            with urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S):  # noqa: S310
+            with opener.open(request, timeout=WEBHOOK_TIMEOUT_S):
                 return
         except urllib.error.HTTPError as error:
             with error:
                 raise SendError(f"The webhook answers {error.code}.") from None
-        except (OSError, ValueError) as error:  # its text may have the address
-            raise SendError(f"The webhook does not answer ({type(error).__name__}).") from None
+        except (OSError, ValueError, HTTPException) as error:  # its text may have the address
+            raise SendError(f"The webhook does not answer by HTTP ({type(error).__name__}).") from None
 
     return send
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts: SplitResult = urlsplit(url)
+        _ = parts.port  # raises where it is no number up to 65535
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def mailer(command: str, to: str) -> Send:
     """Hand notices to a program that takes a whole message, such as `sendmail -t`.
 
     Raises:
-        UsageError: there is no such program.
+        UsageError: there is no such program, or whom to is no address of one line.
 
     """
-    words = shlex.split(command)
+    if not to.strip() or not to.isprintable():
+        raise UsageError("--mail-to: an address of one line is wanted.")
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"--mail: {str(error)[:1].lower()}{str(error)[1:]} in {command}.") from None
     if not words or shutil.which(words[0]) is None:
         raise UsageError(f"--mail: there is no program {' '.join(words[:1]) or 'in an empty text'}.")
 

@@ -1,6 +1,7 @@
 """`abtest.plan_power`, `aa` and `assign`: what the commands say, and the sentence on what cannot be used."""
 
 import json
+import math
 from datetime import UTC, datetime
 
 import numpy as np
@@ -88,7 +89,14 @@ def test_a_table_of_one_s_own_is_planned_from(shop):
         ({"rate": 0.5}, "A baseline in numbers needs users_per_day, 1 or more."),
         ({"rate": 0.5, "users_per_day": 9, "effect": -1}, "effect is -1; it must be above 0"),
         ({"rate": 0.5, "users_per_day": 9, "effect": 3}, "effect is 3, which is 300 %"),
-        ({"rate": 0.5, "users_per_day": 9, "days": 0}, "days is 0; it must be a number from 1 to 90."),
+        ({"rate": 0.5, "users_per_day": 9, "days": 0}, "days is 0; it must be a whole number from 1 to 90."),
+        ({"rate": 0.5, "users_per_day": 9, "days": 7.5}, "days is 7.5; it must be a whole number from 1 to 90."),
+        ({"rate": 0.5, "users_per_day": 9, "days": "7"}, "days is '7'; it must be a whole number from 1 to 90."),
+        ({"rate": 0.5, "users_per_day": math.inf, "days": 7}, "users_per_day is inf; it must lie between 1 and"),
+        ({"rate": 0.5, "users_per_day": math.nan, "days": 7}, "users_per_day is nan; it must lie between 1 and"),
+        ({"rate": 0.5, "users_per_day": "9", "days": 7}, "users_per_day is '9'; it must be a number."),
+        ({"rate": "half", "users_per_day": 9, "days": 7}, "rate is 'half'; it must be a number."),
+        ({"rate": 0.5, "users_per_day": 9, "days": 7, "effect": True}, "effect is True; it must be a number."),
     ],
 )
 def test_numbers_that_cannot_be_planned_by_are_named_as_they_were_given(given, said):
@@ -119,6 +127,21 @@ def test_three_users_cannot_be_shuffled(shop):
         abtest.aa(three, TABLE)
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ({"replicates": 0}, "replicates is 0; it must be a whole number, 1 or more."),
+        ({"replicates": 10.0}, "replicates is 10.0; it must be a whole number, 1 or more."),
+        ({"replicates": "x"}, "replicates is 'x'; it must be a whole number, 1 or more."),
+        ({"seed": -1}, "seed is -1; it must be a whole number, 0 or more."),
+    ],
+)
+def test_a_number_of_shuffles_that_is_none_is_said(shop, number, said):
+    with pytest.raises(abtest.SettingsError) as refused:
+        abtest.aa(shop, TABLE, **number)
+    assert said in str(refused.value)
+
+
 def test_capped_sums_are_what_is_shuffled(shop):
     capped = {**TABLE, "metrics": [{"name": "spend", "kind": "revenue", "winsorize": {"quantile": 0.99}}]}
     assert abtest.aa(shop, capped, replicates=150).levels != abtest.aa(shop, TABLE, replicates=150).levels[1:]
@@ -130,6 +153,7 @@ def test_users_are_in_the_arms_that_replicas_say():
     time_ms = round(at.timestamp()) * 1000
     expected = [assigned(experiment, user, time_ms).arm for user in (1, 2, 3, id_of_text("anna"))]
     assert abtest.assign(OURS, [1, 2, np.int64(3), "anna"], at=at) == expected
+    assert abtest.assign(OURS, np.array([1.0, 2.0, 3.0]), at=at) == expected[:3], "a column with gaps has them so"
     assert expected[0] == ("control" if bucket("week", 1) < 0.5 else "treatment")
     assert abtest.assign(OURS, [1], at=datetime(2027, 1, 1, tzinfo=UTC)) == [None]
 
@@ -141,6 +165,15 @@ def test_users_are_in_the_arms_that_replicas_say():
         (OURS, [1], datetime(2026, 3, 2), "at is 2026-03-02T00:00:00, which has no zone"),  # noqa: DTZ001
         (OURS, [2**63], None, "User 9223372036854775808 is not a signed 64-bit integer."),
         (OURS, [""], None, "The text id '' is empty."),
+        (OURS, [1, 2.5], None, "User 2.5 is neither a whole number nor a text id."),
+        (OURS, [math.nan], None, "User nan is neither"),
+        (OURS, [2.0**60], None, "is neither a whole number nor a text id."),
+        (OURS, [True], None, "User True is neither"),
+        (OURS, [np.True_], None, "is neither a whole number nor a text id."),
+        (OURS, [None], None, "User None is neither"),
+        (OURS, [b"5"], None, "User b'5' is neither"),
+        (OURS, "anna", None, "users is 'anna'; give several"),
+        (OURS, 5, None, "users is 5; give several"),
     ],
 )
 def test_whom_it_cannot_assign_is_said(plan, users, at, said):

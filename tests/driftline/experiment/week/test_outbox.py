@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.runtime.clock import ManualClock
 from contracts.runtime.durable import StateError
@@ -126,6 +128,69 @@ def test_a_program_that_fails_is_tried_again(book: Book) -> None:
     assert [one.tries for one in book.page.waiting] == [1]
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", "answers 302"),
+        (b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", "answers 307"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not answer by HTTP"),
+        (b"", "does not answer by HTTP"),
+    ],
+)
+def test_an_answer_that_takes_nothing_is_tried_again(book: Book, answer: bytes, why: str) -> None:
+    asked = []
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as lines:
+            head = [line for line in iter(lines.readline, b"\r\n") if line]
+            lines.read(next(int(line.split()[1]) for line in head if line.lower().startswith(b"content-length")))
+            asked.append(head[0])
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        send = webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        book.tell(NOTICE, ["webhook"])
+        with capture_logs() as logs:
+            Outbox(book, {"webhook": send}, ManualClock()).step()
+        thread.join()
+    assert asked == [b"POST / HTTP/1.1\r\n"], "and no second request"
+    assert [one.tries for one in book.page.waiting] == [1]
+    assert why in logs[0]["why"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1/secret",
+        "http://h:port/secret",
+        "http://h:70000/secret",
+        "http://h/secret x",
+        "http://h/sécret",
+        "http://h/secret\nx",
+    ],
+)
+def test_what_no_request_can_go_to_is_refused_at_once(url: str) -> None:
+    with pytest.raises(UsageError, match="is no address") as refused:
+        webhook(url)
+    assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "to", "why"),
+    [
+        (f"{sys.executable} -c 'x", "a@example.org", "--mail: no closing quotation in "),
+        (sys.executable, "a@example.org\nBcc: b@example.org", "--mail-to: an address of one line"),
+        (sys.executable, " ", "--mail-to: an address of one line"),
+    ],
+)
+def test_a_mail_that_cannot_be_written_is_refused_at_once(command: str, to: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        mailer(command, to)
+
+
 def test_what_is_no_sender_is_refused_and_an_address_is_not_said() -> None:
     with pytest.raises(UsageError, match=r"does not begin with https://") as refused:
         webhook("hooks.example.org/T0/secret")
@@ -157,3 +222,19 @@ def test_another_definition_takes_another_folder(book: Book, tmp_path: Path) -> 
     with pytest.raises(StateError, match="give another --out"):
         Book(tmp_path, "week", "def")
     assert Book(tmp_path, "week", "abc").page.done == ("day-01",)
+
+
+def test_one_damaged_file_hides_no_other_experiment_of_the_list(tmp_path: Path) -> None:
+    for name in ("early", "late"):
+        (tmp_path / name).mkdir()
+        Book(tmp_path / name, name, "abc").did(["day-01"])
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / FILE).write_text("{")
+    command = [sys.executable, "-m", "driftline", "experiment", "list", str(tmp_path)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert listed.returncode == 2
+    assert [line.split()[0] for line in listed.stdout.splitlines() if line.startswith((" early ", " late "))] == [
+        "early",
+        "late",
+    ]
+    assert listed.stderr == f"driftline: {tmp_path / 'm' / FILE} cannot be read; bring it back, or move it away.\n"
