@@ -5,9 +5,9 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from contracts.runtime.durable import StateError, replace_file
 from driftline.experiment.week.notices import Notice
@@ -21,7 +21,7 @@ class Waiting:
 
     notice: Notice
     to: str
-    tries: int = 0
+    tries: Annotated[int, Field(ge=0)] = 0
     next_ms: int = 0
 
 

@@ -187,6 +187,8 @@ def run(
 
         # A webhook that is down must delay no report: each has a thread, and neither runs twice at once.
         scheduler = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+        if runner.ended:
+            log.info("its final report was made before; nothing is to be done", folder=str(home / NEWEST))
         do(runner.step)
         scheduler.add_job(do, "interval", [runner.step], seconds=every_s)
         scheduler.add_job(do, "interval", [outbox.step], seconds=min(OUTBOX_EVERY_S, every_s))

@@ -208,6 +208,7 @@ def test_what_is_no_sender_is_refused_and_an_address_is_not_said() -> None:
         (b'{"format": 1, "experiment": "week"}', "hash: Field required"),
         (b'{"format": 1, "experiment": "week", "hash": "abc", "more": 1}', "more: "),
         (b'{"format": 1, "experiment": "week", "hash": "abc", "waiting": [{"to": "mail"}]}', "waiting.0.notice: "),
+        (b'{"format": 1, "experiment": "week", "hash": "abc", "waiting": [{"tries": -1}]}', "waiting.0"),
     ],
 )
 def test_a_damaged_file_is_one_sentence_and_stays(tmp_path: Path, content: bytes, why: str) -> None:
