@@ -54,7 +54,6 @@ def shaped(rows: "Rows", plan: External | Experiment) -> Shaped:
     if isinstance(plan, Experiment):
         return Shaped(table, plan, {})
     _require(table, plan)
-    _require_comparable(table, plan)
     own = plan.columns
     user = _user(table, plan)
     arms = list(plan.arms) if plan.arms is not None else _arms(table, plan)
@@ -272,25 +271,6 @@ def _require_comparable(table: "ir.Table", column: str, values: tuple[Value, ...
             f"where of metric '{metric}': column '{column}' is {kind} (first: {first}), so {wrong[0]!r} cannot be in "
             f"it; it must be {wanted}."
         )
-
-
-def _require_comparable(table: "ir.Table", plan: External) -> None:
-    """That values to be looked for can be compared with a column's: an engine fails only when it meets such a row.
-
-    Raises:
-        DataError: one is no text and the column has texts, or is a text and the column has numbers.
-
-    """
-    sums = [(metric.name, each) for metric in plan.metrics for each in metric.sums(of_events=plan.row_is == "event")]
-    meant = [(name, column, value) for name, each in sums for column, values in each.where for value in values]
-    for metric, column, value in meant:
-        kind = table.schema()[column]
-        if kind.is_string() != isinstance(value, str) and (kind.is_string() or kind.is_numeric()):
-            has, write = ("text", "in") if kind.is_string() else ("numbers", "without")
-            raise DataError(
-                f"Column '{column}' has {has}, and where of metric '{metric}' looks for {value!r} in it; "
-                f"write the value {write} quotes."
-            )
 
 
 def _require_number(table: "ir.Table", column: str, metric: str) -> None:
