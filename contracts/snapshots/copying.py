@@ -4,6 +4,8 @@ Order: (1) versions, the oldest first, each verified as it is read and sealed as
 where the target is a store. A copy that was cut off goes on when it is called again: what is there already stays.
 """
 
+from dataclasses import fields
+
 from contracts.config.store import Root
 from contracts.snapshots.pointers import Changes, Pointers
 from contracts.snapshots.room import Room, open_room
@@ -33,7 +35,7 @@ def copy(source: Root, target: Root, model: str) -> int:
     def decide(now: Pointers) -> Changes | None:
         if now == wanted:
             return None
-        if now != Pointers():
+        if now.live or not _part_of(now, wanted):  # `live` is written last: without it, a copy was cut off
             raise SnapshotError(f"{model} has other pointers in {target} already, so none of them was moved.")
         for each in (wanted.live, wanted.trial.version if wanted.trial else None, *wanted.pinned):
             if each is not None:
@@ -43,6 +45,18 @@ def copy(source: Root, target: Root, model: str) -> int:
 
     there.change(model, decide)
     return len(versions)
+
+
+def _part_of(now: Pointers, wanted: Pointers) -> bool:
+    """Whether each pointer is where it shall be or not there yet, as a copy into a folder that was cut off leaves them.
+
+    >>> _part_of(Pointers(pinned=("v000001",)), Pointers("v000002", pinned=("v000001",)))
+    True
+    >>> _part_of(Pointers(pinned=("v000001",)), Pointers("v000002"))
+    False
+    """
+    names = (each.name for each in fields(Pointers))
+    return all(not getattr(now, name) or getattr(now, name) == getattr(wanted, name) for name in names)
 
 
 def _pointers(room: Room, model: str) -> Pointers:
