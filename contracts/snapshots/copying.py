@@ -10,7 +10,7 @@ from contracts.config.store import Root
 from contracts.snapshots.pointers import Changes, Pointers
 from contracts.snapshots.room import Room, open_room
 from contracts.snapshots.snapshot import require, unseal
-from contracts.snapshots.version import SnapshotError
+from contracts.snapshots.version import SnapshotError, Version
 
 
 def copy(source: Root, target: Root, model: str) -> int:
@@ -18,10 +18,11 @@ def copy(source: Root, target: Root, model: str) -> int:
 
     Raises:
         SnapshotError: a version is damaged or goes meanwhile, the target has another one of its name, or its pointers
-            are others. What was copied until then is there, and no pointer has moved.
+            are others; or the source's are damaged. What was copied until then is there, and no pointer has moved.
 
     """
     here, there = open_room(source), open_room(target)
+    wanted = _pointers(here, model)
     versions = [str(each) for each in here.versions(model)]
     for version in versions:
         _, files = unseal(source, model, version)
@@ -30,7 +31,6 @@ def copy(source: Root, target: Root, model: str) -> int:
         trial = here.noted(model, version)
         if trial is not None:
             there.note(model, version, trial)
-    wanted = _pointers(here, model)
 
     def decide(now: Pointers) -> Changes | None:
         if now == wanted:
@@ -60,4 +60,19 @@ def _part_of(now: Pointers, wanted: Pointers) -> bool:
 
 
 def _pointers(room: Room, model: str) -> Pointers:
-    return Pointers(room.live(model), room.held(model), room.trial(model), tuple(sorted(room.pinned(model))))
+    """All pointers of a model, each of which names a version.
+
+    Raises:
+        SnapshotError: one cannot be read, or names none.
+
+    """
+    try:
+        found = Pointers(room.live(model), room.held(model), room.trial(model), tuple(sorted(room.pinned(model))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"A pointer of {model} cannot be read: {error}.") from error
+    named = [("live", found.live), ("held", found.held and found.held.version)]
+    named += [("pinned", each) for each in found.pinned]  # what is on trial was looked at as it was read
+    for state, version in named:
+        if version is not None and Version.parse(version) is None:
+            raise SnapshotError(f"The pointer of {model} to what is {state} is damaged: {version[:40]!a} is no version.")
+    return found

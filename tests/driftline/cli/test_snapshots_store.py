@@ -123,6 +123,27 @@ def test_a_copy_into_a_folder_that_was_cut_off_between_pointers_goes_on(command:
     assert "has other pointers" in command("copy", str(source))[2]
 
 
+@pytest.mark.parametrize("name", ["LIVE", "HELD", "CANARY", "PINNED"])
+@pytest.mark.parametrize("content", [b"../x", b"\x96\xff", b'{"version": "x", "reason": "y"}', None])
+def test_from_a_folder_with_a_damaged_pointer_nothing_is_copied(
+    command: Command, s3_location: Location, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "snapshots"
+    snapshot.write(folder, make("v000003"))
+    snapshot.publish(folder, MODEL, "v000003")
+    pointer = folder / MODEL / name
+    pointer.unlink(missing_ok=True)
+    if content is None:
+        pointer.mkdir()
+    else:
+        pointer.write_bytes(content)
+    code, out, err = command("copy", str(folder))
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert MODEL in err
+    assert "pointer" in err or f"{name} cannot be read" in err
+    assert "v000003" not in map(str, snapshot.versions(s3_location, MODEL))
+
+
 def test_a_copy_that_does_not_fit_moves_no_pointer(command: Command, s3_location: Location, tmp_path: Path) -> None:
     folder = tmp_path / "snapshots"
     assert command("copy", str(folder))[2] == f"driftline: There is no folder {folder}.\n"
