@@ -74,5 +74,5 @@ def _pointers(room: Room, model: str) -> Pointers:
     named += [("pinned", each) for each in found.pinned]  # what is on trial was looked at as it was read
     for state, version in named:
         if version is not None and Version.parse(version) is None:
-            raise SnapshotError(f"The pointer of {model} to what is {state} is damaged: {version[:40]!a} is no version.")
+            raise SnapshotError(f"A pointer of {model} is damaged: {version[:40]!a}, which is {state}, is no version.")
     return found
