@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -57,7 +58,7 @@ def start(
         detached: whether it outlives this process.
 
     """
-    with open(log, mode, opener=partial(os.open, mode=0o600)) as output:  # noqa: PTH123  a Path has no opener
+    with open(log, mode, opener=partial(os.open, mode=0o600)) as output:
         return subprocess.Popen(
             command if detached or sys.platform != "linux" else _dying_with_parent(command),
             stdin=subprocess.DEVNULL,
