@@ -220,7 +220,7 @@ class Stored:
             if head.owner != self._mark:
                 self._refuse()
             others = [each for each in head.checkpoints if each.number != number]
-            gone[:] = [each.object for each in others[: len(others) + 1 - keep]]
+            gone[:] = [each.object for each in others[: max(len(others) + 1 - keep, 0)]]
             return head.changed(checkpoints=[*others, entry][-keep:])
 
         gone: list[str] = []

@@ -22,9 +22,21 @@ from contracts.config.yaml_file import SettingsError
 PREFIX, SECTIONS, NOTHING = "DRIFTLINE_", "__", "null"
 DEEPEST = 100  # levels of a JSON value
 SECRETS = {("kafka", "security", name) for name in secret.IN_KAFKA} | {("store", "secret_access_key")}
-# Read by other parts: where servers and data are.
+# Read by other parts.
 NO_SETTINGS = frozenset(
-    PREFIX + name for name in ("DATA", "KAFKA_HOME", "MAVEN_REPOSITORY", "REDIS_HOME", "S3_HOME", "WITHOUT_SERVERS")
+    PREFIX + name
+    for name in (
+        "DATA",
+        "FLINK",
+        "FLINK_HOME",
+        "KAFKA_HOME",
+        "MAVEN_REPOSITORY",
+        "PROMETHEUS_HOME",
+        "REDIS_HOME",
+        "S3_HOME",
+        "WEBHOOK",
+        "WITHOUT_SERVERS",
+    )
 )
 AS_A_FILE_SPELLS_THEM = {"experiment": {"start", "end", "day_offset"}}  # beside the fields of the section
 

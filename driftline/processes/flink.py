@@ -35,6 +35,7 @@ JOBMANAGER_PORTS = ("jobmanager.rpc.port", "rest.port")
 MARK = "DRIFTLINE_FLINK"  # in the environment of a cluster's processes: Python's outlive a killed TaskManager
 CODE = Path(stream.flink.__file__).parent
 
+# Beam, by which PyFlink starts Python, logs the whole environment of its processes, keys included, as a job ends.
 LOGGING = """\
 status=error
 appender.out.type=Console
@@ -43,6 +44,8 @@ appender.out.layout.type=PatternLayout
 appender.out.layout.pattern=%d %p %m (%c)%n
 rootLogger.level=info
 rootLogger.appenderRef.out.ref=out
+logger.beam.name=org.apache.beam
+logger.beam.level=error
 """
 
 

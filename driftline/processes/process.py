@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -48,7 +49,7 @@ def start(
 
     Args:
         command: its arguments.
-        log: a file.
+        log: a file; made, it is readable by its owner alone, as what servers print may hold what they were given.
         mode: whether what was in the log is replaced or kept.
         environment: all of its environment.
         session: whether it gets a session of its own too. Linux shares the processors out between sessions first
@@ -57,7 +58,7 @@ def start(
         detached: whether it outlives this process.
 
     """
-    with log.open(mode) as output:
+    with open(log, mode, opener=partial(os.open, mode=0o600)) as output:
         return subprocess.Popen(
             command if detached or sys.platform != "linux" else _dying_with_parent(command),
             stdin=subprocess.DEVNULL,

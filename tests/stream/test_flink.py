@@ -86,6 +86,11 @@ def test_what_is_on_a_store_outlives_all_hosts(apache_server: Server, tmp_path: 
         settled(settings, rows, expected)
         savepoint = flink_job.stop_with_savepoint(running, f"{place}/savepoints")
         assert flink_store.is_whole(savepoint, settings.store)
+        logs = list(running.directory.rglob("server.log"))
+        assert len(logs) == 3
+        for log in logs:  # of Python's end, too
+            assert S3_KEYS[1].encode() not in log.read_bytes()
+            assert log.stat().st_mode & 0o077 == 0
     rows.write()
     rows.close()
     compare(settled(settings, Rows(settings), expected), expected)

@@ -44,6 +44,16 @@ def test_the_newest_are_kept_and_read_back(objects: Objects) -> None:
     assert after.state(4) == b"state 4"
 
 
+@pytest.mark.parametrize("keep", range(1, 7))
+def test_what_is_kept_has_its_state(objects: Objects, keep: int) -> None:
+    mine = shelf(objects)
+    mine.take()
+    for number in range(1, 8):
+        mine.put(number, b"state %d" % number, {}, keep)
+        kept = list(range(max(number - keep, 0) + 1, number + 1))
+        assert (mine.numbers(), [mine.state(each) for each in kept]) == (kept, [b"state %d" % each for each in kept])
+
+
 def test_a_second_trainer_of_the_group_stops(objects: Objects) -> None:
     first = shelf(objects)
     first.take()

@@ -26,22 +26,24 @@ def canonical(model: ModelProto, inputs: Collection[str]) -> ModelProto:
     if model.functions or any(each.type in GRAPHS for node in graph.node for each in node.attribute):
         return model
     first = next(iter(inputs))
+    outputs = {value.name for value in graph.output}
     makers = {name: node for node in graph.node for name in node.output if name}
     names: dict[str, str] = {}  # of a value -> in the new graph; graph inputs and weights keep theirs
-    known: dict[bytes, NodeProto] = {}
+    known: dict[tuple[bytes, tuple[bool, ...]], NodeProto] = {}
     nodes: list[NodeProto] = []
     for node in _from_the_output(makers, [value.name for value in graph.output]):
         new = NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload)
         new.input.extend(first if _batch_of(node, inputs) else names.get(name, name) for name in node.input)
         new.attribute.extend(sorted(node.attribute, key=lambda each: each.name))
-        key = new.SerializeToString(deterministic=True)
-        if node.op_type.startswith(RANDOM) or key not in known:
+        # Which outputs there are can change what a node does: Split divides by their number.
+        key = new.SerializeToString(deterministic=True), tuple(map(bool, node.output))
+        # What an output of the graph comes from stays a node of its own, as a value can have but one name.
+        if node.op_type.startswith(RANDOM) or key not in known or not outputs.isdisjoint(node.output):
             new.name = f"{node.op_type}_{len(nodes)}"
             new.output.extend(f"{new.name}.{place}" if name else "" for place, name in enumerate(node.output))
             known[key] = new
             nodes.append(new)
         names |= {old: now for old, now in zip(node.output, known[key].output, strict=True) if old}
-    outputs = {value.name for value in graph.output}
     back = {names[name]: name for name in outputs if name in names}
     for node in nodes:
         node.input[:] = [back.get(name, name) for name in node.input]

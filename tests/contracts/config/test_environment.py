@@ -1,11 +1,13 @@
 """Settings of the environment stand over the file's; what is wrong there is one sentence with the variable's name."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import contracts
 from contracts.config.secret import revealed
 from contracts.config.settings import Settings, SettingsError, load
 from tests.contracts.config.test_settings import sound
@@ -109,3 +111,11 @@ def test_two_names_of_one_setting_are_refused(tmp_path: Path) -> None:
 
 def test_what_other_parts_read_is_no_setting(tmp_path: Path) -> None:
     assert loaded(tmp_path, sound(), DATA="x", KAFKA_HOME="y", WITHOUT_SERVERS="1").seed == 0
+
+
+def test_what_any_part_reads_is_no_setting(tmp_path: Path) -> None:
+    root, name = Path(contracts.__file__).parents[1], re.compile(r'"DRIFTLINE_([A-Z0-9_]+)"')
+    files = [path for part in ("contracts", "driftline", "stream", "trainer") for path in (root / part).rglob("*.py")]
+    names = {found for path in files for found in name.findall(path.read_text())}
+    assert names >= {"FLINK_HOME", "KAFKA_HOME", "MAVEN_REPOSITORY", "REDIS_HOME", "S3_HOME", "WEBHOOK"}
+    assert loaded(tmp_path, sound(), **dict.fromkeys(names, "x")) == loaded(tmp_path, sound())

@@ -9,6 +9,7 @@ import yaml
 
 from contracts.config.store import Location
 from contracts.snapshots import retention, snapshot
+from contracts.snapshots.pointers import Canary, Hold
 from contracts.snapshots.room import open_room
 from driftline.cli import app as cli
 from driftline.cli.servers import start_s3
@@ -93,6 +94,54 @@ def test_a_folder_is_copied_onto_a_store_with_all_pointers(
         assert there.pinned(MODEL) == here.pinned(MODEL) == ["v000001+001"]
         assert there.noted(MODEL, "v000002") == b"{}"
     assert command("verify")[0] == 0
+
+
+@pytest.mark.parametrize("written", range(5))
+def test_a_copy_into_a_folder_that_was_cut_off_between_pointers_goes_on(command: Command, written: int) -> None:
+    source, target = command.settings.parent / "snapshots", command.settings.parent / "elsewhere"
+    write_line(source, 1, deltas=2)
+    pointers = {
+        "held": Hold("v000001", "it fell"),
+        "trial": Canary("v000001+002", 0.5, "v000001+002"),
+        "pinned": ("v000001+001",),
+        "live": "v000001",
+    }
+    open_room(source).change(MODEL, lambda _: list(pointers.items()))
+    settings = yaml.safe_load(command.settings.read_text())
+    command.settings.write_text(yaml.safe_dump(settings | {"snapshots": str(target)}))
+    done = (0, f"{MODEL}: 3 snapshots are in {target}.\n")
+    assert command("copy", str(source))[:2] == done
+    whole = {path.name: path.read_bytes() for path in (target / MODEL).iterdir() if path.is_file()}
+    order = ("HELD", "CANARY", "PINNED", "LIVE")
+    assert {*order} <= whole.keys()
+    for name in order[written:]:
+        (target / MODEL / name).unlink()
+    assert command("copy", str(source))[:2] == done
+    assert {path.name: path.read_bytes() for path in (target / MODEL).iterdir() if path.is_file()} == whole
+    (target / MODEL / "LIVE").unlink()
+    (target / MODEL / "PINNED").write_text("v000001+002\n")
+    assert "has other pointers" in command("copy", str(source))[2]
+
+
+@pytest.mark.parametrize("name", ["LIVE", "HELD", "CANARY", "PINNED"])
+@pytest.mark.parametrize("content", [b"../x", b"\x96\xff", b'{"version": "x", "reason": "y"}', None])
+def test_from_a_folder_with_a_damaged_pointer_nothing_is_copied(
+    command: Command, s3_location: Location, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "snapshots"
+    snapshot.write(folder, make("v000003"))
+    snapshot.publish(folder, MODEL, "v000003")
+    pointer = folder / MODEL / name
+    pointer.unlink(missing_ok=True)
+    if content is None:
+        pointer.mkdir()
+    else:
+        pointer.write_bytes(content)
+    code, out, err = command("copy", str(folder))
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert MODEL in err
+    assert "pointer" in err or f"{name} cannot be read" in err
+    assert "v000003" not in map(str, snapshot.versions(s3_location, MODEL))
 
 
 def test_a_copy_that_does_not_fit_moves_no_pointer(command: Command, s3_location: Location, tmp_path: Path) -> None:
