@@ -68,7 +68,7 @@ def _pointers(room: Room, model: str) -> Pointers:
     """
     try:
         found = Pointers(room.live(model), room.held(model), room.trial(model), tuple(sorted(room.pinned(model))))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SnapshotError(f"A pointer of {model} cannot be read: {error}.") from error
     named = [("live", found.live), ("held", found.held.version if found.held else None)]
     named += [("pinned", each) for each in found.pinned]  # what is on trial was looked at as it was read

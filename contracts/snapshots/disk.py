@@ -108,7 +108,7 @@ class Disk:
 
     def pinned(self, model: str) -> list[str]:
         try:
-            return (self._root / model / PINNED).read_text().split()
+            return (self._root / model / PINNED).read_bytes().decode(errors="replace").split()
         except FileNotFoundError:
             return []
 

@@ -9,6 +9,8 @@ A rollback holds its model, for the next publication would undo it otherwise.
 import contextlib
 from collections.abc import Collection, Iterable
 
+import structlog
+
 from contracts.config.store import Root
 from contracts.snapshots import canary, delta
 from contracts.snapshots.disk import PINNED
@@ -17,6 +19,8 @@ from contracts.snapshots.room import open_room
 from contracts.snapshots.snapshot import SnapshotError, Version, read_manifest, require
 
 __all__ = ["PINNED", "Hold"]
+
+log = structlog.get_logger()
 
 
 def pinned(root: Root, model: str) -> list[str]:
@@ -117,11 +121,16 @@ def to_remove(
 def prune(root: Root, model: str, keep: int, keep_rejected: int) -> list[str]:
     """Remove what `to_remove` says, and what crashes have left; the names of what was removed.
 
-    What cannot be read, or did badly on trial, counts as rejected, so that it takes no sound snapshot's place.
+    What cannot be read, or did badly on trial, counts as rejected, so that it takes no sound snapshot's place. While
+    PINNED names something that is no version, nothing is removed: it may be one that was meant to stay.
     """
     room = open_room(root)
 
     def choose(now: Pointers) -> list[str]:
+        strange = [name for name in now.pinned if Version.parse(name) is None]
+        if strange:
+            log.warning("no snapshot is removed: PINNED is damaged", model=model, names=strange[0][:40])
+            return []
         names = [str(version) for version in room.versions(model)]
         return to_remove(
             names,

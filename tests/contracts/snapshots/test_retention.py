@@ -84,6 +84,18 @@ def test_whatever_is_there_what_is_needed_stays_at_every_moment(
             assert {str(each) for each in Version.parse(other).chain()} <= remaining
 
 
+@pytest.mark.parametrize("content", [b"v00\x96\xff01\n", b"v000001\nlatest\n"])
+def test_nothing_is_removed_while_nobody_can_tell_what_is_pinned(tmp_path: Path, content: bytes) -> None:
+    for number in range(1, 5):
+        write_line(tmp_path, number, deltas=0)
+    snapshot.publish(tmp_path, "two_tower", "v000004")
+    (tmp_path / "two_tower" / "PINNED").write_bytes(content)
+    assert retention.prune(tmp_path, "two_tower", keep=1, keep_rejected=1) == []
+    assert snapshot.publish(tmp_path, "two_tower", "v000003")  # the trainer goes on
+    (tmp_path / "two_tower" / "PINNED").write_bytes(b"v000001\n")
+    assert retention.prune(tmp_path, "two_tower", keep=1, keep_rejected=1) == ["v000002"]
+
+
 def test_pruning_keeps_the_newest_the_live_and_the_pinned(tmp_path: Path) -> None:
     for number in range(1, 7):
         write_line(tmp_path, number, deltas=1)
