@@ -186,6 +186,7 @@ class Stored:
                 raise SettingsError(f"Another trainer of the group {self._group} has just taken {self._name}.")
             return head.changed(owner=self._mark)
 
+        self._require_head()
         self._change(take_over)
         if dead[0]:
             log.warning("a trainer that gave no sign of life was taken over from", group=self._group)
@@ -195,6 +196,15 @@ class Stored:
         if self._beats:
             self._thread = threading.Thread(target=self._beat_on, name="trainer-beat", daemon=True)
             self._thread.start()
+
+    def _require_head(self) -> None:
+        """See that no states lie there without a head, which is written before the first of them: they would go."""
+        states = [each for each in self._objects.under(self._prefix) if each.key != self._prefix + HEAD]
+        if states and self._read()[0] is None:
+            raise SettingsError(
+                f"{self._name} has states of checkpoints and no {HEAD} that names them; bring it back, or move all of "
+                "them away."
+            )
 
     def require_mine(self) -> None:
         if self._fenced or self._read()[1].owner != self._mark:

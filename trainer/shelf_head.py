@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contracts.config.settings import SettingsError
 
 FORMAT = 1
+TO_DO = "bring it back, or move it and all beside it away"  # without it the states beside it are nobody's
 STRICT = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
@@ -58,20 +59,20 @@ def loads(content: bytes, name: str, prefix: str) -> Head:
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{name} is not JSON; bring it back, or move it away.") from error
+        raise SettingsError(f"{name} is not JSON; {TO_DO}.") from error
     written = data.get("format") if isinstance(data, dict) else None
     if written != FORMAT or isinstance(written, bool):
         raise SettingsError(f"{name} has format {written!r}; this build reads {FORMAT}.")
     missing = sorted(Head.model_fields.keys() - data.keys())
     if missing:
-        raise SettingsError(f"{name} has no {', '.join(missing)}; bring it back, or move it away.")
+        raise SettingsError(f"{name} has no {', '.join(missing)}; {TO_DO}.")
     try:
         head = Head.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"{name}: {where}: {first['msg']}; bring it back, or move it away.") from error
+        raise SettingsError(f"{name}: {where}: {first['msg']}; {TO_DO}.") from error
     strange = [each.object for each in head.checkpoints if not each.object.startswith(prefix)]
     if strange:
-        raise SettingsError(f"{name} names {strange[0]!r}, which is no checkpoint; bring it back, or move it away.")
+        raise SettingsError(f"{name} names {strange[0]!r}, which is no checkpoint; {TO_DO}.")
     return head

@@ -107,6 +107,23 @@ def test_a_head_of_another_kind_is_left_as_it_is(objects: Objects, problem: str)
     assert blob.content == head
 
 
+def test_states_without_a_head_are_not_deleted(objects: Objects) -> None:
+    first = shelf(objects)
+    first.take()
+    first.put(1, b"state", {}, keep=2)
+    first.close()
+    key = f".checkpoints/{GROUP}/{HEAD}"
+    head = objects.get(key)
+    assert head is not None
+    objects.delete([key])
+    with pytest.raises(SettingsError, match=r"has states of checkpoints and no HEAD\.json"):
+        shelf(objects).take()
+    objects.put(key, head.content)
+    again = shelf(objects)
+    again.take()
+    assert again.state(1) == b"state"
+
+
 def test_two_that_start_at_once_and_answers_that_are_lost_leave_one_owner() -> None:
     for seed in range(300):
         connect.cache_clear()
