@@ -28,15 +28,8 @@ def planned(plan: Plan) -> Experiment | External:
     if isinstance(plan, str | PathLike):
         return load_plan(Path(plan))
     if isinstance(plan, Mapping):
-        return plan_of({**_assignment(plan), **plan}, "The plan")
+        return plan_of(dict(plan), "The plan")
     raise SettingsError(f"A plan is a mapping, the path of a YAML file or an experiment, not {type(plan).__name__}.")
-
-
-def _assignment(plan: Mapping[str, Any]) -> dict[str, str]:
-    """A mapping that says nothing of how driftline assigns or serves is of a table of one's own."""
-    arms = plan.get("arms")
-    served = isinstance(arms, Mapping) and any(isinstance(arm, Mapping) and "model" in arm for arm in arms.values())
-    return {} if served or "salt" in plan else {"assignment": "external"}
 
 
 def rows_of(frame: Frame, plan: Experiment | External) -> Any:

@@ -25,6 +25,7 @@ from contracts.runtime.clock import DAY_MS
 
 Row = Literal["user", "user-day", "event"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+OF_SETTINGS = ("kafka", "experiment")  # what a deployment's settings have, and no experiment's file
 ASSIGNED = ("salt", "layer", "slots", "holdout", "ramp", "overrides", "model")  # what only driftline's assignment has
 # What the aggregate calls columns of its own, and what a confidence sequence takes for visits.
 TAKEN = frozenset({"user_id", "arm", "day", "recalls", "exposed", "seen", "unknown"})
@@ -197,7 +198,7 @@ def _named(by_name: dict[str, Sum], each: Sum, metric: str) -> None:
 def plan_of(data: Any, where: str) -> Experiment | External:
     """What a mapping says: an experiment of driftline's, or one that it did not assign.
 
-    One without ``assignment`` is driftline's where it has a salt or its arms have models.
+    One without ``assignment`` is driftline's where it has a salt, its arms have models, or it is of a deployment.
 
     Raises:
         SettingsError: a setting is wrong; the first one is named.
@@ -225,4 +226,8 @@ def _is_external(data: dict[Any, Any]) -> bool:
     assignment = data.get("assignment")
     if assignment not in {None, "driftline", "external"}:
         raise SettingsError(f"assignment is '{assignment}'; it must be driftline or external.")
-    return bool(assignment == "external") or (assignment is None and "columns" in data and "salt" not in data)
+    if assignment is not None:
+        return bool(assignment == "external")
+    arms = data.get("arms")
+    served = isinstance(arms, Mapping) and any(isinstance(arm, Mapping) and "model" in arm for arm in arms.values())
+    return not served and not {"salt", *OF_SETTINGS} & data.keys()
