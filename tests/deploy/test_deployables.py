@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from contracts.config.settings import Settings, parse
 from driftline.cli.app import app
+from driftline.processes.flink import LOGGING
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -183,6 +184,13 @@ def test_what_the_chart_makes_is_what_kubernetes_takes(tmp_path: Path, values: d
     assert any(document["kind"] == "FlinkDeployment" for document in documents) == (values is FLINK)
     names = [(each["kind"], each["metadata"]["name"]) for each in documents]
     assert len(names) == len(set(names))
+
+
+def test_beam_logs_no_environment_on_kubernetes_either(tmp_path: Path) -> None:
+    """It has the store's keys in it. On a cluster of this machine tests/stream/test_flink.py looks into the logs."""
+    (job,) = (each for each in rendered(tmp_path, FLINK) if each["kind"] == "FlinkDeployment")
+    lines = job["spec"]["logConfiguration"]["log4j-console.properties"].splitlines()
+    assert {line for line in LOGGING.splitlines() if "beam" in line} <= {*lines}
 
 
 @pytest.mark.parametrize("values", VALUES, ids=NAMES)
